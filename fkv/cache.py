@@ -1,0 +1,290 @@
+"""Paged key/value storage. Storage only: which pages survive is a policy's affair, which head is which a role's.
+
+Keys are stored after RoPE, so attention does not care in which order they lie. A **page** is one segment of one latent
+frame; a **head group** is a set of heads, in every layer, that hold the same pages and so share one page table. The K
+and V of a group's heads in one layer are one preallocated buffer. A chunk is written straight into free pages, once per
+pass; committing it changes the page table. Live pages always form a prefix of the buffer, so attention reads a plain
+view: nothing is gathered, rolled or concatenated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FREE = -1
+
+Heads = tuple[tuple[int, ...], ...]
+"""The heads of one group, layer by layer."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes that storage depends on. A chunk is `frames_per_chunk` latent frames of `rows` x `cols` tokens each."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    rows: int
+    cols: int
+    frames_per_chunk: int = 3
+    batch: int = 1
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def every_head(self) -> dict[str, Heads]:
+        """One group of all heads, as policies without head roles use it."""
+        return {"all": (tuple(range(self.heads)),) * self.layers}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Occupied pages of one group in slot order: slot, latent frame and segment of each, int arrays [pages]."""
+
+    slot: np.ndarray
+    frame: np.ndarray
+    segment: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+
+@dataclass
+class HeadGroup:
+    """One page table and the buffers it describes: per layer K and V of [batch, heads of the group, tokens, head_dim]."""
+
+    name: str
+    heads: Heads
+    keys: list[Tensor]
+    values: list[Tensor]
+    frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    write_index: Tensor | None = None
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the buffer, in pages."""
+        return len(self.frame)
+
+    @property
+    def pages(self) -> Pages:
+        slot = np.flatnonzero(self.frame != FREE)
+        return Pages(slot, self.frame[slot], self.segment[slot])
+
+
+class KVCache:
+    """The cache of one stream.
+
+    Parameters
+    ----------
+    geometry : sizes of the model and of the token grid.
+    groups : group name -> heads per layer; together they must hold every head of every layer exactly once.
+    segments : pages per frame; must divide the tokens of a frame.
+    dtype, device : of the buffers.
+
+    Raises ValueError when `segments` does not divide the frame or the groups do not partition the heads.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        groups: Mapping[str, Heads],
+        segments: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if segments < 1 or geometry.tokens_per_frame % segments:
+            raise ValueError(f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly")
+        self.geometry, self.segments = geometry, segments
+        self.page_tokens = geometry.tokens_per_frame // segments
+        self.groups = {name: HeadGroup(name, heads, *self._buffers(heads, dtype, device)) for name, heads in groups.items()}
+        self.order = self._order()
+        self.slices = [self._slices(layer) for layer in range(geometry.layers)]
+
+    def _buffers(self, heads: Heads, dtype: torch.dtype, device: torch.device | str) -> tuple[list[Tensor], list[Tensor]]:
+        def empty() -> list[Tensor]:
+            shape = (self.geometry.batch, 0, self.geometry.head_dim)
+            return [torch.empty(shape[0], len(layer), *shape[1:], dtype=dtype, device=device) for layer in heads]
+
+        return empty(), empty()
+
+    def _order(self) -> Heads:
+        """Heads per layer in storage order, in which every group is a contiguous slice."""
+        geometry, groups = self.geometry, self.groups.values()
+        order = tuple(tuple(head for group in groups for head in group.heads[layer]) for layer in range(geometry.layers))
+        for layer, heads in enumerate(order):
+            if sorted(heads) != list(range(geometry.heads)):
+                raise ValueError(f"layer {layer}: the groups must hold each of {geometry.heads} heads once, they hold {sorted(heads)}")
+        return order
+
+    def _slices(self, layer: int) -> list[tuple[HeadGroup, slice]]:
+        slices, start = [], 0
+        for group in self.groups.values():
+            stop = start + len(group.heads[layer])
+            if stop > start:
+                slices.append((group, slice(start, stop)))
+            start = stop
+        return slices
+
+    # A chunk's life: begin, then write and read once per pass and layer, then commit.
+
+    def begin(self, frames: Sequence[int]) -> None:
+        """Reserve pages for the chunk of these latent frames in every group; afterwards live pages are a prefix.
+
+        Free slots are reused first, the buffer grows only when they do not suffice. When fewer pages are live than
+        before, the last ones move down into the remaining holes, which a steady stream never needs.
+        """
+        wanted = len(frames) * self.segments
+        for group in self.groups.values():
+            live = len(group.pages) + wanted
+            if live > group.capacity:
+                self._grow(group, live)
+            slots = np.flatnonzero(group.frame == FREE)[:wanted]
+            group.frame[slots] = np.repeat(np.asarray(frames), self.segments)
+            group.segment[slots] = np.tile(np.arange(self.segments), len(frames))
+            tail = live + np.flatnonzero(group.frame[live:] != FREE)
+            if len(tail):
+                holes = np.flatnonzero(group.frame[:live] == FREE)
+                self._move(group, tail, holes)
+                slots[np.isin(slots, tail)] = holes[np.searchsorted(tail, slots[np.isin(slots, tail)])]
+            group.write_index = self._tokens(group, slots)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store the current chunk's K (after RoPE) and V, [batch, chunk tokens, heads in `order`, head_dim]."""
+        for group, heads in self.slices[layer]:
+            group.keys[layer].index_copy_(2, group.write_index, keys[:, :, heads].transpose(1, 2))
+            group.values[layer].index_copy_(2, group.write_index, values[:, :, heads].transpose(1, 2))
+
+    def read(self, layer: int) -> Iterator[tuple[HeadGroup, slice, Tensor, Tensor]]:
+        """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""
+        for group, heads in self.slices[layer]:
+            tokens = len(group.pages) * self.page_tokens
+            yield group, heads, group.keys[layer][:, :, :tokens], group.values[layer][:, :, :tokens]
+
+    def commit(self, survivors: Mapping[str, np.ndarray]) -> None:
+        """Keep the pages whose entry in the group's boolean mask [pages] is true, free the rest. Moves no tensor.
+
+        Raises ValueError when a mask does not fit its group's pages.
+        """
+        for name, group in self.groups.items():
+            keep, pages = np.asarray(survivors[name], bool), group.pages
+            if keep.shape != (len(pages),):
+                raise ValueError(f"group {name!r} has {len(pages)} pages, its mask has shape {keep.shape}")
+            group.frame[pages.slot[~keep]] = FREE
+
+    # The page table in figures.
+
+    def tokens(self) -> dict[str, int]:
+        """Tokens held per group, which is the key length that its heads attend to during a chunk."""
+        return {name: len(group.pages) * self.page_tokens for name, group in self.groups.items()}
+
+    def frames(self) -> list[int]:
+        """Latent frames of which any group holds a page, sorted."""
+        return sorted({int(frame) for group in self.groups.values() for frame in group.pages.frame})
+
+    def bytes(self) -> int:
+        """Bytes of K and V in occupied pages, counted from the page tables."""
+        return sum(len(group.pages) * self._page_bytes(group) for group in self.groups.values())
+
+    def allocated_bytes(self) -> int:
+        """Bytes of K and V buffers, counted from the page tables; a steady stream fills them completely."""
+        return sum(group.capacity * self._page_bytes(group) for group in self.groups.values())
+
+    def _page_bytes(self, group: HeadGroup) -> int:
+        heads = sum(map(len, group.heads))
+        return 2 * self.geometry.batch * heads * self.page_tokens * self.geometry.head_dim * group.keys[0].element_size()
+
+    def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
+        """A copy of the keys that a group holds of whole frames: [batch, heads, len(frames), tokens_per_frame, head_dim].
+
+        Raises KeyError when a page of one of the frames is not held.
+        """
+        group = self.groups[name]
+        slot_of = {(f, s): i for i, f, s in zip(group.pages.slot, group.pages.frame, group.pages.segment)}
+        slots = np.array([slot_of[frame, segment] for frame in frames for segment in range(self.segments)])
+        keys = group.keys[layer].index_select(2, self._tokens(group, slots))
+        return keys.unflatten(2, (len(frames), self.geometry.tokens_per_frame))
+
+    # Rare changes: positions, head groups.
+
+    def rotate(self, frames: Collection[int], turn: Tensor) -> None:
+        """Turn the stored keys of these latent frames by `turn`, complex [head_dim / 2]: a shift of their RoPE position."""
+        for group in self.groups.values():
+            pages = group.pages
+            tokens = self._tokens(group, pages.slot[np.isin(pages.frame, list(frames))])
+            for keys in group.keys:
+                pairs = torch.view_as_complex(keys.index_select(2, tokens).float().unflatten(-1, (-1, 2)))
+                keys.index_copy_(2, tokens, torch.view_as_real(pairs * turn).flatten(-2).to(keys.dtype))
+
+    def regrouped(self, groups: Mapping[str, Heads], segments: int) -> KVCache:
+        """The same content under other head groups or page sizes, in buffers of exactly the size that is needed.
+
+        A new group holds a page when all of its heads, in every layer, held all of its tokens before: splitting a
+        group loses nothing, joining two keeps what both have.
+        """
+        first = next(iter(self.groups.values())).keys[0]
+        new = KVCache(self.geometry, groups, segments, first.dtype, first.device)
+        held = {name: self._token_table(group) for name, group in self.groups.items()}
+        owner = [{head: name for name, group in self.groups.items() for head in group.heads[layer]} for layer in range(self.geometry.layers)]
+        for group in new.groups.values():
+            sources = {owner[layer][head] for layer, heads in enumerate(group.heads) for head in heads}
+            pages = [
+                (frame, segment)
+                for frame in self.frames()
+                for segment in range(segments)
+                if all((held[name].get(frame, ())[_span(segment, new.page_tokens)] >= 0).all() for name in sources if frame in held[name])
+                and all(frame in held[name] for name in sources)
+            ]
+            if not pages or not sources:
+                continue
+            new._grow(group, len(pages))
+            group.frame[:], group.segment[:] = np.array(pages).T
+            for layer, heads in enumerate(group.heads):
+                for row, head in enumerate(heads):
+                    source = self.groups[owner[layer][head]]
+                    table = held[source.name]
+                    tokens = torch.from_numpy(np.concatenate([table[f][_span(s, new.page_tokens)] for f, s in pages])).to(first.device)
+                    old_row = source.heads[layer].index(head)
+                    group.keys[layer][:, row] = source.keys[layer][:, old_row].index_select(1, tokens)
+                    group.values[layer][:, row] = source.values[layer][:, old_row].index_select(1, tokens)
+        return new
+
+    def _token_table(self, group: HeadGroup) -> dict[int, np.ndarray]:
+        """Per held frame, where each of its tokens lies in the group's buffers, -1 where it is not held."""
+        table: dict[int, np.ndarray] = {}
+        for slot, frame, segment in zip(group.pages.slot, group.pages.frame, group.pages.segment):
+            tokens = table.setdefault(int(frame), np.full(self.geometry.tokens_per_frame, FREE))
+            tokens[_span(segment, self.page_tokens)] = slot * self.page_tokens + np.arange(self.page_tokens)
+        return table
+
+    def _tokens(self, group: HeadGroup, slots: np.ndarray) -> Tensor:
+        index = slots[:, None] * self.page_tokens + np.arange(self.page_tokens)
+        return torch.from_numpy(index.reshape(-1)).to(group.keys[0].device)
+
+    def _grow(self, group: HeadGroup, capacity: int) -> None:
+        old = group.capacity * self.page_tokens
+        for buffers in (group.keys, group.values):
+            for layer, buffer in enumerate(buffers):
+                grown = buffer.new_empty(*buffer.shape[:2], capacity * self.page_tokens, buffer.shape[3])
+                grown[:, :, :old] = buffer
+                buffers[layer] = grown
+        more = np.full(capacity - group.capacity, FREE)
+        group.frame, group.segment = np.concatenate([group.frame, more]), np.concatenate([group.segment, more])
+
+    def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
+        old, new = self._tokens(group, source), self._tokens(group, target)
+        for buffer in (*group.keys, *group.values):
+            buffer.index_copy_(2, new, buffer.index_select(2, old))
+        group.frame[target], group.segment[target] = group.frame[source], group.segment[source]
+        group.frame[source] = FREE
+
+
+def _span(segment: int, page_tokens: int) -> slice:
+    return slice(segment * page_tokens, (segment + 1) * page_tokens)

@@ -1,0 +1,215 @@
+"""python -m fkv: streams, comparisons and measurements from the command line. JSON to stdout or a file, progress to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from . import __version__, parity, policies, roles
+from .compare import compare, labels_of
+from .models import registry
+from .models.base import VideoModel
+from .report import stream_record
+from .stream import MAX_SEED, Stream, check_chunks, check_prompt, check_seed
+from .video import Mp4Writer
+
+PROMPT = "a red ball bouncing over the hills at sunset"
+
+
+def _writable(path: str) -> Path:
+    """An output path, refused before any work when it could not be written."""
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: the folder {target.parent} does not exist or is not writable")
+    return target
+
+
+def emit(report: dict[str, Any], target: Path | None) -> None:
+    """Write a report as JSON to a file, or to stdout without one."""
+    text = json.dumps(report, indent=1)
+    if target is None:
+        print(text)
+    else:
+        target.write_text(text + "\n", encoding="utf-8")
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
+    parser.add_argument("--device", default=_default_device(), help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's own")
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument("--prompt", default=PROMPT, help=f"what the video shows (default: {PROMPT!r})")
+    parser.add_argument("--chunks", type=int, default=14, help="how many chunks to generate (default: 14)")
+    parser.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED} (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+
+
+def _load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]:
+    override = roles.load(args.roles) if args.roles else None
+    model = registry.load(args.model, args.device)
+    if override:
+        override.check(model.transformer.layers, model.transformer.heads)
+    return model, override
+
+
+def _at_chunk(text: str) -> tuple[int, str]:
+    chunk, colon, what = text.partition(":")
+    if not colon or not chunk.isdecimal() or not what:
+        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in 5:forcing-kv")
+    return int(chunk), what
+
+
+def _hint(model: VideoModel, prompt: str) -> None:
+    for sentence in model.hints(prompt):
+        print(f"hint: {sentence}", file=sys.stderr)
+
+
+def stream(args: argparse.Namespace) -> int:
+    """Generate one stream; write video and report."""
+    check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
+    policy = policies.parse(args.policy)
+    switches = [(chunk, policies.parse(what)) for chunk, what in map(_at_chunk, args.switch)]
+    prompts = [(chunk, check_prompt(what)) for chunk, what in map(_at_chunk, args.say)]
+    for chunk, _ in (*switches, *prompts):
+        if chunk >= args.chunks:
+            raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
+    out, report = (_writable(path) if path else None for path in (args.out, args.json))
+    model, override = _load(args)
+    _hint(model, args.prompt)
+    live = Stream(model, policy, args.prompt, args.seed, override)
+    made = []
+    with Mp4Writer(out, model.fps) if out else nullcontext() as video:
+        for index in tqdm(range(args.chunks), unit="chunk", file=sys.stderr):
+            for _, switched in (s for s in switches if s[0] == index):
+                live.set_policy(switched)
+            for _, prompt in (p for p in prompts if p[0] == index):
+                live.set_prompt(prompt, recache=args.recache)
+            made.append(live.step())
+            if video:
+                video.write(made[-1].video)
+    emit(stream_record(made, model.name, args.seed, args.device), report)
+    return 0
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Run several policies interleaved on the same noise."""
+    check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
+    chosen = [policies.parse(text) for text in policies.split(args.policies)]
+    report = _writable(args.json) if args.json else None
+    model, override = _load(args)
+    _hint(model, args.prompt)
+    count = len(chosen) + all(policy.name != "full" for policy in chosen)
+    with tqdm(total=count * args.chunks, unit="chunk", file=sys.stderr) as bar:
+        result = compare(model, chosen, args.prompt, args.seed, args.chunks, override, progress=bar.update)
+    emit(result, report)
+    for label, own in result["policies"].items():
+        print(
+            f"{label:>18}: denoise {own['fps_denoise']:6.1f} FPS, end to end {own['fps_end_to_end']:6.1f} FPS, "
+            f"{own['ratio_denoise']['median']:.2f}x full's speed (median), {own['kv_bytes_peak'] / 1e6:.2f} MB KV",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def run_parity(args: argparse.Namespace) -> int:
+    """Replay golden data and report every difference."""
+    report = parity.check(args.folder)
+    target = _writable(args.json) if args.json else None
+    emit(report, target)
+    for name, run in report["runs"].items():
+        for what, result in run.items():
+            for part, value in result.items() if "ok" not in result else ((None, result),):
+                worst = f"max {value['max']:.2e}" if "max" in value else ""
+                print(f"{'ok ' if value['ok'] else 'BAD'}  {name:>10}  {' '.join(filter(None, (what, part))):<48} {worst}", file=sys.stderr)
+    print("parity: ok" if report["ok"] else "parity: differences beyond tolerance", file=sys.stderr)
+    return 0 if report["ok"] else 1
+
+
+def list_policies(args: argparse.Namespace) -> int:
+    """What cache policies there are and their parameters."""
+    for policy in policies.POLICIES.values():
+        paper = f"  [{policy.paper}]" if policy.paper else ""
+        print(f"{policy.name:>16}  {policy.help}{paper}")
+        parameters = ", ".join(f"{field.name}={field.default}" for field in dataclasses.fields(policy))
+        if parameters:
+            print(f"{'':>16}  parameters: {parameters}")
+    return 0
+
+
+def list_models(args: argparse.Namespace) -> int:
+    """What models there are."""
+    for entry in registry.MODELS.values():
+        print(f"{entry.name:>16}  {entry.help}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fkv", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], arguments: Callable[[argparse.ArgumentParser], None], help: str) -> None:
+        command = commands.add_parser(name, help=help, description=help)
+        arguments(command)
+        command.set_defaults(run=run)
+
+    def stream_arguments(command: argparse.ArgumentParser) -> None:
+        _run_arguments(command)
+        command.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
+        command.add_argument("--out", metavar="FILE", help="write the video there as MP4")
+        command.add_argument("--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on")
+        command.add_argument("--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on")
+        command.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
+
+    def compare_arguments(command: argparse.ArgumentParser) -> None:
+        _run_arguments(command)
+        command.add_argument("--policies", default="full,forcing-kv", help="comma-separated (default: full,forcing-kv); full is added when missing")
+
+    def parity_arguments(command: argparse.ArgumentParser) -> None:
+        command.add_argument("folder", help="a folder with golden data: meta.json, heads.json and safetensors files")
+        command.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+
+    nothing: Callable[[argparse.ArgumentParser], None] = lambda command: None  # noqa: E731
+    add("stream", stream, stream_arguments, "generate one stream; write video and report")
+    add("compare", run_compare, compare_arguments, "run policies interleaved on the same noise and compare them with full")
+    add("parity", run_parity, parity_arguments, "replay golden data of the official implementation and report every difference")
+    add("policies", list_policies, nothing, "list the cache policies and their parameters")
+    add("models", list_models, nothing, "list the models")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 for a check that failed, 2 for bad input; prints sentences, never tracebacks."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ValueError as error:
+        print(f"fkv {args.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fkv {args.command}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print(f"fkv {args.command}: stopped", file=sys.stderr)
+        return 130

@@ -1,0 +1,72 @@
+"""Policies side by side: same noise, same machine, chunk by chunk in turn."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .models.base import VideoModel
+from .policies import Policy
+from .policies.full import Full
+from .report import FPS_MEANING, stream_record
+from .roles import HeadRoles
+from .stream import Chunk, Stream
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Peak signal-to-noise ratio of two uint8 videos in dB; None when they are equal."""
+    error = np.square(a.astype(np.float32) - b.astype(np.float32)).mean()
+    return None if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def interleave(streams: Sequence[Stream], chunks: int, progress: Callable[[], None] = lambda: None) -> list[list[Chunk]]:
+    """Step every stream `chunks` times in turn; who goes first alternates. Returns the chunks of each stream."""
+    made: list[list[Chunk]] = [[] for _ in streams]
+    for index in range(chunks):
+        turn = range(len(streams)) if index % 2 == 0 else reversed(range(len(streams)))
+        for i in turn:
+            made[i].append(streams[i].step())
+            progress()
+    return made
+
+
+def compare(
+    model: VideoModel,
+    policies: Sequence[Policy],
+    prompt: str,
+    seed: int,
+    chunks: int,
+    roles: HeadRoles | None = None,
+    warmup: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run policies interleaved on the same noise and compare each with `full`, which joins them when it is not listed.
+
+    `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds, per chunk and as the median;
+    `ratio_kv_bytes` full / policy at the last chunk; `psnr_vs_full` per chunk in dB, None where the pictures are equal.
+    The first `warmup` chunks of a separate short run are thrown away.
+    """
+    policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
+    labels = labels_of(policies)
+    interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], warmup)
+    made = interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], chunks, progress)
+    reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
+    results = {}
+    for label, own in zip(labels, made):
+        ratios = [full.timings.generate / chunk.timings.generate for full, chunk in zip(reference, own)]
+        results[label] = stream_record(own, model.name, seed, model.transformer.device) | {
+            "policy": label,
+            "ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)},
+            "ratio_kv_bytes": reference[-1].kv_bytes / own[-1].kv_bytes,
+            "psnr_vs_full": [None if c.video is None else psnr(f.video, c.video) for f, c in zip(reference, own)],
+        }
+    return {"model": model.name, "prompt": prompt, "seed": seed, "chunks": chunks, "reference": "full", "fps_meaning": FPS_MEANING, "policies": results}
+
+
+def labels_of(policies: Sequence[Policy]) -> list[str]:
+    """A name for each policy, numbered where one is listed twice."""
+    names = [policy.name for policy in policies]
+    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]

@@ -1,0 +1,47 @@
+"""What a stream needs of a model: transformer, prompt encoder, decoder, schedule, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..attention import CausalTransformer
+from ..roles import HeadRoles
+from ..sampler import Schedule
+
+
+class Decoder(Protocol):
+    """Latents to video, chunk by chunk; all state between chunks is in what `__call__` returns and takes."""
+
+    def __call__(self, latents: Tensor, state: Any) -> tuple[np.ndarray, Any]:
+        """Latents [1, F, C, h, w] and the state of the call before (None at first) -> uint8 [T, H, W, 3], state."""
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """A loaded model.
+
+    name : as in the registry. encode : prompt -> embeddings [1, words, dim]. decoder : None leaves latents undecoded.
+    latent : channels, height, width. fps : the rate at which its video is meant to play.
+    hints : prompt -> what the user should know about it (words that the model never saw), each one sentence.
+    weights : the files that the transformer was loaded from.
+    """
+
+    name: str
+    transformer: CausalTransformer
+    encode: Callable[[str], Tensor]
+    schedule: Schedule
+    latent: tuple[int, int, int]
+    decoder: Decoder | None = None
+    roles: HeadRoles | None = None
+    frames_per_chunk: int = 3
+    video_frames_per_latent: int = 4
+    fps: int = 16
+    hints: Callable[[str], list[str]] = field(default=lambda prompt: [])
+    examples: tuple[str, ...] = ()
+    weights: tuple[Path, ...] = ()

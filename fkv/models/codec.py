@@ -1,0 +1,74 @@
+"""The tiny model's video codec: 4 video frames and 8 x 8 pixels per latent position, decoded as a stream."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FRAMES_PER_LATENT = 4
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class TinyCodec(ModelMixin, ConfigMixin):
+    """Convolutional video codec with a latent like Wan's: Z channels, 4x in time, 8x in space.
+
+    Each latent frame is encoded from its own four video frames and decoded together with the latent frame before it,
+    so decoding carries exactly one latent frame of state. Latents are normalised by `latents_mean` and `latents_std`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        width: int = 64,
+        depth: int = 3,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        pixels, wide = 3 * FRAMES_PER_LATENT, 2 * width
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(pixels * 16, width, 3, padding=1), *[_Residual(width) for _ in range(depth - 1)],
+            nn.PixelUnshuffle(2), nn.Conv2d(width * 4, wide, 1), *[_Residual(wide) for _ in range(depth - 1)],
+            nn.SiLU(), nn.Conv2d(wide, latent_channels, 3, padding=1),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Conv2d(2 * latent_channels, wide, 3, padding=1), *[_Residual(wide) for _ in range(depth)],
+            nn.Conv2d(wide, width * 4, 1), nn.PixelShuffle(2), *[_Residual(width) for _ in range(depth)],
+            nn.SiLU(), nn.Conv2d(width, pixels * 16, 3, padding=1), nn.PixelShuffle(4),
+        )  # fmt: skip
+        self.register_buffer("mean", torch.tensor(latents_mean or [0.0] * latent_channels), persistent=False)
+        self.register_buffer("std", torch.tensor(latents_std or [1.0] * latent_channels), persistent=False)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video in [-1, 1], [B, 4 * F, 3, H, W] -> normalised latents [B, F, Z, H / 8, W / 8]."""
+        batch, frames = video.shape[0], video.shape[1] // FRAMES_PER_LATENT
+        latents = self.encoder(video.reshape(batch * frames, -1, *video.shape[-2:]))
+        latents = (latents - self.mean[:, None, None]) / self.std[:, None, None]
+        return latents.unflatten(0, (batch, frames))
+
+    def decode(self, latents: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latents [B, F, Z, h, w] -> video in about [-1, 1], [B, 4 * F, 3, 8 h, 8 w], and the state for the next call.
+
+        previous: the state returned by the call before (the last latent frame, [B, 1, Z, h, w]); None starts a stream.
+        """
+        previous = latents[:, :1] if previous is None else previous
+        before = torch.cat([previous, latents[:, :-1]], 1)
+        pair = torch.cat([latents, before], 2).flatten(0, 1)
+        scale, shift = self.std.repeat(2)[:, None, None], self.mean.repeat(2)[:, None, None]
+        pixels = self.decoder(pair * scale + shift)
+        pixels = pixels.unflatten(1, (FRAMES_PER_LATENT, 3)).unflatten(0, latents.shape[:2])
+        return pixels.flatten(1, 2), latents[:, -1:]

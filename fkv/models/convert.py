@@ -1,0 +1,51 @@
+"""Checkpoints with Wan's original names -> diffusers' model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from torch import Tensor
+
+
+def wan_config(original: Mapping[str, Any]) -> dict[str, Any]:
+    """diffusers' configuration from the constructor arguments of Wan's original model."""
+    heads = original["num_heads"]
+    return {
+        "patch_size": tuple(original["patch_size"]), "num_attention_heads": heads, "attention_head_dim": original["dim"] // heads,
+        "in_channels": original["in_dim"], "out_channels": original["out_dim"], "text_dim": original["text_dim"],
+        "freq_dim": original["freq_dim"], "ffn_dim": original["ffn_dim"], "num_layers": original["num_layers"],
+        "cross_attn_norm": original["cross_attn_norm"], "qk_norm": "rms_norm_across_heads" if original["qk_norm"] else None,
+        "eps": original["eps"],
+    }  # fmt: skip
+
+
+def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> WanTransformer3DModel:
+    """A model from a state dict with original names (`blocks.0.self_attn.q.weight`), strictly loaded.
+
+    original: constructor arguments of the original model (`dim`, `num_heads`, ...).
+    Raises ValueError that names every missing and unexpected weight.
+    """
+    with torch.device("meta"):
+        model = WanTransformer3DModel(**wan_config(original))
+    converted = convert_wan_transformer_to_diffusers(dict(weights))
+    load_strictly(model, converted)
+    return model
+
+
+def load_strictly(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Assign `weights` to a model on the meta device. Raises ValueError that names what is missing, left over or misshapen."""
+    wanted = dict(model.named_parameters())
+    problems = [f"missing {name}" for name in wanted if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        raise ValueError("the checkpoint does not fit the model: " + "; ".join(problems))
+    model.load_state_dict(dict(weights), strict=False, assign=True)

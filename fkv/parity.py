@@ -1,0 +1,244 @@
+"""Golden data: replay runs recorded from the official implementation and say how far we are from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .attention import CausalTransformer
+from .models.base import VideoModel
+from .models.convert import from_wan_names
+from analysis.probe import FrameMassProbe, head_scores
+from .policies import Moment, Policy
+from .policies.forcing_kv import ForcingKV
+from .policies.full import Full
+from .policies.sliding_window import SlidingWindow
+from .roles import HeadRoles, RolesError, from_json
+from .sampler import Schedule
+from .stream import Chunk, Stream
+
+
+class ParityError(ValueError):
+    """A golden folder that cannot be used; the message names file and place."""
+
+
+@dataclass(frozen=True)
+class RecordedNoise:
+    """Noise of a recorded run: noise [1, F, C, h, w], renoise [N, steps - 1, 3, C, h, w]."""
+
+    noise: Tensor
+    renoise: Tensor
+
+    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
+        return self.noise[:, chunk * shape[1] : (chunk + 1) * shape[1]]
+
+    def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
+        return self.renoise[chunk, step][None]
+
+
+@dataclass
+class Golden:
+    """A golden folder, loaded."""
+
+    folder: Path
+    meta: dict[str, Any]
+    inputs: dict[str, Tensor]
+    model: VideoModel
+
+    def expected(self, name: str) -> dict[str, Tensor]:
+        return _tensors(self.folder / name)
+
+    def stream(self, policy: Policy, roles: HeadRoles | None = None) -> Stream:
+        noise = RecordedNoise(self.inputs["noise"].float(), self.inputs["renoise"].float())
+        return Stream(self.model, policy, roles=roles, noise=noise, text=self.inputs["prompt_embeds"].float(), keep_steps=True)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ParityError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise ParityError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParityError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ParityError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def load(folder: str | Path) -> Golden:
+    """Load a golden folder: model, inputs and parameters. Raises ParityError for what is missing or does not fit."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ParityError(f"{folder} is not a folder with golden data")
+    meta = _json(folder / "meta.json")
+    try:
+        latent, sampler = meta["latent"], meta["sampler"]
+        transformer = from_wan_names(_tensors(folder / "weights.safetensors"), meta["model"])
+        model = VideoModel(
+            "golden", CausalTransformer(transformer), lambda prompt: None, Schedule(tuple(sampler["sigmas"])),
+            (latent["channels"], latent["height"], latent["width"]), frames_per_chunk=meta["frames_per_chunk"],
+        )  # fmt: skip
+    except KeyError as error:
+        raise ParityError(f"{folder / 'meta.json'} has no entry {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParityError(f"{folder}: weights and meta.json do not fit: {error}") from None
+    return Golden(folder, meta, _tensors(folder / "inputs.safetensors"), model)
+
+
+def _worst(made: Iterable[Tensor], expected: Tensor) -> list[float]:
+    return [float((ours - theirs).abs().max()) for ours, theirs in zip(made, expected, strict=True)]
+
+
+def _latents(chunks: list[Chunk], expected: Tensor, atol: float) -> dict[str, Any]:
+    worst = _worst((chunk.latents[0] for chunk in chunks), expected)
+    return {"per_chunk": worst, "max": max(worst), "ok": max(worst) <= atol}
+
+
+def _steps(chunks: list[Chunk], expected: dict[str, Tensor], atol: float) -> dict[str, Any]:
+    if "x0_steps" not in expected:
+        return {}
+    worst = _worst((torch.stack([x0[0] for x0 in chunk.x0_steps]) for chunk in chunks), expected["x0_steps"])
+    return {"x0_steps": {"per_chunk": worst, "max": max(worst), "ok": max(worst) <= atol}}
+
+
+def _forcing_kv(run: dict[str, Any], params: dict[str, Any] | None = None) -> ForcingKV:
+    p = run | (params or {})
+    return ForcingKV(
+        sink_frames=p["sink_size"], anchor_frames=p["spatial_context_length"], dynamic_anchor_frames=p["temporal_context_length"],
+        dynamic_frames=p["dynamic_context_length"] if p["dynamic_temporal_enabled"] else 0,
+        segments_per_frame=p["num_frame_patch"], retention=p["sim_retention_ratio"], start_chunk=p["ar_start"],
+    )  # fmt: skip
+
+
+def _kept(chunk: Chunk, policy: ForcingKV) -> list[int]:
+    """Kept segments as the golden data counts them: flat indices (candidate frame * segments + segment)."""
+    pages, mask = chunk.pages["dynamic"], chunk.kept["dynamic"]
+    first = chunk.frames[-1] - policy.dynamic_anchor_frames + 1 - len(chunk.frames)
+    flat = [(f - first) * policy.segments + s for f, s in zip(pages.frame[mask].tolist(), pages.segment[mask].tolist())]
+    return sorted(i for i in flat if 0 <= i < len(chunk.frames) * policy.segments)
+
+
+def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    expected, attention = golden.expected(golden.meta["runs"]["full"]["file"]), golden.meta.get("attention")
+    stream, made = golden.stream(Full()), []
+    for index in range(chunks):
+        probe = FrameMassProbe(queries=None) if attention and index == attention["chunk"] else None
+        made.append(stream.step(probe))
+        if probe:
+            masses = probe.take()
+    report = {"latents": _latents(made, expected["latents"], atol["latents"]), **_steps(made, expected, atol["latents"])}
+    sigma = golden.meta["sampler"]["sigmas"][0]
+    flow = (golden.inputs["noise"][0, : golden.meta["frames_per_chunk"]].float() - made[0].x0_steps[0][0]) / sigma
+    report["flow_chunk0_step0"] = _within(float((flow - expected["flow_chunk0_step0"]).abs().max()), atol["latents"])
+    if "latents_cap21_last" in expected:
+        capped = golden.stream(SlidingWindow(sink_frames=0, window_frames=21))
+        last = [capped.step() for _ in range(chunks)][-1]
+        report["latents_cap21_last"] = _within(float((last.latents[0] - expected["latents_cap21_last"]).abs().max()), atol["latents"])
+    if not attention:
+        return report, {}
+    wanted = golden.expected(attention["file"])
+    mass = np.stack([record.mass for record in masses])
+    scores = head_scores(mass, attention["last_k"], attention["skip_first_k"])
+    static = scores >= attention["threshold"]
+    return report, {
+        "frame_mass": _within(float(np.abs(mass - wanted["frame_mass"].numpy()).max()), atol["frame_mass"]),
+        "head_score": _within(float(np.abs(scores - wanted["head_score"].numpy()).max()), atol["head_score"]),
+        "roles_equal": {"ok": bool((static == wanted["is_static"].numpy().astype(bool)).all())},
+    }
+
+
+def _within(value: float, limit: float) -> dict[str, Any]:
+    return {"max": value, "ok": value <= limit}
+
+
+def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> dict[str, Any]:
+    run = golden.meta["runs"]["forcing_kv"]
+    expected, heads = golden.expected(run["file"]), from_json(_json(golden.folder / run["heads_file"]))
+    scores: dict[int, np.ndarray] = {}
+    policy = _NotedForcingKV(**asdict(_forcing_kv(run)), noted=scores)
+    stream = golden.stream(policy, heads)
+    made = [stream.step() for _ in range(chunks)]
+    scored = run["scored_chunks"]
+    differences = [float(np.abs(scores[c] - expected["patch_scores"][i].numpy()).max()) for i, c in enumerate(scored) if c in scores]
+    layers = golden.meta["model"]["num_layers"]
+    tokens = [[[chunk.kv_tokens[role if layer else "all"] for role in ("static", "dynamic")] for layer in range(layers)] for chunk in made]
+    report = {
+        "latents": _latents(made, expected["latents"], atol["latents"]),
+        **_steps(made, expected, atol["latents"]),
+        "patch_scores": _within(max(differences, default=0.0), atol["patch_scores"]),
+        "scored_chunks_equal": {"ok": sorted(scores) == scored},
+        "kept_segments_equal": {"ok": all(_kept(made[c], policy) == expected["kept_segments"][i].tolist() for i, c in enumerate(scored))},
+        "kv_tokens_equal": {"ok": bool((torch.tensor(tokens) == expected["kv_tokens"]).all())},
+    }
+    for name, variant in run.get("variants", {}).items():
+        if variant["latents"] not in expected:
+            continue
+        other = _forcing_kv(run, variant["params"])
+        stream = golden.stream(other, heads)
+        made = [stream.step() for _ in range(chunks)]
+        report[name] = {"latents": _latents(made, expected[variant["latents"]], atol["latents"])}
+        wanted = variant.get("kept_segments", {})
+        report[name]["kept_segments_equal"] = {"ok": all(_kept(made[int(c)], other) == kept for c, kept in wanted.items())}
+    return report
+
+
+@dataclass(frozen=True)
+class _NotedForcingKV(ForcingKV):
+    """Forcing-KV that notes its similarity scores by chunk."""
+
+    noted: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def scores(self, now: Moment) -> np.ndarray | None:
+        scores = super().scores(now)
+        if scores is not None:
+            self.noted[now.chunk] = scores
+        return scores
+
+
+def _oks(report: Any) -> Iterable[bool]:
+    if isinstance(report, dict):
+        for key, value in report.items():
+            yield from (value,) if key == "ok" else _oks(value)
+
+
+def check(folder: str | Path) -> dict[str, Any]:
+    """Replay every run of a golden folder through the stream that the studio uses and compare.
+
+    Returns a report: per run the largest absolute difference per chunk, what must be equal, and `ok` for each and overall
+    by the folder's suggested tolerances. Raises ParityError for a folder that cannot be used.
+    """
+    golden = load(folder)
+    try:
+        atol, chunks, rolling = golden.meta["suggested_atol"], golden.meta["chunks"], golden.meta["runs"]["rolling"]
+        full, attention = _check_full(golden, atol, chunks)
+        window = SlidingWindow(sink_frames=rolling["sink_size"], window_frames=rolling["local_attn_size"])
+        stream = golden.stream(window)
+        made = [stream.step() for _ in range(chunks)]
+        runs = {
+            "full": full,
+            "attention": attention,
+            "rolling": {"latents": _latents(made, golden.expected(rolling["file"])["latents"], atol["latents"])},
+            "forcing_kv": _check_forcing_kv(golden, atol, chunks),
+        }
+    except KeyError as error:
+        raise ParityError(f"{golden.folder}: meta.json or a safetensors file has no entry {error}") from None
+    except RolesError as error:
+        raise ParityError(f"{golden.folder}: {error}") from None
+    except (ValueError, RuntimeError) as error:
+        raise ParityError(f"{golden.folder}: the files do not fit each other: {error}") from None
+    return {"folder": str(folder), "runs": runs, "ok": all(_oks(runs))}

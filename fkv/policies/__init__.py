@@ -1,0 +1,89 @@
+"""Cache policies, one file each.
+
+To add one: write a frozen dataclass that derives from `Policy`, give it `name` and `help`, override `survivors` (a
+boolean mask over the pages of a head group, called once per chunk) and list the class in `POLICIES`. Its fields become
+parameters of the command line and of the page, and the test matrix in `tests/test_policies.py` runs it. A policy that
+treats heads differently also overrides `groups`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from .ablations import NoAnchor, NoDynamic, RandomRoles
+from .base import Moment, Policy
+from .forcing_kv import ForcingKV
+from .full import Full
+from .per_step import PerStep
+from .recompute import Recompute
+from .sliding_window import SlidingWindow
+
+POLICIES: dict[str, type[Policy]] = {
+    policy.name: policy
+    for policy in (Full, SlidingWindow, ForcingKV, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
+}
+
+
+def make(name: str, **parameters: object) -> Policy:
+    """A policy by name with some of its parameters set.
+
+    Raises ValueError for an unknown name or parameter or a value of the wrong kind, and says what there is.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+    policy = POLICIES[name]
+    hints, known = typing.get_type_hints(policy), [field.name for field in dataclasses.fields(policy)]
+    for key, value in parameters.items():
+        if key not in known:
+            raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
+        kinds = typing.get_args(hints[key]) or (hints[key],)
+        if float in kinds and isinstance(value, int) and int not in kinds:
+            value = parameters[key] = float(value)
+        if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
+            raise ValueError(f"{key} of policy {name!r} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
+    return policy(**parameters)
+
+
+def _value(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise ValueError(f"{text!r} is not a number, true or false")
+
+
+def parse(text: str) -> Policy:
+    """A policy from `name` or `name:key=value,key=value`, as the command line and permalinks write it."""
+    name, _, rest = text.partition(":")
+    parameters: dict[str, object] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
+        parameters[key] = _value(value)
+    return make(name, **parameters)
+
+
+def split(text: str) -> list[str]:
+    """Several policies from one comma-separated text; `key=value` parts belong to the policy before them."""
+    parts: list[str] = []
+    for part in text.split(","):
+        if parts and "=" in part and ":" not in part:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def write(policy: Policy) -> str:
+    """The text that `parse` reads back as this policy: its name and the parameters that differ from their defaults."""
+    changed = [(f.name, getattr(policy, f.name)) for f in dataclasses.fields(policy) if getattr(policy, f.name) != f.default]
+    rest = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed)
+    return f"{policy.name}:{rest}" if rest else policy.name
+
+
+__all__ = ["POLICIES", "Moment", "Policy", "make", "parse", "split", "write"]

@@ -1,0 +1,32 @@
+"""Sink frames and a window of recent ones, the same for all heads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cache import Pages
+from .base import Moment, Policy
+
+
+@dataclass(frozen=True)
+class SlidingWindow(Policy):
+    """Rolling window with an attention sink (StreamingLLM; Self Forcing's rolling cache; LongLive).
+
+    sink_frames : first latent frames, kept for good.
+    window_frames : frames that a chunk attends to in all, counting the sink and the chunk itself.
+    """
+
+    name = "sliding-window"
+    help = "keep the first frames (sink) and a window of recent ones, the same for every head"
+    paper = "arXiv 2309.17453"
+
+    sink_frames: int = 1
+    window_frames: int = 9
+
+    def __post_init__(self) -> None:
+        if self.sink_frames < 0 or self.window_frames <= self.sink_frames:
+            raise ValueError(f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative")
+
+    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
+        recent = self.window_frames - self.sink_frames - len(now.frames)
+        return (pages.frame < self.sink_frames) | (pages.frame > now.frames[-1] - recent)

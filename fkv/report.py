@@ -1,0 +1,68 @@
+"""Chunks and streams as JSON records: the figures that the command line prints and the page charts."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .stream import Chunk
+
+FPS_MEANING = {
+    "fps_denoise": "video frames / seconds of denoising, context pass and cache rebuilds; text encoding and decoding excluded",
+    "fps_end_to_end": "video frames / seconds of all stages, decoding included",
+}
+
+
+def device_name(device: torch.device | str) -> str:
+    """The device in words, as it belongs beside any figure measured on it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def frame_hash(chunks: Sequence[Chunk]) -> str:
+    """Short SHA-256 of all video frames in order: equal hashes mean equal pictures."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(b"" if chunk.video is None else chunk.video.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def chunk_record(chunk: Chunk) -> dict[str, Any]:
+    """One chunk: seconds per stage, bytes and key lengths while it attended. `kv_tokens` always names static and dynamic."""
+    tokens, t = chunk.kv_tokens, chunk.timings
+    every = tokens.get("all", 0)
+    return {
+        "index": chunk.index, "policy": chunk.policy, "prompt": chunk.prompt, "events": list(chunk.events),
+        "text_s": t.text, "rebuild_s": t.rebuild, "denoise_s": t.denoise, "context_s": t.context, "decode_s": t.decode,
+        "kv_bytes": chunk.kv_bytes, "kv_tokens": {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens,
+        "context_frames": chunk.context_frames, "video_frames": chunk.video_frames,
+    }  # fmt: skip
+
+
+def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
+    """`fps_denoise` and `fps_end_to_end` over chunks; None where nothing was decoded."""
+    frames = sum(chunk.video_frames for chunk in chunks)
+    if not frames:
+        return {"fps_denoise": None, "fps_end_to_end": None}
+    return {
+        "fps_denoise": frames / sum(chunk.timings.generate for chunk in chunks),
+        "fps_end_to_end": frames / sum(chunk.timings.total for chunk in chunks),
+    }
+
+
+def stream_record(chunks: Sequence[Chunk], model: str, seed: int, device: torch.device | str) -> dict[str, Any]:
+    """A whole stream: its settings, its rates, its peak, and every chunk."""
+    return {
+        "model": model, "policy": chunks[-1].policy, "prompt": chunks[0].prompt, "seed": seed, "device": device_name(device),
+        "torch": torch.__version__, **rates(chunks), "fps_meaning": FPS_MEANING,
+        "denoise_s_median": statistics.median(chunk.timings.generate for chunk in chunks),
+        "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks), "frames_sha256": frame_hash(chunks),
+        "chunks": [chunk_record(chunk) for chunk in chunks],
+    }  # fmt: skip

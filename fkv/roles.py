@@ -1,0 +1,203 @@
+"""Head roles: which heads are static, which dynamic. Loading, saving, checking, thresholding.
+
+Three JSON forms are read: the official dict (`{"num_layers", "num_heads", "layers": [{"layer_idx", "static_head",
+"dynamic_head"}]}`), the official bare list of such layers, and ours (`{"model", "num_layers", "num_heads",
+"static_heads": [[...], ...], ...}`), which also carries scores and where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+MAX_FILE_BYTES = 4 << 20
+
+
+class RolesError(ValueError):
+    """A head-roles file or table that cannot be used; the message names the place."""
+
+
+@dataclass(frozen=True)
+class HeadRoles:
+    """Static heads per layer of a model with `num_heads` heads; the others are dynamic.
+
+    scores : optional [layers, heads], the share of attention mass on the last key frames that the roles follow from.
+    provenance : model, checkpoint hash, threshold, sink, last_k, prompts, source.
+    """
+
+    num_heads: int
+    static: tuple[tuple[int, ...], ...]
+    scores: np.ndarray | None = field(default=None, compare=False)
+    provenance: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for layer, heads in enumerate(self.static):
+            for head in heads:
+                if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < self.num_heads:
+                    raise RolesError(f"layer {layer}: {head!r} is no head; heads are whole numbers from 0 to {self.num_heads - 1}")
+            if len(set(heads)) != len(heads):
+                raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.static)
+
+    @property
+    def static_share(self) -> float:
+        """Share of static heads, 0 to 1."""
+        return sum(map(len, self.static)) / (self.num_layers * self.num_heads)
+
+    def heads(self, role: Literal["static", "dynamic"]) -> tuple[tuple[int, ...], ...]:
+        """The heads of one role, layer by layer, ascending."""
+        wanted = role == "static"
+        return tuple(tuple(h for h in range(self.num_heads) if (h in layer) == wanted) for layer in self.static)
+
+    def is_static(self) -> np.ndarray:
+        """Boolean [layers, heads]."""
+        return np.array([[head in layer for head in range(self.num_heads)] for layer in self.static])
+
+    def agreement(self, other: HeadRoles) -> float:
+        """Share of heads with the same role in both."""
+        other.check(self.num_layers, self.num_heads)
+        return float((self.is_static() == other.is_static()).mean())
+
+    def flipped(self, layer: int, head: int) -> HeadRoles:
+        """The same roles with one head's turned over. Raises RolesError when there is no such head."""
+        if not (0 <= layer < self.num_layers and 0 <= head < self.num_heads):
+            raise RolesError(f"there is no head {head} in layer {layer}; the model has {self.num_layers} layers of {self.num_heads} heads")
+        static = [set(heads) for heads in self.static]
+        static[layer] ^= {head}
+        return HeadRoles(self.num_heads, tuple(tuple(sorted(heads)) for heads in static), self.scores, self.provenance)
+
+    def check(self, layers: int, heads: int) -> None:
+        """Raises RolesError unless the roles are for a model of this size."""
+        if (self.num_layers, self.num_heads) != (layers, heads):
+            raise RolesError(
+                f"the head roles are for {self.num_layers} layers of {self.num_heads} heads, the model has {layers} of {heads}"
+            )
+
+
+def from_scores(scores: np.ndarray, threshold: float = 0.8, **provenance: Any) -> HeadRoles:
+    """Roles from head scores [layers, heads]: static where score >= threshold (arXiv 2605.09681)."""
+    static = tuple(tuple(np.flatnonzero(row >= threshold).tolist()) for row in scores)
+    return HeadRoles(scores.shape[1], static, np.asarray(scores), {"threshold": threshold, **provenance})
+
+
+def random_roles(like: HeadRoles, seed: int) -> HeadRoles:
+    """As many static heads in every layer as `like` has, but random ones."""
+    rng = np.random.default_rng(seed)
+    static = tuple(tuple(sorted(rng.permutation(like.num_heads)[: len(heads)].tolist())) for heads in like.static)
+    return HeadRoles(like.num_heads, static, provenance={"source": f"random, seed {seed}"})
+
+
+def _official(layers: Any, num_heads: int | None) -> HeadRoles:
+    if not isinstance(layers, list) or not layers:
+        raise RolesError("'layers' must be a list with one entry per layer")
+    found: dict[int, tuple[list, list]] = {}
+    for position, entry in enumerate(layers):
+        if not isinstance(entry, dict):
+            raise RolesError(f"entry {position} must be an object with static_head and dynamic_head, it is {entry!r}")
+        index = entry.get("layer_idx", position)
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise RolesError(f"entry {position}: layer_idx must be a whole number, it is {index!r}")
+        if index in found:
+            raise RolesError(f"layer {index} is listed twice")
+        for key in ("static_head", "dynamic_head"):
+            if not isinstance(entry.get(key), list):
+                raise RolesError(f"layer {index}: {key} must be a list of heads, it is {entry.get(key)!r}")
+        found[index] = (entry["static_head"], entry["dynamic_head"])
+    for layer in range(len(found)):
+        if layer not in found:
+            raise RolesError(f"layer {layer} is missing")
+        static, dynamic = found[layer]
+        both = [h for h in static if h in dynamic]
+        if both:
+            raise RolesError(f"layer {layer}: head {both[0]} is both static and dynamic")
+    count = num_heads or len(found[0][0]) + len(found[0][1])
+    roles = HeadRoles(count, tuple(tuple(found[layer][0]) for layer in range(len(found))))
+    for layer in range(len(found)):
+        HeadRoles(count, (tuple(found[layer][1]),))
+        missing = set(range(count)) - set(found[layer][0]) - set(found[layer][1])
+        if missing:
+            raise RolesError(f"layer {layer}: head {min(missing)} has no role")
+    return roles
+
+
+def from_json(data: Any) -> HeadRoles:
+    """Roles from any of the three forms, already parsed. Raises RolesError with the exact place of what is wrong."""
+    if isinstance(data, list):
+        return _official(data, None)
+    if not isinstance(data, dict):
+        raise RolesError(f"a roles file holds an object or a list, not {type(data).__name__}")
+    if "layers" in data:
+        roles = _official(data["layers"], data.get("num_heads"))
+    elif "static_heads" in data:
+        static, num_heads = data["static_heads"], data.get("num_heads")
+        if not isinstance(num_heads, int) or isinstance(num_heads, bool) or num_heads < 1:
+            raise RolesError(f"num_heads must be a whole number above 0, it is {num_heads!r}")
+        if not isinstance(static, list) or not static:
+            raise RolesError("static_heads must be a list with one list of heads per layer")
+        for layer, heads in enumerate(static):
+            if not isinstance(heads, list):
+                raise RolesError(f"layer {layer}: static_heads must be a list of heads, it is {heads!r}")
+        scores = _scores(data["scores"], len(static), num_heads) if data.get("scores") is not None else None
+        provenance = {k: v for k, v in data.items() if k not in ("static_heads", "scores", "num_layers", "num_heads")}
+        roles = HeadRoles(num_heads, tuple(map(tuple, static)), scores, provenance)
+    else:
+        raise RolesError("a roles file needs 'layers' (official form) or 'static_heads'")
+    expected = data.get("num_layers", roles.num_layers)
+    if expected != roles.num_layers:
+        missing = f"layer {roles.num_layers} is missing: " if isinstance(expected, int) and expected > roles.num_layers else ""
+        raise RolesError(f"{missing}num_layers is {expected!r}, but there are {roles.num_layers} layers")
+    return roles
+
+
+def _scores(data: Any, layers: int, heads: int) -> np.ndarray:
+    try:
+        scores = np.asarray(data, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RolesError("scores must be numbers, one row per layer") from None
+    if scores.shape != (layers, heads) or not np.isfinite(scores).all():
+        raise RolesError(f"scores must be {layers} rows of {heads} finite numbers, their shape is {scores.shape}")
+    return scores
+
+
+def load(path: str | Path) -> HeadRoles:
+    """Read a roles file. Raises RolesError when it is missing, too large, not JSON or malformed."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise RolesError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MiB, too large for head roles")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RolesError(f"cannot read head roles from {path}: {error.strerror}") from None
+    except RecursionError:
+        raise RolesError(f"{path.name} is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise RolesError(f"{path.name} is not a text file") from None
+    except json.JSONDecodeError as error:
+        raise RolesError(f"{path.name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    try:
+        return from_json(data)
+    except RolesError as error:
+        raise RolesError(f"{path.name}: {error}") from None
+
+
+def to_json(roles: HeadRoles, official: bool = False) -> dict[str, Any]:
+    """Our form with provenance, or the official dict."""
+    sizes = {"num_layers": roles.num_layers, "num_heads": roles.num_heads}
+    if official:
+        pairs = zip(roles.heads("static"), roles.heads("dynamic"))
+        layers = [{"layer_idx": i, "static_head": list(s), "dynamic_head": list(d)} for i, (s, d) in enumerate(pairs)]
+        return {"format": "forcingkv_offline", **sizes, "layers": layers}
+    scores = None if roles.scores is None else np.round(roles.scores, 4).tolist()
+    return {**roles.provenance, **sizes, "static_heads": [list(heads) for heads in roles.static], "scores": scores}
+
+
+def save(roles: HeadRoles, path: str | Path, official: bool = False) -> None:
+    """Write a roles file in our form or the official one."""
+    Path(path).write_text(json.dumps(to_json(roles, official), indent=1) + "\n", encoding="utf-8")

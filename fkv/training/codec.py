@@ -1,0 +1,120 @@
+"""Train the tiny codec: python -m fkv.training.codec --out runs/codec --steps 9000
+
+A VAE with fixed latent noise: squared error, weighted on the moving things so that small ones keep their colour, plus
+a mild pull of the latents to zero. The first two thirds train on crops, the rest on full frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..models.codec import FRAMES_PER_LATENT, TinyCodec
+from ..world import HEIGHT, WIDTH
+from ..world.captions import sample_scene
+from ..world.render import render
+from .data import object_mask, random_genes, to_pixels
+
+LATENT_NOISE = 0.1
+PULL = 3e-4
+
+
+def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+    """Random clips [clips, frames, 3, h, w] and their object masks [clips, frames, 1, h, w]."""
+    videos, masks = [], []
+    for _ in range(clips):
+        scene, genes, start = sample_scene(rng, two=0.5), random_genes(rng), rng.randrange(96)
+        indices = range(start, start + frames)
+        video = to_pixels(render(scene, indices, genes))
+        mask = object_mask(scene, indices, genes, video)
+        if crop:
+            top, left = 8 * rng.randint(0, (HEIGHT - crop[0]) // 8), 8 * rng.randint(0, (WIDTH - crop[1]) // 8)
+            video = video[..., top : top + crop[0], left : left + crop[1]]
+            mask = mask[..., top : top + crop[0], left : left + crop[1]]
+        videos.append(video)
+        masks.append(mask)
+    return torch.stack(videos), torch.stack(masks)
+
+
+def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Training loss and plain mean squared error of the reconstruction, both scalars."""
+    latents = codec.encode(video)
+    decoded, _ = codec.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+    error = (decoded.float() - video).square()
+    weighted = (error * (1 + 4 * mask)).mean() + 0.05 * (decoded.float() - video).abs().mean()
+    return weighted + PULL * latents.float().square().mean(), error.mean()
+
+
+@torch.no_grad()
+def normalise(codec: TinyCodec, rng: random.Random) -> TinyCodec:
+    """The same codec with the mean and deviation of its latents, per channel, written into its configuration."""
+    video, _ = batch(rng, 96, FRAMES_PER_LATENT, None)
+    latents = codec.encode(video)
+    mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
+    config = dict(codec.config) | {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
+    normal = TinyCodec(**{k: v for k, v in config.items() if not k.startswith("_")})
+    normal.load_state_dict(codec.state_dict())
+    return normal
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB for pixels in [-1, 1]."""
+    return float(-10 * torch.log10(torch.tensor(mse / 4)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    codec = TinyCodec(width=args.width).to(args.device).to(memory_format=torch.channels_last)
+    ema = TinyCodec(width=args.width).to(args.device)
+    ema.load_state_dict(codec.state_dict())
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3, weight_decay=0, betas=(0.9, 0.98))
+    state_file, start = args.out / "state.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location=args.device)
+        codec.load_state_dict(state["codec"]), ema.load_state_dict(state["ema"]), optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    rng, began, smooth = random.Random(start), time.time(), None
+    for step in (bar := tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=30)):
+        progress = step / args.steps
+        for group in optimizer.param_groups:
+            group["lr"] = 1.2e-3 * min(1, (step + 1) / 200) * (1 - 0.97 * max(0, progress - 0.5) / 0.5)
+        crops = progress < 0.67
+        video, mask = batch(rng, args.clips if crops else max(1, args.clips // 3), 12, (64, 96) if crops else None)
+        with torch.autocast(args.device, dtype=torch.bfloat16):
+            loss, error = loss_of(codec, video.to(args.device), mask.to(args.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        optimizer.step()
+        decay = min(0.998, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for slow, fast in zip(ema.parameters(), codec.parameters()):
+                slow.lerp_(fast, 1 - decay)
+        smooth = error.item() if smooth is None else 0.98 * smooth + 0.02 * error.item()
+        if step % 100 == 0:
+            bar.set_postfix(psnr=f"{psnr(smooth):.2f}")
+            with (args.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, "psnr": psnr(smooth), "seconds": time.time() - began}) + "\n")
+        if (step + 1) % 500 == 0 or step + 1 == args.steps:
+            state = {"codec": codec.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            torch.save(state, state_file)
+            normalise(ema.to("cpu"), random.Random(1)).save_pretrained(args.out / "codec")
+            ema.to(args.device)
+
+
+if __name__ == "__main__":
+    main()

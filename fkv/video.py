@@ -1,0 +1,39 @@
+"""Write streams to MP4 (H.264), a chunk at a time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+
+class Mp4Writer:
+    """A context manager that appends uint8 [T, H, W, 3] frames to an MP4 file that browsers play.
+
+    Raises ValueError when the file cannot be written. The file is complete once the block has ended.
+    """
+
+    def __init__(self, path: str | Path, fps: int) -> None:
+        try:
+            self._file = av.open(str(path), "w", format="mp4")
+        except OSError as error:
+            raise ValueError(f"cannot write the video to {path}: {error.strerror or error}") from None
+        self._fps, self._track = fps, None
+
+    def write(self, frames: np.ndarray) -> None:
+        if self._track is None:
+            self._track = self._file.add_stream("libx264", rate=Fraction(self._fps), options={"crf": "18", "preset": "veryfast"})
+            self._track.height, self._track.width, self._track.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            self._file.mux(self._track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def __enter__(self) -> Mp4Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._track is not None:
+            self._file.mux(self._track.encode())
+        self._file.close()

@@ -1,0 +1,45 @@
+"""Shared fixtures: the shipped model, a model of the same form that is smaller still, golden data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from fkv.attention import CausalTransformer
+from fkv.models import tiny
+from fkv.models.base import VideoModel
+from fkv.models.codec import TinyCodec
+from fkv.models.words import WordEncoder
+from fkv.roles import HeadRoles
+from fkv.sampler import Schedule
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def shipped() -> VideoModel:
+    return tiny.load()
+
+
+@pytest.fixture(scope="session")
+def small() -> VideoModel:
+    """A model with random weights and the shipped model's structure: 3 layers of 4 heads, frames of 2 x 6 tokens."""
+    torch.manual_seed(0)
+    words, codec = WordEncoder(dim=16), TinyCodec(latent_channels=4, width=8, depth=1)
+    words.eval()
+    transformer = WanTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=12, in_channels=7, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
+    )
+    roles = HeadRoles(4, ((0, 1), (1, 2), (0,)))
+    return VideoModel(
+        "small", CausalTransformer(transformer), lambda prompt: words([prompt]).detach(), Schedule.even(2), (4, 4, 12),
+        tiny.StreamingCodec(codec), roles, hints=tiny.hints,
+    )  # fmt: skip

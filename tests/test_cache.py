@@ -1,0 +1,122 @@
+"""The page table and the buffers under it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fkv.cache import Geometry, KVCache
+
+GEOMETRY = Geometry(layers=2, heads=3, head_dim=4, rows=2, cols=3, frames_per_chunk=3)
+SPLIT = {"static": ((0, 2), ()), "dynamic": ((1,), (0, 1, 2))}
+
+
+def token_values(frames, heads):
+    """Keys that say where they come from: [1, tokens, heads, 4] holding frame, token of the frame, head, 1."""
+    rows = [[[f, t, h, 1] for h in heads] for f in frames for t in range(GEOMETRY.tokens_per_frame)]
+    return torch.tensor(rows, dtype=torch.float32)[None]
+
+
+def write_chunk(cache, chunk):
+    frames = range(3 * chunk, 3 * chunk + 3)
+    cache.begin(frames)
+    for layer in range(GEOMETRY.layers):
+        values = token_values(frames, cache.order[layer]).to(next(iter(cache.groups.values())).keys[0].dtype)
+        cache.write(layer, values, -values)
+
+
+def content(cache, layer):
+    """What every head finds: head -> set of (frame, token), read through the views that attention gets."""
+    found = {}
+    for group, _, keys, values in cache.read(layer):
+        assert torch.equal(keys, -values)
+        for row, head in enumerate(group.heads[layer]):
+            assert (keys[0, row, :, 2] == head).all()
+            found[head] = {(int(k[0]), int(k[1])) for k in keys[0, row]}
+            assert len(found[head]) == keys.shape[2]
+    return found
+
+
+def expected(group, page_tokens):
+    pages = group.pages
+    return {(f, s * page_tokens + i) for f, s in zip(pages.frame.tolist(), pages.segment.tolist()) for i in range(page_tokens)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), segments=st.sampled_from([1, 2, 3, 6]))
+def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segments):
+    cache = KVCache(GEOMETRY, SPLIT, segments)
+    survivors = {name: set() for name in cache.groups}
+    for chunk in range(data.draw(st.integers(1, 6))):
+        write_chunk(cache, chunk)
+        masks = {}
+        for name, group in cache.groups.items():
+            pages = group.pages
+            assert (pages.slot == np.arange(len(pages))).all(), "live pages are a prefix while a chunk runs"
+            held = set(zip(pages.frame.tolist(), pages.segment.tolist()))
+            assert held == survivors[name] | {(f, s) for f in range(3 * chunk, 3 * chunk + 3) for s in range(segments)}
+            masks[name] = np.array(data.draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))), bool)
+            survivors[name] = {p for p, keep in zip(zip(pages.frame.tolist(), pages.segment.tolist()), masks[name]) if keep}
+        for layer in range(GEOMETRY.layers):
+            found = content(cache, layer)
+            for group in cache.groups.values():
+                for head in group.heads[layer]:
+                    assert found[head] == expected(group, cache.page_tokens)
+        cache.commit(masks)
+
+
+def keep_sink_and_anchor(cache):
+    return {n: (g.pages.frame == 0) | (g.pages.frame == g.pages.frame.max()) for n, g in cache.groups.items()}
+
+
+def test_a_steady_stream_fills_its_buffers_and_never_moves_them():
+    cache = KVCache(GEOMETRY, SPLIT, 2)
+    pointers = None
+    for chunk in range(50):
+        write_chunk(cache, chunk)
+        assert cache.bytes() == cache.allocated_bytes() or chunk < 1
+        now = [buffer.data_ptr() for group in cache.groups.values() for buffer in (*group.keys, *group.values)]
+        if chunk >= 2:
+            assert now == pointers
+        pointers = now
+        cache.commit(keep_sink_and_anchor(cache))
+
+
+def test_bytes_counted_from_the_table_are_the_bytes_of_the_buffers():
+    cache = KVCache(GEOMETRY, SPLIT, 3, dtype=torch.bfloat16)
+    for chunk in range(4):
+        write_chunk(cache, chunk)
+        cache.commit(keep_sink_and_anchor(cache)) if chunk < 3 else None
+    buffers = [buffer for group in cache.groups.values() for buffer in (*group.keys, *group.values)]
+    assert cache.allocated_bytes() == sum(buffer.untyped_storage().nbytes() for buffer in buffers)
+    assert cache.bytes() == 2 * 6 * (5 * 6) * 4 * 2, "K and V, 6 heads over the layers, 5 frames of 6 tokens, 4 numbers of 2 bytes"
+
+
+def test_splitting_a_group_loses_nothing_and_joining_keeps_what_all_heads_have():
+    cache = KVCache(GEOMETRY, GEOMETRY.every_head, 1)
+    write_chunk(cache, 0)
+    split = cache.regrouped(SPLIT, 2)
+    assert content(split, 0) == content(cache, 0) and content(split, 1) == content(cache, 1)
+    split.commit({"static": split.groups["static"].pages.frame == 0, "dynamic": split.groups["dynamic"].pages.frame < 2})
+    joined = split.regrouped(GEOMETRY.every_head, 1)
+    assert joined.frames() == [0]
+    assert joined.bytes() == joined.allocated_bytes() == cache.bytes() // 3
+
+
+def test_a_page_that_is_only_partly_held_does_not_survive_coarser_pages():
+    cache = KVCache(GEOMETRY, GEOMETRY.every_head, 2)
+    write_chunk(cache, 0)
+    cache.commit({"all": (cache.groups["all"].pages.frame == 1) | (cache.groups["all"].pages.segment == 0)})
+    assert cache.regrouped(GEOMETRY.every_head, 1).frames() == [1]
+
+
+def test_wrong_groups_segments_and_masks_are_refused_in_words():
+    with pytest.raises(ValueError, match="layer 1.*each of 3 heads once"):
+        KVCache(GEOMETRY, {"all": ((0, 1, 2), (0, 1, 1))})
+    with pytest.raises(ValueError, match="4 segments do not divide the 6 tokens"):
+        KVCache(GEOMETRY, GEOMETRY.every_head, 4)
+    cache = KVCache(GEOMETRY, GEOMETRY.every_head)
+    write_chunk(cache, 0)
+    with pytest.raises(ValueError, match="3 pages"):
+        cache.commit({"all": np.ones(2, bool)})

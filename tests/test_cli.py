@@ -1,0 +1,102 @@
+"""The command line: reports, refusals, and no traceback for users."""
+
+import json
+
+import av
+import pytest
+
+from fkv import cli
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
+
+PROMPT = "a red ball bouncing over the hills at sunset"
+
+
+@pytest.fixture(autouse=True)
+def small_by_default(small, monkeypatch):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+
+
+def run(capsys, *args):
+    code = cli.main(list(args))
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return code, printed
+
+
+def test_stream_writes_video_and_report(capsys, tmp_path):
+    video, report = tmp_path / "v.mp4", tmp_path / "r.json"
+    options = ["--policy", "forcing-kv:segments_per_frame=4", "--chunks", "5", "--seed", "3", "--out", str(video), "--json", str(report)]
+    assert run(capsys, "stream", "--prompt", PROMPT, *options)[0] == 0
+    data = json.loads(report.read_text())
+    assert {"fps_denoise", "fps_end_to_end", "kv_bytes_peak", "model", "policy", "seed", "device"} <= data.keys()
+    assert data["seed"] == 3 and data["policy"] == "forcing-kv" and len(data["chunks"]) == 5
+    for chunk in data["chunks"]:
+        assert {"index", "denoise_s", "context_s", "decode_s", "kv_bytes", "context_frames"} <= chunk.keys()
+        assert {"static", "dynamic"} <= chunk["kv_tokens"].keys()
+    assert data["fps_denoise"] > data["fps_end_to_end"] > 0
+    with av.open(str(video)) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 60
+
+
+def test_a_stream_switches_policies_and_prompts(capsys):
+    switches = ["--switch", "2:forcing-kv:segments_per_frame=4", "--switch", "4:full", "--say", "3:a blue star", "--recache"]
+    code, printed = run(capsys, "stream", "--policy", "full", "--chunks", "6", *switches)
+    chunks = json.loads(printed.out)["chunks"]
+    assert code == 0 and [c["policy"] for c in chunks] == ["full"] * 2 + ["forcing-kv"] * 2 + ["full"] * 2
+    assert [c["prompt"] for c in chunks][2:4] == ["a red ball bouncing over the hills at sunset", "a blue star"]
+    assert chunks[3]["rebuild_s"] > 0
+
+
+def test_compare_reports_ratios_against_full(capsys):
+    code, printed = run(capsys, "compare", "--policies", "full,forcing-kv:segments_per_frame=4,retention=3", "--chunks", "5")
+    data = json.loads(printed.out)
+    hybrid, full = data["policies"]["forcing-kv"], data["policies"]["full"]
+    assert code == 0 and len(hybrid["ratio_denoise"]["per_chunk"]) == 5
+    assert full["ratio_denoise"]["median"] == 1 and full["psnr_vs_full"] == [None] * 5
+    assert hybrid["ratio_kv_bytes"] == full["chunks"][-1]["kv_bytes"] / hybrid["chunks"][-1]["kv_bytes"] > 1
+    assert hybrid["psnr_vs_full"][0] is None or hybrid["psnr_vs_full"][0] > 50
+
+
+def test_compare_adds_full_as_the_reference(capsys):
+    _, printed = run(capsys, "compare", "--policies", "sliding-window", "--chunks", "1")
+    assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window"]
+
+
+def test_policies_and_models_are_listed(capsys):
+    assert "forcing-kv" in run(capsys, "policies")[1].out and "retention=0.33" in run(capsys, "policies")[1].out
+    assert "tiny" in run(capsys, "models")[1].out
+
+
+def test_unknown_words_get_a_hint(capsys):
+    code, printed = run(capsys, "stream", "--prompt", "a dragon 🐉 over the sea", "--chunks", "1")
+    assert code == 0 and "“dragon”" in printed.err
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--prompt", ""], "prompt is empty"),
+        (["--prompt", "a" * 10_000], "at most 1,000"),
+        (["--seed", "-1"], "seed must be a whole number from 0"),
+        (["--seed", str(10**30)], "seed must be a whole number from 0"),
+        (["--chunks", "0"], "chunks must be a whole number from 1"),
+        (["--chunks", "1000000"], "to 100,000"),
+        (["--policy", "magic"], "there is no policy 'magic'; there are full"),
+        (["--model", "sora"], "there is no model 'sora'; there are tiny"),
+        (["--roles", "/no/such/file.json"], "cannot read head roles"),
+        (["--out", "/no/such/folder/v.mp4"], "does not exist or is not writable"),
+        (["--out", "/"], "is a folder"),
+        (["--switch", "forcing-kv"], "CHUNK:WHAT"),
+        (["--switch", "99:full", "--chunks", "3"], "chunk 99 is not part of a stream of 3 chunks"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(args, message, capsys):
+    code, printed = run(capsys, "stream", *args)
+    assert code == 2 and message in printed.err and printed.err.startswith("fkv stream:") and not printed.out
+
+
+def test_words_for_numbers_are_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit) as refusal:
+        cli.main(["stream", "--chunks", "many"])
+    assert refusal.value.code == 2 and "--chunks" in capsys.readouterr().err

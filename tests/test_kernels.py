@@ -1,0 +1,39 @@
+"""The core's inner loops against plain definitions."""
+
+import math
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+
+from kernels import apply_rope, frame_mass, rope_table, segment_similarity
+
+
+@pytest.mark.parametrize("head_dim", [12, 32, 128])
+def test_rope_is_diffusers_rope(head_dim):
+    cos, sin = WanRotaryPosEmbed(head_dim, (1, 2, 2), 64)(torch.zeros(1, 1, 3, 8, 12))
+    table = rope_table(range(3), 4, 6, head_dim)
+    assert torch.allclose(table.real, cos[0, :, 0, ::2].float(), atol=1e-5) and torch.allclose(table.imag, sin[0, :, 0, 1::2].float(), atol=1e-5)
+
+
+def test_rope_turns_scores_by_distance_alone_at_any_position():
+    q, k = torch.randn(1, 4, 2, 12), torch.randn(1, 4, 2, 12)
+    scores = [(apply_rope(q, rope_table([5 + s], 2, 2, 12)) * apply_rope(k, rope_table([2 + s], 2, 2, 12))).sum(-1) for s in (0, 40, 5000)]
+    assert torch.allclose(scores[0], scores[1], atol=1e-4) and torch.allclose(scores[0], scores[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_frame_mass_is_softmax_summed_over_frames(block):
+    q, k = torch.randn(2, 3, 10, 8), torch.randn(2, 3, 15, 8)
+    frame = torch.tensor([0] * 4 + [2] * 5 + [1] * 6)
+    mass = frame_mass(q, k, frame, 4, block)
+    full = (q @ k.transpose(-1, -2) / math.sqrt(8)).softmax(-1)
+    assert torch.allclose(mass, torch.stack([full[..., frame == f].sum(-1) for f in range(4)], -1), atol=1e-6)
+    assert torch.allclose(mass.sum(-1), torch.ones(2, 3, 10), atol=1e-5)
+
+
+def test_similarity_is_one_where_nothing_moved_and_low_where_it_did():
+    keys = torch.randn(1, 2, 1, 12, 8).repeat(1, 1, 3, 1, 1)
+    keys[:, :, 2, 4:8] = -keys[:, :, 2, 4:8]
+    scores = segment_similarity(keys, 3)
+    assert torch.allclose(scores, torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]]), atol=1e-5)

@@ -1,0 +1,83 @@
+"""Golden data of the official implementation, through the public command."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fkv import parity
+from fkv.cli import main
+
+
+@pytest.fixture
+def copy(golden, tmp_path):
+    return shutil.copytree(golden, tmp_path / "golden")
+
+
+def test_every_run_and_variant_is_within_tolerance(golden, tmp_path, capsys):
+    assert main(["parity", str(golden), "--json", str(tmp_path / "r.json")]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["ok"] and "parity: ok" in capsys.readouterr().err
+    runs = report["runs"]
+    assert runs.keys() == {"full", "attention", "rolling", "forcing_kv"}
+    assert len(runs["forcing_kv"]["latents"]["per_chunk"]) == 7
+    assert {"patch_scores", "kept_segments_equal", "kv_tokens_equal", "no_dynamic_temporal3", "temporal2_dynamic1"} <= runs["forcing_kv"].keys()
+    assert max(run["latents"]["max"] for name, run in runs.items() if name != "attention") < 5e-5
+
+
+@pytest.mark.parametrize("name, file", [("latents", "expected_rolling.safetensors"), ("kept_segments", "expected_forcing_kv.safetensors")])
+def test_a_difference_is_found(copy, name, file, tmp_path):
+    tensors = load_file(copy / file)
+    tensors[name][2] += 1 if name == "kept_segments" else 0.01
+    save_file(tensors, copy / file)
+    assert main(["parity", str(copy), "--json", str(tmp_path / "r.json")]) == 1
+
+
+def test_another_switch_chunk_or_sink_is_found(copy):
+    meta = json.loads((copy / "meta.json").read_text())
+    meta["runs"]["forcing_kv"]["ar_start"] = 2
+    (copy / "meta.json").write_text(json.dumps(meta))
+    assert not parity.check(copy)["runs"]["forcing_kv"]["latents"]["ok"]
+
+
+def spoil(copy, how):
+    if how == "no folder":
+        shutil.rmtree(copy)
+    elif how == "no weights":
+        (copy / "weights.safetensors").unlink()
+    elif how == "cut off":
+        data = (copy / "inputs.safetensors").read_bytes()
+        (copy / "inputs.safetensors").write_bytes(data[: len(data) // 2])
+    elif how == "not json":
+        (copy / "meta.json").write_text("{")
+    elif how == "bad heads":
+        (copy / "heads.json").write_text(json.dumps({"layers": [{"static_head": [0], "dynamic_head": [0]}]}))
+    elif how == "weight missing":
+        tensors = load_file(copy / "weights.safetensors")
+        tensors.pop("blocks.1.self_attn.q.weight")
+        save_file(tensors, copy / "weights.safetensors")
+    elif how == "entry missing":
+        meta = json.loads((copy / "meta.json").read_text())
+        meta.pop("sampler")
+        (copy / "meta.json").write_text(json.dumps(meta))
+    elif how == "wrong noise":
+        tensors = load_file(copy / "inputs.safetensors")
+        tensors["noise"] = torch.zeros(1, 3, 16, 8, 12, dtype=torch.float16)
+        save_file(tensors, copy / "inputs.safetensors")
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("no folder", "is not a folder"), ("no weights", "weights.safetensors is missing"), ("cut off", "inputs.safetensors cannot be read"),
+        ("not json", "meta.json cannot be read as JSON"), ("bad heads", "both static and dynamic"), ("weight missing", "missing blocks.1.attn1.to_q.weight"),
+        ("entry missing", "no entry 'sampler'"), ("wrong noise", "do not fit"),
+    ],
+)  # fmt: skip
+def test_unusable_folders_are_named_and_exit_with_2(copy, how, message, capsys):
+    spoil(copy, how)
+    assert main(["parity", str(copy)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and "Traceback" not in printed.err and not printed.out

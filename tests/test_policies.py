@@ -1,0 +1,130 @@
+"""Every registered policy passes the same matrix by being registered; then what each one promises."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fkv import policies
+from fkv.policies import POLICIES
+from fkv.policies.forcing_kv import ForcingKV
+from fkv.policies.sliding_window import SlidingWindow
+from fkv.roles import HeadRoles
+from fkv.stream import Stream
+
+PARAMETERS = {cls: {"segments_per_frame": 6} if "segments_per_frame" in {f.name for f in dataclasses.fields(cls)} else {} for cls in POLICIES.values()}
+
+
+def run(model, policy, chunks, **options):
+    stream = Stream(model, policy, "a red ball over the sea", seed=1, **options)
+    return [stream.step() for _ in range(chunks)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+class TestEveryPolicy:
+    def make(self, name):
+        return POLICIES[name](**PARAMETERS[POLICIES[name]])
+
+    def test_describes_itself(self, name):
+        assert POLICIES[name].name == name and len(POLICIES[name].help) > 20 and POLICIES[name].__doc__
+
+    def test_is_written_and_read_back(self, name):
+        assert policies.parse(policies.write(self.make(name))) == self.make(name)
+
+    def test_streams_finite_video_and_reproduces_it(self, name, small):
+        first, again = run(small, self.make(name), 4), run(small, self.make(name), 4)
+        for a, b in zip(first, again):
+            assert torch.isfinite(a.latents).all() and torch.equal(a.latents, b.latents)
+            assert a.video.shape == (12, 32, 96, 3) and a.video.dtype == np.uint8
+
+    def test_first_chunk_is_that_of_full(self, name, small):
+        assert torch.allclose(run(small, self.make(name), 1)[0].latents, run(small, policies.make("full"), 1)[0].latents, atol=1e-5)
+
+    def test_what_survives_was_held_and_bytes_follow_from_pages(self, name, small):
+        for chunk in run(small, self.make(name), 4):
+            assert chunk.kept.keys() == chunk.pages.keys() == chunk.kv_tokens.keys()
+            for group, pages in chunk.pages.items():
+                assert chunk.kept[group].shape == (len(pages),)
+                assert set(chunk.frames) <= set(pages.frame.tolist())
+                assert chunk.kv_tokens[group] == len(pages) * 12 // chunk.segments
+
+
+def test_recompute_shows_what_full_shows(small):
+    for a, b in zip(run(small, policies.make("full"), 4), run(small, policies.make("recompute"), 4)):
+        assert torch.allclose(a.latents, b.latents, atol=1e-5)
+        assert b.timings.rebuild > 0 or b.index == 0
+
+
+def test_per_step_holds_a_cache_for_every_step(small):
+    full, per_step = run(small, policies.make("full"), 3)[-1], run(small, policies.make("per-step"), 3)[-1]
+    assert per_step.kv_bytes == 2 * full.kv_bytes and per_step.timings.context < full.timings.context
+
+
+def test_a_sliding_window_counts_sink_and_chunk(small):
+    chunks = run(small, SlidingWindow(sink_frames=1, window_frames=6), 5)
+    assert [chunk.context_frames for chunk in chunks] == [3, 6, 6, 6, 6]
+    assert sorted(set(chunks[-1].pages["all"].frame.tolist())) == [0, 10, 11, 12, 13, 14]
+
+
+def test_hybrid_and_full_agree_exactly_while_nothing_was_dropped(small):
+    everything = ForcingKV(anchor_frames=99, dynamic_anchor_frames=99, dynamic_frames=0)
+    for a, b in zip(run(small, policies.make("full"), 5), run(small, everything, 5)):
+        assert torch.allclose(a.latents, b.latents, atol=1e-5)
+
+
+def test_forcing_kv_keeps_sink_anchor_and_k_segments(small):
+    policy = ForcingKV(segments_per_frame=4, retention=5)
+    for chunk in run(small, policy, 6)[2:]:
+        last = chunk.frames[-1]
+        kept = {g: set(zip(p.frame[chunk.kept[g]].tolist(), p.segment[chunk.kept[g]].tolist())) for g, p in chunk.pages.items()}
+        whole = {(f, s) for f in (0, last) for s in range(4)}
+        assert kept["static"] == whole
+        assert kept["dynamic"] > whole and len(kept["dynamic"] - whole) == 5
+        assert {f for f, _ in kept["dynamic"] - whole} <= {last - 3, last - 2, last - 1}
+
+
+@pytest.mark.parametrize("static", [((), (), ()), ((0, 1, 2, 3),) * 3, ((), (0, 1, 2, 3), (1,))])
+def test_layers_with_only_one_kind_of_head(small, static):
+    for chunk in run(small, ForcingKV(segments_per_frame=4), 5, roles=HeadRoles(4, static)):
+        assert torch.isfinite(chunk.latents).all()
+
+
+def test_a_batch_shares_one_page_table(small):
+    text = torch.cat([small.encode("a red ball"), small.encode("a blue star")])
+
+    class Twice:
+        def initial(self, chunk, shape):
+            return torch.randn(1, *shape[1:], generator=torch.Generator().manual_seed(chunk)).repeat(2, 1, 1, 1, 1)
+
+        between = lambda self, chunk, step, shape: self.initial(chunk + 100 + step, shape)  # noqa: E731
+
+    both = Stream(small, ForcingKV(segments_per_frame=4), text=text, noise=Twice())
+    same = Stream(small, ForcingKV(segments_per_frame=4), text=text[:1].repeat(2, 1, 1), noise=Twice())
+    for _ in range(4):
+        chunk = both.step()
+        a, b = same.step().latents
+        assert torch.allclose(a, b, atol=1e-6) and not torch.allclose(chunk.latents[0], chunk.latents[1])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("nope", "there is no policy 'nope'; there are full"),
+        ("forcing-kv:colour=3", "has no parameter 'colour'; it has sink_frames"),
+        ("forcing-kv:retention", "key=value"),
+        ("forcing-kv:retention=lots", "is not a number"),
+        ("forcing-kv:retention=1.5", "share between 0 and 1"),
+        ("forcing-kv:retention=true", "must be float or int"),
+        ("forcing-kv:sink_frames=-1", "must not be negative"),
+        ("forcing-kv:segments_per_frame=0", "at least 1"),
+        ("sliding-window:window_frames=1", "must exceed sink_frames"),
+    ],
+)
+def test_bad_policies_are_refused_in_words(text, message):
+    with pytest.raises(ValueError, match=message):
+        policies.parse(text)
+
+
+def test_a_list_of_policies_may_carry_parameters():
+    assert policies.split("full,forcing-kv:retention=0.5,start_chunk=2,no-anchor") == ["full", "forcing-kv:retention=0.5,start_chunk=2", "no-anchor"]

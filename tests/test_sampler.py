@@ -1,0 +1,33 @@
+"""Schedule, flow arithmetic and noise."""
+
+import pytest
+import torch
+
+from fkv.sampler import Schedule, SeededNoise, renoise, x0_of
+
+
+def test_the_warped_schedule_has_the_official_timesteps():
+    assert [1000 * s for s in Schedule.warped().sigmas] == pytest.approx([1000, 937.5, 833.3333, 625], abs=1e-3)
+
+
+def test_even_levels():
+    assert Schedule.even(4).sigmas == (1.0, 0.75, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("sigmas", [(), (0.5, 0.5), (0.2, 0.8), (1.5, 1.0), (1.0, 0.0)])
+def test_impossible_levels_are_refused(sigmas):
+    with pytest.raises(ValueError, match="noise levels must fall"):
+        Schedule(sigmas)
+
+
+def test_a_perfect_flow_gives_back_the_clean_latents():
+    clean, noise = torch.randn(2, 5), torch.randn(2, 5)
+    assert torch.allclose(x0_of(renoise(clean, noise, 0.7), noise - clean, 0.7), clean, atol=1e-6)
+
+
+def test_noise_depends_on_seed_chunk_and_step_alone():
+    a, b = SeededNoise(3), SeededNoise(3)
+    b.initial(9, (4, 4))
+    assert torch.equal(a.initial(1, (4, 4)), b.initial(1, (4, 4)))
+    draws = [a.initial(0, (8,)), a.initial(1, (8,)), a.between(0, 0, (8,)), a.between(0, 1, (8,)), SeededNoise(4).initial(0, (8,))]
+    assert all(not torch.equal(x, y) for i, x in enumerate(draws) for y in draws[:i])

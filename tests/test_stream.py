@@ -1,0 +1,159 @@
+"""Streams: changes while they run, endless positions, no hidden copies."""
+
+import numpy as np
+import pytest
+import torch
+
+from fkv import policies
+from fkv.policies.forcing_kv import ForcingKV
+from fkv.stream import POSITION_LIMIT, Stream
+
+HYBRID = ForcingKV(segments_per_frame=4)
+
+
+def stream(model, policy=HYBRID, **options):
+    return Stream(model, policy, "a red ball over the sea", **options)
+
+
+def test_switching_policy_drops_at_once_and_grows_from_what_is_held(small):
+    live = stream(small, policies.make("full"))
+    made = []
+    for index in range(9):
+        if index == 4:
+            live.set_policy(HYBRID)
+        if index == 6:
+            live.set_policy(policies.make("full"))
+        made.append(live.step())
+    frames = [chunk.context_frames for chunk in made]
+    assert frames[:4] == [3, 6, 9, 12]
+    assert made[4].kv_bytes < made[3].kv_bytes and frames[4] <= 8
+    assert frames[6] < frames[7] < frames[8] and made[8].kv_bytes > made[6].kv_bytes
+    assert made[4].events == ("policy: forcing-kv",) and made[5].events == ()
+
+
+def test_a_switch_between_equal_policies_changes_nothing(small):
+    plain, switched = stream(small), stream(small)
+    for index in range(6):
+        if index == 4:
+            switched.set_policy(HYBRID)
+        assert torch.allclose(plain.step().latents, switched.step().latents, atol=1e-5)
+
+
+def test_roles_can_be_changed_while_streaming(small):
+    live = stream(small)
+    [live.step() for _ in range(4)]
+    live.set_roles(small.roles.flipped(1, 3))
+    chunk = live.step()
+    assert 3 in live.caches[0].groups["static"].heads[1] and torch.isfinite(chunk.latents).all()
+
+
+def test_a_new_prompt_changes_the_video_and_recaching_changes_it_too(small):
+    videos = []
+    for prompt, recache in ((None, False), ("a blue star over the city", False), ("a blue star over the city", True)):
+        live = stream(small)
+        [live.step() for _ in range(3)]
+        if prompt:
+            live.set_prompt(prompt, recache)
+        chunk = live.step()
+        assert chunk.timings.text > 0 if prompt else chunk.timings.text == 0
+        assert (chunk.timings.rebuild > 0) == recache
+        videos.append(chunk.latents)
+    assert not torch.allclose(videos[0], videos[1]) and not torch.allclose(videos[1], videos[2])
+
+
+def test_recaching_the_same_prompt_under_full_changes_nothing(small):
+    plain, recached = stream(small, policies.make("full")), stream(small, policies.make("full"))
+    [(plain.step(), recached.step()) for _ in range(3)]
+    recached.set_prompt("a red ball over the sea", recache=True)
+    assert torch.allclose(plain.step().latents, recached.step().latents, atol=1e-5)
+
+
+def test_recaching_holds_the_same_pages(small):
+    live = stream(small)
+    [live.step() for _ in range(4)]
+    before = {n: set(zip(g.pages.frame, g.pages.segment)) for n, g in live.caches[0].groups.items()}
+    live.set_prompt("a blue star", recache=True)
+    chunk = live.step()
+    held = {n: set(zip(p.frame, p.segment)) - {(f, s) for f in chunk.frames for s in range(4)} for n, p in chunk.pages.items()}
+    assert held == before
+
+
+def test_policies_that_store_different_things_cannot_be_exchanged(small):
+    with pytest.raises(ValueError, match="start anew"):
+        stream(small).set_policy(policies.make("per-step"))
+    with pytest.raises(ValueError, match="no shared cache"):
+        stream(small, policies.make("per-step")).set_prompt("a ball", recache=True)
+
+
+@pytest.mark.parametrize("prompt, message", [("", "empty"), ("   ", "empty"), ("a" * 10_000, "10,000 characters; at most 1,000")])
+def test_bad_prompts(small, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        Stream(small, HYBRID, prompt)
+
+
+def test_emoji_prompts_stream(small):
+    assert Stream(small, HYBRID, "🎈🎈 ballon rouge ﷽").step().video is not None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40, 1.5, True, "7"])
+def test_bad_seeds(small, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        Stream(small, HYBRID, "a ball", seed=seed)
+
+
+def test_memory_and_buffers_stay_put_in_a_steady_stream(small):
+    live = stream(small)
+    [live.step() for _ in range(5)]
+    pointers = lambda: [b.data_ptr() for g in live.caches[0].groups.values() for b in (*g.keys, *g.values)]  # noqa: E731
+    before, bytes_before = pointers(), live.step().kv_bytes
+    for _ in range(50):
+        chunk = live.step()
+        assert chunk.kv_bytes == bytes_before
+    assert pointers() == before and len(live._latents) <= 3
+
+
+def test_a_steady_pass_concatenates_and_allocates_nothing_of_the_caches_size(small):
+    live = stream(small, policies.make("sliding-window", window_frames=60), decode=False)
+    [live.step() for _ in range(22)]
+    cache = live.caches[0]
+    layer_bytes = cache.bytes() // (2 * small.transformer.layers)
+    with torch.profiler.profile(profile_memory=True, record_shapes=True) as profile:
+        live.step()
+    cached_tokens = cache.tokens()["all"]
+    for event in profile.events():
+        if event.name == "aten::cat":
+            assert all(cached_tokens not in shape for shape in event.input_shapes if shape), "cached keys were concatenated"
+        if event.name in ("aten::index_copy_", "aten::scaled_dot_product_attention", "aten::index_select"):
+            assert event.self_cpu_memory_usage < layer_bytes
+
+
+def test_positions_beyond_the_limit_keep_distances_in_range(small):
+    live = stream(small)
+    live.step()
+    live.index = POSITION_LIMIT // 3 + 5
+    chunk = live.step()
+    assert live._position[0] == POSITION_LIMIT // 2 and torch.isfinite(chunk.latents).all()
+
+
+def test_moving_a_key_by_rotation_is_writing_it_at_the_other_position(small):
+    from kernels import apply_rope, rope_table
+
+    keys = torch.randn(1, 12, 4, 12)
+    turn = rope_table([512], 1, 1, 12)[0]
+    moved = torch.view_as_real(torch.view_as_complex(apply_rope(keys, rope_table([3], 2, 6, 12)).unflatten(-1, (-1, 2))) * turn).flatten(-2)
+    assert torch.allclose(moved, apply_rope(keys, rope_table([515], 2, 6, 12)), atol=1e-5)
+
+
+def test_decoding_chunk_by_chunk_is_decoding_the_whole(small):
+    live, latents, videos = stream(small), [], []
+    for _ in range(3):
+        chunk = live.step()
+        latents.append(chunk.latents), videos.append(chunk.video)
+    whole, _ = small.decoder(torch.cat(latents, 1), None)
+    assert np.abs(whole.astype(int) - np.concatenate(videos).astype(int)).max() <= 1
+
+
+def test_two_streams_share_a_model_without_mixing(small):
+    alone = [stream(small, seed=1).step().latents, stream(small, policies.make("full"), seed=2).step().latents]
+    a, b = stream(small, seed=1), stream(small, policies.make("full"), seed=2)
+    assert torch.equal(a.step().latents, alone[0]) and torch.equal(b.step().latents, alone[1])
