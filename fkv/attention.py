@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -30,6 +30,18 @@ class Probe(Protocol):
 
     def record(self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> None:
         """query [batch, heads, chunk tokens, head_dim]; keys [batch, heads, live tokens, head_dim]; heads are the model's numbers."""
+
+
+class Probes(tuple):
+    """Several probes as one; none at all is falsy and costs nothing."""
+
+    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> None:
+        for probe in self:
+            probe.begin(chunk, frames, name)
+
+    def record(self, *seen: Any) -> None:
+        for probe in self:
+            probe.record(*seen)
 
 
 @dataclass(frozen=True)
@@ -80,8 +92,8 @@ class _SelfAttention:
         out = torch.empty_like(q)
         for group, heads, keys, values in cache.read(self.layer):
             out[:, heads] = F.scaled_dot_product_attention(q[:, heads], keys, values)
-            if owner.probe is not None:
-                owner.probe.record(self.layer, group, group.heads[self.layer], q[:, heads], keys, cache)
+            if owner.probes:
+                owner.probes.record(self.layer, group, group.heads[self.layer], q[:, heads], keys, cache)
         return F.linear(out.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
 
 
@@ -164,7 +176,7 @@ class CausalTransformer:
         return self._orders[order]
 
     @torch.inference_mode()
-    def __call__(self, latents: Tensor, timestep: float, text: TextContext, cache: KVCache, table: Tensor, probe: Probe | None = None) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float, text: TextContext, cache: KVCache, table: Tensor, probes: Probes = Probes()) -> Tensor:
         """One pass over the current chunk: latents [B, 3, C, h, w] at `timestep` (0 to 1000) -> flow of the same shape.
 
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
@@ -173,10 +185,10 @@ class CausalTransformer:
         hidden = with_coordinates(hidden) if self.coordinates else hidden
         steps = torch.full((latents.shape[0],), timestep, device=self.device, dtype=torch.float32)
         with self.lock:
-            self.cache, self.text, self.table, self.probe = cache, text, table, probe
+            self.cache, self.text, self.table, self.probes = cache, text, table, probes
             self.weights = self.weights_for(cache.order)
             try:
                 flow = self.model(hidden, steps, text.stub, return_dict=False)[0]
             finally:
-                self.cache = self.text = self.table = self.probe = None
+                self.cache = self.text = self.table = self.probes = None
         return flow.transpose(1, 2).to(latents.dtype)

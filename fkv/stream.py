@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from kernels import rope_table
 
-from .attention import Probe
+from analysis.probe import FrameMassProbe, PassMass
+
+from .attention import Probe, Probes
 from .cache import KVCache, Pages
 from .models.base import VideoModel
 from .policies import Moment, Policy
@@ -178,7 +180,7 @@ class Stream:
                 groups = policy.groups(self.geometry, roles) or {name: group.heads for name, group in cache.groups.items()}
                 cache = cache.regrouped(groups, policy.segments)
                 if self.index:
-                    policy.commit(self._moment(cache, self.index - 1))
+                    cache = self._commit(cache, self.index - 1)
                 self.caches[i] = cache.regrouped(groups, policy.segments)
             return f"policy: {policy.name}"
 
@@ -200,21 +202,23 @@ class Stream:
             with timer.stage("rebuild"):
                 self.caches = [self._replay(range(self.index))]
         frames = self._frames(self.index)
+        watched = self.policy.watches(self.index, self.caches[0])
+        watcher = FrameMassProbe(passes={watched}) if watched else None
+        probes = Probes(p for p in (probe, watcher) if p is not None)
         with timer.stage("denoise"):
             self._follow(frames)
             table = self._table(frames)
-            x0, steps = self._denoise(frames, table, probe)
+            x0, steps = self._denoise(frames, table, probes)
         with timer.stage("context"):
             if self.policy.caches != "per-step":
-                if probe is not None:
-                    probe.begin(self.index, frames, "context")
-                self._pass(x0, 0.0, self.caches[0], table, probe)
+                probes.begin(self.index, frames, "context")
+                self._pass(x0, 0.0, self.caches[0], table, probes)
             cache = self.caches[0]
             pages = {name: group.pages for name, group in cache.groups.items()}
             bytes_held, tokens, context = sum(c.bytes() for c in self.caches), cache.tokens(), len(cache.frames())
-            for each in self.caches:
-                self.policy.commit(self._moment(each, self.index))
-            kept = {name: cache.groups[name].frame[table_.slot] >= 0 for name, table_ in pages.items()}
+            seen = watcher.take()[0] if watcher else None
+            self.caches = [self._commit(cache, self.index, seen) for cache in self.caches]
+            kept = {name: self._survived(name, table) for name, table in pages.items()}
         video = None
         if self.decode:
             with timer.stage("decode"):
@@ -226,7 +230,7 @@ class Stream:
             context, cache.segments, pages, kept, tuple(events), steps,
         )  # fmt: skip
 
-    def _denoise(self, frames: tuple[int, ...], table: Tensor, probe: Probe | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _denoise(self, frames: tuple[int, ...], table: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
         sigmas, shape = self.model.schedule.sigmas, (self.geometry.batch, len(frames), *self.model.latent)
         device = self.model.transformer.device
         x = self.noise.initial(self.index, shape).to(device)
@@ -234,17 +238,16 @@ class Stream:
             cache.begin(frames)
         steps = []
         for step, sigma in enumerate(sigmas):
-            if probe is not None:
-                probe.begin(self.index, frames, f"step {step}")
-            x0 = x0_of(x, self._pass(x, 1000 * sigma, self.caches[step if len(self.caches) > 1 else 0], table, probe), sigma)
+            probes.begin(self.index, frames, f"step {step}")
+            x0 = x0_of(x, self._pass(x, 1000 * sigma, self.caches[step if len(self.caches) > 1 else 0], table, probes), sigma)
             if self.keep_steps:
                 steps.append(x0)
             if step + 1 < len(sigmas):
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
 
-    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probe: Probe | None = None) -> Tensor:
-        return self.model.transformer(latents, timestep, self._text, cache, table, probe)
+    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = Probes()) -> Tensor:
+        return self.model.transformer(latents, timestep, self._text, cache, table, probes)
 
     def _replay(self, chunks: Iterable[int]) -> KVCache:
         """A fresh cache that holds these earlier chunks, each computed anew under the current prompt."""
@@ -290,8 +293,23 @@ class Stream:
         positions = [self._position.get(frame, frame) for frame in frames]
         return self.model.transformer.rope(positions, self.geometry.rows, self.geometry.cols)
 
-    def _moment(self, cache: KVCache, index: int) -> Moment:
-        return Moment(index, self._frames(index), cache)
+    def _commit(self, cache: KVCache, index: int, seen: PassMass | None = None) -> KVCache:
+        """Let the policy drop what it drops at the end of a chunk; regroup heads first where it asks for that."""
+        attention = (seen.mass, seen.key_frames) if seen else ()
+        now = Moment(index, self._frames(index), cache, *attention)
+        groups = self.policy.regroup(now)
+        if groups is None:
+            self.policy.commit(now)
+            return cache
+        cache = cache.regrouped(groups, cache.segments)
+        self.policy.commit(replace(now, cache=cache))
+        return cache.regrouped(groups, cache.segments)
+
+    def _survived(self, name: str, table: Pages) -> np.ndarray:
+        """Which pages of a group's earlier table are still held (by any group, where groups have changed since)."""
+        groups = self.caches[0].groups
+        held = {p for g in ([groups[name]] if name in groups else groups.values()) for p in zip(g.pages.frame, g.pages.segment)}
+        return np.array([page in held for page in zip(table.frame, table.segment)], bool)
 
     def _new_cache(self) -> KVCache:
         groups = self.policy.groups(self.geometry, self.roles) or self.geometry.every_head

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.policies import POLICIES
+from fkv.policies import POLICIES, Moment
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.sliding_window import SlidingWindow
 from fkv.roles import HeadRoles
@@ -128,3 +128,23 @@ def test_bad_policies_are_refused_in_words(text, message):
 
 def test_a_list_of_policies_may_carry_parameters():
     assert policies.split("full,forcing-kv:retention=0.5,start_chunk=2,no-anchor") == ["full", "forcing-kv:retention=0.5,start_chunk=2", "no-anchor"]
+
+
+def test_dummy_forcing_classes_heads_once_by_their_attention(small):
+    stream = Stream(small, policies.make("dummy-forcing", neighbour_frames=2, classify_chunk=2), "a ball")
+    chunks = [stream.step() for _ in range(6)]
+    assert [sorted(chunk.kv_tokens) for chunk in chunks] == [["all"]] * 3 + [["dummy", "neighbour", "sink"]] * 3
+    groups = stream.caches[0].groups
+    assert sum(map(len, groups["dummy"].heads)) == round(0.25 * 12)
+    for name, held in (("sink", 1), ("neighbour", 2), ("dummy", 0)):
+        assert chunks[-1].kv_tokens[name] == (3 + held * any(groups[name].heads)) * 12
+
+
+def test_dummy_forcing_gives_each_head_what_it_looks_at(small):
+    policy = policies.make("dummy-forcing", dummy_share=1 / 3)
+    mass = np.zeros((1, 3, 3, 6))
+    mass[0, 0, :, 0], mass[0, 0, :, 4] = 0.6, 0.4
+    mass[0, 1, :, 2], mass[0, 1, :, 4] = 0.5, 0.5
+    mass[0, 2, :, 1], mass[0, 2, :, 4] = 0.1, 0.9
+    now = Moment(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
+    assert policy.regroup(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2,),)}

@@ -13,6 +13,7 @@ import typing
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import Moment, Policy
+from .dummy_forcing import DummyForcing
 from .forcing_kv import ForcingKV
 from .full import Full
 from .per_step import PerStep
@@ -21,7 +22,7 @@ from .sliding_window import SlidingWindow
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (Full, SlidingWindow, ForcingKV, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
+    for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
 }
 
 

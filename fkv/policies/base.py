@@ -14,8 +14,8 @@ from ..roles import HeadRoles
 
 @dataclass(frozen=True)
 class Moment:
-    """What a policy may look at when a chunk is committed: its index, its latent frames, the cache, and the attention
-    mass of the chunk's first pass where the policy asked for it (`needs_mass`; [layers, heads, query, key frames])."""
+    """What a policy may look at when a chunk is committed: its index, its latent frames, the cache; and where the policy
+    `watches` a pass of the chunk, its attention mass [layers, heads, query frames, key frames] with the key frames' numbers."""
 
     chunk: int
     frames: tuple[int, ...]
@@ -34,7 +34,6 @@ class Policy:
     name: ClassVar[str]
     help: ClassVar[str]
     paper: ClassVar[str] = ""
-    needs_roles: ClassVar[bool] = False
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each, or none at all (earlier frames are recomputed)."""
 
@@ -51,8 +50,12 @@ class Policy:
         """Boolean mask over `pages` of `group`: which of them later chunks attend to."""
         raise NotImplementedError
 
+    def watches(self, chunk: int, cache: KVCache) -> str | None:
+        """The pass of this chunk (`step 0`, ..., `context`) whose attention mass the policy wants to see."""
+        return None
+
     def regroup(self, now: Moment) -> dict[str, Heads] | None:
-        """New head groups from now on, for policies that class heads while they run. Called before `survivors`."""
+        """New head groups from now on, for policies that class heads while they run; asked before `survivors`."""
         return None
 
     def commit(self, now: Moment) -> None:

@@ -35,7 +35,6 @@ class ForcingKV(Policy):
     name = "forcing-kv"
     help = "hybrid cache: static heads keep sink + anchor, dynamic heads also the segments that moved most"
     paper = "arXiv 2605.09681"
-    needs_roles = True
 
     sink_frames: int = 1
     anchor_frames: int = 1
