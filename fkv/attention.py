@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from kernels import apply_rope, rope_table
 
-from .cache import Geometry, Heads, HeadGroup, KVCache
-from .models.coordinates import CHANNELS, with_coordinates
+from .cache import Geometry, HeadGroup, Heads, KVCache
+from .models.coordinates import input_channels, with_coordinates
 
 
 class Probe(Protocol):
@@ -42,6 +42,9 @@ class Probes(tuple):
     def record(self, *seen: Any) -> None:
         for probe in self:
             probe.record(*seen)
+
+
+NO_PROBES = Probes()
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class CausalTransformer:
         config = model.config
         self.layers, self.heads, self.head_dim = config.num_layers, config.num_attention_heads, config.attention_head_dim
         self.channels, self.patch = config.out_channels, config.patch_size[1:]
-        self.coordinates = config.in_channels == config.out_channels + CHANNELS
+        self.coordinates = config.in_channels == input_channels(config.out_channels)
         self.lock = threading.Lock()
         self._orders: dict[Heads, list[HeadOrderWeights]] = {}
 
@@ -176,13 +179,15 @@ class CausalTransformer:
         return self._orders[order]
 
     @torch.inference_mode()
-    def __call__(self, latents: Tensor, timestep: float, text: TextContext, cache: KVCache, table: Tensor, probes: Probes = Probes()) -> Tensor:
+    def __call__(
+        self, latents: Tensor, timestep: float, text: TextContext, cache: KVCache, table: Tensor, probes: Probes = NO_PROBES
+    ) -> Tensor:
         """One pass over the current chunk: latents [B, 3, C, h, w] at `timestep` (0 to 1000) -> flow of the same shape.
 
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
         """
         hidden = latents.to(self.device, self.dtype).transpose(1, 2)
-        hidden = with_coordinates(hidden) if self.coordinates else hidden
+        hidden = with_coordinates(hidden, hidden.shape[2] if cache.opening else 0) if self.coordinates else hidden
         steps = torch.full((latents.shape[0],), timestep, device=self.device, dtype=torch.float32)
         with self.lock:
             self.cache, self.text, self.table, self.probes = cache, text, table, probes

@@ -104,16 +104,17 @@ class KVCache:
             raise ValueError(f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly")
         self.geometry, self.segments = geometry, segments
         self.page_tokens = geometry.tokens_per_frame // segments
-        self.groups = {name: HeadGroup(name, heads, *self._buffers(heads, dtype, device)) for name, heads in groups.items()}
+        like = torch.empty(0, dtype=dtype, device=device)
+        self.groups = {
+            name: HeadGroup(name, heads, *([self._empty(len(layer), 0, like) for layer in heads] for _ in "kv"))
+            for name, heads in groups.items()
+        }
+        self.opening = True
         self.order = self._order()
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
 
-    def _buffers(self, heads: Heads, dtype: torch.dtype, device: torch.device | str) -> tuple[list[Tensor], list[Tensor]]:
-        def empty() -> list[Tensor]:
-            shape = (self.geometry.batch, 0, self.geometry.head_dim)
-            return [torch.empty(shape[0], len(layer), *shape[1:], dtype=dtype, device=device) for layer in heads]
-
-        return empty(), empty()
+    def _empty(self, heads: int, tokens: int, like: Tensor) -> Tensor:
+        return like.new_empty(self.geometry.batch, heads, tokens, self.geometry.head_dim)
 
     def _order(self) -> Heads:
         """Heads per layer in storage order, in which every group is a contiguous slice."""
@@ -137,11 +138,13 @@ class KVCache:
 
     def begin(self, frames: Sequence[int]) -> None:
         """Reserve pages for the chunk of these latent frames in every group; afterwards live pages are a prefix.
+        `opening` says whether it is the first chunk, with nothing before it.
 
         Free slots are reused first, the buffer grows only when they do not suffice. When fewer pages are live than
         before, the last ones move down into the remaining holes, which a steady stream never needs.
         """
         wanted = len(frames) * self.segments
+        self.opening = not self.frames()
         for group in self.groups.values():
             live = len(group.pages) + wanted
             if live > group.capacity:
@@ -229,40 +232,37 @@ class KVCache:
         A new group holds a page when all of its heads, in every layer, held all of its tokens before: splitting a
         group loses nothing, joining two keeps what both have.
         """
-        first = next(iter(self.groups.values())).keys[0]
-        new = KVCache(self.geometry, groups, segments, first.dtype, first.device)
-        held = {name: self._token_table(group) for name, group in self.groups.items()}
-        owner = [{head: name for name, group in self.groups.items() for head in group.heads[layer]} for layer in range(self.geometry.layers)]
+        buffer = next(iter(self.groups.values())).keys[0]
+        new = KVCache(self.geometry, groups, segments, buffer.dtype, buffer.device)
+        frames = np.array(self.frames(), np.int64)
+        tokens = {name: self._token_table(group, frames).reshape(len(frames), segments, -1) for name, group in self.groups.items()}
         for group in new.groups.values():
-            sources = {owner[layer][head] for layer, heads in enumerate(group.heads) for head in heads}
-            pages = [
-                (frame, segment)
-                for frame in self.frames()
-                for segment in range(segments)
-                if all((held[name].get(frame, ())[_span(segment, new.page_tokens)] >= 0).all() for name in sources if frame in held[name])
-                and all(frame in held[name] for name in sources)
-            ]
-            if not pages or not sources:
+            sources = [[self._source(layer, head) for head in heads] for layer, heads in enumerate(group.heads)]
+            names = {source.name for heads in sources for source, _ in heads}
+            if not names:
                 continue
-            new._grow(group, len(pages))
-            group.frame[:], group.segment[:] = np.array(pages).T
-            for layer, heads in enumerate(group.heads):
-                for row, head in enumerate(heads):
-                    source = self.groups[owner[layer][head]]
-                    table = held[source.name]
-                    tokens = torch.from_numpy(np.concatenate([table[f][_span(s, new.page_tokens)] for f, s in pages])).to(first.device)
-                    old_row = source.heads[layer].index(head)
-                    group.keys[layer][:, row] = source.keys[layer][:, old_row].index_select(1, tokens)
-                    group.values[layer][:, row] = source.values[layer][:, old_row].index_select(1, tokens)
+            held = np.all([tokens[name] != FREE for name in names], axis=0).all(-1)
+            at, group.segment = np.nonzero(held)
+            group.frame = frames[at]
+            index = {name: torch.from_numpy(tokens[name][held].reshape(-1)).to(buffer.device) for name in names}
+            for layer, heads in enumerate(sources):
+                group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens, buffer)
+                group.values[layer] = new._empty(len(heads), len(at) * new.page_tokens, buffer)
+                for row, (source, old) in enumerate(heads):
+                    group.keys[layer][:, row] = source.keys[layer][:, old].index_select(1, index[source.name])
+                    group.values[layer][:, row] = source.values[layer][:, old].index_select(1, index[source.name])
         return new
 
-    def _token_table(self, group: HeadGroup) -> dict[int, np.ndarray]:
-        """Per held frame, where each of its tokens lies in the group's buffers, -1 where it is not held."""
-        table: dict[int, np.ndarray] = {}
-        for slot, frame, segment in zip(group.pages.slot, group.pages.frame, group.pages.segment):
-            tokens = table.setdefault(int(frame), np.full(self.geometry.tokens_per_frame, FREE))
-            tokens[_span(segment, self.page_tokens)] = slot * self.page_tokens + np.arange(self.page_tokens)
-        return table
+    def _source(self, layer: int, head: int) -> tuple[HeadGroup, int]:
+        """The group that stores a head of a layer, and the head's row in its buffers."""
+        return next((g, g.heads[layer].index(head)) for g in self.groups.values() if head in g.heads[layer])
+
+    def _token_table(self, group: HeadGroup, frames: np.ndarray) -> np.ndarray:
+        """Where each token of `frames` lies in the group's buffers, `FREE` where it is not held: [frames, tokens_per_frame]."""
+        pages = group.pages
+        table = np.full((len(frames), self.segments, self.page_tokens), FREE)
+        table[np.searchsorted(frames, pages.frame), pages.segment] = pages.slot[:, None] * self.page_tokens + np.arange(self.page_tokens)
+        return table.reshape(len(frames), -1)
 
     def _tokens(self, group: HeadGroup, slots: np.ndarray) -> Tensor:
         index = slots[:, None] * self.page_tokens + np.arange(self.page_tokens)
@@ -272,7 +272,7 @@ class KVCache:
         old = group.capacity * self.page_tokens
         for buffers in (group.keys, group.values):
             for layer, buffer in enumerate(buffers):
-                grown = buffer.new_empty(*buffer.shape[:2], capacity * self.page_tokens, buffer.shape[3])
+                grown = self._empty(buffer.shape[1], capacity * self.page_tokens, buffer)
                 grown[:, :, :old] = buffer
                 buffers[layer] = grown
         more = np.full(capacity - group.capacity, FREE)
@@ -284,7 +284,3 @@ class KVCache:
             buffer.index_copy_(2, new, buffer.index_select(2, old))
         group.frame[target], group.segment[target] = group.frame[source], group.segment[source]
         group.frame[source] = FREE
-
-
-def _span(segment: int, page_tokens: int) -> slice:
-    return slice(segment * page_tokens, (segment + 1) * page_tokens)

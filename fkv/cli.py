@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__, parity, policies, roles
-from .compare import compare, labels_of
+from .compare import compare
 from .models import registry
 from .models.base import VideoModel
 from .report import stream_record
@@ -176,13 +176,19 @@ def _parser() -> argparse.ArgumentParser:
         _run_arguments(command)
         command.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
         command.add_argument("--out", metavar="FILE", help="write the video there as MP4")
-        command.add_argument("--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on")
-        command.add_argument("--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on")
+        command.add_argument(
+            "--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on"
+        )
+        command.add_argument(
+            "--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on"
+        )
         command.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
 
     def compare_arguments(command: argparse.ArgumentParser) -> None:
         _run_arguments(command)
-        command.add_argument("--policies", default="full,forcing-kv", help="comma-separated (default: full,forcing-kv); full is added when missing")
+        command.add_argument(
+            "--policies", default="full,forcing-kv", help="comma-separated (default: full,forcing-kv); full is added when missing"
+        )
 
     def parity_arguments(command: argparse.ArgumentParser) -> None:
         command.add_argument("folder", help="a folder with golden data: meta.json, heads.json and safetensors files")

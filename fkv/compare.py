@@ -63,7 +63,15 @@ def compare(
             "ratio_kv_bytes": reference[-1].kv_bytes / own[-1].kv_bytes,
             "psnr_vs_full": [None if c.video is None else psnr(f.video, c.video) for f, c in zip(reference, own)],
         }
-    return {"model": model.name, "prompt": prompt, "seed": seed, "chunks": chunks, "reference": "full", "fps_meaning": FPS_MEANING, "policies": results}
+    return {
+        "model": model.name,
+        "prompt": prompt,
+        "seed": seed,
+        "chunks": chunks,
+        "reference": "full",
+        "fps_meaning": FPS_MEANING,
+        "policies": results,
+    }
 
 
 def labels_of(policies: Sequence[Policy]) -> list[str]:

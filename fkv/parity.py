@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from analysis.probe import FrameMassProbe, head_scores
+
 from .attention import CausalTransformer
 from .models.base import VideoModel
 from .models.convert import from_wan_names
-from analysis.probe import FrameMassProbe, head_scores
 from .policies import Moment, Policy
 from .policies.forcing_kv import ForcingKV
 from .policies.full import Full

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.probe import FrameMassProbe, PassMass
 from kernels import rope_table
 
-from analysis.probe import FrameMassProbe, PassMass
-
-from .attention import Probe, Probes
+from .attention import NO_PROBES, Probe, Probes
 from .cache import KVCache, Pages
 from .models.base import VideoModel
 from .policies import Moment, Policy
@@ -170,9 +169,11 @@ class Stream:
         Raises ValueError when the policy needs roles and there are none, or they are for another model.
         """
         roles = roles or self.roles
-        policy.groups(self.geometry, roles)
+        KVCache(self.geometry, policy.groups(self.geometry, roles) or self.geometry.every_head, policy.segments)
         if policy.caches != self.policy.caches:
-            raise ValueError(f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: they store different things; start anew")
+            raise ValueError(
+                f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: they store different things; start anew"
+            )
 
         def apply(timer: _Timer) -> str:
             self.policy, self.roles = policy, roles
@@ -246,7 +247,7 @@ class Stream:
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
 
-    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = Probes()) -> Tensor:
+    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = NO_PROBES) -> Tensor:
         return self.model.transformer(latents, timestep, self._text, cache, table, probes)
 
     def _replay(self, chunks: Iterable[int]) -> KVCache:

@@ -36,7 +36,7 @@ def small() -> VideoModel:
     words, codec = WordEncoder(dim=16), TinyCodec(latent_channels=4, width=8, depth=1)
     words.eval()
     transformer = WanTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=12, in_channels=7, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
+        num_attention_heads=4, attention_head_dim=12, in_channels=11, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
     )
     roles = HeadRoles(4, ((0, 1), (1, 2), (0,)))
     return VideoModel(

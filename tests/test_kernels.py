@@ -13,7 +13,9 @@ from kernels import apply_rope, frame_mass, rope_table, segment_similarity
 def test_rope_is_diffusers_rope(head_dim):
     cos, sin = WanRotaryPosEmbed(head_dim, (1, 2, 2), 64)(torch.zeros(1, 1, 3, 8, 12))
     table = rope_table(range(3), 4, 6, head_dim)
-    assert torch.allclose(table.real, cos[0, :, 0, ::2].float(), atol=1e-5) and torch.allclose(table.imag, sin[0, :, 0, 1::2].float(), atol=1e-5)
+    assert torch.allclose(table.real, cos[0, :, 0, ::2].float(), atol=1e-5) and torch.allclose(
+        table.imag, sin[0, :, 0, 1::2].float(), atol=1e-5
+    )
 
 
 def test_rope_turns_scores_by_distance_alone_at_any_position():

@@ -23,7 +23,9 @@ def test_every_run_and_variant_is_within_tolerance(golden, tmp_path, capsys):
     runs = report["runs"]
     assert runs.keys() == {"full", "attention", "rolling", "forcing_kv"}
     assert len(runs["forcing_kv"]["latents"]["per_chunk"]) == 7
-    assert {"patch_scores", "kept_segments_equal", "kv_tokens_equal", "no_dynamic_temporal3", "temporal2_dynamic1"} <= runs["forcing_kv"].keys()
+    assert {"patch_scores", "kept_segments_equal", "kv_tokens_equal", "no_dynamic_temporal3", "temporal2_dynamic1"} <= runs[
+        "forcing_kv"
+    ].keys()
     assert max(run["latents"]["max"] for name, run in runs.items() if name != "attention") < 5e-5
 
 
@@ -68,16 +70,21 @@ def spoil(copy, how):
         save_file(tensors, copy / "inputs.safetensors")
 
 
-@pytest.mark.parametrize(
-    "how, message",
-    [
-        ("no folder", "is not a folder"), ("no weights", "weights.safetensors is missing"), ("cut off", "inputs.safetensors cannot be read"),
-        ("not json", "meta.json cannot be read as JSON"), ("bad heads", "both static and dynamic"), ("weight missing", "missing blocks.1.attn1.to_q.weight"),
-        ("entry missing", "no entry 'sampler'"), ("wrong noise", "do not fit"),
-    ],
-)  # fmt: skip
-def test_unusable_folders_are_named_and_exit_with_2(copy, how, message, capsys):
+REFUSALS = {
+    "no folder": "is not a folder",
+    "no weights": "weights.safetensors is missing",
+    "cut off": "inputs.safetensors cannot be read",
+    "not json": "meta.json cannot be read as JSON",
+    "bad heads": "both static and dynamic",
+    "weight missing": "missing blocks.1.attn1.to_q.weight",
+    "entry missing": "no entry 'sampler'",
+    "wrong noise": "do not fit",
+}
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+def test_unusable_folders_are_named_and_exit_with_2(copy, how, capsys):
     spoil(copy, how)
     assert main(["parity", str(copy)]) == 2
     printed = capsys.readouterr()
-    assert message in printed.err and "Traceback" not in printed.err and not printed.out
+    assert REFUSALS[how] in printed.err and "Traceback" not in printed.err and not printed.out

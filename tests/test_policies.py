@@ -13,7 +13,9 @@ from fkv.policies.sliding_window import SlidingWindow
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 
-PARAMETERS = {cls: {"segments_per_frame": 6} if "segments_per_frame" in {f.name for f in dataclasses.fields(cls)} else {} for cls in POLICIES.values()}
+PARAMETERS = {
+    cls: {"segments_per_frame": 6} if "segments_per_frame" in {f.name for f in dataclasses.fields(cls)} else {} for cls in POLICIES.values()
+}
 
 
 def run(model, policy, chunks, **options):
@@ -127,7 +129,11 @@ def test_bad_policies_are_refused_in_words(text, message):
 
 
 def test_a_list_of_policies_may_carry_parameters():
-    assert policies.split("full,forcing-kv:retention=0.5,start_chunk=2,no-anchor") == ["full", "forcing-kv:retention=0.5,start_chunk=2", "no-anchor"]
+    assert policies.split("full,forcing-kv:retention=0.5,start_chunk=2,no-anchor") == [
+        "full",
+        "forcing-kv:retention=0.5,start_chunk=2",
+        "no-anchor",
+    ]
 
 
 def test_dummy_forcing_classes_heads_once_by_their_attention(small):

@@ -77,7 +77,12 @@ def test_malformed_roles_are_refused_with_the_place(message, tmp_path):
 
 def test_files_that_are_not_json_too_large_or_absent_are_refused(tmp_path):
     path = tmp_path / "bad.json"
-    for content, message in ((b"{", "line 1, column 2"), (b"\xff\xfe\x00", "not a text file"), (b"[" * 200_000, "not JSON|nested too deeply"), (b" " * (5 << 20), "larger than 4 MiB")):
+    for content, message in (
+        (b"{", "line 1, column 2"),
+        (b"\xff\xfe\x00", "not a text file"),
+        (b"[" * 200_000, "not JSON|nested too deeply"),
+        (b" " * (5 << 20), "larger than 4 MiB"),
+    ):
         path.write_bytes(content)
         with pytest.raises(RolesError, match=message):
             roles.load(path)

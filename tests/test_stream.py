@@ -6,6 +6,7 @@ import torch
 
 from fkv import policies
 from fkv.policies.forcing_kv import ForcingKV
+from fkv.roles import HeadRoles
 from fkv.stream import POSITION_LIMIT, Stream
 
 HYBRID = ForcingKV(segments_per_frame=4)
@@ -37,6 +38,16 @@ def test_a_switch_between_equal_policies_changes_nothing(small):
         if index == 4:
             switched.set_policy(HYBRID)
         assert torch.allclose(plain.step().latents, switched.step().latents, atol=1e-5)
+
+
+def test_a_policy_that_does_not_fit_the_model_is_refused_and_the_stream_goes_on(small):
+    live = stream(small)
+    live.step()
+    with pytest.raises(ValueError, match="5 segments do not divide the 12 tokens"):
+        live.set_policy(ForcingKV(segments_per_frame=5))
+    with pytest.raises(ValueError, match="for 1 layers of 4 heads, the model has 3 of 4"):
+        live.set_roles(HeadRoles(4, ((0,),)))
+    assert live.step().policy == "forcing-kv"
 
 
 def test_roles_can_be_changed_while_streaming(small):

@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 
 from fkv.world import HEIGHT, WIDTH
-from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, Scene, Thing, caption, known_words, parse, sample_scene, unknown_words, words
+from fkv.world.captions import (
+    COLOURS,
+    MOTIONS,
+    SCENES,
+    SHAPES,
+    TIMES,
+    Scene,
+    Thing,
+    caption,
+    known_words,
+    parse,
+    sample_scene,
+    unknown_words,
+    words,
+)
 from fkv.world.render import GENES, PALETTE, PERIOD, position, render
 
 GENE = [0.3] * GENES

@@ -21,8 +21,7 @@ from .recompute import Recompute
 from .sliding_window import SlidingWindow
 
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy
-    for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
+    policy.name: policy for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
 }
 
 

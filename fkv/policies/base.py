@@ -60,7 +60,5 @@ class Policy:
 
     def commit(self, now: Moment) -> None:
         """Apply `survivors` to every group of the cache."""
-        masks: Mapping[str, np.ndarray] = {
-            name: self.survivors(name, group.pages, now) for name, group in now.cache.groups.items()
-        }
+        masks: Mapping[str, np.ndarray] = {name: self.survivors(name, group.pages, now) for name, group in now.cache.groups.items()}
         now.cache.commit(masks)

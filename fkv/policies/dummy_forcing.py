@@ -53,9 +53,7 @@ class DummyForcing(Policy):
         loss = np.maximum(on_sink, on_others)
         dummies = np.argsort(loss, axis=None, kind="stable")[: round(self.dummy_share * loss.size)]
         kind.reshape(-1)[dummies] = "dummy"
-        return {
-            name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind) for name in ("sink", "neighbour", "dummy")
-        }
+        return {name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind) for name in ("sink", "neighbour", "dummy")}
 
     def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
         sink = pages.frame < self.sink_frames

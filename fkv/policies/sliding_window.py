@@ -25,7 +25,9 @@ class SlidingWindow(Policy):
 
     def __post_init__(self) -> None:
         if self.sink_frames < 0 or self.window_frames <= self.sink_frames:
-            raise ValueError(f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative")
+            raise ValueError(
+                f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative"
+            )
 
     def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
         recent = self.window_frames - self.sink_frames - len(now.frames)

@@ -4,8 +4,9 @@ Teacher forcing with the contexts that streaming will meet (`attention.draw_cont
 policies cut it, a first chunk that lies far in the past, slightly noisy context, prompts that change at a chunk border.
 
 Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: phases,
-places, the camera's start) is read from one corner of the first chunk's noise, so at sigma = 1 the right answer is one
-picture and not the mean of many. The noise is still exactly standard normal.
+places, the camera's start) is read from the first pixel of the first chunk's noise, which every token of that chunk is
+shown (`models.coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
+still exactly standard normal.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from kernels import rope_table
+from kernels.rope import axis_dims
 
 from ..models.codec import FRAMES_PER_LATENT, TinyCodec
-from ..models.coordinates import CHANNELS, with_coordinates
+from ..models.coordinates import input_channels, with_coordinates
 from ..models.words import WordEncoder
 from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, sample_scene
 from ..world.render import GENES, render
@@ -56,7 +58,14 @@ def change(scene: Scene, rng: random.Random) -> Scene:
     """The scene after a prompt change: another place and time, or another first thing, or both."""
     other = sample_scene(rng, two=0.0)
     kind = rng.randrange(3)
-    thing = rng.choice((other.things[0], replace(scene.things[0], colour=rng.choice(COLOURS)), replace(scene.things[0], shape=rng.choice(SHAPES)), replace(scene.things[0], motion=rng.choice(MOTIONS))))
+    thing = rng.choice(
+        (
+            other.things[0],
+            replace(scene.things[0], colour=rng.choice(COLOURS)),
+            replace(scene.things[0], shape=rng.choice(SHAPES)),
+            replace(scene.things[0], motion=rng.choice(MOTIONS)),
+        )
+    )
     things = scene.things if kind == 0 else (thing, *scene.things[1:])
     return Scene(scene.place if kind == 1 else other.place, scene.time if kind == 1 else other.time, things)
 
@@ -72,7 +81,7 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
     for _ in range(count):
         corner = torch.randn(codec.config.latent_channels)
         genes = torch.special.ndtr(corner)[:GENES].tolist()
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, two=0.15)
         switch = rng.randrange(1, chunks) if rng.random() < 0.3 else chunks
         scenes = [scene] * switch + [change(scene, rng)] * (chunks - switch)
         texts = [caption(scenes[0], rng), caption(scenes[-1], rng)]
@@ -91,9 +100,11 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
     return Clips(latents, 1 + 3 * mask, prompts, torch.stack(corners).to(device), indices, 1 if far and start > 1 else None)
 
 
-def flow_loss(transformer: WanTransformer3DModel, words: WordEncoder, clips: Clips, rng: random.Random, noisy: int) -> tuple[Tensor, dict[float, float]]:
+def flow_loss(
+    transformer: WanTransformer3DModel, words: WordEncoder, clips: Clips, rng: random.Random, noisy: int
+) -> tuple[Tensor, dict[float, float]]:
     """Weighted flow-matching loss of `noisy` copies at random steps, and the plain error of x0 per sigma."""
-    x0, (batch, frames) = clips.latents, clips.latents.shape[:2]
+    x0, batch = clips.latents, len(clips.latents)
     tokens = (x0.shape[-2] // 2) * (x0.shape[-1] // 2)
     chunks = len(clips.chunks)
     positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
@@ -113,7 +124,7 @@ def flow_loss(transformer: WanTransformer3DModel, words: WordEncoder, clips: Cli
             noise[:, 0, :, 0, 0] = clips.corner
         inputs.append((1 - sigma) * x0 + sigma * noise)
         targets.append(noise - x0)
-    hidden = with_coordinates(torch.cat(inputs).transpose(1, 2))
+    hidden = with_coordinates(torch.cat(inputs).transpose(1, 2), CHUNK_FRAMES)
     time_steps = torch.tensor([0.0, *(1000 * s for s in sigmas)], device=x0.device).repeat_interleave(batch)
     text = words([prompt for clip in clips.prompts for prompt in clip])
     with torch.autocast(x0.device.type, dtype=torch.bfloat16):
@@ -131,24 +142,50 @@ def flow_loss(transformer: WanTransformer3DModel, words: WordEncoder, clips: Cli
 
 
 def optimizers(transformer: WanTransformer3DModel, words: WordEncoder, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for everything else."""
-    matrices = [p for n, p in transformer.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in (*transformer.parameters(), *words.parameters()) if id(p) not in chosen]
+    """Muon for the blocks' matrices, AdamW for everything else; `pace` multiplies the learning rate of a group.
+
+    Gains and biases of self-attention's queries and keys set how sharply a head can look; they learn faster than the rest.
+    """
+    named = [*transformer.named_parameters(), *words.named_parameters()]
+    matrices = [p for n, p in named if p.ndim == 2 and n.startswith("blocks.")]
+    sharp = [p for n, p in named if ".attn1." in n and ("norm_" in n or n.endswith(("to_q.bias", "to_k.bias")))]
+    chosen = {id(p) for p in (*matrices, *sharp)}
+    others = [p for _, p in named if id(p) not in chosen]
+    groups = [{"params": others, "pace": 1.0}, {"params": sharp, "pace": 8.0}]
     return [
-        torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
+        torch.optim.Muon([{"params": matrices, "pace": 1.0}], lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
+
+
+@torch.no_grad()
+def look_around(attn: torch.nn.Module) -> None:
+    """Start every other head with a view of its own place in all frames, and all heads with some sharpness.
+
+    A constant in the fastest-turning row and column dimensions of q and k makes their product fall with distance under
+    RoPE. Without this start, heads take thousands of steps to find the past at all.
+    """
+    size = attn.inner_dim // attn.heads
+    time, rows, _ = axis_dims(size)
+    for norm in (attn.norm_q, attn.norm_k):
+        torch.nn.init.constant_(norm.weight, 1.6)
+    for linear in (attn.to_q, attn.to_k):
+        for head in range(1, attn.heads, 2):
+            for axis in (time, time + rows):
+                linear.bias[head * size + axis] += 3.0
+                linear.bias[head * size + axis + 2] += 2.0
 
 
 def build(width: int, layers: int, head_dim: int, channels: int) -> tuple[WanTransformer3DModel, WordEncoder]:
     """A fresh generator and its text encoder."""
     words = WordEncoder()
     transformer = WanTransformer3DModel(
-        num_attention_heads=width // head_dim, attention_head_dim=head_dim, in_channels=channels + CHANNELS, out_channels=channels,
+        num_attention_heads=width // head_dim, attention_head_dim=head_dim, in_channels=input_channels(channels), out_channels=channels,
         text_dim=words.config.dim, freq_dim=64, ffn_dim=4 * width, num_layers=layers,
     )  # fmt: skip
     torch.nn.init.zeros_(transformer.proj_out.weight)
+    for block in transformer.blocks:
+        look_around(block.attn1)
     return transformer, words
 
 
@@ -191,12 +228,14 @@ def main() -> None:
     torch.manual_seed(step + 1)
     began, smooth = time.time(), {}
     parameters = [p for module in (transformer, words) for p in module.parameters()]
-    with tqdm(total=args.minutes, initial=spent, unit="min", mininterval=30, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}") as bar:
+    with tqdm(
+        total=args.minutes, initial=spent, unit="min", mininterval=30, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}"
+    ) as bar:
         while (minutes := spent + (time.time() - began) / 60) < args.minutes:
             rate = args.lr * min(1, (step + 1) / 100) * max(0.03, min(1, (1 - minutes / args.minutes) / 0.5))
             for optimizer in steps:
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["pace"]
             clips = draw_clips(rng, codec, args.clips, args.chunks, args.device)
             loss, errors = flow_loss(transformer, words, clips, rng, args.noisy)
             for optimizer in steps:

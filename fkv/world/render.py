@@ -1,8 +1,8 @@
 """Draw the toy world with OpenCV: a panning camera, scenery that leaves and returns, things that pass behind trees.
 
 Everything that a caption leaves open comes from `genes`, numbers in [0, 1): where the camera starts, where the
-landmarks stand, the phase and place of each thing. All motion repeats after `PERIOD` frames, so a stream of any
-length stays inside what the model has seen.
+landmarks stand, the phase and place of each thing. Things repeat their motion after `TURN` frames, the camera its pan
+after `PERIOD`, so a stream of any length stays inside what the model has seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from . import HEIGHT, WIDTH
 from .captions import Scene, Thing
 
 GENES = 8
-PERIOD = 96
+PERIOD = 192
+TURN = 96
 PAN = 34.0
 HORIZON = 58
 _SHIFT = 4
@@ -32,8 +33,8 @@ FAR = {"hills": (128, 160, 120), "sea": (120, 150, 178), "desert": (206, 178, 13
 NEAR = {"hills": (98, 138, 84), "sea": (62, 112, 148), "desert": (222, 196, 150), "city": (104, 104, 110), "mountains": (206, 212, 220)}
 
 
-def _lit(colour: Sequence[float], time: str, amount: float = 1.0) -> tuple[int, int, int]:
-    return tuple(int(c * (1 - amount + amount * l)) for c, l in zip(colour, LIGHT[time]))
+def _lit(colour: Sequence[float], time: str) -> tuple[int, int, int]:
+    return tuple(int(c * light) for c, light in zip(colour, LIGHT[time]))
 
 
 def _fill(image: np.ndarray, points: np.ndarray, colour: Sequence[int]) -> None:
@@ -79,10 +80,20 @@ def _far(image: np.ndarray, place: str, time: str, pan: float) -> None:
     if place == "city":
         for i in range(-3, 16):
             left, width, height = i * 15 - offset, 12 + (i * 5) % 4, 14 + (i * 13) % 26
-            _fill(image, np.array([(left, HORIZON), (left, HORIZON - height), (left + width, HORIZON - height), (left + width, HORIZON)]), colour)
+            _fill(
+                image,
+                np.array([(left, HORIZON), (left, HORIZON - height), (left + width, HORIZON - height), (left + width, HORIZON)]),
+                colour,
+            )
             window = (226, 206, 150) if time == "night" else _lit((168, 178, 196), time)
             for row in range(2, height - 4, 6):
-                _fill(image, np.array([(left + 3, HORIZON - row - 3), (left + 3, HORIZON - row), (left + 9, HORIZON - row), (left + 9, HORIZON - row - 3)]), window)
+                _fill(
+                    image,
+                    np.array(
+                        [(left + 3, HORIZON - row - 3), (left + 3, HORIZON - row), (left + 9, HORIZON - row), (left + 9, HORIZON - row - 3)]
+                    ),
+                    window,
+                )
         return
     x = np.arange(-2, WIDTH + 4, 3, dtype=np.float64)
     outline = np.stack([x, _ridge(place, x + offset)], 1)
@@ -96,7 +107,7 @@ def _ground(image: np.ndarray, place: str, time: str, pan: float, frame: int) ->
     if place == "sea":
         light = _lit((150, 190, 210), time)
         for row in range(4):
-            y, phase = HORIZON + 5 + row * 9, 2 * math.pi * frame / PERIOD * 2 + row
+            y, phase = HORIZON + 5 + row * 9, 2 * math.pi * frame / TURN + row
             for i in range(-1, 5):
                 x = i * 48 + row * 20 - (pan * (0.5 + 0.15 * row)) + 6 * math.sin(phase)
                 _fill(image, np.array([(x, y), (x + 9, y - 1.4), (x + 18, y), (x + 9, y + 0.8)]), light)
@@ -104,7 +115,11 @@ def _ground(image: np.ndarray, place: str, time: str, pan: float, frame: int) ->
     stripe = _lit([c * 0.88 for c in NEAR[place]], time)
     for i in range(-2, 8):
         x = i * 36 - pan
-        _fill(image, np.array([(x, HEIGHT), (x + 12, HEIGHT), (80 + (x + 10 - 80) * 0.72, HORIZON + 8), (80 + (x + 4 - 80) * 0.72, HORIZON + 8)]), stripe)
+        _fill(
+            image,
+            np.array([(x, HEIGHT), (x + 12, HEIGHT), (80 + (x + 10 - 80) * 0.72, HORIZON + 8), (80 + (x + 4 - 80) * 0.72, HORIZON + 8)]),
+            stripe,
+        )
 
 
 def _landmark(image: np.ndarray, place: str, time: str, x: float) -> None:
@@ -116,7 +131,11 @@ def _landmark(image: np.ndarray, place: str, time: str, x: float) -> None:
         _fill(image, np.array([(x, base - 32), (x, base - 6), (x + 10, base - 6)]), _lit((232, 228, 216), time))
     elif place == "desert":
         _fill(image, np.array([(x - 3, base), (x - 3, base - 28), (x + 3, base - 28), (x + 3, base)]), leaf)
-        _fill(image, np.array([(x - 9, base - 20), (x - 9, base - 12), (x, base - 10), (x, base - 14), (x - 6, base - 15), (x - 6, base - 20)]), leaf)
+        _fill(
+            image,
+            np.array([(x - 9, base - 20), (x - 9, base - 12), (x, base - 10), (x, base - 14), (x - 6, base - 15), (x - 6, base - 20)]),
+            leaf,
+        )
     elif place == "city":
         _fill(image, np.array([(x - 1.2, base), (x - 1.2, base - 36), (x + 1.2, base - 36), (x + 1.2, base)]), _lit((52, 54, 60), time))
         _disk(image, x, base - 37, 3.6, (246, 226, 168) if time == "night" else _lit((214, 214, 206), time))
@@ -152,7 +171,7 @@ def position(thing: Thing, frame: float, gene_phase: float, gene_place: float, s
     room = WIDTH / count
     centre = room * (slot + 0.5) + (gene_place - 0.5) * room * 0.25
     swing = (room / 2 - 20) * 0.75
-    turn = 2 * math.pi * (frame / 48 + gene_phase)
+    turn = 2 * math.pi * (frame / TURN + gene_phase)
     if thing.motion == "bouncing":
         return centre, 70 - 44 * abs(math.sin(turn))
     if thing.motion == "drifting":
@@ -167,7 +186,18 @@ def position(thing: Thing, frame: float, gene_phase: float, gene_place: float, s
 def _thing(image: np.ndarray, thing: Thing, time: str, x: float, y: float, radius: float) -> None:
     outline = _outline(thing.shape, radius)
     shadow = 0.7 + 0.3 * y / HEIGHT
-    cv2.ellipse(image, (round(x * 16), (HEIGHT - 8) * 16), (round(radius * shadow * 14), 36), 0, 0, 360, _lit([c * 0.25 for c in SKY["day"][0]], time), -1, cv2.LINE_AA, _SHIFT)
+    cv2.ellipse(
+        image,
+        (round(x * 16), (HEIGHT - 8) * 16),
+        (round(radius * shadow * 14), 36),
+        0,
+        0,
+        360,
+        _lit([c * 0.25 for c in SKY["day"][0]], time),
+        -1,
+        cv2.LINE_AA,
+        _SHIFT,
+    )
     colour = PALETTE[thing.colour]
     _fill(image, outline * 1.1 + (x, y), tuple(int(c * 0.35) for c in colour))
     _fill(image, outline * 0.94 + (x, y), colour)

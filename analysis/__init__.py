@@ -1,0 +1,1 @@
+"""From records to numbers to figures: quality measures, evaluation, plots."""

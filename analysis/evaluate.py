@@ -1,0 +1,372 @@
+"""Does a policy show what the prompt says, for how long, how fast: prompts x seeds x policies, read by the toy world's oracle.
+
+    python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 --out runs/eval
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.policies import parse, split, write
+from fkv.report import FPS_MEANING, device_name, rates
+from fkv.stream import Chunk, Stream
+from fkv.training.data import to_frames, to_pixels
+from fkv.world import FPS, HEIGHT, WIDTH, oracle
+from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
+from fkv.world.render import GENES, render
+
+from .measures import chunk_discontinuity, drift, flicker, psnr, ssim
+from .profile import checkpoint_hash
+
+HELD_OUT_SEEDS = 2**40
+"""Scenes of the evaluation come from seeds above this, those of training from far below."""
+MARKS = (5, 30, 60)
+"""Seconds at which adherence is read, over the `WINDOW_SECONDS` before."""
+WINDOW_SECONDS = 5
+SWITCH_AFTER, SWITCH_WITHIN = 7, 3
+CHUNK = 12
+"""Video frames per chunk."""
+EQUAL_DB = 100.0
+REFERENCE = "full"
+LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
+KEY = ("model", "checkpoint", "policy", "prompt", "seed", "seconds")
+"""What tells records apart."""
+COLUMNS = {
+    "discontinuity": "chunk discontinuity", "drift.colours": "drift of colours", "flicker": "flicker",
+    "psnr_to_full": "PSNR to full (dB)", "switch.success": "switch success",
+    "fps_denoise": "fps_denoise", "fps_end_to_end": "fps_end_to_end", "kv_bytes_peak": "peak KV (bytes)",
+}  # fmt: skip
+"""Columns of the table and what they are called there."""
+Record = dict[str, Any]
+
+
+def held_out_scene(index: int) -> Scene:
+    """The scene of evaluation prompt `index`. Its caption's wording was never trained on; its words were."""
+    return sample_scene(random.Random(HELD_OUT_SEEDS + index))
+
+
+def switched_scene(index: int) -> tuple[Scene, str]:
+    """What prompt `index` is changed into, and what changes: its first thing's colour, or the place for odd ones."""
+    scene, rng = held_out_scene(index), random.Random(HELD_OUT_SEEDS + index)
+    if index % 2:
+        return replace(scene, place=rng.choice([place for place in SCENES if place != scene.place])), "place"
+    used = [thing.colour for thing in scene.things]
+    first = replace(scene.things[0], colour=rng.choice([colour for colour in COLOURS if colour not in used]))
+    return replace(scene, things=(first, *scene.things[1:])), "colour"
+
+
+def marks(seconds: float) -> list[float]:
+    """When adherence is read: at `MARKS` and at the end."""
+    return sorted({*(mark for mark in MARKS if mark < seconds), seconds})
+
+
+def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict[str, float]]:
+    """Per mark (as text, in seconds) and word, the share of what `scene` says that the oracle finds in the window before."""
+    windows = {f"{mark:g}": video[max(0, round((mark - WINDOW_SECONDS) * FPS)) : round(mark * FPS)] for mark in marks(seconds)}
+    return {mark: oracle.agreement(scene, oracle.read(window)) for mark, window in windows.items()}
+
+
+def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int | None:
+    """After how many of these chunks the new colour of the first thing, or the new place, is there; None if it never is."""
+    for count, video in enumerate(videos, 1):
+        reading = oracle.read(video)
+        if reading.place == scene.place if word == "place" else scene.things[0].colour in [thing.colour for thing in reading.things]:
+            return count
+    return None
+
+
+def run_stream(model: VideoModel, policy: str, prompt: int, seed: int, seconds: float) -> list[Chunk]:
+    """The chunks of `seconds` of held-out prompt `prompt`, without their latents."""
+    chunks = math.ceil(seconds * FPS / CHUNK)
+    stream = Stream(model, parse(policy), caption(held_out_scene(prompt), held_out=True), seed)
+    return [replace(stream.step(), latents=torch.empty(0)) for _ in range(chunks)]
+
+
+def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[str, Any]:
+    """Change the prompt after `SWITCH_AFTER` chunks; success is when the change, not there before, is seen in `SWITCH_WITHIN` more."""
+    scene, word = switched_scene(prompt)
+    stream = Stream(model, parse(policy), caption(held_out_scene(prompt), held_out=True), seed)
+    before = [stream.step().video for _ in range(SWITCH_AFTER)]
+    stream.set_prompt(caption(scene, held_out=True))
+    count = chunks_until(word, scene, [stream.step().video for _ in range(SWITCH_WITHIN)])
+    already = chunks_until(word, scene, before[-1:]) is not None
+    return {"word": word, "success": float(count is not None and not already), "chunks": None if already else count}
+
+
+def measure(chunks: Sequence[Chunk], scene: Scene, seconds: float, reference: np.ndarray | None = None) -> Record:
+    """Everything measured of one stream; `reference` is the video of the full cache from the same seed.
+
+    psnr_to_full : in dB, `EQUAL_DB` stands for equal. fps_denoise, fps_end_to_end : see `fkv.report.FPS_MEANING`.
+    kv_bytes_peak : the most K and V held while a chunk attended.
+    """
+    video = np.concatenate([chunk.video for chunk in chunks])
+    return {
+        "adherence": adherence(video, scene, seconds),
+        **measure_motion(video, len(chunks)),
+        "psnr_to_full": None if reference is None else min(EQUAL_DB, psnr(video, reference)),
+        "ssim_to_full": None if reference is None else ssim(video, reference),
+        **rates(chunks),
+        "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
+    }
+
+
+def measure_motion(video: np.ndarray, chunks: int) -> Record:
+    """What is measured of a video of `chunks` chunks without a prompt or a reference."""
+    return {
+        "discontinuity": chunk_discontinuity(video, chunks),
+        "drift": asdict(drift(video, FPS, WINDOW_SECONDS)),
+        "flicker": flicker(video),
+    }
+
+
+def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
+    """Means of `measure_motion` over renders of the held-out scenes: what a perfect stream of this world would get."""
+    chunks = math.ceil(seconds * FPS / CHUNK)
+    scenes = [(held_out_scene(index), random.Random(index)) for index in range(prompts)]
+    videos = (render(scene, range(chunks * CHUNK), [rng.random() for _ in range(GENES)]) for scene, rng in scenes)
+    return pd.json_normalize([measure_motion(video, chunks) for video in videos]).mean().to_dict()
+
+
+def _records(
+    model: VideoModel, policies: Sequence[str], pending: Sequence[str], prompt: int, seed: int, seconds: float
+) -> Iterator[Record]:
+    """One record per pending policy. The full cache goes first, as the others' reference, even when its own record is there."""
+    scene, reference = held_out_scene(prompt), None
+    for policy in sorted(policies, key=lambda policy: policy != REFERENCE):
+        if policy in pending or policy == REFERENCE:
+            chunks = run_stream(model, policy, prompt, seed, seconds)
+        if policy in pending:
+            names = dict(zip(KEY, (model.name, checkpoint_hash(model.weights), policy, prompt, seed, seconds)))
+            device = {"caption": chunks[0].prompt, "device": device_name(model.transformer.device)}
+            yield names | device | measure(chunks, scene, seconds, reference) | {"switch": run_switch(model, policy, prompt, seed)}
+        if policy == REFERENCE:
+            reference = np.concatenate([chunk.video for chunk in chunks])
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, device: str) -> VideoModel:
+    torch.set_num_threads(1)
+    return registry.load(name, device)
+
+
+def _job(name: str, device: str, *arguments: Any) -> list[Record]:
+    return list(_records(_load(name, device), *arguments))
+
+
+def evaluate(
+    policies: Sequence[str],
+    prompts: int = 8,
+    seeds: int = 1,
+    seconds: float = 60,
+    model: VideoModel | str = "tiny",
+    device: str = "cpu",
+    out: str | Path | None = None,
+    workers: int = 1,
+) -> list[Record]:
+    """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1; one record per stream, see `measure`.
+
+    policies : as `fkv.policies.parse` reads them; the others are compared with "full" where it is among them.
+    out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
+    workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
+    Raises ValueError with a sentence for the user when a parameter is out of range or the model cannot draw the toy world.
+    """
+    for name, value in (("prompts", prompts), ("seeds", seeds), ("seconds", seconds), ("workers", workers)):
+        least, most = LIMITS[name]
+        if isinstance(value, bool) or not isinstance(value, int if name != "seconds" else (int, float)) or not least <= value <= most:
+            raise ValueError(f"{name} must be a {'whole ' if name != 'seconds' else ''}number from {least} to {most}, not {value!r}")
+    if not policies:
+        raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
+    if workers > 1 and not isinstance(model, str):
+        raise ValueError("several processes need the model by name, so that each can load it")
+    policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
+    loaded = registry.load(model, device) if isinstance(model, str) else model
+    check_world(loaded)
+    file = Path(out) / "records.jsonl" if out is not None else None
+    own = loaded.name, checkpoint_hash(loaded.weights)
+    finished = {tuple(record[name] for name in KEY): record for record in (_finished(file) if file else [])}
+    records, jobs = [], []
+    for run in product(range(prompts), range(seeds)):
+        there = {policy: finished.get((*own, policy, *run, seconds)) for policy in policies}
+        pending = [policy for policy, record in there.items() if record is None or _lacks_reference(record, policies)]
+        records += [record for policy, record in there.items() if policy not in pending]
+        jobs += [(policies, pending, *run, seconds)] if pending else []
+    with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
+        for record in _run(loaded, model, device, jobs, workers):
+            records.append(record)
+            if file:
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(record) + "\n")
+            bar.update()
+    return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
+
+
+def _run(loaded: VideoModel, name: VideoModel | str, device: str, jobs: list[tuple], workers: int) -> Iterator[Record]:
+    if workers == 1:
+        for job in jobs:
+            yield from _records(loaded, *job)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_job, name, device, *job) for job in jobs]):
+            yield from future.result()
+
+
+def _lacks_reference(record: Record, policies: Sequence[str]) -> bool:
+    return record["psnr_to_full"] is None and record["policy"] != REFERENCE and REFERENCE in policies
+
+
+def _finished(file: Path) -> list[Record]:
+    """The records in a file; a last line that was cut off is taken out of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = file.read_text() if file.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole)
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} holds a line that is no record ({error}); remove the line or choose another folder") from None
+
+
+def check_world(model: VideoModel) -> None:
+    """Raises ValueError unless the model decodes video of the toy world's size."""
+    chunk = model.frames_per_chunk * model.video_frames_per_latent
+    if model.decoder is None or model.latent[1:] != (HEIGHT // 8, WIDTH // 8) or chunk != CHUNK:
+        raise ValueError(f"model {model.name!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
+
+
+def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """What the oracle itself gets right, on renders and on the codec's reconstructions of them: the most adherence can be."""
+
+    @torch.inference_mode()
+    def through(video: np.ndarray) -> np.ndarray:
+        codec = model.decoder.codec
+        parameter = next(codec.parameters())
+        return to_frames(codec.decode(codec.encode(to_pixels(video)[None].to(parameter)))[0][0])
+
+    return {"renders": oracle.accuracy(samples, seed), "codec": oracle.accuracy(samples, seed, through=through)}
+
+
+# Tables.
+
+
+def summary(records: Sequence[Record]) -> pd.DataFrame:
+    """Means per policy, in the order of first appearance; columns as `pandas.json_normalize` names them, and `streams`."""
+    streams = pd.json_normalize(list(records)).groupby("policy", sort=False)
+    means = streams.mean(numeric_only=True).drop(columns=["prompt", "seed", "seconds"])
+    return means.assign(streams=streams.size())
+
+
+def over_time(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per record, mark and word: policy, seconds, word, adherence."""
+    rows = [
+        {"policy": record["policy"], "seconds": float(mark), "word": word, "adherence": share}
+        for record in records
+        for mark, words in record["adherence"].items()
+        for word, share in words.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def table(records: Sequence[Record]) -> str:
+    """A table for people: mean adherence at each mark, then the measures, one column per policy."""
+    seen = over_time(records).pivot_table(index="policy", columns="seconds", values="adherence", sort=False)
+    seen.columns = [f"adherence at {mark:g} s" for mark in seen.columns]
+    means = summary(records)
+    measures = means.reindex(columns=list(COLUMNS)).rename(columns=COLUMNS)
+    rows = seen.join(measures).join(means["streams"]).T
+    return rows.to_string(float_format=lambda x: f"{x:,.3f}" if abs(x) < 1000 else f"{x:,.0f}", na_rep="-")
+
+
+def report(records: Sequence[Record], **more: Any) -> dict[str, Any]:
+    """Means per policy, every record, and whatever else is given; ready for JSON."""
+    means = summary(records).astype(object)
+    means = means.where(means.notna(), None)
+    return {"policies": means.to_dict("index"), "fps_meaning": FPS_MEANING, **more, "records": list(records)}
+
+
+def contact_sheet(model: VideoModel, policy: str, path: str | Path, prompts: int = 6, seconds: float = 60, columns: int = 8) -> None:
+    """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none picked: frames over time below each prompt.
+
+    Raises ValueError when the model cannot draw the toy world or a number is out of range.
+    """
+    from .evaluation_plots import filmstrips
+
+    check_world(model)
+    if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
+        raise ValueError(f"a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, not {prompts}, {columns}, {seconds}")
+    titles, strips = [], []
+    for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
+        chunks = run_stream(model, policy, index, index, seconds)
+        video = np.concatenate([chunk.video for chunk in chunks])
+        shown = np.linspace(0, len(video) - 1, columns).round().astype(int)
+        strips.append(video[shown])
+        titles.append(f"{chunks[0].prompt}   (seed {index})")
+    filmstrips(titles, strips, shown / FPS, path)
+
+
+# The command line.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv eval`."""
+    parser.add_argument("--model", default="tiny", help="the model to evaluate; it has to draw the toy world (default: tiny)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--policy", default="full,forcing-kv", metavar="P[,P]", help="comma-separated (default: full,forcing-kv)")
+    parser.add_argument("--prompts", type=int, default=8, help="how many held-out prompts (default: 8)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
+    parser.add_argument("--seconds", type=float, default=60, help="length of each stream in seconds of video (default: 60)")
+    parser.add_argument("--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer (default: 1)")
+    parser.add_argument("--out", metavar="DIR", help="folder for records, report and figure; a later run goes on from its records")
+    parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+    parser.add_argument("--oracle", action="store_true", help="also measure the oracle itself, on renders and through the codec")
+    parser.add_argument("--sheet", metavar="FILE", help="also write a contact sheet (PNG) of the prompts under the first policy")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
+    for path in filter(None, (args.json, args.sheet)):
+        if not Path(path).parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    policies = split(args.policy)
+    records = evaluate(policies, args.prompts, args.seeds, args.seconds, args.model, args.device, args.out, args.workers)
+    if args.oracle or args.sheet:
+        model = registry.load(args.model, args.device)
+    print(table(records), file=sys.stderr)
+    more: dict[str, Any] = {}
+    if args.oracle:
+        more = {"oracle": oracle_accuracy(model, samples=100), "renders": measure_renders(args.prompts, args.seconds)}
+        for source, words in more["oracle"].items():
+            print(f"oracle on {source}: " + ", ".join(f"{word} {share:.1%}" for word, share in words.items()), file=sys.stderr)
+        print("renders: " + ", ".join(f"{name} {value:.3f}" for name, value in more["renders"].items()), file=sys.stderr)
+    text = json.dumps(report(records, **more), indent=1) + "\n"
+    if args.out:
+        from .evaluation_plots import overview
+
+        overview(over_time(records), pd.json_normalize(records), Path(args.out) / "evaluation.png")
+        (Path(args.out) / "report.json").write_text(text, encoding="utf-8")
+    if args.sheet:
+        contact_sheet(model, policies[0], args.sheet, args.prompts, args.seconds)
+    if args.json:
+        Path(args.json).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    return 0

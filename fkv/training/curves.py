@@ -1,0 +1,55 @@
+"""Draw the training curves of the model card: python -m fkv.training.curves --codec LOG --generator LOG [LOG ...] --out FILE"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import seaborn as sns
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def read(logs: list[Path]) -> pd.DataFrame:
+    """Logs of consecutive runs as one table; steps and minutes go on counting from one run to the next."""
+    tables, step, minutes = [], 0, 0.0
+    for log in logs:
+        table = pd.read_json(log, lines=True)
+        table["step"] += step
+        if "minutes" in table:
+            table["minutes"] += minutes
+            minutes = table["minutes"].iloc[-1]
+        step = table["step"].iloc[-1]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def draw(codec: Path, generator: list[Path], out: Path) -> None:
+    """One picture: PSNR of the codec, and the generator's error in x0 by noise level."""
+    sns.set_theme(style="whitegrid", context="talk", font_scale=0.7)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2))
+    sns.lineplot(read([codec]), x="step", y="psnr", ax=left, color="#0072B2")
+    left.set(title="Codec: PSNR on training crops, latents noised", xlabel="step", ylabel="dB")
+    curves = read(generator)
+    sigmas = [c for c in curves.columns if c not in ("step", "minutes", "loss")]
+    long = curves.melt(["step"], sorted(sigmas, key=float, reverse=True), "sigma", "error")
+    sns.lineplot(long, x="step", y="error", hue="sigma", ax=right, palette="cividis")
+    right.set(title="Generator: squared error of x0 by noise level", xlabel="step", ylabel="", yscale="log")
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--codec", type=Path, required=True)
+    parser.add_argument("--generator", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    draw(args.codec, args.generator, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Read the toy world back from pixels: where, when, and which things of what colour, shape and motion.
+
+Nothing is learnt. A thing's colour is the palette colour it comes closest to; its shape is the outline that overlaps its
+region best; its motion is the family of `render.position` that explains its track best; place and time are those whose
+reference pictures have the most similar rows. Medians and votes over a window's frames bear blur, small colour errors
+and scenery that passes in front.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import cv2
+import numpy as np
+
+from . import HEIGHT, WIDTH
+from .captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, Scene, Thing, sample_scene
+from .render import GENES, PALETTE, PERIOD, TURN, _outline, position, render
+
+COLOUR_REACH = 85.0
+"""RGB distance up to which a pixel takes a palette colour; all scenery is at least 100 away from each of them."""
+SMALLEST = 80
+"""Pixels that a colour must cover in half of the frames to be a thing."""
+SAME_PLACE = 14.0
+LEAST_OVERLAP = 0.6
+FARTHEST_ROWS = 25.0
+FARTHEST_TRACK = 8.0
+FEWEST_FOR_MOTION = 24
+WINDOW = 80
+WORDS = ("colour", "shape", "motion", "place", "time")
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A moving thing as seen: its words, None where the pixels do not say, and its mean column `x` in pixels."""
+
+    colour: str | None
+    shape: str | None
+    motion: str | None
+    x: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a window of frames shows; `things` from left to right, at most two."""
+
+    place: str | None
+    time: str | None
+    things: tuple[Sighting, ...]
+
+
+def read(frames: np.ndarray) -> Reading:
+    """Read a window of frames, uint8 [T, HEIGHT, WIDTH, 3] RGB. Motion needs at least `FEWEST_FOR_MOTION` frames.
+
+    Raises ValueError when `frames` has another type or shape.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (HEIGHT, WIDTH, 3):
+        raise ValueError(f"the oracle reads uint8 frames [T, {HEIGHT}, {WIDTH}, 3], not {frames.dtype} {list(frames.shape)}")
+    labels = _labels(frames)
+    place, time = _backdrop(frames, labels)
+    seen = [_sighting(colour, region) for colour, region in _regions(labels)]
+    return Reading(place, time, tuple(sorted(seen, key=lambda thing: thing.x)))
+
+
+def agreement(scene: Scene, reading: Reading) -> dict[str, float]:
+    """Per word of `WORDS`, the share of what `scene` says that `reading` found, 0 to 1.
+
+    Things are matched by colour, else from left to right. A missing thing and a thing too many both count as wrong.
+    """
+    most = max(len(scene.things), len(reading.things), 1)
+    missing = (Sighting(None, None, None, math.nan),) * (most - len(reading.things))
+    orders = permutations(reading.things + missing, len(scene.things))
+    order = max(orders, key=lambda order: sum(said.colour == seen.colour for said, seen in zip(scene.things, order)))
+    found = {word: sum(getattr(said, word) == getattr(seen, word) for said, seen in zip(scene.things, order)) / most for word in WORDS[:3]}
+    return found | {"place": float(reading.place == scene.place), "time": float(reading.time == scene.time)}
+
+
+def accuracy(samples: int, seed: int, frames: int = WINDOW, through: Callable[[np.ndarray], np.ndarray] | None = None) -> dict[str, float]:
+    """The oracle's own accuracy: mean `agreement` on `samples` renders of random scenes, genes and start frames.
+
+    frames : length of each window; those below `FEWEST_FOR_MOTION` say nothing of motion.
+    through : what the frames pass before they are read (a codec, say), uint8 [T, H, W, 3] -> the same.
+    Raises ValueError when `samples` or `frames` is below 1.
+    """
+    if samples < 1 or frames < 1:
+        raise ValueError(f"samples and frames must be at least 1, they are {samples} and {frames}")
+    rng, total = random.Random(seed), dict.fromkeys(WORDS, 0.0)
+    for _ in range(samples):
+        scene, start = sample_scene(rng, two=0.5), rng.randrange(10_000)
+        video = render(scene, range(start, start + frames), [rng.random() for _ in range(GENES)])
+        for word, share in agreement(scene, read(through(video) if through else video)).items():
+            total[word] += share / samples
+    return total
+
+
+# Colour.
+
+
+@lru_cache(maxsize=1)
+def _colour_table() -> np.ndarray:
+    """Label of every colour at 5 bits per channel: 0 for scenery, else 1 + index into COLOURS. uint8 [32768]."""
+    level = np.arange(4, 256, 8, dtype=np.float32)
+    grid = np.stack(np.meshgrid(level, level, level, indexing="ij"), -1).reshape(-1, 1, 3)
+    distance = np.linalg.norm(grid - np.array([PALETTE[colour] for colour in COLOURS], np.float32), axis=-1)
+    return np.where(distance.min(1) < COLOUR_REACH, 1 + distance.argmin(1), 0).astype(np.uint8)
+
+
+def _labels(frames: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis((frames >> 3).astype(np.uint16), -1, 0)
+    return _colour_table()[red << 10 | green << 5 | blue]
+
+
+def _regions(labels: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The one or two largest things: colour and mask, uint8 [T, H, W] in {0, 1}.
+
+    A second thing is seen together with the first and apart from it: fringes and earlier colours of a thing are none.
+    """
+    masks = {colour: (labels == 1 + i).astype(np.uint8) for i, colour in enumerate(COLOURS)}
+    sizes = {colour: mask.sum((1, 2), dtype=np.int64) for colour, mask in masks.items()}
+    medians = {colour: float(np.median(size)) for colour, size in sizes.items()}
+    first, *others = sorted(COLOURS, key=medians.get, reverse=True)
+
+    def is_second(colour: str) -> bool:
+        together = (sizes[first] >= SMALLEST) & (sizes[colour] >= SMALLEST)
+        if together.mean() < 0.5 or medians[colour] < max(SMALLEST, medians[first] / 4):
+            return False
+        return bool(np.linalg.norm(_centre(masks[first][together]) - _centre(masks[colour][together])) > SAME_PLACE)
+
+    found = [first, *filter(is_second, others)][:2] if medians[first] >= SMALLEST else []
+    return [(colour, masks[colour]) for colour in found]
+
+
+def _centre(masks: np.ndarray) -> np.ndarray:
+    """Mean (x, y) of all pixels of the masks, [2]."""
+    _, y, x = np.nonzero(masks)
+    return np.array([x.mean(), y.mean()])
+
+
+# Shape and motion.
+
+
+def _sighting(colour: str, masks: np.ndarray) -> Sighting:
+    brush, border = np.ones((5, 5), np.uint8), 20
+    closed = [cv2.morphologyEx(cv2.copyMakeBorder(mask, *[border] * 4, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, brush) for mask in masks]
+    area = float(np.percentile([mask.sum() for mask in closed], 80))
+    every = max(1, len(closed) // 24)
+    overlaps = np.array([[_overlap(mask, shape, area)[0] for shape in SHAPES] for mask in closed[::every]])
+    best = overlaps.max(1)
+    votes = overlaps[best >= np.median(best)].mean(0)
+    shape = SHAPES[int(votes.argmax())]
+    found = [_overlap(mask, shape, area) for mask in closed]
+    track = np.array([centre if overlap > 0.4 else (np.nan, np.nan) for overlap, centre in found])
+    return Sighting(colour, shape if votes.max() >= LEAST_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
+
+
+@lru_cache(maxsize=256)
+def _template(shape: str, area: int) -> np.ndarray:
+    """A filled outline of about `area` pixels, centred, uint8 [odd, odd] in {0, 1}."""
+    radius = math.sqrt(area / cv2.contourArea(_outline(shape, 1.0).astype(np.float32)))
+    half = math.ceil(1.25 * radius)
+    image = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
+    cv2.fillPoly(image, [np.round((_outline(shape, radius) + half) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+    return image
+
+
+def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[int, int]]:
+    """The best intersection over union of `mask` with an outline of the given area, and the outline's centre (x, y)."""
+    template = _template(shape, int(min(max(area, SMALLEST), 2500)))
+    common = cv2.matchTemplate(mask, template, cv2.TM_CCORR)
+    _, most, _, (x, y) = cv2.minMaxLoc(common)
+    half = len(template) // 2
+    return most / (float(mask.sum()) + float(template.sum()) - most), (x + half, y + half)
+
+
+@lru_cache(maxsize=1)
+def _paths() -> tuple[tuple[str, np.ndarray], ...]:
+    """One turn of every motion, alone and as one of two things: [TURN, 2]."""
+    return tuple(
+        (motion, np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.0, 0.5, 0, count) for frame in range(TURN)]))
+        for motion in MOTIONS
+        for count in (1, 2)
+    )
+
+
+def _motion(track: np.ndarray) -> str | None:
+    """The motion whose path lies closest to `track` ([T, 2], nan where unseen) over all phases and places."""
+    seen = np.flatnonzero(~np.isnan(track[:, 0]))
+    if len(seen) < FEWEST_FOR_MOTION:
+        return None
+    phases = (seen + np.arange(TURN)[:, None]) % TURN
+
+    def distance(path: np.ndarray) -> float:
+        offset = track[seen] - path[phases]
+        offset -= np.median(offset, 1, keepdims=True)
+        return float(np.linalg.norm(offset, axis=-1).clip(max=20).mean(1).min())
+
+    far, motion = min((distance(path), motion) for motion, path in _paths())
+    return motion if far <= FARTHEST_TRACK else None
+
+
+# Place and time.
+
+
+def _rows(frames: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Median colour per row of the pixels that are not `hidden`, float [HEIGHT, 3]; of all where all are."""
+    hidden = hidden & ~hidden.all((0, 2), keepdims=True)
+    pixels = np.where(hidden[..., None], np.nan, frames.astype(np.float32))
+    return np.nanmedian(pixels.transpose(1, 0, 2, 3).reshape(HEIGHT, -1, 3), axis=1)
+
+
+@lru_cache(maxsize=1)
+def _references() -> tuple[tuple[tuple[str, str], np.ndarray], ...]:
+    """Rows of every place and time without things, over the whole swing of the camera."""
+    clock, start = range(0, PERIOD, 12), [random.Random(i).random() for i in range(4)]
+    return tuple(
+        ((place, time), _rows(frames, np.zeros(frames.shape[:3], bool)))
+        for place in SCENES
+        for time in TIMES
+        for frames in [np.concatenate([render(Scene(place, time, ()), clock, [gene] * GENES) for gene in start])]
+    )
+
+
+def _backdrop(frames: np.ndarray, labels: np.ndarray) -> tuple[str | None, str | None]:
+    every = max(1, len(frames) // 8)
+    brush = np.ones((9, 9), np.uint8)
+    hidden = np.array([cv2.dilate((label > 0).astype(np.uint8), brush) for label in labels[::every, :, ::2]], bool)
+    rows = _rows(frames[::every, :, ::2], hidden)
+    far, where = min((float(np.abs(rows - reference).mean()), where) for where, reference in _references())
+    return where if far <= FARTHEST_ROWS else (None, None)

@@ -1,0 +1,153 @@
+"""The evaluation: what it measures of known videos, what it skips when it goes on, what it writes and refuses."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from analysis import evaluate as ev
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
+from fkv.stream import Chunk, Timings
+from fkv.world.captions import caption, parse
+from fkv.world.render import GENES, render
+
+GENES_0 = [0.4] * GENES
+
+
+@pytest.fixture
+def toy(small, monkeypatch):
+    """A random model whose pictures have the toy world's size, under the name tiny."""
+    model = replace(small, name="tiny", latent=(4, 12, 20))
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: model))
+    return model
+
+
+def chunk_of(index, scene):
+    video = render(scene, range(12 * index, 12 * index + 12), GENES_0)
+    timings = Timings(text=1, denoise=1, context=1, decode=1)
+    return Chunk(index, (), caption(scene), "full", torch.empty(0), video, timings, 1000 + index, {}, 0, 1, {}, {})
+
+
+def test_a_perfect_stream_gets_full_marks():
+    scene = ev.held_out_scene(0)
+    chunks = [chunk_of(i, scene) for i in range(8)]
+    video = np.concatenate([chunk.video for chunk in chunks])
+    record = ev.measure(chunks, scene, 6, video)
+    assert record["adherence"] == {mark: dict.fromkeys(("colour", "shape", "motion", "place", "time"), 1.0) for mark in ("5", "6")}
+    assert record["psnr_to_full"] == ev.EQUAL_DB and record["ssim_to_full"] == pytest.approx(1)
+    assert (record["fps_denoise"], record["fps_end_to_end"], record["kv_bytes_peak"]) == (6, 3, 1007)
+    assert 1 <= record["discontinuity"] < 3 and record["drift"]["colours"] < 0.1
+
+
+def test_held_out_prompts_say_their_scene_in_a_wording_of_their_own():
+    for index in range(20):
+        scene, (switched, word) = ev.held_out_scene(index), ev.switched_scene(index)
+        text = caption(scene, held_out=True)
+        assert "there is" in text and parse(text) == scene and parse(caption(switched, held_out=True)) == switched
+        if word == "place":
+            assert switched == replace(scene, place=switched.place) != scene
+        else:
+            assert switched.things[0].colour not in [thing.colour for thing in scene.things]
+
+
+def test_a_switch_counts_the_chunks_until_the_change_is_seen():
+    for index in (0, 1):
+        before, (after, word) = ev.held_out_scene(index), ev.switched_scene(index)
+        old, new = (chunk_of(index, scene).video for scene in (before, after))
+        assert ev.chunks_until(word, after, [old, new, new]) == 2
+        assert ev.chunks_until(word, after, [old, old, old]) is None
+
+
+def test_marks_are_those_within_the_stream_and_its_end():
+    assert ev.marks(60) == [5, 30, 60] and ev.marks(20) == [5, 20] and ev.marks(3) == [3]
+
+
+def test_it_goes_on_where_it_stopped(toy, tmp_path, monkeypatch):
+    ran, stream = [], ev.run_stream
+    monkeypatch.setattr(ev, "run_stream", lambda *arguments: ran.append(arguments[1:3]) or stream(*arguments))
+    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
+    assert ran == [("full", 0)] and first[0]["psnr_to_full"] is None
+    with (tmp_path / "records.jsonl").open("a") as lines:
+        lines.write('{"model": "ti')
+    both = ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path)
+    assert ran[1:] == [("full", 0), ("sliding-window:window_frames=4", 0)]
+    assert both[1] == first[0] and 0 < both[0]["psnr_to_full"] < ev.EQUAL_DB
+    assert ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path) == both and len(ran) == 3
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_accidental_colour_is_no_switch(toy, monkeypatch):
+    """A decoder that always shows the scene after the change was not switched by the prompt."""
+    after, word = ev.switched_scene(0)
+    fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, after).video, None))
+    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    assert ev.run_switch(fixed, "full", 0, 0) == {"word": word, "success": 0.0, "chunks": None}
+    turns = iter([ev.held_out_scene(0), ev.held_out_scene(0), after, after])
+    turned = replace(toy, decoder=lambda latents, state: (chunk_of(0, next(turns)).video, None))
+    assert ev.run_switch(turned, "full", 0, 0) == {"word": word, "success": 1.0, "chunks": 2}
+
+
+def test_renders_set_the_scale_of_the_measures():
+    measures = ev.measure_renders(prompts=1, seconds=2)
+    assert 1 <= measures["discontinuity"] < 3 and 0 <= measures["drift.colours"] < 0.2 and measures["flicker"] < 1
+
+
+def test_the_oracle_is_measured_through_the_codec(toy):
+    shares = ev.oracle_accuracy(toy, samples=1)
+    assert shares["renders"] == pytest.approx(dict.fromkeys(shares["renders"], 1.0)) and shares["codec"]["shape"] == 0
+
+
+def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    parser = argparse.ArgumentParser()
+    ev.add_arguments(parser)
+    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
+    policies = "full,forcing-kv:segments_per_frame=4,retention=3"
+    options = ["--prompts", "1", "--seconds", "2", "--out", str(out), "--sheet", str(sheet)]
+    assert ev.run(parser.parse_args(["--policy", policies, *options])) == 0
+    printed = capsys.readouterr()
+    data = json.loads(printed.out)
+    assert list(data["policies"]) == ["full", "forcing-kv:segments_per_frame=4,retention=3"]
+    full, hybrid = data["policies"].values()
+    assert full["streams"] == 1 and full["psnr_to_full"] is None and hybrid["psnr_to_full"] > 0
+    assert hybrid["kv_bytes_peak"] < full["kv_bytes_peak"]
+    assert len(data["records"]) == 2 and json.loads((out / "report.json").read_text()) == data
+    assert "adherence at 2 s" in printed.err and "Traceback" not in printed.err
+    for picture in (out / "evaluation.png", sheet):
+        assert cv2.imread(str(picture)).std() > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"policies": []}, "at least one policy"),
+        ({"policies": ["nonsense"]}, "no policy 'nonsense'"),
+        ({"prompts": 0}, "prompts must be a whole number from 1"),
+        ({"seeds": 1.5}, "seeds must be a whole number"),
+        ({"seconds": float("nan")}, "seconds must be a number"),
+        ({"workers": 2}, "by name"),
+    ],
+)
+def test_bad_parameters_are_refused_in_a_sentence(toy, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ev.evaluate(**{"policies": ["full"], "model": toy} | change)
+
+
+def test_models_of_another_world_are_refused(small, tmp_path):
+    for model in (small, replace(small, latent=(4, 12, 20), decoder=None)):
+        with pytest.raises(ValueError, match="does not draw the toy world"):
+            ev.evaluate(["full"], model=model)
+    with pytest.raises(ValueError, match="contact sheet"):
+        ev.contact_sheet(replace(small, latent=(4, 12, 20)), "full", tmp_path / "a.png", columns=1)
+
+
+def test_a_damaged_record_is_named(toy, tmp_path):
+    (tmp_path / "records.jsonl").write_text("no record\n")
+    with pytest.raises(ValueError, match="records.jsonl"):
+        ev.evaluate(["full"], model=toy, out=tmp_path)
