@@ -23,7 +23,7 @@ from .models.coordinates import input_channels, with_coordinates
 
 
 class Probe(Protocol):
-    """Sees queries and keys of every head group while a pass runs; see `analysis.probe`."""
+    """Sees queries and keys of every head group while a pass runs; see `fkv.probe`."""
 
     def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> None:
         """A pass begins: `step 0`, `step 1`, ... or `context`."""

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from . import __version__, parity, policies, roles
 from .compare import compare
 from .models import registry
 from .models.base import VideoModel
+from .probe import FrameMassProbe
 from .report import stream_record
 from .stream import MAX_SEED, Stream, check_chunks, check_prompt, check_seed
 from .video import Mp4Writer
@@ -26,11 +28,13 @@ from .video import Mp4Writer
 PROMPT = "a red ball bouncing over the hills at sunset"
 
 
-def _writable(path: str) -> Path:
+def _writable(path: str, folder: bool = False) -> Path:
     """An output path, refused before any work when it could not be written."""
     target = Path(path)
-    if target.is_dir():
+    if target.is_dir() and not folder:
         raise ValueError(f"{path} is a folder; name a file in it")
+    if target.is_file() and folder:
+        raise ValueError(f"{path} is a file; name a folder")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise ValueError(f"cannot write {path}: the folder {target.parent} does not exist or is not writable")
     return target
@@ -93,20 +97,27 @@ def stream(args: argparse.Namespace) -> int:
         if chunk >= args.chunks:
             raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
     out, report = (_writable(path) if path else None for path in (args.out, args.json))
+    record = _writable(args.record, folder=True) if args.record else None
     model, override = _load(args)
     _hint(model, args.prompt)
+    probe = FrameMassProbe(passes={"context"}) if record else None
     live = Stream(model, policy, args.prompt, args.seed, override)
-    made = []
+    made, masses = [], []
     with Mp4Writer(out, model.fps) if out else nullcontext() as video:
         for index in tqdm(range(args.chunks), unit="chunk", file=sys.stderr):
             for _, switched in (s for s in switches if s[0] == index):
                 live.set_policy(switched)
             for _, prompt in (p for p in prompts if p[0] == index):
                 live.set_prompt(prompt, recache=args.recache)
-            made.append(live.step())
+            made.append(live.step(probe))
+            masses += probe.take() if probe else []
             if video:
                 video.write(made[-1].video)
     emit(stream_record(made, model.name, args.seed, args.device), report)
+    if record:
+        from analysis.record import Run, save, settings_of
+
+        save(Run(settings_of(live), tuple(made), tuple(masses), live.roles), record)
     return 0
 
 
@@ -162,7 +173,15 @@ def list_models(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+ELSEWHERE = {
+    "profile": ("analysis.profile", "score a model's heads and give them roles"),
+    "eval": ("analysis.evaluate", "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory"),
+    "analyze": ("analysis.export", "draw the figures of a recorded run"),
+}
+"""Commands that live with what they do, as `add_arguments` and `run`; imported only when they are called."""
+
+
+def _parser(called: Collection[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fkv", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -194,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("folder", help="a folder with golden data: meta.json, heads.json and safetensors files")
         command.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
 
+    for name, (module, help) in ELSEWHERE.items():
+        if name in called:
+            command = import_module(module)
+            add(name, command.run, command.add_arguments, help)
+        else:
+            commands.add_parser(name, help=help)
     nothing: Callable[[argparse.ArgumentParser], None] = lambda command: None  # noqa: E731
     add("stream", stream, stream_arguments, "generate one stream; write video and report")
     add("compare", run_compare, compare_arguments, "run policies interleaved on the same noise and compare them with full")
@@ -205,7 +230,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0, 1 for a check that failed, 2 for bad input; prints sentences, never tracebacks."""
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(argv[:1]).parse_args(argv)
     try:
         return args.run(args)
     except ValueError as error:

@@ -14,8 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from analysis.probe import FrameMassProbe, head_scores
-
 from .attention import CausalTransformer
 from .models.base import VideoModel
 from .models.convert import from_wan_names
@@ -23,6 +21,7 @@ from .policies import Moment, Policy
 from .policies.forcing_kv import ForcingKV
 from .policies.full import Full
 from .policies.sliding_window import SlidingWindow
+from .probe import FrameMassProbe, head_scores
 from .roles import HeadRoles, RolesError, from_json
 from .sampler import Schedule
 from .stream import Chunk, Stream

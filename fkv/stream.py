@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.probe import FrameMassProbe, PassMass
 from kernels import rope_table
 
 from .attention import NO_PROBES, Probe, Probes
 from .cache import KVCache, Pages
 from .models.base import VideoModel
 from .policies import Moment, Policy
+from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
 

@@ -48,6 +48,13 @@ def test_a_stream_switches_policies_and_prompts(capsys):
     assert chunks[3]["rebuild_s"] > 0
 
 
+def test_a_recorded_stream_can_be_analysed(capsys, tmp_path):
+    options = ["--policy", "forcing-kv:segments_per_frame=4", "--chunks", "4", "--record", str(tmp_path / "run")]
+    assert run(capsys, "stream", *options)[0] == 0
+    code, printed = run(capsys, "analyze", str(tmp_path / "run"), "--out", str(tmp_path / "figures"))
+    assert code == 0 and {path.suffix for path in (tmp_path / "figures").iterdir()} >= {".png", ".svg", ".csv", ".html"}
+
+
 def test_compare_reports_ratios_against_full(capsys):
     code, printed = run(capsys, "compare", "--policies", "full,forcing-kv:segments_per_frame=4,retention=3", "--chunks", "5")
     data = json.loads(printed.out)

@@ -68,7 +68,9 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", dtype: torch.dtype | 
     parts: dict[str, Any] = {}
     for name, cls in zip(PARTS, (WanTransformer3DModel, WordEncoder, TinyCodec)):
         try:
-            parts[name] = cls.from_pretrained(folder / name, local_files_only=True, torch_dtype=torch.float32 if name == "text_encoder" else dtype)
+            parts[name] = cls.from_pretrained(
+                folder / name, local_files_only=True, torch_dtype=torch.float32 if name == "text_encoder" else dtype
+            )
         except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(

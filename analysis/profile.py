@@ -1,0 +1,290 @@
+"""Profile a model's heads: stream prompts under full attention, score every head, and say how stable the scores are."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from fkv import roles as role_files
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.policies import Full
+from fkv.probe import FrameMassProbe, head_scores, uniform_score
+from fkv.roles import HeadRoles, from_scores
+from fkv.stream import Stream, check_chunks, check_prompt, check_seed
+from fkv.world.captions import caption, sample_scene
+
+CONTEXT = "context"
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How much a head differs from itself and from others.
+
+    The divergence is Jensen-Shannon's in bits, 0 (equal) to 1 (disjoint), between distributions of attention mass over
+    key frames, averaged over query frames; chunk and context are the same throughout, so a key frame is an age.
+
+    within [layers, heads] : mean over pairs of samples (a sample is one pass of one run) of the same head.
+    between [layers, heads] : mean over the other heads, in all layers, at the same sample.
+    over_runs, over_passes : `within`, over all heads, for pairs that share the pass or the run; None without such pairs.
+    agreement : mean share of heads that get the profile's role from a single sample.
+    """
+
+    within: np.ndarray
+    between: np.ndarray
+    over_runs: float | None
+    over_passes: float | None
+    agreement: float
+
+    @property
+    def ratio(self) -> float:
+        """Mean `within` / mean `between`: well below 1 when the heads' behaviour is their own."""
+        return float(self.within.mean() / self.between.mean())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Attention mass of every head in the last chunk of several runs, and the roles that follow.
+
+    runs : (prompt, seed) of each. passes : their names in order. scored : the passes that roles are drawn from.
+    frames, key_frames : latent frames of the chunk and of its context. mass : float32 [runs, passes, layers, heads,
+    query frames, key frames].
+    """
+
+    model: str
+    checkpoint: str
+    runs: tuple[tuple[str, int], ...]
+    passes: tuple[str, ...]
+    scored: tuple[str, ...]
+    frames: tuple[int, ...]
+    key_frames: tuple[int, ...]
+    mass: np.ndarray
+    threshold: float = 0.8
+    skip: int = 1
+    last_k: int = 4
+    date: str = ""
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """Scores of every sample, [runs, passes, layers, heads]."""
+        return head_scores(self.mass, self.last_k, self.skip)
+
+    @property
+    def head_scores(self) -> np.ndarray:
+        """The mean over runs and scored passes, [layers, heads]."""
+        return self.scores[:, [self.passes.index(name) for name in self.scored]].mean((0, 1))
+
+    @property
+    def uniform(self) -> float:
+        """The score that uniform attention would have."""
+        return uniform_score(len(self.key_frames), self.last_k, self.skip)
+
+    @property
+    def roles(self) -> HeadRoles:
+        """Static where the score reaches the threshold, with the provenance that a roles file carries."""
+        return from_scores(
+            self.head_scores, self.threshold, model=self.model, checkpoint=self.checkpoint, sink=self.skip, last_k=self.last_k,
+            prompts=list(dict.fromkeys(prompt for prompt, _ in self.runs)), seeds=sorted({seed for _, seed in self.runs}),
+            chunks=len(self.key_frames) // len(self.frames), passes=list(self.scored), uniform_score=round(self.uniform, 4),
+            date=self.date, source="analysis.profile",
+        )  # fmt: skip
+
+    @cached_property
+    def stability(self) -> Stability:
+        """Divergence within heads, over runs and passes, against divergence between heads."""
+        samples = self.mass.mean(-2, dtype=np.float64)
+        runs, passes, layers, heads, _ = samples.shape
+        flat = samples.reshape(runs * passes, layers * heads, -1)
+        run, step = np.divmod(np.arange(len(flat)), passes)
+        pairs = np.stack([divergence(flat, one) for one in flat])
+        other = ~np.eye(len(flat), dtype=bool)
+
+        def mean_over(chosen: np.ndarray) -> float | None:
+            return float(pairs[chosen].mean()) if chosen.any() else None
+
+        within = pairs[other].mean(0) if other.any() else np.zeros(layers * heads)
+        between = np.mean([[divergence(sample, head).sum() for head in sample] for sample in flat], 0) / max(1, layers * heads - 1)
+        static = self.scores >= self.threshold
+        return Stability(
+            within.reshape(layers, heads), between.reshape(layers, heads),
+            mean_over(other & (step[:, None] == step)), mean_over(other & (run[:, None] == run)),
+            float((static == self.roles.is_static()).mean()),
+        )  # fmt: skip
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the raw masses, ready for JSON."""
+        stability, scores = self.stability, self.head_scores
+        return {
+            **role_files.to_json(self.roles),
+            "static_share": round(self.roles.static_share, 4),
+            "score_quantiles": dict(zip(("min", "median", "max"), np.quantile(scores, (0, 0.5, 1)).round(4).tolist())),
+            "stability": {
+                "divergence": "Jensen-Shannon, bits, over key frames", "within_heads": _rounded(stability.within.mean()),
+                "between_heads": _rounded(stability.between.mean()), "ratio": _rounded(stability.ratio),
+                "over_runs": _rounded(stability.over_runs), "over_passes": _rounded(stability.over_passes),
+                "agreement": _rounded(stability.agreement),
+            },
+            "samples": [
+                {"prompt": prompt, "seed": seed, "pass": name, "scores": self.scores[i, j].round(4).tolist()}
+                for i, (prompt, seed) in enumerate(self.runs) for j, name in enumerate(self.passes)
+            ],
+        }  # fmt: skip
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 4)
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in bits between distributions on the last axis, which are normalised first; 0 to 1."""
+    p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+    return np.clip(_entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2, 0, 1)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
+
+
+def profile(
+    model: VideoModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    chunks: int = 7,
+    threshold: float = 0.8,
+    skip: int = 1,
+    last_k: int = 4,
+    passes: Literal["context", "all"] = CONTEXT,
+    queries: int | None = None,
+    progress: Callable[[], Any] = lambda: None,
+) -> Profile:
+    """Stream every prompt with every seed under full attention and measure the last chunk.
+
+    All passes are measured; `passes` says which of them the roles are drawn from: the context pass on clean latents alone,
+    or the mean of all. queries : about how many queries per frame, None for all. progress : called after every chunk.
+
+    Raises ValueError when a parameter is out of range or the context is too short to tell heads apart.
+    """
+    check_chunks(chunks)
+    prompts, seeds = [check_prompt(prompt) for prompt in prompts], [check_seed(seed) for seed in seeds]
+    if not prompts or not seeds:
+        raise ValueError("profiling needs at least one prompt and one seed")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold must lie above 0 and be at most 1, it is {threshold}")
+    if passes not in (CONTEXT, "all"):
+        raise ValueError(f"passes must be {CONTEXT!r} or 'all', not {passes!r}")
+    if uniform_score(chunks * model.frames_per_chunk, last_k, skip) == 1:
+        raise ValueError(f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip")
+    runs, masses, records = tuple(itertools.product(prompts, seeds)), [], []
+    for prompt, seed in runs:
+        probe = FrameMassProbe(queries)
+        stream = Stream(model, Full(), prompt, seed, decode=False)
+        for index in range(chunks):
+            stream.step(probe if index == chunks - 1 else None)
+            progress()
+        records = probe.take()
+        masses.append(np.stack([record.mass for record in records]))
+    names = tuple(record.name for record in records)
+    return Profile(
+        model.name, checkpoint_hash(model.weights), runs, names, names if passes == "all" else (CONTEXT,),
+        records[0].frames, records[0].key_frames, np.stack(masses), threshold, skip, last_k,
+        datetime.date.today().isoformat(),
+    )  # fmt: skip
+
+
+def checkpoint_hash(files: Iterable[Path]) -> str:
+    """First 16 digits of the SHA-256 of weight files, one after another; empty without files."""
+    digest, files = hashlib.sha256(), list(files)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16] if files else ""
+
+
+def prompts_for(model: VideoModel, wanted: str) -> list[str]:
+    """Prompts to profile with: `wanted` is how many, or a text file with one per line.
+
+    The tiny model gets captions of random scenes of its world, other models their examples.
+    Raises ValueError when there are not as many.
+    """
+    if not wanted.isdecimal():
+        try:
+            lines = Path(wanted).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--prompts is a number or a text file with one prompt per line; cannot read {wanted}: {error}") from None
+        return [check_prompt(line) for line in lines if line.strip()]
+    count = int(wanted)
+    if model.name == "tiny":
+        rng = random.Random(0)
+        return [caption(sample_scene(rng), rng) for _ in range(count)]
+    if count > len(model.examples):
+        raise ValueError(
+            f"{model.name} comes with {len(model.examples)} example prompts, not {count}; name a file with one prompt per line"
+        )
+    return list(model.examples[:count])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv profile`."""
+    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
+    parser.add_argument("--chunks", type=int, default=7, help="chunks per run; the last one is measured (default: 7)")
+    parser.add_argument("--threshold", type=float, default=0.8, help="heads that score at least this are static (default: 0.8)")
+    parser.add_argument("--skip", type=int, default=1, help="sink frames left out of the score (default: 1)")
+    parser.add_argument("--last-k", type=int, default=4, help="last key frames that the score counts (default: 4)")
+    parser.add_argument("--passes", choices=(CONTEXT, "all"), default=CONTEXT, help="passes that roles are drawn from (default: context)")
+    parser.add_argument("--queries", type=int, help="about how many queries per frame to look at (default: all)")
+    parser.add_argument("--out", metavar="FILE", help="write the roles there")
+    parser.add_argument("--official", action="store_true", help="write the roles in the official form, without scores")
+    parser.add_argument("--compare", metavar="FILE", help="say how many heads have the same role in this roles file")
+    parser.add_argument("--figures", metavar="DIR", help="write figures (PNG, SVG, CSV) and one HTML page there")
+    parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Profile a model's heads. Raises ValueError with a sentence for the user."""
+    check_chunks(args.chunks)
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, it is {args.seeds}")
+    other = role_files.load(args.compare) if args.compare else None
+    for path in filter(None, (args.out, args.json)):
+        if not Path(path).parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    model = registry.load(args.model, args.device)
+    if other:
+        other.check(model.transformer.layers, model.transformer.heads)
+    prompts, seeds = prompts_for(model, args.prompts), range(args.seeds)
+    with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
+        found = profile(
+            model, prompts, seeds, args.chunks, args.threshold, args.skip, args.last_k, args.passes, args.queries, bar.update
+        )  # fmt: skip
+    report = found.report()
+    if other:
+        report["agreement_with"] = {"file": Path(args.compare).name, "agreement": round(found.roles.agreement(other), 4)}
+    if args.out:
+        role_files.save(found.roles, args.out, args.official)
+    if args.figures:
+        from .export import export_profile
+
+        export_profile(found, Path(args.figures))
+    text = json.dumps(report, indent=1)
+    if args.json:
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+    return 0

@@ -1,0 +1,136 @@
+"""A run's raw record: chunks with page tables and timings, and attention masses. Saved as safetensors + JSON.
+
+A folder holds `record.json` (settings, scalars) and `record.safetensors` (latents, page tables, masses, all float32 or
+whole numbers). Video is not saved: it follows from the latents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fkv import roles as role_files
+from fkv.cache import Pages
+from fkv.policies import Policy
+from fkv.probe import FrameMassProbe, PassMass
+from fkv.report import device_name
+from fkv.roles import HeadRoles
+from fkv.stream import Chunk, Stream, Timings
+
+SCHEMA = 1
+SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "context_frames", "segments", "events")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recorded run. settings : model, device, policy with its parameters. roles : those that the run used, if any."""
+
+    settings: dict[str, Any]
+    chunks: tuple[Chunk, ...]
+    masses: tuple[PassMass, ...] = ()
+    roles: HeadRoles | None = None
+
+    @property
+    def sink_frames(self) -> int:
+        """First frames that the run's policy calls sink; 1 where it has no such parameter."""
+        return int(self.settings.get("policy", {}).get("sink_frames", 1))
+
+    @property
+    def anchor_frames(self) -> int:
+        """Frames before a chunk that the run's policy calls anchor; 1 where it has no such parameter."""
+        return int(self.settings.get("policy", {}).get("anchor_frames", 1))
+
+
+def settings_of(stream: Stream) -> dict[str, Any]:
+    """What a record says about a stream: model, device, and the policy with all its parameters."""
+    policy: Policy = stream.policy
+    return {
+        "model": stream.model.name, "device": device_name(stream.model.transformer.device), "torch": torch.__version__,
+        "policy": {"name": policy.name, **dataclasses.asdict(policy)},
+    }  # fmt: skip
+
+
+def capture(stream: Stream, chunks: int, probe: FrameMassProbe | None = None, progress: Callable[[], Any] = lambda: None) -> Run:
+    """Step a stream `chunks` times and keep everything; `progress` is called after every chunk."""
+    made, masses = [], []
+    for _ in range(chunks):
+        made.append(stream.step(probe))
+        masses += probe.take() if probe else []
+        progress()
+    return Run(settings_of(stream), tuple(made), tuple(masses), stream.roles)
+
+
+def save(run: Run, folder: str | Path) -> None:
+    """Write a record into `folder`, which is made where it is missing."""
+    folder, arrays = Path(folder), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, chunk in enumerate(run.chunks):
+        arrays[f"chunk.{i}.latents"] = chunk.latents.float().cpu().numpy()
+        for name, pages in chunk.pages.items():
+            for part in ("slot", "frame", "segment"):
+                arrays[f"chunk.{i}.{name}.{part}"] = getattr(pages, part)
+            arrays[f"chunk.{i}.{name}.kept"] = chunk.kept[name]
+    for i, mass in enumerate(run.masses):
+        arrays[f"mass.{i}"] = mass.mass
+        arrays |= {f"mass.{i}.map.{frame}": values for frame, values in mass.maps.items()}
+    listed = {
+        "schema": SCHEMA, "settings": run.settings, "roles": role_files.to_json(run.roles) if run.roles else None,
+        "chunks": [
+            {name: getattr(chunk, name) for name in SCALARS} | {"timings": dataclasses.asdict(chunk.timings), "groups": list(chunk.pages)}
+            for chunk in run.chunks
+        ],
+        "masses": [
+            {"chunk": m.chunk, "name": m.name, "frames": m.frames, "key_frames": m.key_frames, "maps": list(m.maps)} for m in run.masses
+        ],
+    }  # fmt: skip
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "record.safetensors")
+    (folder / "record.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path) -> Run:
+    """Read a record back; its chunks have no video. Raises ValueError when a file is missing or damaged."""
+    folder = Path(folder)
+    try:
+        listed = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "record.safetensors")
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is no recorded run: {Path(error.filename or 'record.safetensors').name} is missing") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"the record in {folder} cannot be read: {error}") from None
+    if not isinstance(listed, dict) or listed.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / 'record.json'} is not a record of schema {SCHEMA}")
+    try:
+        chunks = tuple(_chunk(i, entry, arrays) for i, entry in enumerate(listed["chunks"]))
+        masses = tuple(
+            PassMass(
+                entry["chunk"], entry["name"], tuple(entry["frames"]), tuple(entry["key_frames"]), arrays[f"mass.{i}"],
+                {frame: arrays[f"mass.{i}.map.{frame}"] for frame in entry["maps"]},
+            )
+            for i, entry in enumerate(listed["masses"])
+        )  # fmt: skip
+        roles = role_files.from_json(listed["roles"]) if listed["roles"] else None
+        return Run(listed["settings"], chunks, masses, roles)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the record in {folder} is damaged: {error} is missing or of the wrong kind") from None
+
+
+def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Chunk:
+    def array(group: str, part: str) -> np.ndarray:
+        return arrays[f"chunk.{i}.{group}.{part}"]
+
+    scalars = {name: entry[name] for name in SCALARS} | {"frames": tuple(entry["frames"]), "events": tuple(entry["events"])}
+    groups: Sequence[str] = entry["groups"]
+    return Chunk(
+        latents=torch.from_numpy(arrays[f"chunk.{i}.latents"]), video=None, timings=Timings(**entry["timings"]),
+        pages={name: Pages(*(array(name, part) for part in ("slot", "frame", "segment"))) for name in groups},
+        kept={name: array(name, "kept") for name in groups}, **scalars,
+    )  # fmt: skip

@@ -1,0 +1,227 @@
+"""Records survive a file, figures show what the record says, and the exported page needs no network."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from analysis import export, figures, record
+from analysis.figures.style import PALETTES, ROLE_MARKS
+from analysis.figures.xray import STATES
+from analysis.profile import Profile, profile
+from analysis.record import Run
+from fkv.policies import ForcingKV, Full
+from fkv.probe import Focus, FrameMassProbe
+from fkv.roles import HeadRoles, from_scores
+from fkv.stream import Stream
+
+PROMPT = "a red ball bouncing over the hills at sunset"
+CHUNKS = 5
+
+
+@pytest.fixture(scope="module")
+def run(small) -> Run:
+    probe = FrameMassProbe(passes={"context"}, focus=Focus(1, 0, 1, 3))
+    return record.capture(Stream(small, ForcingKV(segments_per_frame=2), PROMPT), CHUNKS, probe)
+
+
+@pytest.fixture(scope="module")
+def full_run(small) -> Run:
+    return record.capture(Stream(small, Full(), PROMPT, decode=False), 3, FrameMassProbe())
+
+
+@pytest.fixture(scope="module")
+def found(small) -> Profile:
+    return profile(small, [PROMPT, "a blue box swinging in the city by day"], chunks=3, threshold=0.5)
+
+
+@pytest.fixture
+def scored() -> HeadRoles:
+    return from_scores(np.array([[0.9, 0.85, 0.1], [0.2, 0.3, 0.8]]), model="m", last_k=4, sink=1, uniform_score=0.2)
+
+
+# Records.
+
+
+def test_a_record_survives_a_file(run, tmp_path):
+    record.save(run, tmp_path / "deep" / "run")
+    loaded = record.load(tmp_path / "deep" / "run")
+    assert loaded.settings == run.settings and loaded.roles == run.roles and len(loaded.chunks) == CHUNKS
+    assert (loaded.sink_frames, loaded.anchor_frames) == (1, 1)
+    for ours, theirs in zip(run.chunks, loaded.chunks):
+        for name in (*record.SCALARS, "timings"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+        np.testing.assert_array_equal(ours.latents, theirs.latents)
+        assert list(ours.pages) == list(theirs.pages)
+        for group in ours.pages:
+            for part in ("slot", "frame", "segment"):
+                np.testing.assert_array_equal(getattr(ours.pages[group], part), getattr(theirs.pages[group], part))
+            np.testing.assert_array_equal(ours.kept[group], theirs.kept[group])
+    for ours, theirs in zip(run.masses, loaded.masses):
+        assert (ours.chunk, ours.name, ours.frames, ours.key_frames) == (theirs.chunk, theirs.name, theirs.frames, theirs.key_frames)
+        np.testing.assert_array_equal(ours.mass, theirs.mass)
+        assert list(ours.maps) == list(theirs.maps)
+        np.testing.assert_array_equal(ours.maps[0], theirs.maps[0])
+
+
+def test_damaged_records_are_named(run, tmp_path):
+    with pytest.raises(ValueError, match="is no recorded run: record.json is missing"):
+        record.load(tmp_path)
+    record.save(run, tmp_path)
+    (tmp_path / "record.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="cannot be read"):
+        record.load(tmp_path)
+    record.save(replace(run, masses=()), tmp_path)
+    text = (tmp_path / "record.json").read_text()
+    (tmp_path / "record.json").write_text(text.replace('"kv_bytes"', '"other"'))
+    with pytest.raises(ValueError, match="is damaged: 'kv_bytes'"):
+        record.load(tmp_path)
+    (tmp_path / "record.json").write_text("[]")
+    with pytest.raises(ValueError, match="schema"):
+        record.load(tmp_path)
+
+
+# What figures show.
+
+
+def test_the_xray_shows_the_page_table(run):
+    for group in run.chunks[-1].pages:
+        states = figures.page_states(run.chunks, group)
+        assert states.shape == (CHUNKS, 2, 3 * CHUNKS)
+        for row, chunk in zip(states, run.chunks):
+            pages = chunk.pages[group]
+            assert (row > 0).sum() == len(pages)
+            assert (row[pages.segment, pages.frame] > 0).all()
+            assert (row[:, chunk.frames[-1] + 1 :] == -1).all() and (row[:, : chunk.frames[0]] >= 0).all()
+            assert (row[:, list(chunk.frames)] == STATES.index("current")).all()
+    kept = figures.page_states(run.chunks, "dynamic")[-1] == STATES.index("older")
+    assert kept.sum() == ForcingKV(segments_per_frame=2).kept_segments(3)
+    table = figures.page_table(run.chunks)
+    assert len(table) == sum(len(pages) for chunk in run.chunks for pages in chunk.pages.values())
+    last = table[(table.chunk == CHUNKS - 1) & (table.group == "static")]
+    assert dict(last.state.value_counts()) == {"current": 6, "sink": 2, "anchor": 2}
+
+
+def test_groups_that_saw_the_same_share_a_panel(run):
+    titles = [annotation.text for annotation in figures.cache_xray(run.chunks).layout.annotations]
+    assert [title.split(" heads")[0] for title in titles] == ["ungrouped and static", "dynamic"]
+
+
+def test_the_head_map_marks_roles_and_threshold(scored):
+    figure = figures.head_map(scored, selected=(1, 2))
+    heat = figure.data[0]
+    np.testing.assert_array_equal(heat.z, scored.scores)
+    assert heat.colorscale == figures.head_map(scored, "dark").data[0].colorscale
+    marks = {trace.marker.symbol: list(zip(trace.y, trace.x)) for trace in figure.data if trace.type == "scatter"}
+    assert marks[ROLE_MARKS["static"][0]] == [(0, 0), (0, 1), (1, 2)] and len(marks[ROLE_MARKS["dynamic"][0]]) == 3
+    assert {shape.y0 for shape in figure.layout.shapes} >= {0.8, 0.2}
+    assert sum(sum(trace.x) for trace in figure.data if trace.type == "bar") == 6
+
+
+def test_roles_without_scores_have_a_map_too():
+    figure = figures.head_map(HeadRoles(3, ((0,), (1, 2))))
+    assert {trace.type for trace in figure.data} == {"scatter"}
+    assert isinstance(figures.draw_head_map(HeadRoles(3, ((0,), (1, 2)))), matplotlib.figure.Figure)
+
+
+def test_the_frame_matrix_is_lower_triangular_and_misses_what_was_dropped(run, full_run):
+    full = figures.frame_matrix(full_run.masses, 0, 1)
+    assert full.shape == (9, 9)
+    np.testing.assert_allclose(full.sum(axis=1), 1, atol=1e-5)
+    expected = np.repeat(np.repeat(np.tril(np.ones((3, 3))), 3, 0), 3, 1).astype(bool)
+    np.testing.assert_array_equal(full.notna(), expected)
+    static = figures.frame_matrix(run.masses, 1, 1)
+    assert set(static.columns[static.loc[14].notna()]) == {0, 11, 12, 13, 14}
+    with pytest.raises(ValueError, match="no pass 'step 7'"):
+        figures.frame_matrix(run.masses, 0, 0, "step 7")
+    with pytest.raises(ValueError, match="no head 4 in layer 0"):
+        figures.frame_matrix(run.masses, 0, 4)
+
+
+def test_mass_by_age_adds_up_per_head(full_run, small):
+    table = figures.age_table(full_run.masses[-1:], small.roles)
+    np.testing.assert_allclose(table[["sink", "older", "anchor", "current"]].sum(axis=1), 1, atol=1e-5)
+    assert len(table) == 12 and (table.role == "static").sum() == 5
+    with pytest.raises(ValueError, match="head roles are for"):
+        figures.age_table(full_run.masses, HeadRoles(2, ((0,),)))
+
+
+def test_the_atlas_knows_the_released_splits():
+    models = figures.released()
+    assert {name: round(roles.static_share, 3) for name, roles in models.items()} == {
+        "Causal Forcing": 0.372, "Krea Realtime 14B": 0.5, "LongLive": 0.428, "RAVEN": 0.372, "Self Forcing": 0.372,
+    }  # fmt: skip
+    matrix = figures.agreement_matrix(models)
+    assert matrix.loc["Self Forcing", "LongLive"] == pytest.approx(0.917, abs=5e-4)
+    assert matrix.loc["Self Forcing", "RAVEN"] == 1.0 and np.isnan(matrix.loc["Krea Realtime 14B", "LongLive"])
+    assert (matrix.T.fillna(-1) == matrix.fillna(-1)).all(axis=None)
+
+
+def test_costs_are_those_of_the_chunks(run):
+    table = figures.cost_table(run.chunks)
+    assert list(table.kv_bytes) == [chunk.kv_bytes for chunk in run.chunks]
+    bars = [trace for trace in figures.chunk_cost(run.chunks).data if trace.type == "bar"]
+    np.testing.assert_allclose(sum(np.array(bar.y) for bar in bars), [chunk.timings.total for chunk in run.chunks])
+
+
+def test_stability_lists_every_head_with_its_range(found):
+    table = figures.stability_table(found)
+    assert len(table) == 12 and (table.lowest <= table.score + 1e-9).all() and (table.score <= table.highest + 1e-9).all()
+
+
+# Files and pages.
+
+
+@pytest.mark.parametrize("theme", PALETTES)
+def test_every_figure_exists_in_three_forms_and_both_themes(run, found, theme):
+    for panel in [*export.panels_of_run(run, theme=theme), *export.panels_of_profile(found, theme)]:
+        assert isinstance(panel.interactive, go.Figure) and isinstance(panel.drawn, matplotlib.figure.Figure)
+        assert isinstance(panel.table, pd.DataFrame) and len(panel.table), panel.name
+        assert panel.interactive.layout.title.text
+        assert panel.interactive.layout.template.layout.paper_bgcolor == PALETTES[theme].paper
+
+
+def test_unknown_themes_are_named(scored):
+    for draw in (figures.head_map, figures.draw_head_map):
+        with pytest.raises(ValueError, match="there is no theme 'neon'; there are light and dark"):
+            draw(scored, "neon")
+
+
+def test_the_command_writes_files_that_open(run, tmp_path):
+    record.save(run, tmp_path / "run")
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    out = tmp_path / "out"
+    assert export.run(parser.parse_args([str(tmp_path / "run"), "--out", str(out), "--head", "1.2"])) == 0
+    names = {path.name for path in out.iterdir()}
+    for figure in ("cache-xray", "cost", "head-map", "mass-by-age", "frames-layer1-head2"):
+        assert {f"{figure}.png", f"{figure}.svg", f"{figure}.csv"} <= names
+        assert (out / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(out / f"{figure}.svg").getroot().tag.endswith("svg")
+    states = pd.read_csv(out / "cache-xray.csv")
+    assert list(states.columns) == ["chunk", "group", "frame", "segment", "state", "survives"]
+
+
+def test_the_page_is_self_contained_and_escapes_text(run):
+    panels = export.panels_of_run(run)[:2]
+    page = export.page(panels, "A <run> & more", {"prompt": "<script>alert(1)</script>"})
+    assert "A &lt;run&gt; &amp; more" in page and "<script>alert(1)" not in page
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)\s*=", page)
+    assert page.count("plotly.js v") == 1 and all(f'id="{panel.name}"' in page for panel in panels)
+
+
+def test_heads_to_draw_are_checked(run, tmp_path):
+    record.save(replace(run, masses=()), tmp_path / "run")
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    for head, words in (("3", "LAYER.HEAD"), ("0.0", "holds no attention masses")):
+        with pytest.raises(ValueError, match=words):
+            export.run(parser.parse_args([str(tmp_path / "run"), "--out", str(tmp_path), "--head", head]))
