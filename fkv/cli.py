@@ -195,6 +195,7 @@ def _parser(called: Collection[str]) -> argparse.ArgumentParser:
         _run_arguments(command)
         command.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
         command.add_argument("--out", metavar="FILE", help="write the video there as MP4")
+        command.add_argument("--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`")
         command.add_argument(
             "--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on"
         )
