@@ -16,10 +16,12 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import apply_rope, rope_table
+from kernels import hybrid_attention, norm_rope_store, rope_table
 
 from .cache import Geometry, HeadGroup, Heads, KVCache
 from .models.coordinates import input_channels, with_coordinates
+
+HEAD_ORDERS = 4
 
 
 class Probe(Protocol):
@@ -87,16 +89,14 @@ class _SelfAttention:
 
     def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None) -> Tensor:
         owner, cache, weights = self.owner, self.owner.cache, self.owner.weights[self.layer]
-        q, k, v = F.linear(hidden_states, weights.qkv, weights.qkv_bias).chunk(3, -1)
-        q = F.rms_norm(q, q.shape[-1:], weights.gain_q, weights.eps).unflatten(2, (attn.heads, -1))
-        k = F.rms_norm(k, k.shape[-1:], weights.gain_k, weights.eps).unflatten(2, (attn.heads, -1))
-        cache.write(self.layer, apply_rope(k, owner.table), v.unflatten(2, (attn.heads, -1)))
-        q = apply_rope(q, owner.table).transpose(1, 2)
-        out = torch.empty_like(q)
-        for group, heads, keys, values in cache.read(self.layer):
-            out[:, heads] = F.scaled_dot_product_attention(q[:, heads], keys, values)
-            if owner.probes:
-                owner.probes.record(self.layer, group, group.heads[self.layer], q[:, heads], keys, cache)
+        qkv = F.linear(hidden_states, weights.qkv, weights.qkv_bias)
+        targets = cache.targets(self.layer)
+        query = norm_rope_store(qkv, weights.gain_q, weights.gain_k, weights.eps, owner.table, targets)
+        groups = list(cache.read(self.layer))
+        out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
+        if owner.probes:
+            for group, heads, keys, _ in groups:
+                owner.probes.record(self.layer, group, group.heads[self.layer], query[:, heads], keys, cache)
         return F.linear(out.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
 
 
@@ -171,9 +171,9 @@ class CausalTransformer:
         return rope_table(frames, rows, cols, self.head_dim).to(self.device)
 
     def weights_for(self, order: Heads) -> list[HeadOrderWeights]:
-        """Self-attention weights per layer in this head order, made once per order (the two last used are kept)."""
+        """Self-attention weights per layer in this head order, made once per order; the last `HEAD_ORDERS` are kept."""
         if order not in self._orders:
-            while len(self._orders) > 1:
+            while len(self._orders) >= HEAD_ORDERS:
                 self._orders.pop(next(iter(self._orders)))
             self._orders[order] = [HeadOrderWeights.of(b.attn1, heads) for b, heads in zip(self.model.blocks, order)]
         return self._orders[order]

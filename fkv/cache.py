@@ -159,11 +159,16 @@ class KVCache:
                 slots[np.isin(slots, tail)] = holes[np.searchsorted(tail, slots[np.isin(slots, tail)])]
             group.write_index = self._tokens(group, slots)
 
+    def targets(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Where the current chunk goes, per group in this layer: the K and V buffers [batch, heads, tokens, head_dim] and
+        the token index of each of the chunk's tokens, int64 [chunk tokens]."""
+        return [(group.keys[layer], group.values[layer], group.write_index) for group, _ in self.slices[layer]]
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store the current chunk's K (after RoPE) and V, [batch, chunk tokens, heads in `order`, head_dim]."""
-        for group, heads in self.slices[layer]:
-            group.keys[layer].index_copy_(2, group.write_index, keys[:, :, heads].transpose(1, 2))
-            group.values[layer].index_copy_(2, group.write_index, values[:, :, heads].transpose(1, 2))
+        for (group, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer)):
+            to_keys.index_copy_(2, index, keys[:, :, heads].transpose(1, 2))
+            to_values.index_copy_(2, index, values[:, :, heads].transpose(1, 2))
 
     def read(self, layer: int) -> Iterator[tuple[HeadGroup, slice, Tensor, Tensor]]:
         """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""

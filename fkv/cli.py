@@ -176,6 +176,7 @@ def list_models(args: argparse.Namespace) -> int:
 ELSEWHERE = {
     "profile": ("analysis.profile", "score a model's heads and give them roles"),
     "eval": ("analysis.evaluate", "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory"),
+    "bench": ("fkv.bench", "measure speed and memory; random weights will do"),
     "analyze": ("analysis.export", "draw the figures of a recorded run"),
 }
 """Commands that live with what they do, as `add_arguments` and `run`; imported only when they are called."""

@@ -202,6 +202,8 @@ class Stream:
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
                 self.caches = [self._replay(range(self.index))]
+        for cache in self.caches:
+            self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
         watched = self.policy.watches(self.index, self.caches[0])
         watcher = FrameMassProbe(passes={watched}) if watched else None

@@ -1,7 +1,11 @@
-"""The inner loops of the compression core: pure tensors in, tensors out. Each file holds one function."""
+"""The inner loops of the compression core: pure tensors in, tensors out. Each file holds one function and, beside its
+PyTorch definition, a Triton kernel where that pays; `kernels.dispatch` says which of the two runs."""
 
+from .dispatch import choices
 from .frame_mass import frame_mass
+from .hybrid_attention import hybrid_attention
+from .norm_rope_store import norm_rope_store
 from .rope import apply_rope, rope_table
 from .segment_similarity import segment_similarity
 
-__all__ = ["apply_rope", "frame_mass", "rope_table", "segment_similarity"]
+__all__ = ["apply_rope", "choices", "frame_mass", "hybrid_attention", "norm_rope_store", "rope_table", "segment_similarity"]

@@ -1,14 +1,64 @@
 """Attention mass per key frame, without ever holding queries x keys."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 
+from .arithmetic import product
+from .dispatch import jit, tl, triton, with_triton
+from .hybrid_attention import LOG2_E
 
+
+@jit
+def _kernel(
+    query, keys, key_frame, out, queries, tokens, frames, q_batch, q_head, q_row, k_batch, k_head, k_row, scale,
+    HEADS: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    batch, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    m, dim, frame = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_F)
+    inside = (m < queries)[:, None] & (dim < SIZE)[None, :]
+    q = tl.load(query + batch * q_batch + head * q_head + m[:, None] * q_row + dim[None, :], mask=inside, other=0.0)
+    base = keys + batch * k_batch + head.to(tl.int64) * k_head
+    mass, total = tl.zeros((BLOCK_M, BLOCK_F), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    for start in range(0, tokens, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        k = tl.load(base + n[:, None] * k_row + dim[None, :], mask=(n < tokens)[:, None] & (dim < SIZE)[None, :], other=0.0)
+        member = (tl.load(key_frame + n, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(tl.float32)
+        scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
+        scores = tl.where((n < tokens)[None, :], scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        weight, fade = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
+        total = total * fade + tl.sum(weight, 1)
+        mass = product(weight, member, mass * fade[:, None], PRECISION)
+        top = higher
+    mass = mass / total[:, None]
+    row = (batch * HEADS + head) * queries + m
+    tl.store(out + row[:, None] * frames + frame[None, :], mass, mask=(m < queries)[:, None] & (frame < frames)[None, :])
+
+
+def _triton(query: Tensor, keys: Tensor, key_frame: Tensor, frames: int, block: int = 256) -> Tensor:
+    query, keys = (x if x.stride(3) == 1 else x.contiguous() for x in (query, keys))
+    batch, heads, queries, size = query.shape
+    out = query.new_empty(batch, heads, queries, frames, dtype=torch.float32)
+    if out.numel():
+        _kernel[triton.cdiv(queries, 32), batch * heads](
+            query, keys, key_frame, out, queries, keys.shape[2], frames, *query.stride()[:3], *keys.stride()[:3], size**-0.5 * LOG2_E,
+            HEADS=heads, SIZE=size, PRECISION="ieee" if query.element_size() > 2 else "tf32", BLOCK_M=32, BLOCK_N=32,
+            BLOCK_D=max(triton.next_power_of_2(size), 16), BLOCK_F=max(triton.next_power_of_2(frames), 16),
+        )  # fmt: skip
+    return out
+
+
+@with_triton(_triton)
 def frame_mass(query: Tensor, keys: Tensor, key_frame: Tensor, frames: int, block: int = 256) -> Tensor:
     """Softmax mass that each query puts on each key frame.
 
-    query: [batch, heads, queries, head_dim]; keys: [batch, heads, tokens, head_dim]; key_frame: int64 [tokens], the
-    frame that each key belongs to, in [0, frames). Returns float32 [batch, heads, queries, frames]; rows sum to 1.
+    query: [batch, heads, queries, head_dim]; keys: [batch, heads, tokens, head_dim], at least one token; key_frame:
+    int64 [tokens], the frame that each key belongs to, in [0, frames); block: queries at a time in the PyTorch twin.
+    Returns float32 [batch, heads, queries, frames]; rows sum to 1.
     """
     out = query.new_zeros(*query.shape[:3], frames, dtype=torch.float32)
     scale = query.shape[-1] ** -0.5

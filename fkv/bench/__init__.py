@@ -1,0 +1,141 @@
+"""python -m fkv bench: speed and memory, against what the same machine can do in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .. import policies
+from ..models.precision import COMPUTE
+from ..models.release import BASES, RESOLUTIONS
+from ..report import FPS_MEANING
+from . import attention, models, report, streams
+from .official import OFFICIAL
+from .work import Ceilings, ceilings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench`."""
+    wan, device = ", ".join(BASES), "cuda" if torch.cuda.is_available() else "cpu"
+
+    def add(name: str, help: str, default: Any = None, **options: Any) -> None:
+        shown = f"{help} (default: {default})" if default is not None else help
+        parser.add_argument(name, default=default, help=shown, **options)
+
+    add("--model", f"tiny, or one with random weights: {wan}", "tiny")
+    add("--resolution", f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise")
+    add("--layers", f"only so many layers of {wan}", type=int)
+    add("--precision", f"of {wan} and of --attention; bf16 on cuda and fp32 on a cpu unless said otherwise", choices=tuple(COMPUTE))
+    add("--decoder", f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small", choices=models.DECODERS)
+    add("--policies", "comma-separated", "full,forcing-kv")
+    add("--context", "comma-separated numbers of latent frames that a chunk attends to under full, its own included", "21")
+    add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
+    add("--repeats", "interleaved rounds that count", 5, type=int)
+    add("--warmup", "rounds before them that do not count", 1, type=int)
+    add("--device", "cpu or cuda", device)
+    add("--read", "take an earlier report instead of measuring", metavar="FILE")
+    add("--against", "compare with an earlier report", metavar="FILE")
+    add("--official", "print the figures of the paper beside ours, labelled by hardware", action="store_true")
+    add("--figure", "draw speed and memory there (png, svg or pdf)", metavar="FILE")
+    add("--json", "write the report there instead of to stdout", metavar="FILE")
+
+
+def contexts(text: str, frames_per_chunk: int) -> list[int]:
+    """Context lengths from `21,42`. Raises ValueError for anything but multiples of the chunk."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or not int(part) or int(part) % frames_per_chunk:
+            raise ValueError(f"--context takes multiples of the chunk's {frames_per_chunk} latent frames, as in 21,42,84, not {part!r}")
+    return list(map(int, parts))
+
+
+def read(path: str) -> dict[str, Any]:
+    """An earlier report. Raises ValueError when the file is missing or is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is not JSON") from None
+    if not isinstance(data, dict) or not ("results" in data or "attention" in data) or "hardware" not in data:
+        raise ValueError(f"{path} is not a report of fkv bench")
+    return data
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    return {"command": shlex.join(["fkv", *sys.argv[1:]]), **report.surroundings(device), "repeats": args.repeats, "warmup": args.warmup}
+
+
+def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    height, width = models.latent_size(args.resolution or "480p")
+    head, dtype = _head(args, device), COMPUTE[args.precision or models.default_precision(device)]
+    measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
+    return {**head, "dtype": _name(dtype), "attention": measured}
+
+
+def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    chosen, head = [policies.parse(text) for text in policies.split(args.policies)], _head(args, device)
+    model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
+    lengths, transformer = contexts(args.context, model.frames_per_chunk), model.transformer
+    sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
+    with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
+        for context in lengths:
+            made, seen = streams.measure(model, chosen, context, args.repeats, args.warmup, sample, bar.update)
+            rows, best = rows + made, best.or_better(seen)
+    return {
+        **head,
+        "model": model.name,
+        "layers": transformer.layers,
+        "latent": list(model.latent),
+        "dtype": _name(transformer.dtype),
+        "precision": args.precision or _name(transformer.dtype),
+        "steps": len(model.schedule.sigmas),
+        "decoder": "none" if model.decoder is None else args.decoder or "own",
+        "kernels": report.kernel_choices(),
+        "ceilings": {"tflops": best.flops / 1e12, "gbps": best.bandwidth / 1e9},
+        "meaning": {**FPS_MEANING, **report.MEANINGS},
+        "results": rows,
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, or read an earlier report; print tables to stderr, write JSON. Returns 1 when outputs that must be equal are not.
+
+    Raises ValueError for options that do not go together and for files that cannot be used.
+    """
+    from ..cli import _writable, emit
+
+    if args.repeats < 1 or args.warmup < 1:
+        raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
+    target, drawing = (_writable(path) if path else None for path in (args.json, args.figure))
+    if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
+    if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"there is no device {args.device!r} here; --device may be left out")
+    other = read(args.against) if args.against else None
+    made = read(args.read) if args.read else (_attention if args.attention else _streams)(args, torch.device(args.device))
+    if drawing and "attention" in made:
+        raise ValueError("--figure draws the speed of streams; a report of one layer has none")
+    text = report.table(made)
+    if args.official:
+        made = {**made, "official": OFFICIAL}
+        text += ["", *report.official_table(OFFICIAL)]
+    if other:
+        made = {**made, "against": {"file": args.against, **report.against(made, other)}}
+        text += ["", *report.against_table(made["against"], Path(args.against).name)]
+    if drawing:
+        report.figure(made, drawing)
+    emit(made, target)
+    print("\n".join(text), file=sys.stderr)
+    return 0 if made.get("attention", {}).get("equal", True) else 1

@@ -1,0 +1,208 @@
+"""Benchmark reports: what they were measured on, tables, figures, and the comparison of two."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kernels import choices
+from kernels.dispatch import VARIABLE
+
+from ..report import device_name
+
+MEANINGS = {
+    "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
+    "context": "latent frames that a chunk attends to under full, its own included",
+    "kv_bytes": "keys and values held while the chunk attends, counted from the page tables",
+    "peak_bytes": "on CUDA the most that was allocated while one chunk was generated and no other stream was held; "
+    "on a CPU the resident size of the process",
+    "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved rounds",
+    "tflop": "matrix products and attention of all passes of a chunk; norms, activations, text encoder and decoder are not counted",
+    "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds it",
+    "bare_s": "the large matrix products and attention calls of all passes alone, on the same weights and buffers, measured in every round",
+    "over_bare": "median over rounds of generate / these",
+    "speed_vs_full": "median over rounds of full's seconds / this policy's, denoising and context pass",
+}
+COLUMNS = (
+    "policy", "context", "denoise FPS", "end-to-end FPS", "vs full", "KV MB", "peak MB", "TFLOP/s", "GB/s", "of roofline", "over bare",
+)  # fmt: skip
+CHANGING = ("fps_denoise", "fps_end_to_end", "kv_bytes", "peak_bytes")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """When, on what and with what: what belongs beside any measured figure."""
+    hardware: dict[str, Any] = {"device": device_name(device), "processor": _processor()}
+    hardware |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        hardware |= {"gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory, "cuda": torch.version.cuda}
+    versions = {package: _version(package) for package in ("torch", "triton", "diffusers", "numpy")}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": hardware,
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def kernel_choices() -> dict[str, Any]:
+    """Which implementations ran: the setting, and what `auto` has measured."""
+    measured = [{"kernel": c.kernel, "signature": str(c.signature), "seconds": c.seconds, "fastest": c.fastest} for c in choices()]
+    return {VARIABLE: os.environ.get(VARIABLE, "0"), "choices": measured}
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
+
+
+def lines(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A plain table, one column left and the others right aligned; None is written as a dash."""
+    table = [list(head), *(list(map(_cell, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in table]
+
+
+def table(report: Mapping[str, Any]) -> list[str]:
+    """A report of `bench` as lines for the terminal."""
+    place = report["hardware"]["device"]
+    if "attention" in report:
+        layer = report["attention"]
+        head = ["one layer, one pass", "median ms", "min ms", "max ms"]
+        rows = [[name, *(1e3 * took[which] for which in ("median", "min", "max"))] for name, took in layer["seconds"].items()]
+        equal = "outputs equal" if layer["equal"] else "OUTPUTS DIFFER"
+        keys = ", ".join(f"{layer['heads'][name]} {name} heads over {count:,} keys" for name, count in layer["kv_tokens"].items())
+        return [
+            f"{place}, {report['dtype']}; {layer['chunk_tokens']:,} queries, {keys}",
+            *lines(head, rows),
+            f"pages are {layer['speedup']:.2f}x as fast as concatenation; {equal}, "
+            f"relative difference {max(layer['difference'].values()):.1e}",
+        ]
+    ceilings, latent = report["ceilings"], "x".join(map(str, report["latent"]))
+    return [
+        f"{report['model']}, {report['layers']} layers, latents {latent}, {report['dtype']}, decoder {report['decoder']}; {place}",
+        *lines(COLUMNS, [_row(row) for row in report["results"]]),
+        f"ceilings of this run: {ceilings['tflops']:.3g} TFLOP/s, {ceilings['gbps']:.3g} GB/s; "
+        f"medians of {report['repeats']} interleaved rounds",
+    ]
+
+
+def _row(row: Mapping[str, Any]) -> list[Any]:
+    if "error" in row:
+        return [f"{row['policy']}: {row['error']}", row["context"], *[None] * (len(COLUMNS) - 2)]
+    speed, share, over = row.get("speed_vs_full"), row.get("share_of_roofline"), row.get("over_bare")
+    return [
+        row["policy"], row["context"], row["fps_denoise"], row["fps_end_to_end"], _times(speed), row["kv_bytes"] / 1e6,
+        row["peak_bytes"] / 1e6, row.get("tflops"), row.get("gbps"), None if share is None else f"{100 * share:.0f} %", _times(over),
+    ]  # fmt: skip
+
+
+def _times(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}x"
+
+
+def official_table(official: Mapping[str, Any]) -> list[str]:
+    """The paper's figures with their own hardware, as lines for the terminal."""
+    notes = {True: " (second hand)", False: ""}
+    rows = [[row["model"] + notes[row["second_hand"]], row["full"], row["forcing-kv"], row["ratio"]] for row in official["rows"]]
+    heading = f"reported in {official['source']}, {official['hardware']}; {official['scope']}:"
+    return [heading, *lines(["model", "full", "forcing-kv", "ratio"], rows)]
+
+
+def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """This report / another one, row by row of the same policy and context, and every setting in which the two differ.
+
+    Raises ValueError when they have no row in common.
+    """
+    if ("attention" in report) != ("attention" in other):
+        raise ValueError("a report of one layer (--attention) can only be compared with another one")
+    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "kernels", "hardware", "versions")
+    differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
+    if "attention" in report:
+        ours, theirs = report["attention"]["seconds"], other["attention"]["seconds"]
+        return {"differ": differ, "seconds": {way: ours[way]["median"] / theirs[way]["median"] for way in ours if way in theirs}}
+    before = {(row["policy"], row["context"]): row for row in other["results"] if "error" not in row}
+    rows = [
+        {"policy": row["policy"], "context": row["context"]}
+        | {key: row[key] / old[key] if row[key] and old[key] else None for key in CHANGING}
+        for row in report["results"]
+        if "error" not in row and (old := before.get((row["policy"], row["context"])))
+    ]
+    if not rows:
+        raise ValueError("the two reports have no policy at the same context in common")
+    return {"differ": differ, "ratios": rows}
+
+
+def against_table(comparison: Mapping[str, Any], name: str) -> list[str]:
+    """A comparison as lines for the terminal."""
+    notes = [f"differs from {name} in {key}: {old} there, {new} here" for key, (old, new) in comparison["differ"].items()]
+    if "seconds" in comparison:
+        return [*notes, *lines([f"this / {name}", "seconds"], [[way, _times(value)] for way, value in comparison["seconds"].items()])]
+    rows = [[row["policy"], row["context"], *(_times(row[key]) for key in CHANGING)] for row in comparison["ratios"]]
+    return [*notes, *lines([f"this / {name}", "context", "denoise FPS", "end-to-end FPS", "KV bytes", "peak bytes"], rows)]
+
+
+def figure(report: Mapping[str, Any], target: Path) -> None:
+    """Bars of denoising speed, with its share of this run's roofline, and of KV memory, per policy and context."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in report["results"] if "error" not in row]
+    policies, hatches = list(dict.fromkeys(row["policy"] for row in rows)), ("", "//", "xx", "..", "\\\\", "++", "oo", "--")
+    of = {(row["policy"], row["context"]): row for row in rows}
+    speed, memory, context = "video frames / s of denoising", "KV cache, MB", "context, latent frames"
+    lengths = sorted({row["context"] for row in rows})
+    data = pd.DataFrame(
+        [{"policy": row["policy"], context: row["context"], speed: row["fps_denoise"], memory: row["kv_bytes"] / 1e6} for row in rows]
+    )
+    with sns.axes_style("whitegrid"):
+        canvas, axes = plt.subplots(1, 2, figsize=(11, 4.6))
+        for axis, what in zip(axes, (speed, memory)):
+            sns.barplot(
+                data, x=context, y=what, order=lengths, hue="policy", hue_order=policies, palette="colorblind", ax=axis, legend=False
+            )
+            for bars, hatch, policy in zip(axis.containers, hatches * len(policies), policies):
+                mine = [of[policy, length] for length in lengths if (policy, length) in of]
+                plt.setp(bars, hatch=hatch)
+                axis.bar_label(bars, [_bar(row, what is speed) for row in mine], padding=2, fontsize=8)
+            axis.margins(y=0.15)
+        axes[0].set_title("speed, and its share of what this machine allows (roofline)", fontsize=10)
+        axes[1].set_title("memory", fontsize=10)
+        title = [report["model"], f"{report['layers']} layers", report["dtype"], report["hardware"]["device"], report["date"][:10]]
+        canvas.suptitle(", ".join(title), fontsize=10)
+        canvas.legend(axes[0].containers, policies, loc="lower center", ncols=len(policies), frameon=False)
+        canvas.tight_layout(rect=(0, 0.06, 1, 1))
+        canvas.savefig(target, dpi=160)
+        plt.close(canvas)
+
+
+def _bar(row: Mapping[str, Any], speed: bool) -> str:
+    if not speed:
+        return f"{row['kv_bytes'] / 1e6:.3g}"
+    share = row.get("share_of_roofline")
+    return f"{row['fps_denoise']:.3g}" + (f"\n{100 * share:.0f} %" if share else "")

@@ -1,0 +1,108 @@
+"""Attention of a layer whose head groups hold different keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .arithmetic import product, rounded
+from .dispatch import INTERPRETED, jit, tl, triton, with_triton
+from .head_table import head_table
+
+LOG2_E = math.log2(math.e)
+
+
+@jit
+def _attend(
+    q, keys, values, acc, top, total, first, last, scale,
+    SIZE: tl.constexpr, ALIGNED: tl.constexpr, TAIL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    dim, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    for start in range(first, last, BLOCK_N):
+        place = (start + n)[:, None] * SIZE + dim[None, :]
+        inside = (start + n < last)[:, None] & (dim < SIZE)[None, :]
+        k_place, v_place = keys + place, values + place
+        if ALIGNED:
+            k_place, v_place = tl.multiple_of(k_place, (16, 16)), tl.multiple_of(v_place, (16, 16))
+        k = tl.load(k_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(k_place)
+        v = tl.load(v_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(v_place)
+        scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
+        if TAIL:
+            scores = tl.where((start + n < last)[None, :], scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        weight, fade = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
+        total = total * fade + tl.sum(weight, 1)
+        acc = product(rounded(weight, v.dtype), v, acc * fade[:, None], "ieee")
+        top = higher
+    return acc, top, total
+
+
+@jit
+def _kernel(
+    query, table, out, tokens, q_batch, q_head, q_token, o_batch, o_head, o_token, scale,
+    HEADS: tl.constexpr, SIZE: tl.constexpr, ALIGNED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    batch, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
+    m, dim = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
+    inside = (m < tokens)[:, None] & (dim < SIZE)[None, :]
+    q = tl.load(query + batch * q_batch + head * q_head + m[:, None] * q_token + dim[None, :], mask=inside, other=0.0)
+    entry = table + head * 5
+    keys = tl.load(entry).to(out.dtype) + batch * tl.load(entry + 2)
+    values = tl.load(entry + 1).to(out.dtype) + batch * tl.load(entry + 3)
+    held = tl.load(entry + 4).to(tl.int32)
+    whole = held // BLOCK_N * BLOCK_N
+    acc, total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    acc, top, total = _attend(q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D)
+    acc, top, total = _attend(q, keys, values, acc, top, total, whole, held, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D)
+    acc = acc / tl.where(total > 0, total, 1.0)[:, None]
+    tl.store(out + batch * o_batch + head * o_head + m[:, None] * o_token + dim[None, :], rounded(acc, out.dtype.element_ty), mask=inside)
+
+
+def _blocks(query: Tensor) -> dict[str, int]:
+    """Block sizes that fit the shared memory of the GPU: larger ones on Hopper."""
+    if INTERPRETED or query.element_size() > 2 or query.shape[3] > 128:
+        return {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
+    if torch.cuda.get_device_capability(query.device)[0] >= 9:
+        return {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}
+    return {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
+
+
+def _token_major(query: Tensor) -> Tensor:
+    batch, heads, tokens, size = query.shape
+    return query.new_empty(batch, tokens, heads, size).transpose(1, 2)
+
+
+def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    query = query if query.stride(3) == 1 else query.contiguous()
+    batch, heads, tokens, size = query.shape
+    out, blocks = _token_major(query), _blocks(query)
+    table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
+    _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
+        query, table, out, tokens, *query.stride()[:3], *out.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
+        ALIGNED=size * query.element_size() % 16 == 0, BLOCK_D=max(triton.next_power_of_2(size), 16), **blocks,
+    )  # fmt: skip
+    return out
+
+
+@with_triton(_triton)
+def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Attention of all head groups of a layer, each over its own keys; one launch in Triton.
+
+    query: [batch, heads, tokens, head_dim], heads in the groups' order. groups: per head group keys and values [batch,
+    heads of the group, its own number of tokens, head_dim], whose tokens lie one after another; a group may have no head
+    or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by token, so that
+    `.transpose(1, 2).flatten(2)` copies nothing.
+    """
+    out, start = _token_major(query), 0
+    for keys, values in groups:
+        heads = slice(start, start + keys.shape[1])
+        out[:, heads] = F.scaled_dot_product_attention(query[:, heads], keys, values) if keys.shape[1] and keys.shape[2] else 0
+        start = heads.stop
+    return out

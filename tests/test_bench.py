@@ -1,0 +1,244 @@
+"""The benchmark: what it measures is what a stream does, and its reports say so."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fkv import bench, policies
+from fkv.bench import models, streams
+from fkv.bench.official import OFFICIAL
+from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
+from fkv.models.release import BASES, Base
+from fkv.policies import POLICIES
+from fkv.stream import Stream
+
+LITTLE = Base("wan-1.3b", layers=3, heads=12, dim=144, ffn_dim=32, text_dim=8, text_words=4, freq_dim=16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_scale(small):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+        patch.setitem(BASES, "wan-1.3b", LITTLE)
+        patch.setitem(PRODUCT_SIDE, "cpu", 64)
+        patch.setitem(COPY_BYTES, "cpu", 2**20)
+        yield
+
+
+def run(*options):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.run(parser.parse_args(["--device", "cpu", "--repeats", "2", *options]))
+
+
+def report(capsys, *options):
+    assert run(*options) == 0
+    printed = capsys.readouterr()
+    return json.loads(printed.out), printed.err
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A report of two policies at two context lengths, and the file it is in."""
+    target = tmp_path_factory.mktemp("bench") / "report.json"
+    assert run("--context", "9,15", "--json", str(target)) == 0
+    return json.loads(target.read_text()), target
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_filled_stream_is_where_a_generated_one_would_be(name, small):
+    generated = Stream(small, policies.make(name), streams.PROMPT)
+    chunk = [generated.step() for _ in range(5)][-1]
+    prepared = streams.prepare(small, policies.make(name), context=15)
+    place = streams.Place.of(prepared)
+    for _ in range(2):
+        made = prepared.step()
+        assert (made.index, made.kv_bytes, made.kv_tokens, made.context_frames) == (
+            4,
+            chunk.kv_bytes,
+            chunk.kv_tokens,
+            chunk.context_frames,
+        )
+        assert {n: sorted(p.frame) for n, p in made.pages.items() if n != "dynamic"} == {
+            n: sorted(p.frame) for n, p in chunk.pages.items() if n != "dynamic"
+        }
+        place.restore(prepared)
+
+
+def test_repeats_reuse_the_buffers(small):
+    stream = streams.prepare(small, policies.make("full"), context=12)
+    place, pointers = streams.Place.of(stream), []
+    for _ in range(3):
+        stream.step()
+        pointers.append([buffer.data_ptr() for group in stream.caches[0].groups.values() for buffer in group.keys])
+        place.restore(stream)
+    assert pointers[1] == pointers[2]
+
+
+def counted(call):
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("policy", ["full", "forcing-kv"])
+def test_operations_are_those_that_torch_counts(policy, small):
+    stream = streams.prepare(dataclasses.replace(small, decoder=None), policies.make(policy), context=15)
+    place, chunk = streams.Place.of(stream), stream.step()
+    place.restore(stream)
+    text, cache, tokens = small.encode(streams.PROMPT), stream.caches[0], 3 * stream.geometry.tokens_per_frame
+    heads = {name: group.heads for name, group in cache.groups.items()}
+    work = pass_work(small.transformer, heads, chunk.kv_tokens, tokens, text.shape[1])
+    assert 3 * work.flops == counted(stream.step)
+    prepared = small.transformer.prepare_text(text)
+    bare = counted(lambda: bare_calls(small.transformer, cache, chunk.kv_tokens, tokens, prepared))
+    assert 0.8 * work.flops < bare < work.flops
+
+
+def test_the_roofline_binds_each_call_by_what_is_scarce():
+    work = Work(((1000, 10), (10, 1000)))
+    assert work.roofline(Ceilings(flops=100, bandwidth=100)) == 10 + 10 and work.flops == work.bytes == 1010
+    assert work.times(3).flops == 3030 and work.roofline(Ceilings(1e9, 100)) == pytest.approx(10.1)
+
+
+def test_a_report_follows_from_its_own_measurements(recorded):
+    data, _ = recorded
+    assert [(row["policy"], row["context"]) for row in data["results"]] == [(p, c) for c in (9, 15) for p in ("full", "forcing-kv")]
+    for row in data["results"]:
+        spent = row["seconds"]
+        assert spent["generate"]["min"] <= spent["generate"]["median"] <= spent["generate"]["max"] < spent["total"]["max"]
+        assert row["fps_denoise"] == 12 / spent["generate"]["median"] > row["fps_end_to_end"] == 12 / spent["total"]["median"]
+        assert row["tflops"] == pytest.approx(row["tflop"] / spent["generate"]["median"])
+        assert row["share_of_roofline"] == pytest.approx(row["roofline_s"] / spent["generate"]["median"])
+        assert 0 < row["bare_s"] and row["peak_bytes"] > row["kv_bytes"] > 0 and row["gbyte"] > 0
+    full, hybrid = data["results"][2:]
+    assert full["context_frames"] == 15 and full["speed_vs_full"] == 1 and full["kv_bytes"] == 15 / 9 * data["results"][0]["kv_bytes"]
+    assert hybrid["kv_bytes_vs_full"] == hybrid["kv_bytes"] / full["kv_bytes"] < 0.6
+    assert data["ceilings"]["tflops"] > 0 < data["ceilings"]["gbps"] and data["kernels"]["FKV_TRITON"] == "0"
+    assert {"date", "command", "hardware", "versions", "meaning", "repeats"} <= data.keys() and data["hardware"]["processor"]
+
+
+def test_policies_without_one_cache_are_measured_too(capsys):
+    data, table = report(capsys, "--context", "9", "--policies", "recompute,per-step,dummy-forcing", "--decoder", "none")
+    recompute, per_step, dummy = data["results"]
+    assert recompute["seconds"]["rebuild"]["median"] > 0 and "roofline_s" not in recompute and "speed_vs_full" not in recompute
+    assert per_step["kv_bytes"] == 2 * recompute["kv_bytes"] and per_step["tflop"] < dummy["tflop"]
+    assert data["decoder"] == "none" and dummy["fps_end_to_end"] is None and dummy["roofline_s"] > 0
+    assert all(name in table for name in ("recompute", "per-step", "dummy-forcing"))
+
+
+def test_models_with_random_weights(capsys):
+    options = "--model wan-1.3b --layers 2 --resolution 32x96 --precision bf16 --context 12 --decoder small".split()
+    data, _ = report(capsys, *options, "--repeats", "1")
+    assert (data["model"], data["layers"], data["latent"], data["dtype"], data["steps"]) == ("wan-1.3b", 2, [16, 4, 12], "bfloat16", 4)
+    assert data["results"][1]["kv_tokens"].keys() == {"all", "static", "dynamic"} and data["results"][0]["fps_end_to_end"] > 0
+
+
+def test_eight_bit_weights_count_as_such():
+    model = models.build("wan-1.3b", torch.device("cpu"), "fp8", "64x96").transformer
+    wide = models.build("wan-1.3b", torch.device("cpu"), "bf16", "64x96").transformer
+    sizes = {"heads": {"all": (tuple(range(12)),) * 3}, "kv_tokens": {"all": 24}, "tokens": 24, "words": 4}
+    weights = 3 * 144 * (2 * 144 + 2 * 32)
+    assert model.model.blocks[0].ffn.net[2].weight.dtype == torch.float8_e4m3fn and torch.equal(
+        *[m.model.proj_out.bias for m in (wide, wide)]
+    )
+    assert pass_work(wide, **sizes).bytes - pass_work(model, **sizes).bytes == weights
+    assert pass_work(wide, **sizes).flops == pass_work(model, **sizes).flops
+
+
+def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
+    monkeypatch.setattr(streams, "kv_bytes", lambda geometry, policy, *rest: 2**60 if policy.name == "full" else 1)
+    data, table = report(capsys, "--context", "9")
+    assert data["results"][0] == {"policy": "full", "context": 9, "error": "does not fit in memory"}
+    assert data["results"][1]["fps_denoise"] > 0 and "speed_vs_full" not in data["results"][1] and "does not fit in memory" in table
+
+
+def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
+    data, table = report(capsys, "--attention", "--resolution", "32x96")
+    layer = data["attention"]
+    assert layer["equal"] and layer["heads"] == {"static": 4, "dynamic": 8} and layer["chunk_tokens"] == 36
+    assert layer["kv_tokens"] == {"static": 5 * 12, "dynamic": 6 * 12} and layer["speedup"] > 0
+    assert layer["seconds"].keys() == {"pages", "concatenation", "pages: write only", "concatenation: gather and cat only"}
+    assert "outputs equal" in table
+
+
+def test_one_layer_that_differs_is_an_error(capsys, monkeypatch):
+    monkeypatch.setattr(bench.attention.Layer, "store", lambda layer: None)
+    assert run("--attention", "--resolution", "32x96") == 1
+    assert "OUTPUTS DIFFER" in capsys.readouterr().err
+
+
+def test_two_reports_are_compared_row_by_row(capsys, recorded, tmp_path):
+    data, file = recorded
+    older = json.loads(file.read_text())
+    older["hardware"]["device"], older["results"] = "another machine", older["results"][:2]
+    for row in older["results"]:
+        row["fps_denoise"], row["kv_bytes"] = row["fps_denoise"] / 2, row["kv_bytes"] * 4
+    other = tmp_path / "older.json"
+    other.write_text(json.dumps(older))
+    made, table = report(capsys, "--read", str(file), "--against", str(other))
+    assert made["results"] == data["results"] and set(made["against"]["differ"]) == {"hardware"}
+    assert [(row["policy"], row["fps_denoise"], row["kv_bytes"]) for row in made["against"]["ratios"]] == [
+        ("full", 2, 0.25),
+        ("forcing-kv", 2, 0.25),
+    ]
+    assert "another machine" in table and "2.00x" in table
+
+
+def test_the_papers_figures_stay_apart(capsys, recorded):
+    data, file = recorded
+    made, table = report(capsys, "--read", str(file), "--official")
+    assert made["results"] == data["results"] and made["official"] == OFFICIAL
+    assert "H200" in table and "second hand" in table and data["hardware"]["device"] in table
+
+
+def test_a_figure_is_drawn(recorded, tmp_path, capsys):
+    assert run("--read", str(recorded[1]), "--figure", str(tmp_path / "bench.png")) == 0
+    image = Image.open(tmp_path / "bench.png")
+    assert image.width > 1000 and len(image.convert("P").getcolors()) > 20
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--context", "20"], "multiples of the chunk's 3 latent frames"),
+        (["--context", "0"], "multiples of the chunk's 3"),
+        (["--context", "many"], "multiples of the chunk's 3"),
+        (["--model", "sora"], "there is no model 'sora'"),
+        (["--policies", "magic"], "there is no policy 'magic'"),
+        (["--layers", "2"], "tiny is measured as it ships"),
+        (["--decoder", "vae"], "tiny is measured as it ships"),
+        (["--model", "wan-1.3b", "--layers", "99"], "from 2 to the 3 of wan-1.3b"),
+        (["--model", "wan-1.3b", "--decoder", "own"], "choose vae, small or none"),
+        (["--model", "wan-1.3b", "--resolution", "big"], "'big' is no resolution; name 480p"),
+        (["--attention", "--resolution", "33x96"], "multiples of 16 pixels"),
+        (["--attention", "--resolution", "16x16"], "segments do not divide"),
+        (["--repeats", "0"], "must be at least 1"),
+        (["--device", "abacus"], "there is no device 'abacus' here"),
+        (["--figure", "bench.txt"], "png, svg or pdf"),
+        (["--json", "/no/such/folder/r.json"], "does not exist"),
+        (["--read", "/no/such/file.json"], "cannot read"),
+        (["--against", __file__], "is not JSON"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(*options)
+
+
+def test_reports_of_different_kinds_are_not_compared(recorded, tmp_path, capsys):
+    run("--attention", "--resolution", "32x96", "--json", str(tmp_path / "layer.json"))
+    with pytest.raises(ValueError, match="can only be compared with another one"):
+        run("--read", str(recorded[1]), "--against", str(tmp_path / "layer.json"))
+    with pytest.raises(ValueError, match="one layer has none"):
+        run("--read", str(tmp_path / "layer.json"), "--figure", str(tmp_path / "f.png"))

@@ -1,0 +1,186 @@
+"""Kernels against float64 definitions: the PyTorch twins, Triton's interpreter, and the GPU where there is one.
+
+The interpreter is chosen when a kernel is defined, so it gets a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import kernels
+from kernels import dispatch, rope_table
+
+triton = pytest.importorskip("triton")
+
+LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-3}
+PLACES = ["interpreter", *(["cuda"] if torch.cuda.is_available() else [])]
+CASES = [("twin", torch.float32), *((place, dtype) for place in PLACES for dtype in LIMITS)]
+cases = pytest.mark.parametrize("run, dtype", CASES, indirect=["run"], ids=lambda case: str(case).removeprefix("torch."))
+
+
+def launch(name, arguments):
+    """What the Triton kernel returns, and its arguments as it leaves them."""
+    return getattr(kernels, name).triton(*arguments), arguments
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        patch.setenv("TRITON_INTERPRET", "1")
+        pool.submit(os.getpid).result()
+        patch.undo()
+        yield lambda name, *arguments: pool.submit(launch, name, arguments).result()
+
+
+@pytest.fixture(params=["twin", *PLACES])
+def run(request):
+    """Runs a kernel by name; returns its result and its arguments afterwards."""
+
+    def moved(device, tree):
+        return pytree.tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, tree)
+
+    if request.param == "interpreter":
+        return request.getfixturevalue("interpreter")
+    if request.param == "cuda":
+        return lambda name, *arguments: moved("cpu", launch(name, moved("cuda", arguments)))
+    return lambda name, *arguments: (getattr(kernels, name)(*arguments), arguments)
+
+
+def random(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def check(made, wanted, dtype, limit=None):
+    """The error, relative to the norm of the reference. Rounding the reference to bfloat16 alone gives 1.6e-3; attention
+    also rounds its weights (as PyTorch's own does, whose error is the same), so it gets a limit of its own."""
+    assert made.shape == wanted.shape and made.isfinite().all()
+    assert (made.double() - wanted).norm() <= (limit or LIMITS[dtype]) * wanted.norm()
+
+
+@cases
+@pytest.mark.parametrize("batch, heads, size", [(1, (3,), 12), (2, (1, 0, 3), 16)])
+def test_norm_rope_store(run, dtype, batch, heads, size):
+    count, tokens, capacity = sum(heads), 5, 9
+    qkv, gains = random(batch, tokens, 3 * count * size, dtype=dtype), random(2, count * size, dtype=dtype, seed=1)
+    table, groups = rope_table([7], 1, tokens, size), []
+    for i, held in enumerate(heads):
+        slots = torch.randperm(capacity, generator=torch.Generator().manual_seed(i))
+        groups.append((*random(2, batch, held, capacity, size, dtype=dtype, seed=2 + i).unbind(0), slots[:tokens]))
+    before = [(keys.clone(), values.clone()) for keys, values, _ in groups]
+    queries, (*_, stored) = run("norm_rope_store", qkv, *gains, 1e-6, table, groups)
+
+    q, k, v = qkv.double().unflatten(2, (3, count, size)).unbind(2)
+    q, k = (x / (x.square().mean((2, 3), True) + 1e-6).sqrt() * gain.double().view(count, size) for x, gain in zip((q, k), gains))
+    q, k = (torch.view_as_complex(x.unflatten(3, (-1, 2))) * table.to(torch.complex128)[:, None] for x in (q, k))
+    q, k, v = (x.transpose(1, 2) for x in (torch.view_as_real(q).flatten(3), torch.view_as_real(k).flatten(3), v))
+    check(queries, q, dtype)
+    for (keys, values, slots), old, k_part, v_part in zip(stored, before, k.split(heads, 1), v.split(heads, 1)):
+        rest = sorted(set(range(capacity)) - set(slots.tolist()))
+        check(keys[:, :, slots], k_part, dtype)
+        assert torch.equal(values[:, :, slots].double(), v_part)
+        assert torch.equal(keys[:, :, rest], old[0][:, :, rest]) and torch.equal(values[:, :, rest], old[1][:, :, rest])
+
+
+@cases
+@pytest.mark.parametrize(
+    "batch, tokens, size, groups",
+    [(2, 35, 16, [(1, 70), (2, 33)]), (1, 5, 12, [(1, 3), (0, 40), (1, 64), (1, 0)])],
+    ids=["two groups, batch 2", "odd sizes, a group without heads, one without keys"],
+)
+def test_hybrid_attention(run, dtype, batch, tokens, size, groups):
+    query = random(batch, tokens, sum(heads for heads, _ in groups), size, dtype=dtype).transpose(1, 2)
+    buffers = [random(2, batch, n, length + 8, size, dtype=dtype, seed=7)[:, :, :, :length].unbind(0) for n, length in groups]
+    made, _ = run("hybrid_attention", query, buffers)
+    parts = query.double().split([heads for heads, _ in groups], 1)
+    wanted = [(q @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double() for q, (keys, values) in zip(parts, buffers)]
+    check(made, torch.cat(wanted, 1), dtype, 2.5e-3 if dtype == torch.bfloat16 else None)
+    assert made.transpose(1, 2).is_contiguous()
+
+
+def test_attention_survives_large_scores(run):
+    query, keys = 40 * random(1, 1, 3, 16), 40 * random(1, 1, 50, 16, seed=1)
+    made, _ = run("hybrid_attention", query, [(keys, keys)])
+    check(made, (query.double() @ keys.double().transpose(2, 3) / 4).softmax(-1) @ keys.double(), torch.float32)
+
+
+@cases
+@pytest.mark.parametrize("batch, heads, queries, tokens, size, frames", [(2, 2, 35, 40, 12, 3), (1, 1, 3, 50, 16, 21)])
+def test_frame_mass(run, dtype, batch, heads, queries, tokens, size, frames):
+    query = random(batch, queries, heads, size, dtype=dtype).transpose(1, 2)
+    keys = random(batch, heads, tokens + 5, size, dtype=dtype, seed=1)[:, :, :tokens]
+    frame = torch.arange(tokens) * 7 % (frames - 1)
+    made, _ = run("frame_mass", query, keys, frame, frames)
+    full = (query.double() @ keys.double().transpose(2, 3) / size**0.5).softmax(-1)
+    check(made, torch.stack([full[..., frame == f].sum(-1) for f in range(frames)], -1), dtype)
+    assert made.dtype == torch.float32 and (made[..., -1] == 0).all()
+
+
+@cases
+@pytest.mark.parametrize("batch, heads, frames, tokens, segments", [(2, 3, 4, 12, 3), (1, 1, 2, 35, 1), (1, 2, 2, 40, 2)])
+def test_segment_similarity(run, dtype, batch, heads, frames, tokens, segments):
+    keys = random(batch, heads, 1, tokens, 12) + 0.3 * random(batch, heads, frames, tokens, 12, seed=1)
+    keys[:, :, 1, 0] = 0
+    keys = keys.to(dtype)
+    made, _ = run("segment_similarity", keys, segments)
+    a, b = (keys.double()[:, :, part].movedim(1, 3).flatten(3) for part in (slice(0, -1), slice(1, None)))
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)
+    check(made, cosine.unflatten(2, (segments, -1)).mean((0, 3)), dtype)
+
+
+BLOCKS = {"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_D": 16}
+SIGNATURES = {
+    "norm_rope_store": (["qkv", "gain_q", "gain_k", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16}),
+    "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS}),
+    "frame_mass": (["query", "keys"], {"HEADS": 3, "SIZE": 16, "PRECISION": "tf32", **BLOCKS, "BLOCK_F": 16}),
+    "segment_similarity": (["keys"], {"HEADS": 3, "SIZE": 16, "PARTS": 2, "BLOCK_T": 16, "BLOCK_D": 16}),
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel, (pointers, constants) = importlib.import_module(f"kernels.{name}")._kernel, SIGNATURES[name]
+    other = {"table": "*i64", "key_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
+    types = {argument: other.get(argument, "i32") for argument in kernel.arg_names}
+    types |= dict.fromkeys(pointers, "*bf16") | dict.fromkeys(constants, "constexpr")
+    compiled = triton.compile(ASTSource(kernel, types, constants), GPUTarget("cuda", 90, 32))
+    assert "st.global" in compiled.asm["ptx"]
+
+
+def test_tokens_with_gaps_are_refused(interpreter):
+    keys = random(1, 1, 8, 16)[:, :, ::2]
+    with pytest.raises(ValueError, match="one after another"):
+        interpreter("hybrid_attention", random(1, 1, 4, 16), [(keys, keys)])
+
+
+@pytest.mark.parametrize("setting", [None, "0", "1", "auto"])
+def test_cpu_tensors_take_the_twin(setting, monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, setting) if setting else monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(kernels.segment_similarity, "triton", None)
+    keys = random(1, 1, 2, 4, 8)
+    assert torch.equal(kernels.segment_similarity(keys, 2), kernels.segment_similarity.twin(keys, 2))
+
+
+def test_the_faster_one_is_chosen_once_per_shape(monkeypatch):
+    monkeypatch.setattr(dispatch, "_choices", {})
+    calls = []
+
+    def call(implementation):
+        calls.append(implementation)
+        torch.zeros(1) if implementation == "triton" else torch.zeros(1_000_000).sin_()
+
+    choice = dispatch.choose("sine", (torch.zeros(3, 4),), call)
+    assert choice.fastest == "triton" and choice.seconds["triton"] < choice.seconds["torch"] and dispatch.choices() == [choice]
+    count = len(calls)
+    assert dispatch.choose("sine", (torch.ones(3, 4),), call) is choice and len(calls) == count
+    assert dispatch.choose("sine", (torch.ones(3, 5),), call) is not choice
