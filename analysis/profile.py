@@ -239,8 +239,7 @@ def prompts_for(model: VideoModel, wanted: str) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv profile`."""
-    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    registry.add_arguments(parser)
     parser.add_argument("--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
     parser.add_argument("--chunks", type=int, default=7, help="chunks per run; the last one is measured (default: 7)")
@@ -265,7 +264,7 @@ def run(args: argparse.Namespace) -> int:
     for path in filter(None, (args.out, args.json)):
         if not Path(path).parent.is_dir():
             raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
-    model = registry.load(args.model, args.device)
+    model = registry.chosen(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
     prompts, seeds = prompts_for(model, args.prompts), range(args.seeds)

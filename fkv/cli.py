@@ -54,8 +54,7 @@ def _default_device() -> str:
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
-    parser.add_argument("--device", default=_default_device(), help="cpu or cuda (default: cuda where there is one)")
+    registry.add_arguments(parser, _default_device())
     parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's own")
 
 
@@ -69,7 +68,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]:
     override = roles.load(args.roles) if args.roles else None
-    model = registry.load(args.model, args.device)
+    model = registry.chosen(args)
     if override:
         override.check(model.transformer.layers, model.transformer.heads)
     return model, override
@@ -168,14 +167,14 @@ def list_policies(args: argparse.Namespace) -> int:
 
 def list_models(args: argparse.Namespace) -> int:
     """What models there are."""
-    for entry in registry.MODELS.values():
-        print(f"{entry.name:>16}  {entry.help}")
+    print(registry.table())
     return 0
 
 
 ELSEWHERE = {
     "profile": ("analysis.profile", "score a model's heads and give them roles"),
     "eval": ("analysis.evaluate", "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory"),
+    "fit": ("fkv.models.fit", "what a real model needs in memory, and what would fit"),
     "bench": ("fkv.bench", "measure speed and memory; random weights will do"),
     "analyze": ("analysis.export", "draw the figures of a recorded run"),
 }

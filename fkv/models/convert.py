@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,21 +23,38 @@ def wan_config(original: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def empty_model(original: Mapping[str, Any]) -> WanTransformer3DModel:
+    """A model without memory for its weights, on the meta device."""
+    with torch.device("meta"):
+        return WanTransformer3DModel(**wan_config(original))
+
+
+def diffusers_names(names: Iterable[str]) -> dict[str, str]:
+    """diffusers' name -> the name given, for weights with original names or with diffusers' own."""
+    names = {name: name for name in names}
+    if any(name.startswith("condition_embedder.") for name in names):
+        return names
+    return convert_wan_transformer_to_diffusers(names)
+
+
 def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> WanTransformer3DModel:
     """A model from a state dict with original names (`blocks.0.self_attn.q.weight`), strictly loaded.
 
     original: constructor arguments of the original model (`dim`, `num_heads`, ...).
     Raises ValueError that names every missing and unexpected weight.
     """
-    with torch.device("meta"):
-        model = WanTransformer3DModel(**wan_config(original))
-    converted = convert_wan_transformer_to_diffusers(dict(weights))
-    load_strictly(model, converted)
+    model = empty_model(original)
+    load_strictly(model, {new: weights[old] for new, old in diffusers_names(weights).items()})
     return model
 
 
-def load_strictly(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Assign `weights` to a model on the meta device. Raises ValueError that names what is missing, left over or misshapen."""
+def load_strictly(
+    model: torch.nn.Module, weights: Mapping[str, Tensor], prepare: Callable[[str, Tensor], Tensor] = lambda name, value: value
+) -> None:
+    """Assign `weights` to a model on the meta device, each as `prepare(name, value)` returns it.
+
+    Raises ValueError that names what is missing, left over or misshapen, before anything is prepared.
+    """
     wanted = dict(model.named_parameters())
     problems = [f"missing {name}" for name in wanted if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in wanted]
@@ -48,4 +65,4 @@ def load_strictly(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None
     ]
     if problems:
         raise ValueError("the checkpoint does not fit the model: " + "; ".join(problems))
-    model.load_state_dict(dict(weights), strict=False, assign=True)
+    model.load_state_dict({name: prepare(name, value) for name, value in weights.items()}, strict=False, assign=True)

@@ -2,30 +2,159 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from . import tiny
+from . import fit, tiny, wan
 from .base import VideoModel
+from .release import BASES, CHOICES, RESOLUTIONS, Release, Setup, Source
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model by name: one line of help and how to load it onto a device."""
+    """A model by name: one line of help, how to load it onto a device, and its release where it is a real one."""
 
     name: str
     help: str
     load: Callable[..., VideoModel]
+    release: Release | None = None
 
+
+def _entry(help: str, release: Release) -> ModelEntry:
+    return ModelEntry(release.name, help, partial(wan.load, release), release)
+
+
+RELEASES = (
+    _entry(
+        "Wan 1.3B distilled into a streaming model on its own rollouts (arXiv 2506.08009)",
+        Release(
+            "self-forcing", "wan-1.3b",
+            Source("gdhe17/Self-Forcing", "checkpoints/self_forcing_dmd.pt", 5.7, "2f8b779212da279d212c22a509b66ad6552f350e"),
+            "CC BY-NC-SA 4.0", roles="self_forcing", window="sliding-window:sink_frames=0,window_frames=21",
+        ),
+    ),
+    _entry(
+        "Self Forcing tuned for minutes of video and for prompts that change on the way (arXiv 2509.22622)",
+        Release(
+            "longlive", "wan-1.3b",
+            Source("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", 5.7, "cda9138d93872ef109d9a74c270184eb3a5acc6e"),
+            "CC BY-NC-SA 4.0", key="generator", roles="longlive", lora_alpha=256,
+            lora=Source("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", 2.8, "cda9138d93872ef109d9a74c270184eb3a5acc6e"),
+            window="sliding-window:sink_frames=3,window_frames=12", hybrid="forcing-kv:start_chunk=2",
+        ),
+    ),
+    _entry(
+        "Self Forcing with an autoregressive teacher (arXiv 2602.02214), the chunk-wise model",
+        Release(
+            "causal-forcing", "wan-1.3b",
+            Source("zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", 5.7, "634dc0df042be8133173c3eb4d9efb5da1fba9ca"),
+            "Apache-2.0", key="generator", roles="causal_forcing", window="sliding-window:sink_frames=0,window_frames=21",
+        ),
+    ),
+    _entry(
+        "streaming model trained with clean and noisy history interleaved (arXiv 2605.15190), with CM-GRPO merged",
+        Release(
+            "raven", "wan-1.3b", Source("mvp-lab/RAVEN", "cmgrpo_raven_merge.pt", 5.7), "CC BY-NC 4.0", roles="raven",
+            window="sliding-window:sink_frames=0,window_frames=21",
+        ),
+    ),
+    _entry(
+        "Wan 14B as a streaming model; a data-centre GPU",
+        Release(
+            "krea-realtime", "wan-14b",
+            Source("krea/krea-realtime-video", "krea-realtime-video-14b.safetensors", 28.6, "6b5d204f9d14c3c3a59608e49d1da7fad90daf8d"),
+            "Apache-2.0", roles="krea_realtime_14b", window="sliding-window:sink_frames=0,window_frames=6",
+            hybrid="forcing-kv:sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
+        ),
+    ),
+)  # fmt: skip
 
 MODELS = {
-    entry.name: entry
-    for entry in (ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load),)
+    model.name: model
+    for model in (ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load), *RELEASES)
 }
 
 
-def load(name: str, device: str = "cpu") -> VideoModel:
-    """Load a model by name. Raises ValueError for an unknown name and says which there are."""
+def load(name: str, device: str = "cpu", **setup: str) -> VideoModel:
+    """Load a model by name. setup : fields of `Setup`, for real models.
+
+    Raises ValueError for an unknown name or setting and says which there are, and for a model that cannot be had or does not fit.
+    """
+    found = entry(name)
+    if setup and found.release is None:
+        raise ValueError(f"model {name!r} comes as it is; {', '.join(setup)} cannot be chosen for it")
+    return found.load(device=device, **setup)
+
+
+def entry(name: str) -> ModelEntry:
+    """A model by name. Raises ValueError for an unknown name and says which there are."""
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name].load(device=device)
+    return MODELS[name]
+
+
+def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
+    """A checkpoint file of one's own as a release: sampled like Self Forcing, its heads not classed.
+
+    Raises ValueError for a missing file or an unknown base.
+    """
+    if base not in BASES:
+        raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
+    for path in filter(None, (checkpoint, lora)):
+        if not Path(path).is_file():
+            raise ValueError(f"there is no file {path}")
+    path = Path(checkpoint)
+    return Release(path.stem, base, path, "its own", lora=Path(lora) if lora else None)
+
+
+def load_own(checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str) -> VideoModel:
+    """Load a checkpoint file of one's own. Raises ValueError like `load` and `own`."""
+    return wan.load(own(checkpoint, base, lora), device, **setup)
+
+
+def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
+    """Arguments that choose a model and how it runs, the same for every command."""
+    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
+    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named")
+    parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
+    parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
+    for name, default in vars(Setup()).items():
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default})")
+
+
+def chosen(args: argparse.Namespace) -> VideoModel:
+    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load` and `own`."""
+    setup = setup_of(args)
+    if args.checkpoint:
+        return load_own(args.checkpoint, args.base, args.device, args.lora, **setup)
+    return load(args.model, args.device, **setup)
+
+
+def setup_of(args: argparse.Namespace) -> dict[str, str]:
+    """The fields of `Setup` that were set."""
+    return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}
+
+
+def table() -> str:
+    """The models as text: what they are, where they come from, and what they need on a GPU by resolution."""
+    lines = []
+    for model in MODELS.values():
+        lines.append(f"{model.name:>16}  {model.help}")
+        if model.release:
+            lines += [f"{'':>16}  {line}" for line in _facts(model.release)]
+    lines.append(f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then classes its heads")
+    return "\n".join(lines)
+
+
+def _facts(release: Release) -> list[str]:
+    files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
+    needs = (fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9 for size in RESOLUTIONS)
+    return [
+        f"{BASES[release.base].name}, {release.licence}; {files}",
+        f"chunks of {release.frames_per_chunk} latent frames, {len(release.steps)} steps, {release.window}; or {release.hybrid}",
+        "GPU memory with it: " + ", ".join(f"{need:.0f} GB at {size}" for size, need in zip(RESOLUTIONS, needs)),
+    ]

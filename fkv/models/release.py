@@ -1,0 +1,140 @@
+"""What is known of a real model before anything of it is loaded: its architecture, where its files are, how it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache import Geometry
+from ..sampler import Schedule
+
+RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
+"""Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920."""
+
+ROLES = Path(__file__).parents[2] / "assets" / "head_roles"
+
+
+@dataclass(frozen=True)
+class Base:
+    """An architecture that checkpoints share, in the terms of Wan's original text-to-video model."""
+
+    name: str
+    layers: int
+    heads: int
+    dim: int
+    ffn_dim: int
+    channels: int = 16
+    text_dim: int = 4096
+    text_words: int = 512
+    freq_dim: int = 256
+
+    @property
+    def original(self) -> dict[str, Any]:
+        """Constructor arguments of the original model."""
+        return {
+            "patch_size": (1, 2, 2), "num_heads": self.heads, "dim": self.dim, "in_dim": self.channels, "out_dim": self.channels,
+            "text_dim": self.text_dim, "freq_dim": self.freq_dim, "ffn_dim": self.ffn_dim, "num_layers": self.layers,
+            "cross_attn_norm": True, "qk_norm": True, "eps": 1e-6,
+        }  # fmt: skip
+
+    def geometry(self, resolution: str, frames_per_chunk: int = 3) -> Geometry:
+        """Cache geometry at a resolution of `RESOLUTIONS`."""
+        height, width = RESOLUTIONS[resolution]
+        return Geometry(self.layers, self.heads, self.dim // self.heads, height // 2, width // 2, frames_per_chunk)
+
+
+BASES = {
+    base.name: base
+    for base in (
+        Base("wan-1.3b", layers=30, heads=12, dim=1536, ffn_dim=8960),
+        Base("wan-14b", layers=40, heads=40, dim=5120, ffn_dim=13824),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a folder with a trailing slash, in a Hub repository. `gigabytes`: what it takes on disk."""
+
+    repo: str
+    file: str
+    gigabytes: float
+    revision: str = "main"
+
+
+WAN_DIFFUSERS = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "0fad780a534b6463e45facd96134c9f345acfa5b"
+TEXT_ENCODER = Source(WAN_DIFFUSERS[0], "text_encoder/", 22.7, WAN_DIFFUSERS[1])
+TOKENIZER = Source(WAN_DIFFUSERS[0], "tokenizer/", 0.03, WAN_DIFFUSERS[1])
+VAE = Source(WAN_DIFFUSERS[0], "vae/", 0.5, WAN_DIFFUSERS[1])
+SMALL_DECODER = Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", 0.05)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checkpoint and how it is meant to run.
+
+    base : a name in `BASES`. weights : a Hub file, or a file of one's own.
+    key : which of the checkpoint's state dicts to take where it holds several (`generator`, `generator_ema`).
+    lora, lora_alpha : an adapter merged into the weights; its scale is alpha / rank, 1 where alpha is None.
+    roles : a file under assets/head_roles, None where heads have not been classed.
+    window : the cache it was released with, as policy text. hybrid : its Forcing-KV parameters, as policy text.
+    steps, shift : denoising steps of a 1000-step table, warped by `shift`.
+    """
+
+    name: str
+    base: str
+    weights: Source | Path
+    licence: str
+    key: str = "generator_ema"
+    lora: Source | Path | None = None
+    lora_alpha: float | None = None
+    roles: str | None = None
+    window: str = "full"
+    hybrid: str = "forcing-kv"
+    steps: tuple[int, ...] = (1000, 750, 500, 250)
+    shift: float = 5.0
+    frames_per_chunk: int = 3
+    fps: int = 16
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.warped(self.steps, self.shift)
+
+    @property
+    def roles_file(self) -> Path | None:
+        return ROLES / f"{self.roles}.json" if self.roles else None
+
+    @property
+    def sources(self) -> list[Source]:
+        """The Hub files of its own, without text encoder and decoder."""
+        return [file for file in (self.weights, self.lora) if isinstance(file, Source)]
+
+
+CHOICES = {
+    "resolution": tuple(RESOLUTIONS),
+    "decoder": ("vae", "small", "none"),
+    "precision": ("bf16", "fp32", "fp8"),
+    "text": ("device", "offload", "cpu"),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to run a release here.
+
+    decoder : Wan's own VAE, the small one (TAEHV), or none. precision : of the transformer; fp8 stores the feed-forward and
+    cross-attention weights in 8 bits and computes in bf16.
+    text : the text encoder stays on the device, visits it for every new prompt, or runs on the CPU.
+    Raises ValueError for a value that is not in `CHOICES`.
+    """
+
+    resolution: str = "480p"
+    decoder: str = "vae"
+    precision: str = "bf16"
+    text: str = "offload"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {getattr(self, name)!r}")

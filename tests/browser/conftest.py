@@ -1,0 +1,117 @@
+"""The studio as a process of its own and Debian's Chromium to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the playwright package")
+
+REPOSITORY = Path(__file__).parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+PATIENCE = 90_000
+"""Milliseconds until a wait on the page fails; a free machine needs a few hundred."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not CHROMIUM:
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="no chromium: install it, or name one in $CHROMIUM"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running studio."""
+    port, log = free_port(), tmp_path_factory.mktemp("studio") / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A tab on the studio that notes what should not happen: errors on the console, requests to elsewhere."""
+
+    def __init__(self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "") -> None:
+        self.address, self.troubles = address, []
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.set_default_timeout(PATIENCE)
+        playwright.expect.set_options(timeout=PATIENCE)
+        self.page.on("console", lambda message: message.type == "error" and self.troubles.append(message.text))
+        self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        self.page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or self.troubles.append(request.url))
+        self.page.goto(f"{address}/{query}")
+        self.until("window.fkvStage")
+        for length in parse_qs(query.lstrip("?")).get("length", []):  # the form has taken the address in
+            playwright.expect(self.page.get_by_label("Chunks (0: endless)")).to_have_value(length)
+
+    def until(self, condition: str) -> None:
+        """Wait for a JavaScript condition, and no longer than until the stage reports an error."""
+        self.page.wait_for_function(f"({condition}) || window.fkvStage?.state === 'error'")
+        if "'error'" not in condition:
+            assert self.stage("state") != "error", self.status
+
+    def stage(self, expression: str) -> object:
+        """A value of the stage, as in `painted.A`."""
+        return self.page.evaluate(f"window.fkvStage.{expression}")
+
+    def press(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    @property
+    def status(self) -> str:
+        return self.page.locator(".fkv-status").inner_text()
+
+
+@pytest.fixture
+def visit(chromium: playwright.Browser, studio: str) -> Iterator[object]:
+    """Opens tabs; when the test ends they are closed and must have stayed quiet."""
+    tabs: list[Visitor] = []
+
+    def open_tab(**options: object) -> Visitor:
+        tabs.append(Visitor(chromium, studio, **options))
+        return tabs[-1]
+
+    yield open_tab
+    for tab in tabs:
+        if not tab.page.is_closed():
+            tab.page.close()
+        assert tab.troubles == []

@@ -1,0 +1,259 @@
+"""Checkpoints in every form in which they are released, through the loader: the same weights, the same stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+import warnings
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fkv import parity
+from fkv.attention import CausalTransformer
+from fkv.models.checkpoints import CheckpointError, adapter, load_transformer, read, state_dict
+from fkv.models.convert import from_wan_names
+from fkv.models.fit import Peak
+from fkv.models.release import BASES, Base
+from fkv.policies import Full
+
+GOLDEN_NAME = "weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(golden) -> Base:
+    sizes = json.loads((golden / "meta.json").read_text())["model"]
+    return Base(
+        "golden", sizes["num_layers"], sizes["num_heads"], sizes["dim"], sizes["ffn_dim"], sizes["in_dim"], sizes["text_dim"],
+        sizes["text_len"], sizes["freq_dim"],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(golden) -> dict[str, torch.Tensor]:
+    return load_file(golden / GOLDEN_NAME)
+
+
+def fsdp(name: str) -> str:
+    """A name as a model wrapped whole and block by block saves it."""
+    return "model._fsdp_wrapped_module." + re.sub(r"^(blocks\.\d+)\.", r"\1._fsdp_wrapped_module.", name)
+
+
+def under(weights, rename):
+    return {rename(name): value for name, value in weights.items()}
+
+
+def other(weights):
+    return {f"model.{name}": value + 1 for name, value in weights.items()}
+
+
+FORMS = {
+    "self-forcing.pt": lambda w: {"generator_ema": under(w, fsdp)},
+    "longlive.pt": lambda w: {"generator": under(w, "model.{}".format), "generator_ema": other(w), "step": torch.tensor(3)},
+    "causal-forcing.pt": lambda w: {"generator": under(w, "model.{}".format), "critic": {"model.x": torch.ones(2)}},
+    "raven.pt": lambda w: dict(w),
+    "nested.pt": lambda w: {"model": dict(w), "epoch": 4},
+    "compiled.pth": lambda w: {"state_dict": under(w, "module._orig_mod.model.{}".format)},
+    "comfy.safetensors": lambda w: under(w, "model.diffusion_model.{}".format),
+    "krea.safetensors": lambda w: under(w, "model.{}".format),
+}
+
+
+def write(path, data):
+    save_file({name: value.contiguous() for name, value in data.items()}, path) if path.suffix == ".safetensors" else torch.save(data, path)
+    return path
+
+
+def stream(golden, transformer, chunks=2):
+    loaded = parity.load(golden)
+    loaded.model = dataclasses.replace(loaded.model, transformer=CausalTransformer(transformer))
+    running = loaded.stream(Full())
+    return torch.stack([running.step().latents[0] for _ in range(chunks)])
+
+
+@pytest.fixture(scope="module")
+def streamed(golden, base, plain):
+    return stream(golden, from_wan_names(plain, base.original))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_streams_like_the_plain_state_dict(form, golden, base, plain, streamed, tmp_path):
+    path = write(tmp_path / form, FORMS[form](plain))
+    loaded = load_transformer(path, base, key="generator" if form == "longlive.pt" else "generator_ema")
+    assert torch.equal(stream(golden, loaded), streamed)
+
+
+def test_golden_latents_come_out_of_the_loader(golden, base, plain, tmp_path):
+    loaded = load_transformer(write(tmp_path / "sf.pt", FORMS["self-forcing.pt"](plain)), base)
+    expected = load_file(golden / "expected_full.safetensors")["latents"][:3]
+    assert (stream(golden, loaded, 3) - expected).abs().max() < 1e-4
+
+
+def test_old_pickles_and_16_bit_files_are_read(base, plain, tmp_path):
+    torch.save(plain, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    halves = {name: value.bfloat16() for name, value in plain.items()}
+    for path in (tmp_path / "old.pt", write(tmp_path / "half.safetensors", under(halves, "model.{}".format))):
+        loaded = load_transformer(path, base, precision="bf16")
+        assert torch.equal(loaded.blocks[0].attn1.to_q.weight, plain["blocks.0.self_attn.q.weight"].bfloat16())
+
+
+def test_precision(golden, base, plain, streamed, tmp_path):
+    path = write(tmp_path / "plain.pt", plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wide = load_transformer(path, base, precision="bf16")
+        narrow = load_transformer(path, base, precision="fp8")
+    kept = {name for name, value in wide.named_parameters() if value.dtype == torch.float32}
+    assert kept == {n for n, _ in wide.named_parameters() if re.search(r"time_embedder|scale_shift_table|norm2", n)}
+    eight = {name for name, value in narrow.named_parameters() if value.dtype == torch.float8_e4m3fn}
+    assert len(eight) == 6 * base.layers and all(name.endswith("weight") for name in eight)
+    first, second = (stream(golden, model, 1).float() for model in (wide, narrow))
+    assert 0 < (first - streamed[:1]).abs().mean() < (second - streamed[:1]).abs().mean() < 0.1
+
+
+# Adapters.
+
+TARGETS = re.compile(r"blocks\.\d+\.(self_attn|cross_attn)\.[qkvo]\.weight|blocks\.\d+\.ffn\.[02]\.weight")
+
+
+def pairs(weights, rank=4, rename="base_model.model.{}".format):
+    torch.manual_seed(1)
+    out = {}
+    for name in filter(TARGETS.fullmatch, weights):
+        rows, cols = weights[name].shape
+        stem = rename(name.removesuffix(".weight"))
+        out |= {f"{stem}.lora_A.weight": torch.randn(rank, cols) * 0.1, f"{stem}.lora_B.weight": torch.randn(rows, rank) * 0.1}
+    return out
+
+
+def merged_by_hand(weights, lora, scale):
+    stem = "base_model.model.{}".format
+    product = lambda name: lora[stem(f"{name[:-7]}.lora_B.weight")] @ lora[stem(f"{name[:-7]}.lora_A.weight")]
+    return {name: value + scale * product(name) if TARGETS.fullmatch(name) else value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("alpha, scale", [(None, 1.0), (4, 1.0), (2, 0.5)])
+def test_an_adapter_is_merged_before_the_cast(alpha, scale, base, plain, tmp_path):
+    lora = pairs(plain)
+    files = write(tmp_path / "base.pt", FORMS["longlive.pt"](plain)), write(tmp_path / "lora.pt", {"generator_lora": lora, "other": {}})
+    expected = from_wan_names(merged_by_hand(plain, lora, scale), base.original)
+    exact = load_transformer(files[0], base, "generator", files[1], alpha)
+    cast = load_transformer(files[0], base, "generator", files[1], alpha, precision="bf16")
+    for name, value in expected.named_parameters():
+        assert torch.allclose(exact.get_parameter(name), value, atol=1e-6), name
+        assert torch.equal(cast.get_parameter(name).float(), exact.get_parameter(name).to(cast.get_parameter(name).dtype).float()), name
+    assert sum(bool(TARGETS.fullmatch(name)) for name in plain) == 10 * base.layers
+
+
+def test_an_adapter_is_merged_as_peft_merges_it(base, plain, tmp_path):
+    model = from_wan_names(plain, base.original)
+    names = write(tmp_path / "base.safetensors", {name: value.clone() for name, value in model.state_dict().items()})
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"])
+    wrapped = peft.get_peft_model(model, config)
+    for name, value in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.1)
+    apart = write(tmp_path / "lora.safetensors", peft.get_peft_model_state_dict(wrapped))
+    bundle = write(tmp_path / "bundle.pt", wrapped.state_dict())
+    expected = wrapped.merge_and_unload()
+    for loaded in (load_transformer(names, base, lora=apart, lora_alpha=8), load_transformer(bundle, base, lora_alpha=8)):
+        for name, value in expected.named_parameters():
+            assert torch.allclose(loaded.get_parameter(name), value, atol=1e-6), name
+
+
+def test_memory_holds_the_weights_once(base, plain, tmp_path):
+    files = write(tmp_path / "base.pt", FORMS["self-forcing.pt"](plain)), write(tmp_path / "lora.pt", {"generator_lora": pairs(plain)})
+    with Peak("cpu") as peak:
+        loaded = load_transformer(files[0], base, lora=files[1], precision="bf16")
+    size = sum(value.nbytes for value in loaded.parameters())
+    assert size * 0.9 < peak.bytes < 1.2 * size
+
+
+# What cannot be loaded.
+
+
+def refused(call) -> str:
+    with pytest.raises(CheckpointError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_another_base_is_named(base, plain, tmp_path):
+    path = write(tmp_path / "other.pt", plain)
+    message = refused(lambda: load_transformer(path, BASES["wan-1.3b"]))
+    assert "of a model with 4 layers of dimension 128, not of wan-1.3b" in message
+    assert "not of a Wan transformer" in refused(lambda: load_transformer(write(tmp_path / "no.pt", {"a": torch.ones(2)}), base))
+    images = plain | {"blocks.0.cross_attn.k_img.weight": torch.ones(2)}
+    assert "image-to-video" in refused(lambda: load_transformer(write(tmp_path / "i2v.pt", images), base))
+
+
+def test_every_missing_and_unexpected_weight_is_named(base, plain, tmp_path):
+    wrong = {name: value for name, value in plain.items() if name not in ("head.modulation", "blocks.1.ffn.0.bias")}
+    wrong |= {"extra.weight": torch.ones(2), "blocks.2.ffn.2.bias": torch.ones(3)}
+    message = refused(lambda: load_transformer(write(tmp_path / "wrong.pt", wrong), base))
+    for part in (
+        "missing scale_shift_table",
+        "missing blocks.1.ffn.net.0.proj.bias",
+        "unexpected extra.weight",
+        "ffn.net.2.bias has shape (3,)",
+    ):
+        assert part in message
+
+
+def test_an_adapter_that_does_not_fit_is_refused(base, plain, tmp_path):
+    path, lora = write(tmp_path / "base.pt", plain), pairs(plain)
+    first, stem = next(iter(lora)), "base_model.model.blocks.9.self_attn.q"
+
+    def message(data):
+        return refused(lambda: load_transformer(path, base, lora=write(tmp_path / "lora.pt", {"generator_lora": data})))
+
+    stray = {f"{stem}.lora_A.weight": torch.ones(4, 8), f"{stem}.lora_B.weight": torch.ones(8, 4)}
+    assert "blocks.9.self_attn.q.weight" in message(lora | stray)
+    assert "only lora_B" in message({name: value for name, value in lora.items() if name != first})
+    assert "does not fit (128, 128)" in message(lora | {first: torch.ones(4, 7)})
+    assert "no LoRA adapter" in message({"a": torch.ones(2)})
+
+
+class Payload:
+    """Makes a file when a pickle of it is loaded carelessly."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    mark = tmp_path / "ran"
+    torch.save({"generator_ema": {"a": torch.ones(2)}, "config": Payload(mark)}, tmp_path / "zip.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps({"config": Payload(mark)}, protocol=2))
+    for name in ("zip.pt", "raw.pt"):
+        assert "mkdir); nothing in it was run" in refused(lambda name=name: read(tmp_path / name))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_half_downloaded_and_foreign_files_are_told(name, plain, tmp_path):
+    path = write(tmp_path / name, plain)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-1], b"<html>404</html>", b""):
+        path.write_bytes(content)
+        assert "download it again" in refused(lambda: read(path))
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "Git LFS pointer" in refused(lambda: read(path))
+    path.unlink()
+    assert "No such file" in refused(lambda: read(path))
+
+
+def test_a_file_without_weights_says_what_it_holds():
+    assert "it holds step" in refused(lambda: state_dict({"step": 3}))
+    assert "it holds a list" in refused(lambda: state_dict([1]))
+    assert "twice" in refused(lambda: state_dict({"model.a": torch.ones(1), "a": torch.ones(1)}))
+    assert not adapter({"a.weight": torch.ones(1)}).pairs

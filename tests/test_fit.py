@@ -1,0 +1,153 @@
+"""Does it fit: what is counted beforehand is what is used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+import torch
+from transformers import UMT5Config, UMT5EncoderModel
+
+from fkv import policies
+from fkv.models import fit
+from fkv.models.registry import MODELS
+from fkv.models.release import BASES, Setup
+from fkv.models.taehv import SmallDecoder
+from fkv.stream import Stream
+
+PROMPT = "a red ball bouncing over the hills at sunset"
+CACHES = (
+    "full", "sliding-window", "sliding-window:sink_frames=2,window_frames=7", "per-step", "recompute",
+    "forcing-kv:segments_per_frame=4", "forcing-kv:segments_per_frame=4,retention=5,start_chunk=2",
+    "forcing-kv:segments_per_frame=2,sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
+)  # fmt: skip
+
+
+def plenty(device=100, host=100) -> dict[str, int]:
+    return {"device": int(device * 1e9), "host": int(host * 1e9)}
+
+
+def test_parameters_are_counted_exactly():
+    assert fit.parameters(BASES["wan-1.3b"]) == 1_418_996_800
+    assert fit.parameters(BASES["wan-14b"]) == 14_288_491_584
+    with torch.device("meta"):
+        encoder = UMT5EncoderModel(UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64))
+    assert sum(p.numel() for p in encoder.parameters()) == fit.TEXT_ENCODER_PARAMETERS
+
+
+@pytest.mark.parametrize("text", CACHES)
+@pytest.mark.parametrize("chunks", [1, 3, 7])
+def test_the_cache_is_what_the_page_table_says(text, chunks, small):
+    policy = policies.parse(text)
+    stream = Stream(small, policy, PROMPT, decode=False)
+    used = max(stream.step().kv_bytes for _ in range(chunks))
+    counted = fit.kv_bytes(stream.geometry, policy, small.roles, chunks, torch.float32, steps=2)
+    assert counted == pytest.approx(used, rel=0.01)
+
+
+def test_heads_classed_on_the_way_are_not_undercounted(small):
+    policy = policies.make("dummy-forcing")
+    stream = Stream(small, policy, PROMPT, decode=False)
+    used = max(stream.step().kv_bytes for _ in range(8))
+    assert fit.kv_bytes(stream.geometry, policy, small.roles, 8, torch.float32) >= 0.99 * used
+
+
+def test_long_streams_are_counted_without_running_them():
+    geometry = BASES["wan-1.3b"].geometry("480p")
+    frame = 2 * 2 * 30 * 12 * 128 * 1560
+    assert fit.kv_bytes(geometry, policies.make("full"), None, 1000) == 3000 * frame
+    assert fit.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000) == 21 * frame
+
+
+def test_live_tensors_are_counted():
+    with fit.Peak("cpu") as peak:
+        kept = torch.zeros(100) + 1
+        del kept
+        both = torch.zeros(300), torch.zeros(200)
+        both[0].add_(1)[:10].view(5, 2)
+    assert peak.bytes == 4 * 500
+    sizes = []
+    for device in ("cpu", "meta"):
+        decoder, latents = SmallDecoder(4, (16, 8, 8, 8)).to(device), torch.empty(3, 4, 4, 6, device=device)
+        with torch.inference_mode(), fit.Peak(device) as peak:
+            decoder.decode(latents, None)
+        sizes.append(peak.bytes)
+    assert sizes[0] == sizes[1] > 100_000
+
+
+def test_the_table_adds_up():
+    found = fit.fit(MODELS["self-forcing"].release, Setup(text="device"), "forcing-kv", 40, "cuda", plenty())
+    rows = {need.what: need for need in found.needs}
+    assert rows["transformer"].bytes == pytest.approx(2 * 1_418_996_800, rel=0.01)
+    assert rows["KV cache, forcing-kv"].bytes < 2e9 < rows["text encoder"].bytes
+    resident = sum(need.bytes for need in found.needs if need.kind != "working")
+    peak = max(need.bytes for need in found.needs if need.kind == "working")
+    assert found.total("device") == round((resident + peak) * 1.05) and found.total("host") == 0 and found.fits
+    text = str(found)
+    assert all(what in text for what in rows) and "together, with slack" in text and "of 100.0 GB free" in text
+
+
+def test_settings_change_what_is_needed():
+    release = MODELS["krea-realtime"].release
+
+    def total(policy="full", where="device", device="cuda", **setup):
+        return fit.fit(release, Setup(**setup), policy, 20, device, plenty()).total(where)
+
+    normal = total(text="cpu")
+    assert total(text="device") > normal + 11e9 and total(text="offload") > normal
+    assert total(text="cpu", decoder="small") < total(text="cpu", decoder="vae") - 1e9
+    assert total(text="cpu", precision="fp8") < normal - 9e9 < normal < total(text="cpu", precision="fp32")
+    assert total(text="cpu", resolution="720p") > normal and total(release.hybrid, text="cpu") < normal
+    assert total(where="host", text="offload") == total(where="host", text="cpu") > 11e9 > total(where="host", text="device")
+
+
+@pytest.mark.parametrize(
+    "device, expected",
+    [(14, "--policy forcing-kv --text cpu"), (8.9, "--policy forcing-kv --decoder small --text cpu"), (5.9, "--precision fp8")],
+)
+def test_the_suggestion_fits_with_few_changes(device, expected):
+    wanted = fit.fit(MODELS["self-forcing"].release, Setup(), "full", 20, "cuda", plenty(device))
+    assert not wanted.fits
+    found = fit.suggest(wanted, "cuda")
+    assert found.fits and expected in fit.changes(wanted, found) and expected in fit.explain(wanted, "cuda")
+
+
+def test_no_suggestion_where_nothing_fits():
+    wanted = fit.fit(MODELS["krea-realtime"].release, Setup(), device="cuda", free=plenty(8))
+    assert fit.suggest(wanted, "cuda") is None and "no setting makes it fit" in fit.explain(wanted, "cuda")
+
+
+def test_a_model_that_cannot_run_is_refused_before_anything_is_loaded(monkeypatch):
+    with pytest.raises(fit.FitError, match=r"krea-realtime has 14.3 billion parameters.*--device cuda"):
+        fit.check(MODELS["krea-realtime"].release, Setup(), "cpu")
+    monkeypatch.setattr(fit, "free_memory", lambda device: {"device": int(4e9)})
+    with pytest.raises(fit.FitError, match="needs .* GB on cpu, 4.0 GB are free"):
+        fit.check(MODELS["self-forcing"].release, Setup(), "cpu")
+
+
+def test_free_memory_of_this_machine():
+    assert 1e8 < fit.free_memory("cpu")["device"] < 1e14
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="resolution must be 480p, 720p or 1080p, not '4k'"):
+        Setup("4k")
+    with pytest.raises(ValueError, match="precision must be"):
+        Setup(precision="int4")
+
+
+def test_the_command(capsys, tmp_path):
+    def run(*arguments):
+        parser = argparse.ArgumentParser()
+        fit.add_arguments(parser)
+        return fit.run(parser.parse_args(arguments))
+
+    report = tmp_path / "fit.json"
+    assert run("--model", "longlive", "--memory", "80", "--text", "device", "--chunks", "40", "--json", str(report)) == 0
+    printed, data = capsys.readouterr().out, json.loads(report.read_text())
+    assert "longlive at 480p" in printed and "it fits" in printed
+    assert data["fits"] and data["total"]["device"] < data["free"]["device"] == 80_000_000_000 and data["text"] == "device"
+    assert run("--model", "longlive", "--memory", "2") == 1 and "no setting makes it fit" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="ships with the studio"):
+        run("--model", "tiny")

@@ -1,0 +1,345 @@
+"""Every registered model through the public loader, from a Hub cache that holds small files of exactly the released forms."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.metadata
+import json
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers.utils import import_utils
+
+from fkv import policies, roles
+from fkv.attention import CausalTransformer
+from fkv.models import download, fit, registry, release, text
+from fkv.models.convert import empty_model, from_wan_names
+from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
+from fkv.models.taehv import SmallDecoder
+from fkv.policies import Full
+from fkv.roles import HeadRoles
+from fkv.stream import Stream
+
+SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, text_words=12, freq_dim=32)
+REAL = [entry.release for entry in registry.MODELS.values() if entry.release]
+PROMPT = "a red fox trots through a snowy forest"
+
+
+def original(base: Base, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights under Wan's original names."""
+    torch.manual_seed(seed)
+    names = {
+        "condition_embedder.time_embedder.linear_": "time_embedding.", "condition_embedder.text_embedder.linear_": "text_embedding.",
+        "condition_embedder.time_proj": "time_projection.1", "attn1": "self_attn", "attn2": "cross_attn", "to_out.0": "o", "to_": "",
+        "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2", "norm2": "norm3", "proj_out": "head.head",
+    }  # fmt: skip
+    weights = {}
+    for name, value in empty_model(base.original).named_parameters():
+        for new, old in names.items():
+            name = name.replace(new, old)
+        name = re.sub(r"(time|text)_embedding\.([12])", lambda found: f"{found[1]}_embedding.{2 * (int(found[2]) - 1)}", name)
+        name = name.replace("scale_shift_table", "modulation" if name.startswith("blocks") else "head.modulation")
+        weights[name] = torch.randn(value.shape) * (0.2 if value.dim() > 1 else 0.1) + ("norm" in name and name.endswith("weight"))
+    return weights
+
+
+def model_(weights):
+    return {f"model.{name}": value for name, value in weights.items()}
+
+
+def adapter_for(weights):
+    torch.manual_seed(5)
+    lora = {}
+    for name in weights:
+        if re.fullmatch(r"blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])\.weight", name):
+            rows, cols = weights[name].shape
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            lora |= {f"{stem}.lora_A.weight": torch.randn(256, cols) * 0.01, f"{stem}.lora_B.weight": torch.randn(rows, 256) * 0.01}
+    return lora
+
+
+def released(name: str, weights):
+    """Per model: what its files hold, file by file, and the weights that should come out."""
+    if name == "self-forcing":
+        return [{"generator_ema": {n.replace("model.", "model._fsdp_wrapped_module.", 1): v for n, v in model_(weights).items()}}], weights
+    if name == "longlive":
+        lora = adapter_for(weights)
+        merged = {
+            n: v + lora[f"base_model.model.{n[:-7]}.lora_B.weight"] @ lora[f"base_model.model.{n[:-7]}.lora_A.weight"]
+            if f"base_model.model.{n[:-7]}.lora_A.weight" in lora else v
+            for n, v in weights.items()
+        }  # fmt: skip
+        return [{"generator": model_(weights)}, {"generator_lora": lora, "critic_lora": {}}], merged
+    if name == "causal-forcing":
+        return [{"generator": model_(weights)}], weights
+    return ([weights] if name == "raven" else [model_({n: v.bfloat16() for n, v in weights.items()})]), weights
+
+
+def put(cache: Path, source: Source, write) -> None:
+    """A file or folder into a Hub cache, as the Hub's own client lays it out."""
+    repo = cache / f"models--{source.repo.replace('/', '--')}"
+    commit = source.revision if len(source.revision) == 40 else "f" * 40
+    (repo / "refs").mkdir(parents=True, exist_ok=True)
+    (repo / "refs" / source.revision).write_text(commit)
+    path = repo / "snapshots" / commit / source.file
+    (path if source.file.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+    write(path)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in PROMPT.split()), "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=2))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def umt5() -> UMT5EncoderModel:
+    torch.manual_seed(0)
+    return UMT5EncoderModel(UMT5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)).eval()
+
+
+def wan_vae() -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    return AutoencoderKLWan(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory) -> Path:
+    """A Hub cache with every model, small."""
+    cache = tmp_path_factory.mktemp("hub")
+    put(cache, TEXT_ENCODER, lambda path: umt5().save_pretrained(path))
+    put(cache, TOKENIZER, lambda path: tokenizer().save_pretrained(path))
+    put(cache, VAE, lambda path: wan_vae().save_pretrained(path))
+    torch.manual_seed(0)
+    put(cache, SMALL_DECODER, lambda path: save_file(SmallDecoder().state_dict(), path))
+    for one in REAL:
+        for source, data in zip(one.sources, released(one.name, original(SMALL))[0]):
+            put(cache, source, lambda path, data=data: save_file(data, path) if path.suffix == ".safetensors" else torch.save(data, path))
+    return cache
+
+
+@pytest.fixture
+def offline(shelf, tmp_path, monkeypatch):
+    """No network, that cache, and sizes to suit."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(shelf))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setitem(release.BASES, "wan-1.3b", SMALL)
+    monkeypatch.setitem(release.BASES, "wan-14b", dataclasses.replace(SMALL, name="wan-14b"))
+    monkeypatch.setitem(release.RESOLUTIONS, "480p", (4, 12))
+    monkeypatch.setattr(release, "ROLES", tmp_path)
+    monkeypatch.setattr(fit, "TEXT_ENCODER_PARAMETERS", 1000)
+    for one in REAL:
+        roles.save(HeadRoles(4, ((0, 1), (1, 2), (0,))), tmp_path / f"{one.roles}.json")
+
+
+def latents_of(model, policy="full", chunks=2):
+    stream = Stream(model, policies.parse(policy), PROMPT, decode=False)
+    return torch.stack([stream.step().latents for _ in range(chunks)])
+
+
+@pytest.mark.parametrize("one", REAL, ids=lambda one: one.name)
+def test_every_model_loads_and_streams(one, offline):
+    model = registry.load(one.name, precision="fp32")
+    _, expected = released(one.name, original(SMALL))
+    if one.name == "krea-realtime":
+        expected = {name: value.bfloat16().float() for name, value in expected.items()}
+    plain = dataclasses.replace(model, transformer=CausalTransformer(from_wan_names(expected, SMALL.original)))
+    ours, theirs = (latents_of(each) for each in (model, plain))
+    assert torch.equal(ours, theirs) if one.lora is None else torch.allclose(ours, theirs, atol=1e-4)
+    assert ours.std() > 0.1
+    hybrid = policies.parse(f"{one.hybrid}{',' if ':' in one.hybrid else ':'}segments_per_frame=4")
+    stream = Stream(model, hybrid, PROMPT, decode=False)
+    chunks = [stream.step() for _ in range(5)]
+    assert chunks[-1].kv_tokens["static"] < chunks[-1].kv_tokens["dynamic"]
+    assert latents_of(model, one.window, chunks=3).isfinite().all()
+    assert model.schedule.sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625), abs=1e-5)
+    assert model.fps == 16 and model.frames_per_chunk == 3 and all(path.exists() for path in model.weights)
+
+
+def test_the_released_roles_fit_their_models():
+    for one in REAL:
+        base = release.BASES[one.base]
+        roles.load(one.roles_file).check(base.layers, base.heads)
+        geometry = base.geometry("1080p")
+        assert one.schedule.sigmas[0] == 1 and geometry.tokens_per_frame % policies.parse(one.hybrid).segments == 0
+
+
+def test_a_prompt_changes_on_the_way_with_recache(offline):
+    model = registry.load("longlive", precision="fp32")
+    stream = Stream(model, policies.parse(registry.MODELS["longlive"].release.window), PROMPT, decode=False)
+    for _ in range(4):
+        stream.step()
+    stream.set_prompt("a forest", recache=True)
+    changed = stream.step()
+    assert changed.timings.rebuild > 0 and changed.prompt == "a forest" and changed.context_frames == 12
+
+
+@pytest.mark.parametrize("setup", [{"decoder": "small"}, {"decoder": "none"}, {"precision": "fp8"}, {"text": "cpu"}])
+def test_settings_reach_the_model(setup, offline):
+    model = registry.load("self-forcing", **setup)
+    stream = Stream(model, Full(), PROMPT)
+    chunks = [stream.step(), stream.step()]
+    assert all(chunk.latents.isfinite().all() for chunk in chunks)
+    shapes = [chunk.video is not None and chunk.video.shape for chunk in chunks]
+    assert shapes == ([False] * 2 if setup.get("decoder") == "none" else [(9, 32, 96, 3), (12, 32, 96, 3)])
+
+
+def test_a_checkpoint_of_ones_own(offline, tmp_path):
+    path = tmp_path / "mine.pt"
+    torch.save({"model": original(SMALL, seed=3)}, path)
+    model = registry.load_own(path, "wan-1.3b", precision="fp32")
+    assert model.name == "mine" and model.roles is None and "fkv profile" in model.hints(PROMPT)[0]
+    with pytest.raises(ValueError, match="needs head roles; profile the model"):
+        Stream(model, policies.make("forcing-kv"), PROMPT)
+    own_roles = HeadRoles(4, ((0,), (1, 2), (3,)))
+    assert Stream(model, policies.make("forcing-kv", segments_per_frame=4), PROMPT, roles=own_roles).step().video is not None
+    for arguments, message in ((("no.pt", "wan-1.3b"), "there is no file no.pt"), ((path, "wan-5b"), "there are wan-1.3b, wan-14b")):
+        with pytest.raises(ValueError, match=message):
+            registry.load_own(*arguments)
+
+
+def test_names_and_settings_are_checked():
+    with pytest.raises(ValueError, match="there is no model 'sora'; there are tiny, self-forcing"):
+        registry.load("sora")
+    with pytest.raises(ValueError, match="comes as it is; resolution cannot be chosen"):
+        registry.load("tiny", resolution="720p")
+    with pytest.raises(ValueError, match="decoder must be vae, small or none"):
+        registry.load("self-forcing", decoder="huge")
+
+
+def test_the_table_names_files_licences_and_memory():
+    table = registry.table()
+    for one in REAL:
+        assert one.name in table and one.licence in table and all(f"{source.repo}/{source.file}" in table for source in one.sources)
+    assert "GB at 1080p" in table and "--checkpoint FILE --base" in table
+
+
+def test_the_hubs_kernels_library_is_not_looked_for(monkeypatch):
+    """It has the name of our package `kernels`; where it is installed too, transformers must not mistake ours for it."""
+    version, wanted = importlib.metadata.version, import_utils.KERNELS_MIN_VERSION
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: wanted if name == "kernels" else version(name))
+    getattr(import_utils.is_kernels_available, "cache_clear", lambda: None)()
+    assert not import_utils.is_kernels_available()
+
+
+# The text encoder.
+
+
+@torch.inference_mode()
+def test_embeddings_are_those_of_the_library(offline):
+    words = text.load(download.fetch(TEXT_ENCODER), download.fetch(TOKENIZER), 12)
+    pipeline = WanPipeline(tokenizer(), umt5().bfloat16(), wan_vae(), scheduler=None)
+    expected = pipeline.encode_prompt(PROMPT, do_classifier_free_guidance=False, max_sequence_length=12)[0]
+    assert torch.equal(words(PROMPT), expected) and words(PROMPT).shape == (1, 12, 32) and (words(PROMPT)[0, -1] == 0).all()
+
+
+def test_embeddings_are_kept_and_the_encoder_goes_home(offline, monkeypatch):
+    places, encoder = [], umt5()
+    monkeypatch.setattr(encoder, "to", lambda place: places.append(place) or encoder)
+    words = text.TextEncoder(tokenizer(), encoder, 12, home="cpu", device="cpu:0")
+    assert words(f"  {PROMPT}\n") is words(PROMPT.replace(" ", "  ")) and places == ["cpu", "cpu:0", "cpu"]
+    for i in range(text.KEPT + 1):
+        words(f"a fox {i}")
+    assert len(words._kept) == text.KEPT and PROMPT not in words._kept
+
+
+def test_long_prompts_are_cut_and_said_so(offline):
+    words = text.TextEncoder(tokenizer(), umt5(), 12)
+    long = " ".join(["fox"] * 40)
+    assert words(long).shape == (1, 12, 32) and "first 12 are read" in words.cut(long)[0] and not words.cut(PROMPT)
+    assert text.clean(" a &amp;amp; b\t c ") == "a & b c"
+
+
+def test_damaged_text_parts_are_named(tmp_path, offline):
+    with pytest.raises(ValueError, match="tokenizer in .* is missing or damaged"):
+        text.load(tmp_path, tmp_path)
+
+
+# Downloads.
+
+
+def point_at(monkeypatch, endpoint: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the Hub on this machine that answers every request with an error of one's choice."""
+    answer = {"status": 404, "code": "RepoNotFound"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(answer["status"])
+            self.send_header("X-Error-Code", answer["code"])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+        log_message = lambda *_: None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_at(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    yield answer
+    server.shutdown()
+    server.server_close()
+
+
+SOURCE = Source("someone/model", "a/weights.pt", 0.001, "0" * 40)
+
+
+@pytest.mark.parametrize("source", [SOURCE, dataclasses.replace(SOURCE, file="a/")], ids=["file", "folder"])
+@pytest.mark.parametrize(
+    "status, code, message",
+    [
+        (403, "GatedRepo", "is gated: accept its terms on https://huggingface.co/someone/model, run `hf auth login`"),
+        (404, "RepoNotFound", "the Hub has no .* at revision 0+"),
+        (404, "RevisionNotFound", "the Hub has no"),
+    ],
+)
+def test_the_hubs_refusals_become_sentences(source, status, code, message, hub):
+    hub |= {"status": status, "code": code}
+    with pytest.raises(download.DownloadError, match=message):
+        download.fetch(source)
+
+
+@pytest.mark.parametrize("source", [SOURCE, dataclasses.replace(SOURCE, file="a/")], ids=["file", "folder"])
+def test_without_a_network_the_message_says_how_to_bring_the_files(source, hub, monkeypatch):
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(download.DownloadError, match="is not in the cache .* `hf download someone/model"):
+        download.fetch(source)
+
+
+def test_a_full_disk_is_told_before_and_during_the_download(hub, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(download.DownloadError, match="takes 0.001 GB, which .* has no room for"):
+        download.fetch(SOURCE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(download.DownloadError, match="set HF_HOME to a larger disk"):
+        download.fetch(dataclasses.replace(SOURCE, gigabytes=50))
+
+
+def test_a_cached_file_needs_no_network(shelf, offline):
+    for one in REAL:
+        assert all(download.fetch(source).is_file() for source in one.sources)
+    assert json.loads((download.fetch(VAE) / "config.json").read_text())["z_dim"] == 16

@@ -1,0 +1,181 @@
+"""The studio without a browser: who gets a turn, what is kept, what is sent, how it refuses to start."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from fkv.policies import Full, parse
+from fkv.report import frame_hash
+from fkv.stream import Stream
+from fkv.studio.live import Plan, live
+from fkv.studio.sessions import Limits, Line, Registry, Run
+from fkv.studio.wire import unpack, xray
+
+
+def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:
+    return Plan.of(**{"prompt": "a red ball", "seed": 5, "length": length, "view": view, "a": "forcing-kv", "b": "full"} | fields)
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(memory=1 << 20)
+
+
+def test_line_is_first_come_first_served():
+    line = Line()
+    with line.queue("a"):
+        with line.queue("b"), line.queue("c"):
+            assert [line.place(ticket) for ticket in "abc"] == [0, 1, 2]
+        with line.queue("d"):
+            assert line.place("d") == 1
+
+
+def test_line_wakes_the_next_one():
+    line, turned, entered = Line(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with line.queue("b"):
+            entered.set()
+            while line.place("b", wait=5):
+                pass
+            turned.set()
+
+    with line.queue("a"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        entered.wait(5)
+        assert not turned.is_set()
+    thread.join(5)
+    assert turned.is_set()
+
+
+def test_run_forgets_its_oldest_chunks_when_memory_runs_out():
+    run = Run(memory=10)
+    for letter in (b"aaaa", b"bbbb", b"cccc"):
+        run.put(letter)
+    assert (run.count, run.get(0), run.get(1), run.get(2)) == (3, None, b"bbbb", b"cccc")
+
+
+def test_registry_serves_chunks_by_key_until_the_visitor_leaves():
+    registry = Registry()
+    run = registry.begin("visitor")
+    run.live = True
+    run.put(b"chunk")
+    assert registry.chunk(run.key, 0) == b"chunk" and registry.chunk("é/../etc", 0) is None and registry.chunk(run.key, 1) is None
+    assert registry.of("visitor") is run and registry.of("other") is None and registry.of(None) is None
+    registry.close("visitor")
+    assert run.stopped and registry.chunk(run.key, 0) is None
+
+
+def test_a_new_run_ends_the_visitor_s_last_one_and_finished_visitors_are_forgotten():
+    registry = Registry(Limits(visitors=2))
+    first, second = registry.begin("visitor"), registry.begin("visitor")
+    assert first.stopped and not second.stopped
+    others = [registry.begin(f"visitor {i}") for i in range(2)]
+    second.put(b"")
+    assert registry.chunk(second.key, 0) is None
+    others[0].put(b"x")
+    assert registry.chunk(others[0].key, 0) == b"x"
+
+
+def test_live_packs_what_the_streams_make(small, run):
+    asked = plan()
+    manifests = list(live(small, asked, run, Line(), Limits(lead=1e9)))
+    assert [m["state"] for m in manifests] == ["live"] * 4 + ["done"] and manifests[-1]["chunks"] == 3
+    reference = [Stream(small, policy, "a red ball", 5) for policy in asked.policies.values()]
+    for number in range(3):
+        record, jpegs = unpack(run.get(number))
+        chunks = [stream.step() for stream in reference]
+        assert len(jpegs) == sum(chunk.video_frames for chunk in chunks)
+        picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(jpegs[0], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        assert np.abs(picture.astype(int) - chunks[0].video[0]).mean() < 8
+        assert [own["kv_bytes"] for own in record["streams"].values()] == [chunk.kv_bytes for chunk in chunks]
+    again = Stream(small, Full(), "a red ball", 5)
+    assert record["streams"]["B"]["hash"] == frame_hash([again.step() for _ in range(3)])
+
+
+def test_closing_the_iterator_leaves_the_line(small, run):
+    line = Line()
+    stream = live(small, plan(0), run, line, Limits(lead=1e9))
+    for _ in range(2):
+        next(stream)
+    assert run.live
+    stream.close()
+    assert not run.live
+    with line.queue("next"):
+        assert line.place("next") == 0
+
+
+def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
+    texts = []
+    for manifest in itertools.islice(live(small, plan(4, "A"), run, Line(), Limits(lead=1e9)), 6):
+        texts.append(manifest["text"])
+        if run.count == 1:
+            run.change_prompt("a blue star", recache=True)
+        if run.count == 2:
+            run.change_prompt("  ", recache=False)
+    assert unpack(run.get(1))[0]["events"] == ["prompt: a blue star"]
+    assert any("was not taken" in text for text in texts)
+
+
+def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):
+    def last(limits: Limits, act=lambda run: None) -> str:
+        run = Run(1 << 20)
+        text = ""
+        for manifest in live(small, plan(0, "A"), run, Line(), limits):
+            text = manifest["text"]
+            if run.count == 1:
+                act(run)
+        return text
+
+    assert last(Limits(lead=1e9), Run.stop) == "Stopped after 1 chunk."
+    assert "a run lasts at most" in last(Limits(seconds=0.0, lead=1e9))
+    assert "the pause lasted longer than" in last(Limits(pause=0.01, lead=1e9), lambda run: run.pause(True))
+
+
+def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
+    monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
+    *_, last = live(small, plan(), run, Line(), Limits())
+    assert last["state"] == "error" and "broke off after 0 chunks" in last["text"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"prompt": " "}, "empty"), ({"seed": None}, "seed"), ({"seed": -1}, "seed"), ({"length": 1.5}, "whole number"),
+     ({"length": -2}, "chunks"), ({"a": "nonsense"}, "no policy"), ({"a": "forcing-kv:x=1"}, "no parameter")],
+)  # fmt: skip
+def test_bad_forms_get_a_sentence(fields, words):
+    with pytest.raises(ValueError, match=words):
+        plan(**fields)
+
+
+def test_xray_covers_exactly_the_pages_that_were_attended(small):
+    stream = Stream(small, parse("forcing-kv:segments_per_frame=2"), "a red ball", 0)
+    for _ in range(4):
+        chunk = stream.step()
+    heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
+    for group in xray(chunk, stream.policy, heads):
+        pages = chunk.pages[group["name"]]
+        drawn = {(f, s) for first, last, _, held in group["runs"] for f in range(first, last + 1) for s in range(2) if held >> s & 1}
+        assert drawn == set(zip(pages.frame.tolist(), pages.segment.tolist()))
+        kinds = {frame: kind for first, last, kind, _ in group["runs"] for frame in range(first, last + 1)}
+        assert kinds[0] == "sink" and kinds[chunk.frames[0] - 1] == "anchor" and kinds[chunk.frames[-1]] == "current"
+
+
+def test_app_refuses_with_one_sentence(capsys):
+    import app
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert app.main(["--port", port]) == 2
+        assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+    assert app.main(["--model", "nonsense", "--port", port]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
