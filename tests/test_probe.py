@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import probe as probe_module
 from fkv import parity
+from fkv import probe as probe_module
 from fkv.cache import Geometry, KVCache
 from fkv.policies import ForcingKV, Full
 from fkv.probe import AGES, Focus, FrameMassProbe, PassMass, ages_of, head_scores, patch_maps, sampled_tokens, uniform_score
