@@ -1,6 +1,6 @@
 """Does a policy show what the prompt says, for how long, how fast: prompts x seeds x policies, read by the toy world's oracle.
 
-    python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 --out runs/eval
+python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 --out runs/eval
 """
 
 from __future__ import annotations

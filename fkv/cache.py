@@ -166,7 +166,7 @@ class KVCache:
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store the current chunk's K (after RoPE) and V, [batch, chunk tokens, heads in `order`, head_dim]."""
-        for (group, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer)):
+        for (_, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer)):
             to_keys.index_copy_(2, index, keys[:, :, heads].transpose(1, 2))
             to_values.index_copy_(2, index, values[:, :, heads].transpose(1, 2))
 
