@@ -1,0 +1,50 @@
+"""The shipped model: it loads, shows what the prompt says, and says what is wrong with damaged weights."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from fkv import policies
+from fkv.cli import main
+from fkv.models import tiny
+from fkv.stream import Stream
+from fkv.world import oracle
+from fkv.world.captions import parse
+
+
+def test_the_folder_is_small_enough_to_ship():
+    assert sum(file.stat().st_size for file in tiny.FOLDER.rglob("*") if file.is_file()) < 40e6
+
+
+def test_it_has_roles_of_both_kinds_drawn_from_its_own_attention(shipped):
+    assert shipped.roles.provenance["model"] == "tiny" and shipped.roles.scores is not None
+    assert 0.05 < shipped.roles.static_share < 0.95
+
+
+@pytest.mark.parametrize("prompt", tiny.EXAMPLES[:2])
+def test_it_shows_place_time_and_colour_of_the_prompt(shipped, prompt):
+    stream = Stream(shipped, policies.make("forcing-kv"), prompt, seed=0)
+    reading = oracle.read(np.concatenate([stream.step().video for _ in range(4)][1:]))
+    scene = parse(prompt)
+    assert (reading.place, reading.time) == (scene.place, scene.time)
+    assert scene.things[0].colour in {thing.colour for thing in reading.things}
+
+
+@pytest.mark.parametrize("part", tiny.PARTS)
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_weights_are_named(part, damage, tmp_path):
+    folder = shutil.copytree(tiny.FOLDER, tmp_path / "tiny")
+    weights = folder / part / "diffusion_pytorch_model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"the tiny model's {part} .* is missing or damaged"):
+        tiny.load(folder)
+
+
+def test_the_command_line_survives_missing_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tiny.load, "__defaults__", (tmp_path, "cpu", None))
+    assert main(["stream", "--chunks", "1"]) == 2
+    assert "is missing or damaged" in capsys.readouterr().err
