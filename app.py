@@ -12,10 +12,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What the command line and the environment ask for."""
+    import torch
+
+    from fkv.models import registry
+
     env = os.environ.get
     parser = argparse.ArgumentParser(description="Stream video live with a hybrid KV cache, with a full one, or side by side.")
-    parser.add_argument("--model", default=env("FKV_MODEL", "tiny"), help="a name from `python -m fkv models` (default: %(default)s)")
-    parser.add_argument("--device", default=env("FKV_DEVICE"), help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
+    parser.set_defaults(**{name: env(f"FKV_{name.upper()}") for name in ("model", "device") if env(f"FKV_{name.upper()}")})
     parser.add_argument("--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen at (default: %(default)s)")
     parser.add_argument("--root-path", default=env("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
@@ -35,13 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         from fkv.studio.serve import check_port
 
         check_port(args.host, args.port)
-        import torch
-
-        from fkv.models.registry import load
+        from fkv.models import registry
         from fkv.studio.serve import serve
         from fkv.studio.sessions import Limits
 
-        model = load(args.model, args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = registry.chosen(args)
         serve(model, args.host, args.port, args.share, args.root_path, Limits(seconds=args.longest_run, pause=args.longest_pause))
     except (ValueError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
