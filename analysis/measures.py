@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from fkv import compare
+
 PEAK = 255.0
 
 
@@ -76,8 +78,8 @@ def flicker(video: np.ndarray) -> float:
 def psnr(video: np.ndarray, reference: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB over all frames; inf for equal videos. Raises ValueError when their shapes differ."""
     _check_pair(video, reference)
-    error = np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(video, reference)])
-    return float(10 * np.log10(PEAK**2 / error)) if error else float("inf")
+    value = compare.psnr(video, reference)
+    return float("inf") if value is None else value
 
 
 def ssim(video: np.ndarray, reference: np.ndarray) -> float:

@@ -206,6 +206,9 @@ class Stream:
             self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
         watched = self.policy.watches(self.index, self.caches[0])
+        passes = [f"step {step}" for step in range(len(self.model.schedule.sigmas))] + ["context"]
+        if watched and watched not in passes:
+            raise ValueError(f"policy {self.policy.name!r} wants to see pass {watched!r}; a chunk of this model has {', '.join(passes)}")
         watcher = FrameMassProbe(passes={watched}) if watched else None
         probes = Probes(p for p in (probe, watcher) if p is not None)
         with timer.stage("denoise"):

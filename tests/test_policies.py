@@ -154,3 +154,10 @@ def test_dummy_forcing_gives_each_head_what_it_looks_at(small):
     mass[0, 2, :, 1], mass[0, 2, :, 4] = 0.1, 0.9
     now = Moment(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
     assert policy.regroup(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2,),)}
+
+
+def test_dummy_forcing_refuses_to_watch_a_step_that_there_is_not(small):
+    stream = Stream(small, policies.make("dummy-forcing", classify_step=9), "a ball")
+    stream.step()
+    with pytest.raises(ValueError, match="wants to see pass 'step 9'; a chunk of this model has step 0, step 1, context"):
+        stream.step()

@@ -18,6 +18,7 @@ from ..world import FPS, HEIGHT, WIDTH
 from ..world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_words
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
+from .frames import to_frames
 from .words import WordEncoder
 
 FOLDER = Path(__file__).parents[2] / "assets" / "tiny"
@@ -41,8 +42,7 @@ class StreamingCodec:
     def __call__(self, latents: Tensor, state: Tensor | None) -> tuple[np.ndarray, Tensor]:
         parameter = next(self.codec.parameters())
         pixels, state = self.codec.decode(latents.to(parameter.device, parameter.dtype), state)
-        frames = pixels[0].float().add_(1).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
-        return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy(), state
+        return to_frames(pixels[0], -1.0), state
 
 
 def hints(prompt: str) -> list[str]:
