@@ -13,6 +13,7 @@ import pytest
 from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.stream import Stream
+from fkv.studio import changes
 from fkv.studio.live import Plan, live
 from fkv.studio.sessions import Limits, Line, Registry, Run
 from fkv.studio.wire import unpack, xray
@@ -117,11 +118,11 @@ def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
     for manifest in itertools.islice(live(small, plan(4, "A"), run, Line(), Limits(lead=1e9)), 6):
         texts.append(manifest["text"])
         if run.count == 1:
-            run.change_prompt("a blue star", recache=True)
+            run.ask(changes.prompt("a blue star", recache=True))
         if run.count == 2:
-            run.change_prompt("  ", recache=False)
+            run.ask(changes.prompt("  "))
     assert unpack(run.get(1))[0]["events"] == ["prompt: a blue star"]
-    assert any("was not taken" in text for text in texts)
+    assert any("Left as it was" in text for text in texts)
 
 
 def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):

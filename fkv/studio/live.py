@@ -119,14 +119,13 @@ def _generate(model: VideoModel, plan: Plan, run: Run, limits: Limits) -> Iterat
 
 
 def _change(streams: dict[str, Stream], run: Run) -> str:
-    """Pass prompt changes on to the streams. Returns what to say of one that cannot be used."""
+    """Pass on what the visitor changed. Returns what to say of a change that cannot be made."""
     notice = ""
-    for prompt, recache in run.take_changes():
+    for change in run.take_changes():
         try:
-            for stream in streams.values():
-                stream.set_prompt(prompt, recache and stream.policy.caches == "shared")
+            change(streams)
         except ValueError as error:
-            notice = f" The new prompt was not taken: {error}."
+            notice = f" Left as it was: {error}."
     return notice
 
 

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..models.base import VideoModel
-from .page import asset, build
+from .files import asset
+from .page import build
 from .sessions import Limits, Registry
 from .theme import theme
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .changes import Change
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -66,7 +68,7 @@ class Run:
         self._memory, self._held = memory, 0
         self._files: OrderedDict[int, bytes] = OrderedDict()
         self._count = 0
-        self._changes: list[tuple[str, bool]] = []
+        self._changes: list[Change] = []
         self._wake = threading.Condition()
         self._paused = self._stopped = False
 
@@ -92,15 +94,15 @@ class Run:
             self._paused = paused
             self._wake.notify_all()
 
-    def change_prompt(self, prompt: str, recache: bool) -> None:
-        """Go on with another prompt from the next chunk."""
+    def ask(self, change: Change) -> None:
+        """Change the streams when the next chunk begins."""
         with self._wake:
-            self._changes.append((prompt, recache))
+            self._changes.append(change)
 
     # For the generating thread.
 
-    def take_changes(self) -> list[tuple[str, bool]]:
-        """The prompt changes since the last call."""
+    def take_changes(self) -> list[Change]:
+        """The changes that were asked for since the last call."""
         with self._wake:
             changes, self._changes = self._changes, []
             return changes
