@@ -21,7 +21,8 @@ from kernels import hybrid_attention, norm_rope_store, rope_table
 from .cache import Geometry, HeadGroup, Heads, KVCache
 from .models.coordinates import input_channels, with_coordinates
 
-HEAD_ORDERS = 4
+HEAD_ORDERS, ORDER_BYTES = 4, 1 << 30
+"""In how many head orders self-attention weights are kept, and in how many bytes, but in one at least."""
 
 
 class Probe(Protocol):
@@ -171,9 +172,10 @@ class CausalTransformer:
         return rope_table(frames, rows, cols, self.head_dim).to(self.device)
 
     def weights_for(self, order: Heads) -> list[HeadOrderWeights]:
-        """Self-attention weights per layer in this head order, made once per order; the last `HEAD_ORDERS` are kept."""
+        """Self-attention weights per layer in this head order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
         if order not in self._orders:
-            while len(self._orders) >= HEAD_ORDERS:
+            size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
+            while len(self._orders) >= max(1, min(HEAD_ORDERS, ORDER_BYTES // size)):
                 self._orders.pop(next(iter(self._orders)))
             self._orders[order] = [HeadOrderWeights.of(b.attn1, heads) for b, heads in zip(self.model.blocks, order)]
         return self._orders[order]
@@ -187,7 +189,7 @@ class CausalTransformer:
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
         """
         hidden = latents.to(self.device, self.dtype).transpose(1, 2)
-        hidden = with_coordinates(hidden, hidden.shape[2] if cache.opening else 0) if self.coordinates else hidden
+        hidden = with_coordinates(hidden, hidden.shape[2], cache.opening) if self.coordinates else hidden
         steps = torch.full((latents.shape[0],), timestep, device=self.device, dtype=torch.float32)
         with self.lock:
             self.cache, self.text, self.table, self.probes = cache, text, table, probes

@@ -31,12 +31,16 @@ def shipped() -> VideoModel:
 
 @pytest.fixture(scope="session")
 def small() -> VideoModel:
+    return small_model()
+
+
+def small_model() -> VideoModel:
     """A model with random weights and the shipped model's structure: 3 layers of 4 heads, frames of 2 x 6 tokens."""
     torch.manual_seed(0)
     words, codec = WordEncoder(dim=16), TinyCodec(latent_channels=4, width=8, depth=1)
     words.eval()
     transformer = WanTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=12, in_channels=11, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
+        num_attention_heads=4, attention_head_dim=12, in_channels=12, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
     )
     roles = HeadRoles(4, ((0, 1), (1, 2), (0,)))
     return VideoModel(

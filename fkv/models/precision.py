@@ -11,6 +11,13 @@ from torch.nn import functional as F
 
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
 
+
+def native_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16 on CUDA and on CPUs that multiply it in hardware (AVX-512 BF16), float32 elsewhere."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if torch.device(device).type == "cuda" or known.get("avx512_bf16") else torch.float32
+
+
 EIGHT_BIT = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)")
 """Layers whose weights fp8 stores in 8 bits. Self-attention's are not among them: the stream keeps those fused, in head order."""
 

@@ -19,6 +19,7 @@ from ..world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_wo
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
+from .precision import native_dtype
 from .words import WordEncoder
 
 FOLDER = Path(__file__).parents[2] / "assets" / "tiny"
@@ -60,11 +61,11 @@ def hints(prompt: str) -> list[str]:
 def load(folder: str | Path = FOLDER, device: str = "cpu", dtype: torch.dtype | None = None) -> VideoModel:
     """Load the tiny model from a folder with transformer/, text_encoder/, codec/, and roles.json where there is one.
 
-    dtype: of the transformer and codec; default bfloat16 on CUDA, float32 on a CPU.
+    dtype: of the transformer and codec; default `native_dtype`.
     Raises ValueError that names the missing or damaged part.
     """
     folder = Path(folder)
-    dtype = dtype or (torch.bfloat16 if str(device).startswith("cuda") else torch.float32)
+    dtype = dtype or native_dtype(device)
     parts: dict[str, Any] = {}
     for name, cls in zip(PARTS, (WanTransformer3DModel, WordEncoder, TinyCodec)):
         try:

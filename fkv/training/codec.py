@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -43,10 +44,10 @@ def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | N
     return torch.stack(videos), torch.stack(masks)
 
 
-def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor, noise: float = LATENT_NOISE) -> tuple[Tensor, Tensor]:
     """Training loss and plain mean squared error of the reconstruction, both scalars."""
     latents = codec.encode(video)
-    decoded, _ = codec.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+    decoded, _ = codec.decode(latents + noise * torch.randn_like(latents))
     error = (decoded.float() - video).square()
     weighted = (error * (1 + 4 * mask)).mean() + 0.05 * (decoded.float() - video).abs().mean()
     return weighted + PULL * latents.float().square().mean(), error.mean()
@@ -72,16 +73,20 @@ def psnr(mse: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--decoder-of", type=Path, help="a trained codec: train its decoder further, its latents stay what they are")
+    parser.add_argument("--noise", type=float, default=LATENT_NOISE, help="added to latents in training: a decoder that forgives errors")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    codec = TinyCodec(width=args.width).to(args.device).to(memory_format=torch.channels_last)
-    ema = TinyCodec(width=args.width).to(args.device)
-    ema.load_state_dict(codec.state_dict())
-    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3, weight_decay=0, betas=(0.9, 0.98))
+    codec = TinyCodec.from_pretrained(args.decoder_of) if args.decoder_of else TinyCodec(width=args.width)
+    codec.encoder.requires_grad_(not args.decoder_of)
+    ema = deepcopy(codec).to(args.device)
+    codec = codec.to(args.device, memory_format=torch.channels_last)
+    trained = [parameter for parameter in codec.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0, betas=(0.9, 0.98))
     state_file, start = args.out / "state.pt", 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location=args.device)
@@ -95,10 +100,10 @@ def main() -> None:
         crops = progress < 0.67
         video, mask = batch(rng, args.clips if crops else max(1, args.clips // 3), 12, (64, 96) if crops else None)
         with torch.autocast(args.device, dtype=torch.bfloat16):
-            loss, error = loss_of(codec, video.to(args.device), mask.to(args.device))
+            loss, error = loss_of(codec, video.to(args.device), mask.to(args.device), args.noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         decay = min(0.998, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -112,7 +117,8 @@ def main() -> None:
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
             state = {"codec": codec.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(state, state_file)
-            normalise(ema.to("cpu"), random.Random(1)).save_pretrained(args.out / "codec")
+            ema.to("cpu")
+            (ema if args.decoder_of else normalise(ema, random.Random(1))).save_pretrained(args.out / "codec")
             ema.to(args.device)
 
 

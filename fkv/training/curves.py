@@ -30,13 +30,14 @@ def read(logs: list[Path]) -> pd.DataFrame:
 def draw(codec: Path, generator: list[Path], out: Path) -> None:
     """One picture: PSNR of the codec, and the generator's error in x0 by noise level."""
     sns.set_theme(style="whitegrid", context="talk", font_scale=0.7)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.2))
     sns.lineplot(read([codec]), x="step", y="psnr", ax=left, color="#0072B2")
     left.set(title="Codec: PSNR on training crops, latents noised", xlabel="step", ylabel="dB")
-    curves = read(generator)
-    sigmas = [c for c in curves.columns if c not in ("step", "minutes", "loss")]
-    long = curves.melt(["step"], sorted(sigmas, key=float, reverse=True), "sigma", "error")
-    sns.lineplot(long, x="step", y="error", hue="sigma", ax=right, palette="cividis")
+    long = read(generator).drop(columns=["minutes", "loss", "other"], errors="ignore").melt(["step"], var_name="name", value_name="error")
+    long["given"] = long["name"].str.startswith("own").map({True: "its own last step", False: "the truth, noised"})
+    long["sigma"] = long["name"].str.removeprefix("own ").astype(float)
+    sns.lineplot(long, x="step", y="error", hue="sigma", style="given", ax=right, palette="cividis")
+    sns.move_legend(right, "upper left", bbox_to_anchor=(1, 1), frameon=False)
     right.set(title="Generator: squared error of x0 by noise level", xlabel="step", ylabel="", yscale="log")
     figure.tight_layout()
     figure.savefig(out, dpi=110)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..world.captions import Scene
-from ..world.render import render
+from ..world.render import GENES, PHASES, render
+
+
+@dataclass
+class Clips:
+    """A training batch: latents [B, F, Z, h, w], object weight [B, F, 1, h, w], prompts [B][chunk], first-chunk noise
+    corner [B, Z], chunk indices of the clip, and which frames are judged [F, 1, 1, 1] (not a chunk whose past is out of sight)."""
+
+    latents: Tensor
+    weight: Tensor
+    prompts: list[list[str]]
+    corner: Tensor
+    chunks: list[int]
+    judged: Tensor
+
+    def noise(self) -> Tensor:
+        """What a stream of these clips begins with: the opening corner says what the captions leave open."""
+        noise = torch.randn_like(self.latents)
+        noise[:, 0, :, 0, 0] = self.corner
+        return noise
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:
@@ -27,6 +48,16 @@ def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], vid
     """Where the moving things are, [T, 1, H, W] in {0, 1}: the pixels that change when they are left out."""
     empty = to_pixels(render(Scene(scene.place, scene.time, ()), frames, genes))
     return ((video - empty).abs().amax(1, keepdim=True) > 0.05).float()
+
+
+def genes_of(corner: Tensor) -> list[float]:
+    """What the captions leave open, from the first pixel [Z] of the opening noise, Z >= `GENES` + `PHASES`: uniform in [0, 1).
+
+    The phases (`render.PHASES` first genes) are angles of two numbers each: then cosine and sine of a phase, which places
+    are made of, are nearly linear in the noise, and easily learnt.
+    """
+    phases = torch.atan2(corner[GENES : GENES + PHASES], corner[:PHASES]) / (2 * math.pi) % 1
+    return [*phases.tolist(), *torch.special.ndtr(corner[PHASES:GENES]).tolist()]
 
 
 def random_genes(rng: random.Random, count: int = 16) -> list[float]:

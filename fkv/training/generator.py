@@ -1,11 +1,12 @@
 """Train the tiny generator: python -m fkv.training.generator --codec runs/codec/codec --out runs/generator --minutes 100
 
-Teacher forcing with the contexts that streaming will meet (`attention.draw_context`): history cut down as the cache
-policies cut it, a first chunk that lies far in the past, slightly noisy context, prompts that change at a chunk border.
+All chunks of a clip at once, with the contexts that streaming will meet (`attention.draw_context`): history cut down as the
+cache policies cut it, a first chunk that lies far in the past, slightly noisy context, prompts that change at a chunk
+border, and the generator's own earlier steps and chunks in place of the true ones (`rollout`).
 
 Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: phases,
-places, the camera's start) is read from the first pixel of the first chunk's noise, which every token of that chunk is
-shown (`models.coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
+places, the camera's start) is read from the first pixel of the first chunk's noise (`data.genes_of`), which every token of
+that chunk is shown (`models.coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
 still exactly standard normal.
 """
 
@@ -16,7 +17,7 @@ import json
 import random
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,27 +32,17 @@ from kernels.rope import axis_dims
 from ..models.codec import FRAMES_PER_LATENT, TinyCodec
 from ..models.coordinates import input_channels, with_coordinates
 from ..models.words import WordEncoder
+from ..sampler import renoise, x0_of
 from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, sample_scene
-from ..world.render import GENES, render
+from ..world.render import render
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
-from .data import object_mask, to_pixels
+from .data import Clips, genes_of, object_mask, to_pixels
+from .rollout import SIGMAS, Draft, Pool
 
-SIGMAS = (1.0, 0.75, 0.5, 0.25)
 CHUNK_FRAMES = 3
 FARTHEST_CHUNK = 340
-
-
-@dataclass
-class Clips:
-    """A training batch: latents [B, F, Z, h, w], object weight [B, F, 1, h, w], prompts [B][chunk], first-chunk noise
-    corner [B, Z], chunk indices of the clip and how many of its first chunks carry no loss."""
-
-    latents: Tensor
-    weight: Tensor
-    prompts: list[list[str]]
-    corner: Tensor
-    chunks: list[int]
-    gap: int | None
+OPENINGS = 0.4
+"""Share of fresh batches that hold opening chunks alone, and more of them: they are the hardest."""
 
 
 def change(scene: Scene, rng: random.Random) -> Scene:
@@ -80,9 +71,9 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
     videos, weights, prompts, corners = [], [], [], []
     for _ in range(count):
         corner = torch.randn(codec.config.latent_channels)
-        genes = torch.special.ndtr(corner)[:GENES].tolist()
+        genes = genes_of(corner)
         scene = sample_scene(rng, two=0.15)
-        switch = rng.randrange(1, chunks) if rng.random() < 0.3 else chunks
+        switch = rng.randrange(1, chunks) if chunks > 1 and rng.random() < 0.3 else chunks
         scenes = [scene] * switch + [change(scene, rng)] * (chunks - switch)
         texts = [caption(scenes[0], rng), caption(scenes[-1], rng)]
         prompts.append([texts[0]] * switch + [texts[1]] * (chunks - switch))
@@ -97,48 +88,48 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
         latents = codec.encode(video).float()
     mask = mask.unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
     mask = F.max_pool2d(mask.flatten(0, 1), 8).unflatten(0, mask.shape[:2])
-    return Clips(latents, 1 + 3 * mask, prompts, torch.stack(corners).to(device), indices, 1 if far and start > 1 else None)
+    judged = torch.ones(CHUNK_FRAMES * chunks, dtype=torch.bool, device=device)
+    if start > 1:
+        judged[CHUNK_FRAMES : 2 * CHUNK_FRAMES] = False
+    return Clips(latents, 1 + 3 * mask, prompts, torch.stack(corners).to(device), indices, judged[:, None, None, None])
 
 
 def flow_loss(
-    transformer: WanTransformer3DModel, words: WordEncoder, clips: Clips, rng: random.Random, noisy: int
-) -> tuple[Tensor, dict[float, float]]:
-    """Weighted flow-matching loss of `noisy` copies at random steps, and the plain error of x0 per sigma."""
-    x0, batch = clips.latents, len(clips.latents)
-    tokens = (x0.shape[-2] // 2) * (x0.shape[-1] // 2)
-    chunks = len(clips.chunks)
+    transformer: WanTransformer3DModel, words: WordEncoder, draft: Draft, rng: random.Random, noisy: int
+) -> tuple[Tensor, dict[str, float], Tensor]:
+    """The weighted error of x0 in the draft's next step, and that of flow in `noisy` - 1 copies of the true clips at random steps.
+
+    Also returns the plain error of x0 per step, `own` ones for the draft, and the x0 that the draft goes on with.
+    """
+    clips, x0 = draft.clips, draft.clips.latents
+    batch, chunks, device = len(x0), len(clips.chunks), x0.device
+    rows, cols = x0.shape[-2] // 2, x0.shape[-1] // 2
     positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
-    table = rope_table(positions, x0.shape[-2] // 2, x0.shape[-1] // 2, transformer.config.attention_head_dim).to(x0.device)
-    context = draw_context(rng, table, 1 + noisy, chunks, tokens, len(transformer.blocks))
+    table = rope_table(positions, rows, cols, transformer.config.attention_head_dim).to(device)
+    context = draw_context(rng, table, 1 + noisy, chunks, rows * cols, len(transformer.blocks))
     for block in transformer.blocks:
         block.attn1.processor.context = context
         block.attn2.processor.chunks = chunks
-    sigmas = rng.sample(SIGMAS, noisy) if rng.random() < 0.85 else [rng.uniform(0.1, 1.0) for _ in range(noisy)]
-    if noisy > 1 and rng.random() < 0.5:
-        sigmas[0] = 1.0
     slight = 0.15 * rng.random() if rng.random() < 0.5 else 0.0
-    inputs, targets = [(1 - slight) * x0 + slight * torch.randn_like(x0)], []
-    for sigma in sigmas:
-        noise = torch.randn_like(x0)
-        if sigma == 1.0:
-            noise[:, 0, :, 0, 0] = clips.corner
-        inputs.append((1 - sigma) * x0 + sigma * noise)
-        targets.append(noise - x0)
-    hidden = with_coordinates(torch.cat(inputs).transpose(1, 2), CHUNK_FRAMES)
-    time_steps = torch.tensor([0.0, *(1000 * s for s in sigmas)], device=x0.device).repeat_interleave(batch)
+    names, sigmas, inputs = [f"own {draft.sigma}"], [draft.sigma], [renoise(draft.history, torch.randn_like(x0), slight), draft.noisy()]
+    for _ in range(noisy - 1):
+        sigma = rng.choice(SIGMAS) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)
+        names.append(str(sigma) if sigma in SIGMAS else "other"), sigmas.append(sigma)
+        inputs.append(clips.noise() if sigma == 1.0 else renoise(x0, torch.randn_like(x0), sigma))
+    hidden = with_coordinates(torch.cat(inputs).transpose(1, 2), CHUNK_FRAMES, opening=True)
+    time_steps = torch.tensor([0.0, *(1000 * s for s in sigmas)], device=device).repeat_interleave(batch)
     text = words([prompt for clip in clips.prompts for prompt in clip])
-    with torch.autocast(x0.device.type, dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         flow = transformer(hidden, time_steps, text, return_dict=False)[0]
     flow = flow[batch:].transpose(1, 2).float().unflatten(0, (noisy, batch))
-    weight = clips.weight.clone()
-    if clips.gap is not None:
-        weight[:, CHUNK_FRAMES * clips.gap : CHUNK_FRAMES * (clips.gap + 1)] = 0
-    total, errors = x0.new_zeros(()), {}
-    for sigma, predicted, target in zip(sigmas, flow, targets):
-        squared = (predicted - target).square()
-        total = total + sigma * (squared * weight).mean() / weight.mean()
-        errors[round(sigma, 2)] = float((sigma**2 * squared.detach() * (weight > 0)).mean() / (weight > 0).float().mean())
-    return total / noisy, errors
+    weight = clips.weight * clips.judged
+    total, errors, made = x0.new_zeros(()), {}, []
+    for name, sigma, given, predicted in zip(names, sigmas, inputs[1:], flow):
+        made.append(x0_of(given, predicted, sigma))
+        squared = (made[-1] - x0).square()
+        total = total + (squared * weight).mean() / weight.mean() / (1 if name.startswith("own") else sigma)
+        errors[name] = float((squared.detach() * clips.judged).mean() / clips.judged.float().mean())
+    return total / noisy, errors, made[0].detach()
 
 
 def optimizers(transformer: WanTransformer3DModel, words: WordEncoder, lr: float) -> list[torch.optim.Optimizer]:
@@ -197,7 +188,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=100.0, help="training time of this run; the learning rate falls towards its end")
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--chunks", type=int, default=4)
-    parser.add_argument("--noisy", type=int, default=2)
+    parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is the generator's own draft")
+    parser.add_argument("--pool", type=int, default=24, help="drafts that are under way")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -227,6 +219,12 @@ def main() -> None:
     rng = random.Random(step + 1)
     torch.manual_seed(step + 1)
     began, smooth = time.time(), {}
+
+    def fresh() -> Clips:
+        chunks = 1 if rng.random() < OPENINGS else args.chunks
+        return draw_clips(rng, codec, args.clips * args.chunks // chunks, chunks, args.device)
+
+    pool = Pool(args.pool, fresh, rng)
     parameters = [p for module in (transformer, words) for p in module.parameters()]
     with tqdm(
         total=args.minutes, initial=spent, unit="min", mininterval=30, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}"
@@ -236,29 +234,30 @@ def main() -> None:
             for optimizer in steps:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["pace"]
-            clips = draw_clips(rng, codec, args.clips, args.chunks, args.device)
-            loss, errors = flow_loss(transformer, words, clips, rng, args.noisy)
+            draft = pool.draw()
+            loss, errors, x0 = flow_loss(transformer, words, draft, rng, args.noisy)
             for optimizer in steps:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for optimizer in steps:
                 optimizer.step()
+            draft.advance(x0)
+            pool.give_back(draft)
             step += 1
             decay = min(0.998, step / (step + 10))
             with torch.no_grad():
                 for slow_module, fast_module in zip(ema, (transformer, words)):
                     for slow, fast in zip(slow_module.parameters(), fast_module.parameters()):
                         slow.lerp_(fast, 1 - decay)
-            for sigma, error in [("loss", loss.item()), *errors.items()]:
-                if sigma == "loss" or sigma in SIGMAS:
-                    smooth[sigma] = 0.98 * smooth.get(sigma, error) + 0.02 * error
+            for name, error in ({"loss": loss.item()} | errors).items():
+                smooth[name] = 0.98 * smooth.get(name, error) + 0.02 * error
             if step % 20 == 0:
                 bar.n = minutes
-                bar.set_postfix_str(f"step {step} " + " ".join(f"{k}:{v:.4f}" for k, v in smooth.items()))
+                bar.set_postfix_str(f"step {step} " + " ".join(f"{k}:{smooth[k]:.4f}" for k in sorted(smooth)))
                 with (args.out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps({"step": step, "minutes": minutes} | {str(k): v for k, v in smooth.items()}) + "\n")
-            if step % 200 == 0:
+                    log.write(json.dumps({"step": step, "minutes": minutes} | smooth) + "\n")
+            if step % 100 == 0:
                 save(args.out, transformer, words, ema, steps, step, minutes)
     save(args.out, transformer, words, ema, steps, step, args.minutes)
 

@@ -16,7 +16,8 @@ import numpy as np
 from . import HEIGHT, WIDTH
 from .captions import Scene, Thing
 
-GENES = 8
+GENES, PHASES = 8, 3
+"""How many genes there are, and how many of them, the first ones, are phases."""
 PERIOD = 192
 TURN = 96
 PAN = 34.0
