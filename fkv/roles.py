@@ -73,6 +73,13 @@ class HeadRoles:
         static[layer] ^= {head}
         return HeadRoles(self.num_heads, tuple(tuple(sorted(heads)) for heads in static), self.scores, self.provenance)
 
+    def changes(self, before: HeadRoles) -> str:
+        """What differs from earlier roles, in words: up to three heads by name (`3.2 dynamic`), or how many."""
+        now = self.is_static()
+        at = np.argwhere(now != before.is_static()).tolist()
+        names = [f"{layer}.{head} {'static' if now[layer, head] else 'dynamic'}" for layer, head in at]
+        return ", ".join(names) if 0 < len(names) <= 3 else f"{len(names)} heads changed"
+
     def check(self, layers: int, heads: int) -> None:
         """Raises RolesError unless the roles are for a model of this size."""
         if (self.num_layers, self.num_heads) != (layers, heads):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
 
-MAX_PROMPT = 1000
+MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
 MAX_SEED = 2**31 - 1
 POSITION_LIMIT = 1024
@@ -125,6 +126,7 @@ class Stream:
         keep_steps: bool = False,
     ) -> None:
         self.model, self.policy, self.roles = model, policy, roles or model.roles
+        self._asked = self.policy, self.roles
         self.noise = noise or SeededNoise(check_seed(seed))
         self.decode, self.keep_steps = decode and model.decoder is not None, keep_steps
         transformer, (_, height, width) = model.transformer, model.latent
@@ -168,28 +170,31 @@ class Stream:
         What the new policy would drop is dropped at once; what an earlier one dropped stays gone.
         Raises ValueError when the policy needs roles and there are none, or they are for another model.
         """
-        roles = roles or self.roles
+        roles = roles or self._asked[1]
         KVCache(self.geometry, policy.groups(self.geometry, roles) or self.geometry.every_head, policy.segments)
         if policy.caches != self.policy.caches:
             raise ValueError(
                 f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: they store different things; start anew"
             )
 
+        self._asked = policy, roles
+
         def apply(timer: _Timer) -> str:
-            self.policy, self.roles = policy, roles
+            before, self.policy, self.roles = (self.policy, self.roles), policy, roles
             for i, cache in enumerate(self.caches):
                 groups = policy.groups(self.geometry, roles) or {name: group.heads for name, group in cache.groups.items()}
                 cache = cache.regrouped(groups, policy.segments)
                 if self.index:
                     cache = self._commit(cache, self.index - 1)
                 self.caches[i] = cache.regrouped(groups, policy.segments)
-            return f"policy: {policy.name}"
+            only_roles = policy == before[0] and roles is not None and before[1] is not None
+            return f"roles: {roles.changes(before[1])}" if only_roles else f"policy: {policy.name}"
 
         self._changes.append(apply)
 
     def set_roles(self, roles: HeadRoles) -> None:
         """Go on with other head roles under the same policy."""
-        self.set_policy(self.policy, roles)
+        self.set_policy(self._asked[0], roles)
 
     # Generation.
 
@@ -201,7 +206,7 @@ class Stream:
         self._changes.clear()
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
-                self.caches = [self._replay(range(self.index))]
+                self.caches = [self._replay(self._held_chunks())]
         for cache in self.caches:
             self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
@@ -268,18 +273,21 @@ class Stream:
     def _recache(self) -> KVCache:
         """The held pages with keys and values recomputed under the current prompt (LongLive's KV re-cache)."""
         old = self.caches[0]
-        new = self._replay(sorted({frame // self.geometry.frames_per_chunk for frame in old.frames()}))
+        new = self._replay(self._held_chunks())
         new = new.regrouped({name: group.heads for name, group in old.groups.items()}, old.segments)
         held = {name: set(zip(group.pages.frame, group.pages.segment)) for name, group in old.groups.items()}
         new.commit({n: np.array([p in held[n] for p in zip(g.pages.frame, g.pages.segment)], bool) for n, g in new.groups.items()})
         return new.regrouped({name: group.heads for name, group in new.groups.items()}, new.segments)
 
     def _remember(self, x0: Tensor) -> None:
-        """Keep latents only while a frame of theirs is held (all of them for a policy that recomputes)."""
+        """Keep latents only while a frame of theirs is held."""
         self._latents[self.index] = x0
-        if self.policy.caches == "shared":
-            held = {frame // self.geometry.frames_per_chunk for frame in self.caches[0].frames()}
-            self._latents = {chunk: latents for chunk, latents in self._latents.items() if chunk in held}
+        held = self._held_chunks()
+        self._latents = {chunk: latents for chunk, latents in self._latents.items() if chunk in held}
+
+    def _held_chunks(self) -> list[int]:
+        """Earlier chunks of which the cache holds a frame."""
+        return sorted({frame // self.geometry.frames_per_chunk for frame in self.caches[0].frames()})
 
     def _follow(self, frames: tuple[int, ...]) -> None:
         """Move the positions of held frames that lie too far back, so that a stream of any length stays in range."""
@@ -324,7 +332,9 @@ class Stream:
 
 
 def check_prompt(prompt: str) -> str:
-    """The prompt without surrounding space. Raises ValueError when it is empty or too long."""
+    """The prompt without surrounding space. Raises ValueError when it is empty, too long, or no text."""
+    if not isinstance(prompt, str) or any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in prompt):
+        raise ValueError("the prompt must be a text without control characters; describe what the video should show")
     prompt = prompt.strip()
     if not prompt:
         raise ValueError("the prompt is empty; describe what the video should show")

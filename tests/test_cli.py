@@ -84,7 +84,7 @@ def test_unknown_words_get_a_hint(capsys):
     "args, message",
     [
         (["--prompt", ""], "prompt is empty"),
-        (["--prompt", "a" * 10_000], "at most 1,000"),
+        (["--prompt", "a" * 10_000], "at most 4,000"),
         (["--seed", "-1"], "seed must be a whole number from 0"),
         (["--seed", str(10**30)], "seed must be a whole number from 0"),
         (["--chunks", "0"], "chunks must be a whole number from 1"),

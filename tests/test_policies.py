@@ -52,6 +52,16 @@ class TestEveryPolicy:
                 assert chunk.kv_tokens[group] == len(pages) * 12 // chunk.segments
 
 
+def test_recomputed_window_carries_nothing_from_before_it(small):
+    stream = Stream(small, policies.parse("recompute:window_frames=6"), "a red ball over the sea", seed=1)
+    chunks = [stream.step() for _ in range(4)]
+    assert [chunk.context_frames for chunk in chunks] == [3, 6, 6, 6] and set(stream._latents) == {3}
+    full = [chunk.latents for chunk in run(small, policies.make("full"), 2)]
+    window = [chunk.latents for chunk in run(small, policies.parse("sliding-window:sink_frames=0,window_frames=6"), 4)]
+    torch.testing.assert_close(chunks[1].latents, full[1])
+    assert not torch.allclose(chunks[3].latents, window[3])
+
+
 def test_recompute_shows_what_full_shows(small):
     for a, b in zip(run(small, policies.make("full"), 4), run(small, policies.make("recompute"), 4)):
         assert torch.allclose(a.latents, b.latents, atol=1e-5)

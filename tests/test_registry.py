@@ -31,6 +31,10 @@ from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
+from fkv.studio.live import Plan, live
+from fkv.studio.page import build
+from fkv.studio.sessions import Limits, Line, Registry, Run
+from fkv.studio.wire import unpack
 
 SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, text_words=12, freq_dim=32)
 REAL = [entry.release for entry in registry.MODELS.values() if entry.release]
@@ -168,6 +172,18 @@ def test_every_model_loads_and_streams(one, offline):
     assert latents_of(model, one.window, chunks=3).isfinite().all()
     assert model.schedule.sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625), abs=1e-5)
     assert model.fps == 16 and model.frames_per_chunk == 3 and all(path.exists() for path in model.weights)
+
+
+def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
+    model = registry.load("longlive")
+    build(model, Registry())
+    assert model.policies == (registry.MODELS["longlive"].release.hybrid, registry.MODELS["longlive"].release.window)
+    plan = Plan.of(PROMPT, 0, 3, "AB", f"{model.policies[0]},segments_per_frame=4", model.policies[1])
+    run = Run(1 << 24)
+    *_, last = live(model, plan, run, Line(), Limits(lead=1e9))
+    assert last["state"] == "done" and run.count == 3
+    record, jpegs = unpack(run.get(1))
+    assert [own["video_frames"] for own in record["streams"].values()] == [12, 12] and len(jpegs) == 24
 
 
 def test_the_released_roles_fit_their_models():

@@ -96,7 +96,7 @@ def test_policies_that_store_different_things_cannot_be_exchanged(small):
         stream(small, policies.make("per-step")).set_prompt("a ball", recache=True)
 
 
-@pytest.mark.parametrize("prompt, message", [("", "empty"), ("   ", "empty"), ("a" * 10_000, "10,000 characters; at most 1,000")])
+@pytest.mark.parametrize("prompt, message", [("", "empty"), ("   ", "empty"), ("a" * 10_000, "10,000 characters; at most 4,000")])
 def test_bad_prompts(small, prompt, message):
     with pytest.raises(ValueError, match=message):
         Stream(small, HYBRID, prompt)
@@ -168,3 +168,12 @@ def test_two_streams_share_a_model_without_mixing(small):
     alone = [stream(small, seed=1).step().latents, stream(small, policies.make("full"), seed=2).step().latents]
     a, b = stream(small, seed=1), stream(small, policies.make("full"), seed=2)
     assert torch.equal(a.step().latents, alone[0]) and torch.equal(b.step().latents, alone[1])
+
+
+def test_policy_and_roles_changed_at_one_border_are_both_taken(small):
+    stream, other = Stream(small, policies.parse("forcing-kv"), "a", seed=1), small.roles.flipped(0, 0)
+    stream.step()
+    stream.set_policy(policies.parse("forcing-kv:retention=0.5"))
+    stream.set_roles(other)
+    stream.step()
+    assert (stream.policy, stream.roles) == (policies.parse("forcing-kv:retention=0.5"), other)

@@ -29,6 +29,7 @@ class VideoModel:
     name : as in the registry. encode : prompt -> embeddings [1, words, dim]. decoder : None leaves latents undecoded.
     latent : channels, height, width. fps : the rate at which its video is meant to play.
     hints : prompt -> what the user should know about it (words that the model never saw), each one sentence.
+    policies : what is worth seeing side by side, as policy texts: a lean cache, then what it is compared with.
     weights : the files that the transformer was loaded from.
     """
 
@@ -44,4 +45,5 @@ class VideoModel:
     fps: int = 16
     hints: Callable[[str], list[str]] = field(default=lambda prompt: [])
     examples: tuple[str, ...] = ()
+    policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()

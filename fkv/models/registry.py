@@ -66,7 +66,7 @@ RELEASES = (
         Release(
             "krea-realtime", "wan-14b",
             Source("krea/krea-realtime-video", "krea-realtime-video-14b.safetensors", 28.6, "6b5d204f9d14c3c3a59608e49d1da7fad90daf8d"),
-            "Apache-2.0", roles="krea_realtime_14b", window="sliding-window:sink_frames=0,window_frames=6",
+            "Apache-2.0", roles="krea_realtime_14b", window="recompute:window_frames=6",
             hybrid="forcing-kv:sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
         ),
     ),

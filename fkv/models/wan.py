@@ -50,6 +50,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
         fps=release.fps,
         hints=_hints(release, words),
         examples=EXAMPLES,
+        policies=(release.hybrid if release.roles else "sliding-window", release.window),
         weights=tuple(path for path in (weights, lora) if path),
     )
 
