@@ -28,6 +28,7 @@ from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.policies import parse, split, write
 from fkv.report import FPS_MEANING, device_name, rates
+from fkv.spread import over_ray
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_frames, to_pixels
 from fkv.world import FPS, HEIGHT, WIDTH, oracle
@@ -181,12 +182,14 @@ def evaluate(
     device: str = "cpu",
     out: str | Path | None = None,
     workers: int = 1,
+    ray: str | None = None,
 ) -> list[Record]:
     """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1; one record per stream, see `measure`.
 
     policies : as `fkv.policies.parse` reads them; the others are compared with "full" where it is among them.
     out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
     workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
+    ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.spread`.
     Raises ValueError with a sentence for the user when a parameter is out of range or the model cannot draw the toy world.
     """
     for name, value in (("prompts", prompts), ("seeds", seeds), ("seconds", seconds), ("workers", workers)):
@@ -195,7 +198,7 @@ def evaluate(
             raise ValueError(f"{name} must be a {'whole ' if name != 'seconds' else ''}number from {least} to {most}, not {value!r}")
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
-    if workers > 1 and not isinstance(model, str):
+    if (workers > 1 or ray) and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     loaded = registry.load(model, device) if isinstance(model, str) else model
@@ -210,7 +213,7 @@ def evaluate(
         records += [record for policy, record in there.items() if policy not in pending]
         jobs += [(policies, pending, *run, seconds)] if pending else []
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, model, device, jobs, workers):
+        for record in _run(loaded, model, device, jobs, workers, ray):
             records.append(record)
             if file:
                 with file.open("a", encoding="utf-8") as lines:
@@ -219,7 +222,11 @@ def evaluate(
     return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
 
 
-def _run(loaded: VideoModel, name: VideoModel | str, device: str, jobs: list[tuple], workers: int) -> Iterator[Record]:
+def _run(loaded: VideoModel, name: VideoModel | str, device: str, jobs: list[tuple], workers: int, ray: str | None) -> Iterator[Record]:
+    if ray:
+        for made in over_ray(_job, [(name, device, *job) for job in jobs], ray, device):
+            yield from made
+        return
     if workers == 1:
         for job in jobs:
             yield from _records(loaded, *job)
@@ -246,10 +253,15 @@ def _finished(file: Path) -> list[Record]:
         raise ValueError(f"{file} holds a line that is no record ({error}); remove the line or choose another folder") from None
 
 
-def check_world(model: VideoModel) -> None:
-    """Raises ValueError unless the model decodes video of the toy world's size."""
+def draws_world(model: VideoModel) -> bool:
+    """Whether the model decodes video of the toy world's size, so that the oracle can read it."""
     chunk = model.frames_per_chunk * model.video_frames_per_latent
-    if model.decoder is None or model.latent[1:] != (HEIGHT // 8, WIDTH // 8) or chunk != CHUNK:
+    return model.decoder is not None and model.latent[1:] == (HEIGHT // 8, WIDTH // 8) and chunk == CHUNK
+
+
+def check_world(model: VideoModel) -> None:
+    """Raises ValueError unless the model draws the toy world."""
+    if not draws_world(model):
         raise ValueError(f"model {model.name!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
 
 
@@ -335,6 +347,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
     parser.add_argument("--seconds", type=float, default=60, help="length of each stream in seconds of video (default: 60)")
     parser.add_argument("--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer (default: 1)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine")
     parser.add_argument("--out", metavar="DIR", help="folder for records, report and figure; a later run goes on from its records")
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
     parser.add_argument("--oracle", action="store_true", help="also measure the oracle itself, on renders and through the codec")
@@ -347,7 +360,7 @@ def run(args: argparse.Namespace) -> int:
         if not Path(path).parent.is_dir():
             raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
     policies = split(args.policy)
-    records = evaluate(policies, args.prompts, args.seeds, args.seconds, args.model, args.device, args.out, args.workers)
+    records = evaluate(policies, args.prompts, args.seeds, args.seconds, args.model, args.device, args.out, args.workers, args.ray)
     if args.oracle or args.sheet:
         model = registry.load(args.model, args.device)
     print(table(records), file=sys.stderr)

@@ -16,6 +16,7 @@ from .. import policies
 from ..models.precision import COMPUTE
 from ..models.release import BASES, RESOLUTIONS
 from ..report import FPS_MEANING
+from ..spread import over_ray
 from . import attention, models, report, streams
 from .official import OFFICIAL
 from .work import Ceilings, ceilings
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     add("--device", "cpu or cuda", device)
+    add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
     add("--read", "take an earlier report instead of measuring", metavar="FILE")
     add("--against", "compare with an earlier report", metavar="FILE")
     add("--official", "print the figures of the paper beside ours, labelled by hardware", action="store_true")
@@ -109,6 +111,23 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _one(args: argparse.Namespace) -> dict[str, Any]:
+    return _streams(args, torch.device(args.device))
+
+
+def _over_ray(args: argparse.Namespace) -> dict[str, Any]:
+    """One report of context lengths that were measured on several devices of one kind. Raises ValueError for devices of several."""
+    lengths = [length.strip() for length in args.context.split(",")]
+    jobs = [(argparse.Namespace(**vars(args) | {"context": length}),) for length in lengths]
+    made = {str(one["results"][0]["context"]): one for one in over_ray(_one, jobs, args.ray, args.device)}
+    kinds = {one["hardware"]["device"] for one in made.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"figures of different devices do not belong in one table: {', '.join(sorted(kinds))}")
+    best = {name: max(one["ceilings"][name] for one in made.values()) for name in made[lengths[0]]["ceilings"]}
+    rows = [row for length in lengths for row in made[length]["results"]]
+    return {**made[lengths[0]], "command": shlex.join(["fkv", *sys.argv[1:]]), "ceilings": best, "results": rows}
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, or read an earlier report; print tables to stderr, write JSON. Returns 1 when outputs that must be equal are not.
 
@@ -124,7 +143,12 @@ def run(args: argparse.Namespace) -> int:
     if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"there is no device {args.device!r} here; --device may be left out")
     other = read(args.against) if args.against else None
-    made = read(args.read) if args.read else (_attention if args.attention else _streams)(args, torch.device(args.device))
+    if args.read:
+        made = read(args.read)
+    elif args.ray and not args.attention:
+        made = _over_ray(args)
+    else:
+        made = (_attention if args.attention else _streams)(args, torch.device(args.device))
     if drawing and "attention" in made:
         raise ValueError("--figure draws the speed of streams; a report of one layer has none")
     text = report.table(made)

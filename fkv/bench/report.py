@@ -15,7 +15,7 @@ import torch
 from kernels import choices
 from kernels.dispatch import VARIABLE
 
-from ..report import device_name
+from ..report import device_name, processor
 
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
@@ -36,13 +36,6 @@ COLUMNS = (
 CHANGING = ("fps_denoise", "fps_end_to_end", "kv_bytes", "peak_bytes")
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -52,7 +45,7 @@ def _version(package: str) -> str | None:
 
 def surroundings(device: torch.device) -> dict[str, Any]:
     """When, on what and with what: what belongs beside any measured figure."""
-    hardware: dict[str, Any] = {"device": device_name(device), "processor": _processor()}
+    hardware: dict[str, Any] = {"device": device_name(device), "processor": processor()}
     hardware |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
         hardware |= {"gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory, "cuda": torch.version.cuda}

@@ -1,0 +1,64 @@
+"""Work spread over Ray: merged, retried when a worker is killed, refused in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.evaluate import evaluate
+from fkv.cli import main
+from fkv.spread import over_ray
+
+ray = pytest.importorskip("ray", reason="spreading work needs ray")
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def square(number: int, mark: str) -> tuple[int, int]:
+    """The square; the first worker that is given 2 dies of it."""
+    if number == 2 and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number, os.getpid()
+
+
+def fail(number: int) -> int:
+    raise ValueError(f"{number} is no good")
+
+
+def test_a_lost_workers_job_goes_to_another(tmp_path):
+    mark = tmp_path / "mark"
+    made = list(over_ray(square, [(number, str(mark)) for number in range(5)], "local"))
+    assert sorted(value for value, _ in made) == [0, 1, 4, 9, 16] and mark.exists()
+    assert os.getpid() not in {worker for _, worker in made}
+
+
+def test_what_a_job_raises_is_raised_here():
+    with pytest.raises(ValueError, match="7 is no good"):
+        list(over_ray(fail, [(7,)], "local"))
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence():
+    with pytest.raises(ValueError, match="no Ray cluster answers at '127.0.0.1:1'"):
+        list(over_ray(square, [], "127.0.0.1:1"))
+
+
+def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
+    one, spread = (
+        evaluate(["sliding-window", "forcing-kv"], prompts=2, seconds=2, out=tmp_path / name, ray=ray)
+        for name, ray in (("one", None), ("spread", "local"))
+    )
+    same = ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
+    assert [[record[name] for name in same] for record in one] == [[record[name] for name in same] for record in spread]
+
+
+def test_bench_over_ray_puts_context_lengths_into_one_report(tmp_path):
+    target = tmp_path / "report.json"
+    command = ["bench", "--ray", "local", "--context", "9,6", "--repeats", "1", "--decoder", "none", "--json", str(target)]
+    assert main(command) == 0
+    rows = json.loads(target.read_text())["results"]
+    assert [(row["context"], row["policy"]) for row in rows] == [(9, "full"), (9, "forcing-kv"), (6, "full"), (6, "forcing-kv")]
