@@ -27,6 +27,7 @@ from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, Timings
 
 SCHEMA = 1
+MAX_JSON = 64 << 20
 SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "context_frames", "segments", "events")
 
 
@@ -100,11 +101,13 @@ def load(folder: str | Path) -> Run:
     """Read a record back; its chunks have no video. Raises ValueError when a file is missing or damaged."""
     folder = Path(folder)
     try:
+        if (folder / "record.json").stat().st_size > MAX_JSON:
+            raise ValueError(f"record.json is larger than {MAX_JSON / 1e6:.0f} MB")
         listed = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / "record.safetensors")
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no recorded run: {Path(error.filename or 'record.safetensors').name} is missing") from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"the record in {folder} cannot be read: {error}") from None
     if not isinstance(listed, dict) or listed.get("schema") != SCHEMA:
         raise ValueError(f"{folder / 'record.json'} is not a record of schema {SCHEMA}")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
+from fkv import policies
+from fkv import roles as role_files
 from fkv.cache import Geometry, Heads, KVCache, Pages
 from fkv.compare import psnr
+from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.policies import Moment, Policy
 from fkv.roles import HeadRoles
-from fkv.stream import Chunk, Stream, check_chunks
+from fkv.stream import Chunk, Stream, check_chunks, check_prompt, check_seed
 
 SILENT = "silent"
+FORMATS = (".png", ".svg", ".pdf")
 
 Head = tuple[int, int]
 """Layer and head."""
@@ -36,7 +46,7 @@ class Silenced(Policy):
 
     @property
     def name(self) -> str:
-        return f"{self.base.name} without the history of {', '.join(f'{layer}.{head}' for layer, head in sorted(self.heads))}"
+        return f"{self.base.name} without the history of {names_of(sorted(self.heads))}"
 
     @property
     def caches(self) -> str:
@@ -77,6 +87,14 @@ class Effect:
     psnr: tuple[float | None, ...]
     kv_bytes: int
     kv_bytes_untouched: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.operation} {names_of(self.heads)}"
+
+    @property
+    def kv_change(self) -> int:
+        return self.kv_bytes - self.kv_bytes_untouched
 
     @property
     def worst(self) -> float | None:
@@ -139,3 +157,73 @@ def _check(model: VideoModel, heads: Sequence[Head]) -> None:
     for layer, head in heads:
         if not (0 <= layer < layers and 0 <= head < count):
             raise ValueError(f"there is no head {head} in layer {layer}; the model has {layers} layers of {count} heads")
+
+
+def names_of(heads: Iterable[Head]) -> str:
+    """Heads as they are written: `3.2, 4.1`."""
+    return ", ".join(f"{layer}.{head}" for layer, head in heads)
+
+
+def heads_of(text: str) -> tuple[Head, ...]:
+    """Heads from `3.2,4.1`. Raises ValueError for anything else."""
+    pairs = [part.strip().partition(".") for part in text.split(",")]
+    if not all(layer.isdecimal() and head.isdecimal() for layer, _, head in pairs):
+        raise ValueError(f"heads are written LAYER.HEAD with commas between them, as in 3.2,4.1, not {text!r}")
+    return tuple((int(layer), int(head)) for layer, _, head in pairs)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv surgery`."""
+    registry.add_arguments(parser)
+    parser.add_argument("--roles", metavar="FILE", help="head roles to start from instead of the model's own")
+    for name, help in (("flip", "turn static heads dynamic and the other way round"), ("silence", "leave heads only the current chunk")):
+        parser.add_argument(
+            f"--{name}", dest="operations", action="append", type=lambda text, name=name: (name, text), metavar="HEADS",
+            help=f"{help}, as in 3.2,4.1 (LAYER.HEAD); may be repeated, each is a stream of its own",
+        )  # fmt: skip
+    parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
+    parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--chunks", type=int, default=7, help="chunks per stream (default: 7)")
+    parser.add_argument("--json", metavar="FILE", help="also write the effects there")
+    parser.add_argument("--out", metavar="FIGURE", help="also draw them there, as PNG, SVG or PDF")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Operate on heads and print what that changes. Raises ValueError with a sentence for the user."""
+    operations = list(dict.fromkeys((name, heads_of(text)) for name, text in args.operations or ()))
+    if not operations:
+        raise ValueError("nothing to operate on; name heads with --flip or --silence, as in --flip 3.2,4.1")
+    policy = policies.parse(args.policy)
+    check_chunks(args.chunks), check_seed(args.seed)
+    if args.out and Path(args.out).suffix not in FORMATS:
+        raise ValueError(f"--out is drawn as {', '.join(FORMATS)}, not {Path(args.out).suffix or 'a file without an ending'}")
+    for path in filter(None, (args.json, args.out)):
+        if not Path(path).parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    roles = role_files.load(args.roles) if args.roles else None
+    model = registry.chosen(args)
+    prompt = check_prompt(args.prompt or next(iter(model.examples), ""))
+    for _, heads in operations:
+        _check(model, heads)
+    with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
+        effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
+    print(table(effects))
+    if args.json:
+        settings = {"model": model.name, "policy": args.policy, "prompt": prompt, "seed": args.seed, "chunks": args.chunks}
+        Path(args.json).write_text(json.dumps(settings | {"effects": list(map(asdict, effects))}, indent=1) + "\n", encoding="utf-8")
+    if args.out:
+        from .figures.surgery import draw_surgery
+
+        draw_surgery(effects, f"{model.name}, {args.policy}, seed {args.seed}: {prompt}").savefig(args.out, dpi=160)
+    return 0
+
+
+def table(effects: Sequence[Effect]) -> str:
+    """One line per operation: PSNR of each chunk to the untouched run in dB, and the KV bytes of the last chunk."""
+    rows = [
+        [*("equal" if value is None else f"{value:.1f} dB" for value in effect.psnr), f"{effect.kv_bytes:,}", f"{effect.kv_change:+,}"]
+        for effect in effects
+    ]
+    columns = [*(f"chunk {i}" for i in range(len(effects[0].psnr))), "KV bytes", "change"]
+    return pd.DataFrame(rows, [effect.label for effect in effects], columns).to_string()

@@ -74,10 +74,11 @@ def _load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]
     return model, override
 
 
-def _at_chunk(text: str) -> tuple[int, str]:
+def at_chunk(text: str) -> tuple[int, str]:
+    """A chunk number and what comes with it, from CHUNK:WHAT. Raises ValueError for anything else."""
     chunk, colon, what = text.partition(":")
     if not colon or not chunk.isdecimal() or not what:
-        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in 5:forcing-kv")
+        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in 5:forcing-kv or 5:a blue star")
     return int(chunk), what
 
 
@@ -90,8 +91,8 @@ def stream(args: argparse.Namespace) -> int:
     """Generate one stream; write video and report."""
     check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
     policy = policies.parse(args.policy)
-    switches = [(chunk, policies.parse(what)) for chunk, what in map(_at_chunk, args.switch)]
-    prompts = [(chunk, check_prompt(what)) for chunk, what in map(_at_chunk, args.say)]
+    switches = [(chunk, policies.parse(what)) for chunk, what in map(at_chunk, args.switch)]
+    prompts = [(chunk, check_prompt(what)) for chunk, what in map(at_chunk, args.say)]
     for chunk, _ in (*switches, *prompts):
         if chunk >= args.chunks:
             raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
@@ -177,6 +178,7 @@ ELSEWHERE = {
     "fit": ("fkv.models.fit", "what a real model needs in memory, and what would fit"),
     "bench": ("fkv.bench", "measure speed and memory; random weights will do"),
     "analyze": ("analysis.export", "draw the figures of a recorded run"),
+    "surgery": ("analysis.surgery", "flip the role of heads or silence them, and see what that changes"),
 }
 """Commands that live with what they do, as `add_arguments` and `run`; imported only when they are called."""
 

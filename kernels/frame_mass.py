@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from .arithmetic import product
 from .dispatch import jit, tl, triton, with_triton
@@ -60,9 +61,6 @@ def frame_mass(query: Tensor, keys: Tensor, key_frame: Tensor, frames: int, bloc
     int64 [tokens], the frame that each key belongs to, in [0, frames); block: queries at a time in the PyTorch twin.
     Returns float32 [batch, heads, queries, frames]; rows sum to 1.
     """
-    out = query.new_zeros(*query.shape[:3], frames, dtype=torch.float32)
+    keys, member = keys.float().transpose(-1, -2), one_hot(key_frame, frames).float()
     scale = query.shape[-1] ** -0.5
-    for start in range(0, query.shape[2], block):
-        scores = (query[:, :, start : start + block].float() * scale) @ keys.float().transpose(-1, -2)
-        out[:, :, start : start + block].index_add_(3, key_frame, scores.softmax(-1))
-    return out
+    return torch.cat([((part.float() * scale) @ keys).softmax(-1) @ member for part in query.split(block, 2)], 2)

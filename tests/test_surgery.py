@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from analysis.surgery import Silenced, operate
+from analysis.figures import draw_surgery, surgery_table
+from analysis.surgery import Effect, Silenced, operate
+from fkv import cli
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
 from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
@@ -71,3 +76,56 @@ def test_flipping_without_roles_is_named(small):
 def test_pictures_are_needed_to_compare(small):
     with pytest.raises(ValueError, match="no decoder"):
         list(operate(replace(small, decoder=None), Full(), [], PROMPT))
+
+
+EFFECTS = [
+    Effect("flip", ((1, 1),), (None, 31.0, 28.5), 1_200_000, 1_000_000),
+    Effect("silence", ((0, 2), (2, 3)), (None,) * 3, 900_000, 1_000_000),
+]
+
+
+def test_the_table_and_the_figure_say_the_same():
+    table = surgery_table(EFFECTS)
+    assert table.operation.unique().tolist() == ["flip 1.1", "silence 0.2, 2.3"]
+    assert table.kv_change.tolist() == [200_000] * 3 + [-100_000] * 3
+    assert np.isinf(table.psnr[[0, 3, 4, 5]]).all() and table.psnr[2] == 28.5
+    left, right = draw_surgery(EFFECTS, theme="dark").axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert drawn["flip 1.1"] == [50, 31.0, 28.5] and drawn["silence 0.2, 2.3"] == [50] * 3
+    assert [bar.get_width() for bar in right.patches] == pytest.approx([0.2, -0.1])
+    with pytest.raises(ValueError, match="no operation to draw"):
+        draw_surgery([])
+
+
+def surgery(capsys, *options: str) -> tuple[int, str, str]:
+    code = cli.main(["surgery", "--prompt", PROMPT, "--policy", "forcing-kv:segments_per_frame=2", *options])
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def small_by_default(small, monkeypatch):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+
+
+def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tmp_path):
+    report, figure = tmp_path / "r.json", tmp_path / "f.svg"
+    options = ["--flip", "1.1,2.3", "--silence", "0.2", "--chunks", "3", "--json", str(report), "--out", str(figure)]
+    code, out, _ = surgery(capsys, *options)
+    assert code == 0 and "silence 0.2" in figure.read_text()
+    expected = operate(small, POLICY, [("flip", [(1, 1), (2, 3)]), ("silence", [(0, 2)])], PROMPT, chunks=3)
+    for line, effect, written in zip(out.splitlines()[1:], expected, json.loads(report.read_text())["effects"], strict=True):
+        assert line.startswith(effect.label) and f"{effect.kv_bytes:,}" in line
+        assert written["psnr"] == list(effect.psnr) and written["kv_bytes_untouched"] == effect.kv_bytes_untouched
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("", "nothing to operate on"), ("--flip 3", "LAYER.HEAD"), ("--flip 9.0", "no head 0 in layer 9"), ("--silence 1.1,", "LAYER.HEAD"),
+     ("--flip 1.1 --chunks 0", "chunks"), ("--flip 1.1 --out f.txt", "not .txt"), ("--flip 1.1 --policy x", "no policy"),
+     ("--flip 1.1 --json /nowhere/r.json", "no folder"), ("--flip 1.1 --roles /nowhere.json", "cannot read")],
+)  # fmt: skip
+def test_the_command_refuses_in_one_sentence(capsys, small_by_default, options, words):
+    code, _, err = surgery(capsys, *options.split())
+    assert code == 2 and words in err and err.count("\n") == 1

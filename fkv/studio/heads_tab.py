@@ -1,0 +1,63 @@
+"""The Heads tab: which heads are static, where each looks while a stream runs, and what happens when a role is changed.
+
+What a head looks at comes with the chunks (`watch`); the script in `assets/studio` draws it, and tells what to watch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from .. import roles as role_files
+from ..models.base import VideoModel
+from ..roles import HeadRoles
+from . import changes
+from .files import asset
+from .sessions import Registry
+from .trouble import sentence
+from .watch import Watch
+
+SCRIPTS = ("charts.js", "xray.js", "heads.js")
+
+
+def heads_tab(model: VideoModel, registry: Registry) -> None:
+    """Build the tab inside the page that is being built."""
+    geometry = model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
+    facts = {
+        "model": model.name, "layers": geometry.layers, "heads": geometry.heads, "rows": geometry.rows, "cols": geometry.cols,
+        "perLatent": model.video_frames_per_latent, "profile": role_files.to_json(model.roles) if model.roles else None,
+    }  # fmt: skip
+    page = gr.HTML(
+        facts, html_template=asset("heads.html"), js_on_load="\n".join(map(asset, SCRIPTS)), apply_default_css=False, elem_id="fkv-heads"
+    )
+
+    def look(event: gr.EventData, request: gr.Request) -> None:
+        """Watch one patch of one head of a stream; nothing for a stream of None."""
+        if run := registry.of(request.session_hash):
+            run.watch = _said(lambda asked: asked["stream"] and Watch.of(**asked, geometry=geometry), event)
+
+    def change_roles(event: gr.EventData, request: gr.Request) -> None:
+        """Give the streams of the run these static heads."""
+        if run := registry.of(request.session_hash):
+            run.ask(changes.roles(_said(lambda asked: roles_of(model, asked["static_heads"]), event)))
+
+    at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
+    page.look(look, None, None, **at_once)
+    page.roles(change_roles, None, None, **at_once)
+
+
+def roles_of(model: VideoModel, static: Any) -> HeadRoles:
+    """Roles with these static heads, layer by layer, and the model's own scores. Raises ValueError when there are no such heads."""
+    shape = {"num_layers": model.transformer.layers, "num_heads": model.transformer.heads}
+    roles = role_files.from_json(shape | {"static_heads": static})
+    return replace(model.roles, static=roles.static) if model.roles else roles
+
+
+def _said(read: Any, event: gr.EventData) -> Any:
+    """What the page asks for; a request that makes no sense is answered by a sentence."""
+    try:
+        return read(event._data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise gr.Error(sentence(error), print_exception=False) from None

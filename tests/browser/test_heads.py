@@ -1,0 +1,126 @@
+"""The Heads and Atlas tabs in a real browser, while a stream runs and without one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fkv import roles as role_files
+from fkv.models import tiny
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+WATCHED = "window.fkvStage.player.rounds.filter((round) => round.record?.heads)"
+TIMED = """async (name) => {
+  const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`), panel = document.querySelector(".fkv-detail");
+  const pictures = () => ["ages", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join(), before = pictures();
+  const began = performance.now();
+  button.click();
+  while (panel.dataset.head !== name.match(/\\d+/g).join(".") || pictures() === before) await new Promise(requestAnimationFrame);
+  return performance.now() - began;
+}"""
+
+
+def cell(tab, layer: int, head: int):
+    return tab.page.locator(f'.fkv-cell[aria-label^="layer {layer}, head {head},"]')
+
+
+def open_tab(tab, name: str) -> None:
+    tab.page.get_by_role("tab", name=name).click()
+
+
+def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
+    tab = visit(query="?view=A&length=0")
+    open_tab(tab, "Heads")
+    tab.page.locator(".fkv-heads-go").click()
+    tab.until(f"{WATCHED}.length >= 2")
+    milliseconds = tab.page.evaluate(TIMED, "layer 2, head 0")
+    assert milliseconds < 500
+    assert tab.page.locator(".fkv-detail h3").inner_text().startswith("Layer 2, head 0 · static · profile score 0.97")
+    tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.layer === 2 && round.record.heads.focus.head === 0)")
+    tab.page.locator(".fkv-look").click(position={"x": 3, "y": 3})
+    tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.row === 0 && round.record.heads.focus.col === 0)")
+
+
+def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_reset(visit):
+    tab = visit(query="?view=A&length=0")
+    open_tab(tab, "Heads")
+    tab.page.locator(".fkv-heads-go").click()
+    tab.until(f"{WATCHED}.length >= 1")
+    cell(tab, 1, 0).click()
+    tab.press("Flip to dynamic")
+    tab.until("window.fkvStage.marks.some((mark) => mark.text.includes('roles: 1.0 dynamic'))")
+    tab.until(f"!{WATCHED}.at(-1).record.heads.static[1].includes(0)")
+    tab.page.locator('.fkv-cell[aria-label^="layer 1, head 0, dynamic"]').wait_for()
+    tab.press("Reset to released roles")
+    tab.until(f"{WATCHED}.at(-1).record.heads.static[1].includes(0)")
+
+
+def test_the_threshold_relabels_at_once_and_says_what_changes(visit, tmp_path):
+    tab = visit()
+    open_tab(tab, "Heads")
+    roles = tiny.load().roles
+    tab.page.locator(".fkv-threshold input").fill("0.5")
+    now = role_files.from_scores(roles.scores, 0.5)
+    changed = int((now.is_static() != roles.is_static()).sum())
+    assert f"{changed} of 64 heads change: {changed} to static." in tab.page.locator(".fkv-consequence").inner_text()
+    assert tab.page.locator('.fkv-cell[data-changed="true"]').count() == changed
+    assert int(tab.page.locator('[data-count="static"]').inner_text()) == now.is_static().sum()
+    with tab.page.expect_download() as download:
+        tab.press("Download roles (JSON)")
+    download.value.save_as(tmp_path / "roles.json")
+    assert role_files.load(tmp_path / "roles.json") == now
+    assert json.loads((tmp_path / "roles.json").read_text())["scores"] == role_files.to_json(roles)["scores"]
+    tab.press("Reset to released roles")
+    assert tab.page.locator('.fkv-cell[data-changed="true"]').count() == 0
+
+
+def test_the_grid_is_walked_by_arrow_keys(visit):
+    tab = visit()
+    open_tab(tab, "Heads")
+    cell(tab, 3, 3).click()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft"):
+        tab.page.keyboard.press(key)
+    playwright.expect(cell(tab, 5, 2)).to_be_focused()
+    assert tab.page.locator('.fkv-cell[tabindex="0"]').count() == 1 and cell(tab, 5, 2).get_attribute("aria-pressed") == "false"
+    tab.page.keyboard.press("Enter")
+    assert cell(tab, 5, 2).get_attribute("aria-pressed") == "true" and "Layer 5, head 2" in tab.page.locator(".fkv-detail h3").inner_text()
+
+
+def test_who_never_opens_heads_is_not_watched_and_who_leaves_no_longer(visit):
+    tab = visit(query="?view=A&length=0")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 3")
+    assert tab.page.evaluate(f"{WATCHED}.length") == 0
+    open_tab(tab, "Heads")
+    tab.until(f"{WATCHED}.length >= 1")
+    open_tab(tab, "Live")
+    tab.until("window.fkvStage.player.rounds.at(-1).record.heads === undefined")
+
+
+def test_the_atlas_shows_figures_and_hands_out_files(visit):
+    tab = visit()
+    assert tab.page.locator(".js-plotly-plot").count() == 0
+    open_tab(tab, "Atlas")
+    tab.until("document.querySelectorAll('.fkv-atlas .js-plotly-plot').length === 2")
+    titles = tab.page.locator(".fkv-atlas .gtitle")
+    assert [titles.nth(i).text_content() for i in range(2)] == ["Role atlas: which heads are static, model by model", "Head roles of tiny"]
+    tab.page.locator(".fkv-downloads select:visible").select_option("LongLive")
+    playwright.expect(titles.nth(1)).to_have_text("Head roles of LongLive")
+    links = [link.get_attribute("href") for link in tab.page.locator(".fkv-downloads a").all()]
+    assert len(links) == 6
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "csv": b"model,layer"}
+    for link, start in zip(links[:3], starts.values()):
+        answer = tab.page.request.get(link)
+        assert answer.ok and answer.body().startswith(start)
+    assert tab.page.request.get(links[5]).text().splitlines()[0] == "layer,head,role,score"
+    assert tab.page.request.get(links[0].replace("role-atlas", "secret")).status == 404
+
+
+@pytest.mark.parametrize("name", ["Heads", "Atlas"])
+def test_nothing_scrolls_sideways_on_a_phone(visit, name):
+    tab = visit(width=390)
+    open_tab(tab, name)
+    tab.page.locator(".fkv-grid" if name == "Heads" else ".fkv-atlas .js-plotly-plot").first.wait_for()
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,0 +1,147 @@
+"""Watching heads: the record says what the probe saw, the pictures stay the same, and nobody watching costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fkv.policies import POLICIES, ForcingKV, Full, PerStep
+from fkv.probe import AGES, Focus, FrameMassProbe, head_scores
+from fkv.roles import HeadRoles
+from fkv.stream import Stream
+from fkv.studio import changes
+from fkv.studio.live import Plan, live
+from fkv.studio.sessions import Limits, Line, Run
+from fkv.studio.watch import GONE, UNIT, Watch, step
+from fkv.studio.wire import unpack
+
+PROMPT = "a red ball"
+FOCUS = Focus(1, 2, 1, 4)
+
+
+def streams(small, *policies, roles=None) -> dict[str, Stream]:
+    return {name: Stream(small, policy, PROMPT, 5, roles) for name, policy in zip("AB", policies)}
+
+
+def records(run: Run) -> list[dict]:
+    return [unpack(run.get(number))[0] for number in range(run.count)]
+
+
+def go(small, act=lambda run: None, length=4, watch=None) -> list[dict]:
+    """Run forcing-kv and full side by side, calling `act` after every chunk, and return the records of all chunks."""
+    run = Run(1 << 22)
+    run.watch = watch
+    plan = Plan.of(PROMPT, 5, length, "AB", "forcing-kv:segments_per_frame=2", "full")
+    for manifest in live(small, plan, run, Line(), Limits(lead=1e9)):
+        assert manifest["state"] != "error", manifest["text"]
+        act(run)
+    return records(run)
+
+
+@pytest.mark.parametrize("policy", [ForcingKV(segments_per_frame=2), Full()])
+def test_a_record_says_what_the_probe_saw(small, policy):
+    watched, plain = streams(small, policy), Stream(small, policy, PROMPT, 5)
+    for _ in range(4):
+        probe = FrameMassProbe(passes={"context"}, focus=FOCUS)
+        made, seen = step(watched, "A", Watch("A", FOCUS))
+        chunk = plain.step(probe)
+    truth = probe.take()[0]
+    assert seen["key_frames"] == list(truth.key_frames) and seen["frames"] == list(chunk.frames)
+    mass = np.array(seen["mass"])
+    held = np.broadcast_to(truth.mass.sum(-2, keepdims=True) > 0, mass.shape)
+    assert ((mass == GONE) == ~held).all()
+    np.testing.assert_allclose(mass[held] / UNIT, truth.mass[held], atol=0.6 / UNIT)
+    by_age = [(np.where(held, mass, 0)[..., np.array(seen["ages"]) == age].sum(-1) / UNIT).mean(-1) for age in AGES]
+    np.testing.assert_allclose(np.stack(by_age, -1), truth.by_age, atol=10 / UNIT)
+    scores = np.array(seen["scores"], float)
+    known = ~np.isnan(scores)
+    assert known.all() if policy.name == "full" else known[1, 0] and not known[1, 1]
+    np.testing.assert_allclose(scores[known], head_scores(truth.mass)[known], atol=1e-4)
+    maps = dict(seen["maps"])
+    assert list(maps) == list(truth.maps)
+    for frame, patches in truth.maps.items():
+        np.testing.assert_allclose(np.where(np.isnan(patches), GONE, np.nan_to_num(patches) * UNIT), maps[frame], atol=0.6)
+
+
+def test_watching_leaves_the_pictures_as_they_are(small):
+    watched, unwatched = go(small, watch=Watch("A", FOCUS)), go(small)
+    assert [{name: own["hash"] for name, own in each["streams"].items()} for each in watched] == [
+        {name: own["hash"] for name, own in each["streams"].items()} for each in unwatched
+    ]
+    assert all(each["heads"]["focus"] == vars(FOCUS) for each in watched) and not any("heads" in each for each in unwatched)
+
+
+def test_nobody_watching_means_no_probe(small, monkeypatch):
+    probes, real = [], Stream.step
+    monkeypatch.setattr(Stream, "step", lambda self, probe=None: probes.append(probe) or real(self, probe))
+    pair = streams(small, Full(), Full())
+    assert step(pair, "AB", None)[1] is None and step(pair, "BA", Watch("C", FOCUS))[1] is None
+    assert probes == [None] * 4
+    step(pair, "AB", Watch("B", FOCUS))
+    assert probes[4] is None and isinstance(probes[5], FrameMassProbe)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_watched(small, name):
+    policy = POLICIES[name]()
+    policy = replace(policy, segments_per_frame=2) if isinstance(policy, ForcingKV) else policy
+    own = streams(small, policy)
+    for _ in range(3):
+        _, seen = step(own, "A", Watch("A", FOCUS))
+    assert seen["pass"] == ("step 1" if isinstance(policy, PerStep) else "context") and len(seen["maps"]) >= 3
+
+
+def test_the_first_chunk_has_no_scores(small):
+    _, seen = step(streams(small, Full()), "A", Watch("A", FOCUS))
+    assert seen["scores"] == [[None] * 4] * 3 and seen["mass"]
+
+
+def test_costs_of_a_role_are_exact(small):
+    """In a steady stream the KV bytes are the sum of what the heads cost, and those of other roles can be foretold."""
+    policy = ForcingKV(segments_per_frame=2)
+
+    def steady(roles: HeadRoles) -> tuple[int, dict]:
+        own = streams(small, policy, roles=roles)
+        for _ in range(5):
+            made, seen = step(own, "A", Watch("A", FOCUS))
+        return made["A"].kv_bytes, seen["cost"]
+
+    def total(roles: HeadRoles, cost: dict) -> int:
+        return sum(cost["static" if static else "dynamic"][layer] for layer, row in enumerate(roles.is_static()) for static in row)
+
+    now, other = small.roles, HeadRoles(4, ((0,), (3,), ()))
+    held, cost = steady(now)
+    assert total(now, cost) == held and cost["static"][0] == cost["dynamic"][0] and cost["static"][1] < cost["dynamic"][1]
+    assert total(other, cost) == steady(other)[0] != held
+    assert step(streams(small, Full()), "A", Watch("A", FOCUS))[1]["cost"] is None
+
+
+def test_changed_roles_show_in_a_later_chunk(small):
+    flipped = small.roles.flipped(1, 1)
+    made = go(small, lambda run: run.ask(changes.roles(flipped)) if run.count == 4 else None, 7, Watch("A", FOCUS))
+    assert [each["events"] for each in made] == [[]] * 4 + [["roles: 1.1 dynamic"], [], []]
+    assert [each["heads"]["static"][1] for each in made] == [[1, 2]] * 4 + [[2]] * 3
+    before, after = (each["heads"]["mass"][1][1][0] for each in (made[3], made[6]))
+    assert before.count(GONE) > 0 and after.count(GONE) == 0
+
+
+def test_roles_are_refused_where_no_policy_goes_by_them(small):
+    with pytest.raises(ValueError, match="none of the policies that run goes by head roles"):
+        changes.roles(small.roles)(streams(small, Full()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [((9, 0, 0, 0), "no head 0 in layer 9"), ((0, 0, 2, 0), "no patch at row 2"), ((0, "1", 0, 0), "whole numbers"), ((None,) * 4, "")],
+)
+def test_bad_requests_get_a_sentence(small, asked, words):
+    with pytest.raises(ValueError, match=words):
+        Watch.of("A", *asked, streams(small, Full())["A"].geometry)
+
+
+def test_what_differs_in_words(small):
+    assert small.roles.changes(small.roles) == "0 heads changed"
+    assert small.roles.flipped(0, 3).flipped(2, 0).changes(small.roles) == "0.3 static, 2.0 dynamic"
+    assert HeadRoles(4, ((), (), ())).changes(small.roles) == "5 heads changed"
