@@ -5,9 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+LIMITS = (
+    ("longest-run", float, "1800", "seconds of a visitor's run, pauses included"),
+    ("longest-turn", float, "180", "seconds of a run once others wait"),
+    ("longest-pause", float, "180", "seconds of a visitor's pause"),
+    ("longest-idle", float, "60", "seconds until a run ends that nobody watches"),
+    ("most-waiting", int, "24", "visitors in line"),
+    ("most-memory", int, "768", "MiB of encoded video kept for all visitors together"),
+    ("most-kv", int, "0", "MiB of KV cache per run; 0: half of what is free once the model is loaded"),
+)
+"""Options that bound what visitors may take; each is also an environment variable, as in FKV_LONGEST_RUN."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -19,32 +31,48 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     env = os.environ.get
     parser = argparse.ArgumentParser(description="Stream video live with a hybrid KV cache, with a full one, or side by side.")
     registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
-    parser.set_defaults(**{name: env(f"FKV_{name.upper()}") for name in ("model", "device") if env(f"FKV_{name.upper()}")})
+    chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", "lora", *registry.CHOICES)}
+    parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument("--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen at (default: %(default)s)")
     parser.add_argument("--root-path", default=env("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
     parser.add_argument("--share", action="store_true", help="also open a public Gradio link")
-    for what, seconds in (("run", "1800"), ("pause", "180")):
-        default = env(f"FKV_LONGEST_{what.upper()}", seconds)
-        parser.add_argument(
-            f"--longest-{what}", type=float, default=default, metavar="SECONDS", help=f"of a visitor's {what} (default: %(default)s)"
-        )
+    for name, kind, default, help in LIMITS:
+        default = env(f"FKV_{name.upper().replace('-', '_')}", default)
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{help} (default: %(default)s)")
+    parser.add_argument("--metrics", action="store_true", default=env("FKV_METRICS") == "1", help="figures for Prometheus at /metrics")
+    mcp = env("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
+    parser.add_argument("--mcp", action="store_true", default=mcp, help="also offer the API as tools of an MCP server")
+    parser.add_argument("--log-prompts", action="store_true", default=env("FKV_LOG_PROMPTS") == "1", help="log what visitors type")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Load the model and serve the page. Returns 2, after one sentence, where that cannot be done."""
+    if os.environ.get("SPACES_ZERO_GPU"):
+        import spaces  # noqa: F401  before anything touches CUDA
+
+        os.environ.setdefault("FKV_LONGEST_RUN", "60")  # a visitor's quota is a few minutes a day
     args = arguments(argv)
     try:
         from fkv.studio.serve import check_port
 
         check_port(args.host, args.port)
         from fkv.models import registry
+        from fkv.models.fit import free_memory
+        from fkv.studio import observe
         from fkv.studio.serve import serve
         from fkv.studio.sessions import Limits
 
+        total = args.most_memory << 20
+        limits = Limits(
+            seconds=args.longest_run, turn=args.longest_turn, pause=args.longest_pause, idle=args.longest_idle, waiting=args.most_waiting,
+            memory=total // 4, total=total,
+        )  # fmt: skip
         model = registry.chosen(args)
-        serve(model, args.host, args.port, args.share, args.root_path, Limits(seconds=args.longest_run, pause=args.longest_pause))
+        observe.setup(args.log_prompts)
+        limits = replace(limits, kv=args.most_kv << 20 or free_memory(args.device)["device"] // 2)
+        serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp)
     except (ValueError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2

@@ -7,27 +7,59 @@ import os
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 FOLDER = Path(__file__).parent / "screenshots"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
-def take(browser: Browser, url: str, theme: str, chunks: int) -> Path:
-    """Stream side by side until `chunks` are on screen, photograph the page in `theme`, stop."""
+def opened(browser: Browser, url: str, theme: str) -> Page:
+    """The page in `theme`."""
     page = browser.new_page(viewport={"width": 1440, "height": 1440}, color_scheme=theme)
     page.set_default_timeout(300_000)
     page.goto(f"{url}/?__theme={theme}")
     page.wait_for_function("window.fkvStage")
+    return page
+
+
+def stopped(page: Page, name: str) -> Path:
+    """Photograph the page as assets/screenshots/`name`.png, then stop the stream and close it."""
+    path = FOLDER / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    page.evaluate("document.querySelector('#fkv-stop').click()")
+    page.wait_for_function("window.fkvStage.state === 'done'")
+    page.close()
+    return path
+
+
+def live(browser: Browser, url: str, theme: str, chunks: int) -> Path:
+    """Stream side by side and change the prompt, until `chunks` are on screen."""
+    page = opened(browser, url, theme)
     page.get_by_role("button", name="Go live", exact=True).first.click()
     page.wait_for_function(f"window.fkvStage.player.rounds.length >= {chunks // 2}")
     page.get_by_label("Prompt", exact=True).fill("a cyan star drifting over the sea at night")
     page.get_by_role("button", name="Change prompt").click()
     page.wait_for_function(f"window.fkvStage.player.at >= {chunks - 1}")
-    path = FOLDER / f"live-{theme}.png"
-    page.screenshot(path=path)
-    page.get_by_role("button", name="Stop", exact=True).click()
-    page.wait_for_function("window.fkvStage.state === 'done'")
+    return stopped(page, f"live-{theme}")
+
+
+def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
+    """Watch a static head of the hybrid stream, with the threshold where it would change some roles."""
+    page = opened(browser, url, theme)
+    page.get_by_role("tab", name="Heads").click()
+    page.locator(".fkv-heads-go").click()
+    page.locator('.fkv-cell[data-role="static"]').nth(4).click()
+    page.locator(".fkv-threshold input").fill("0.65")
+    page.wait_for_function(f"window.fkvStage.player.at >= {chunks - 1}")
+    return stopped(page, f"heads-{theme}")
+
+
+def atlas(browser: Browser, url: str) -> Path:
+    """The role atlas, with no stream."""
+    page, path = opened(browser, url, "light"), FOLDER / "atlas.png"
+    page.get_by_role("tab", name="Atlas").click()
+    page.wait_for_function("document.querySelectorAll('.fkv-atlas .legend').length === 2")
+    page.screenshot(path=path, full_page=True)
     page.close()
     return path
 
@@ -41,7 +73,9 @@ def main() -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=FLAGS)
         for theme in ("light", "dark"):
-            print(take(browser, args.url, theme, args.chunks))
+            print(live(browser, args.url, theme, args.chunks))
+            print(heads(browser, args.url, theme, args.chunks))
+        print(atlas(browser, args.url))
         browser.close()
 
 

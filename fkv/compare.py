@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,17 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
     return None if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def interleave(streams: Sequence[Stream], chunks: int, progress: Callable[[], None] = lambda: None) -> list[list[Chunk]]:
-    """Step every stream `chunks` times in turn; who goes first alternates. Returns the chunks of each stream."""
-    made: list[list[Chunk]] = [[] for _ in streams]
+def interleave(streams: Sequence[Stream], chunks: int) -> Iterator[tuple[int, Chunk]]:
+    """Step every stream `chunks` times in turn; who goes first alternates. Yields which stream, and its chunk."""
     for index in range(chunks):
         turn = range(len(streams)) if index % 2 == 0 else reversed(range(len(streams)))
-        for i in turn:
-            made[i].append(streams[i].step())
-            progress()
-    return made
+        for which in turn:
+            yield which, streams[which].step()
+
+
+def speed_ratios(reference: Sequence[Chunk], own: Sequence[Chunk]) -> list[float]:
+    """The reference's seconds / these, per chunk, of all stages but text and decoding."""
+    return [other.timings.generate / chunk.timings.generate for other, chunk in zip(reference, own)]
 
 
 def compare(
@@ -51,12 +53,16 @@ def compare(
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
-    interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], warmup)
-    made = interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], chunks, progress)
+    for _ in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], warmup):
+        pass
+    made: list[list[Chunk]] = [[] for _ in policies]
+    for which, chunk in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], chunks):
+        made[which].append(chunk)
+        progress()
     reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
     results = {}
     for label, own in zip(labels, made):
-        ratios = [full.timings.generate / chunk.timings.generate for full, chunk in zip(reference, own)]
+        ratios = speed_ratios(reference, own)
         results[label] = stream_record(own, model.name, seed, model.transformer.device) | {
             "policy": label,
             "ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)},

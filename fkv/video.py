@@ -34,6 +34,8 @@ class Mp4Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._track is not None:
-            self._file.mux(self._track.encode())
-        self._file.close()
+        try:
+            if self._track is not None and not isinstance(error, OSError):  # writing again after a failed write crashes FFmpeg
+                self._file.mux(self._track.encode())
+        finally:
+            self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import threading
 
@@ -14,8 +15,10 @@ from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.stream import Stream
 from fkv.studio import changes
+from fkv.studio.files import asset
 from fkv.studio.live import Plan, live
 from fkv.studio.sessions import Limits, Line, Registry, Run
+from fkv.studio.theme import theme
 from fkv.studio.wire import unpack, xray
 
 
@@ -121,7 +124,7 @@ def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
             run.ask(changes.prompt("a blue star", recache=True))
         if run.count == 2:
             run.ask(changes.prompt("  "))
-    assert unpack(run.get(1))[0]["events"] == ["prompt: a blue star"]
+    assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
     assert any("Left as it was" in text for text in texts)
 
 
@@ -180,3 +183,55 @@ def test_app_refuses_with_one_sentence(capsys):
         assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
     assert app.main(["--model", "nonsense", "--port", port]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_step_makes_one_chunk_of_a_paused_run(small, run):
+    counts = []
+    run.pause(True)
+    for manifest in live(small, plan(0, "A"), run, Line(), Limits(lead=1e9)):
+        if manifest["state"] == "paused":
+            counts.append(run.count)
+            run.stop() if run.count == 2 else run.step()
+    assert counts == [0, 1, 2]
+
+
+def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
+    registry, recorded = Registry(), Run(1 << 10)
+    recorded.put(b"chunk")
+    registry.pin(recorded)
+    assert registry.chunk(recorded.key, 0) == b"chunk" and registry.last("visitor") is None
+    run = registry.begin("visitor")
+    run.put(b"other")
+    assert registry.of("visitor") is None and registry.last("visitor") is run and run.files() == [b"other"]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast ratio of two #rrggbb colours, 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("rule", "dark"), [(":root", ""), ("body.dark", "_dark")])
+def test_text_and_edges_have_contrast_in_both_themes(rule, dark):
+    block = re.search(re.escape(rule) + r" \{(.*?)\}", asset("style.css"), re.DOTALL).group(1)
+    colours, look = dict(re.findall(r"--fkv-([a-z-]+): (#[0-9a-f]{6});", block)), theme()
+    page = getattr(look, f"body_background_fill{dark}")
+    for ground in (colours["panel"], page):
+        for text in ("ink", "soft"):
+            assert contrast(colours[text], ground) >= 4.5, (text, ground)
+        assert contrast(colours["edge"], ground) >= 3
+    for text, ground in (
+        ("body_text_color", "body_background_fill"), ("body_text_color_subdued", "body_background_fill"),
+        ("block_label_text_color", "block_background_fill"), ("block_info_text_color", "block_background_fill"),
+        ("button_primary_text_color", "button_primary_background_fill"),
+        ("button_primary_text_color", "button_primary_background_fill_hover"),
+        ("button_secondary_text_color", "button_secondary_background_fill"), ("link_text_color", "block_background_fill"),
+        ("input_placeholder_color", "input_background_fill"),
+    ):  # fmt: skip
+        assert contrast(getattr(look, text + dark), getattr(look, ground + dark)) >= 4.5, (text, ground)

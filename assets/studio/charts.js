@@ -1,7 +1,5 @@
 /* Small canvas charts in the colours of the page. A is solid, B dashed; the upright line marks the chunk that is shown. */
 
-const FONT = 12;
-
 /* A 2D context of the canvas' size on screen, cleared, with the page's colours. */
 function sheet(canvas) {
   const { width, height } = canvas.getBoundingClientRect(), scale = window.devicePixelRatio || 1;
@@ -10,7 +8,7 @@ function sheet(canvas) {
   const pen = canvas.getContext("2d"), style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(name).trim();
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
-  const size = FONT * (parseFloat(style.getPropertyValue("--fkv-type")) || 1);
+  const size = parseFloat(style.fontSize);
   pen.font = `${size}px ${style.fontFamily}`;
   pen.textBaseline = "middle";
   return { pen, width, height, size, ink: colour("--fkv-ink"), soft: colour("--fkv-soft"), rule: colour("--fkv-rule"), colour };

@@ -2,10 +2,15 @@
 
 const $ = (selector) => element.querySelector(selector), $$ = (selector) => [...element.querySelectorAll(selector)];
 const root = (window.gradio_config?.root || document.baseURI).replace(/\/$/, "");
+const stage = $(".fkv");
 const screens = Object.fromEntries($$(".fkv-screen").map((figure) => [figure.dataset.stream, figure.querySelector("canvas")]));
-const player = new Player((key, number) => `${root}/stage/${key}/${number}`, screens, (round) => show(round));
-let manifest = {}, marks = [];
-window.fkvStage = { painted: player.painted, player, get marks() { return marks; }, get state() { return manifest.state ?? "idle"; } };
+const player = new Player((key, number) => `${root}/stage/${key}/${number}`, screens, (round) => show(round), () => overlay());
+const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+const born = performance.now();
+let manifest = {}, marks = [], stepping = false, moved = null;
+window.fkvStage = {
+  painted: player.painted, player, factor: FACTOR, get waited() { return moved && moved - born; }, get marks() { return marks; }, get state() { return manifest.state ?? "idle"; }, get view() { return stage.dataset.view; },
+};
 
 /* Only what changed is written, so that screen readers hear a sentence once. */
 function write(node, text) { if (node && node.textContent !== text) node.textContent = text; }
@@ -14,51 +19,79 @@ function receive() {
   const next = props.value;
   if (!next || !next.state || (next.began ?? Infinity) < (manifest.began ?? 0)) return;
   if (next.run && next.run !== player.key) begin(next);
-  const before = manifest.state;
+  const before = manifest;
   manifest = next;
-  $(".fkv").dataset.state = next.state;
+  stage.dataset.state = next.state;
   write($(".fkv-status"), next.text);
   if (!next.run) return;
-  player.ended = next.state === "done" || next.state === "error";
-  if (next.state === "paused") player.hold(true);
-  if (next.state === "live" && before === "paused") player.hold(false);
+  remember();
+  player.ended = !running();
+  if (next.state === "paused" && before.state !== "paused") { player.hold(!stepping); stepping = false; }
+  if (next.state === "live" && before.state === "paused") player.hold(false);
   if (next.chunks > player.wanted) player.advance(next.chunks);
 }
 
 function begin(next) {
-  player.reset(next.run, next.fps);
+  const recorded = next.state === "recorded";
+  player.reset(next.run, next.fps, recorded);
+  if (recorded && still) player.hold(true);
   marks = [];
   $(".fkv-marks").replaceChildren();
   write($(".fkv-fps"), String(next.fps));
   write($(".fkv-run"), "");
-  $(".fkv").dataset.streams = next.streams.join("");
+  stage.dataset.streams = next.streams.join("");
   for (const canvas of Object.values(screens)) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   for (const figure of $$(".fkv-screen")) {
     write(figure.querySelector(".fkv-policy"), next.policies[figure.dataset.stream] ?? "");
     for (const read of figure.querySelectorAll(".fkv-read b")) write(read, "–");
   }
-  const address = new URL(window.location.href), link = new URLSearchParams(next.link);
-  for (const [name, value] of link) address.searchParams.set(name, value);
-  window.history.replaceState(null, "", address);
+  for (const source of $$(".fkv-source")) write(source, source.closest("h3") ? ` · ${next.source}` : next.source);
+  look(view);
   draw(null);
 }
+
+/* The address bar holds the run: what its link names, what was changed meanwhile, and nothing left over from an earlier run. */
+const LINK = ["model", "prompt", "seed", "length", "view", "a", "b", "threshold", "story"];
+function remember() {
+  if (!manifest.link) return;
+  const address = new URL(window.location.href), link = new URLSearchParams(manifest.link);
+  const made = player.rounds.flatMap((round) => (round.record?.events ?? []).map((event) => `${round.number + 1}: ${event}`));
+  const planned = (link.get("story") ?? "").split("\n").filter((line) => parseInt(line, 10) > player.rounds.length);
+  const story = [...made.filter(told), ...planned].join("\n");
+  if (story) link.set("story", story); else link.delete("story");
+  for (const name of LINK) address.searchParams.delete(name);
+  for (const [name, value] of link) address.searchParams.set(name, value);
+  if (address.href !== window.location.href) window.history.replaceState(null, "", address);
+}
+
+/* Whether a storyboard line can say it; roles that were changed head by head have none. */
+const told = (line) => !/^(\d+: )?roles: /.test(line);
 
 /* A chunk came on screen, or a new one is known. */
 function show(round) {
   collectMarks();
+  remember();
   if (!round?.record) { draw(null); return; }
   for (const figure of $$(".fkv-screen")) {
     const name = figure.dataset.stream, own = round.record.streams[name];
     if (!own) continue;
     const rates = recent(name, round.number);
+    write(figure.querySelector(".fkv-policy"), own.policy);
     write(figure.querySelector('[data-read="fps_denoise"] b'), rates.denoise.toFixed(1));
     write(figure.querySelector('[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
     write(figure.querySelector('[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));
   }
   ratios(round);
   const hashes = Object.entries(round.record.streams).map(([name, own]) => `${name} ${own.hash}`);
-  write($(".fkv-run"), `Frame hash up to chunk ${round.number + 1}: ${hashes.join(" · ")}. Equal hashes mean equal pictures; the address bar holds this run.`);
+  write($(".fkv-run"), `Frame hash up to chunk ${round.number + 1}: ${hashes.join(" · ")}. Equal hashes mean equal pictures. ${held()}`);
   draw(round);
+}
+
+/* What the address bar holds of this run. */
+function held() {
+  if (manifest.state === "recorded") return "";
+  const whole = player.rounds.every((round) => (round.record?.events ?? []).every(told));
+  return `The address bar holds this run${whole ? "" : ", but for the head roles that were changed one by one"}.`;
 }
 
 /* How A and B differ, in figures of this run. */
@@ -80,7 +113,7 @@ function recent(name, number) {
 function collectMarks() {
   const known = marks.at(-1)?.seen ?? 0;
   for (const round of player.rounds.slice(known)) {
-    const text = round.number === 0 ? round.record?.prompt : round.record?.events.join(", ").replace(/^prompt: /, "");
+    const text = round.number === 0 ? round.record?.prompt : round.record?.events.join(", ");
     if (round.number === 0 || text) {
       marks.push({ chunk: round.number, text: text ?? "", seen: round.number + 1 });
       const item = document.createElement("li");
@@ -134,8 +167,18 @@ function paintTimeline(round) {
   canvas.setAttribute("aria-valuemax", Math.max(0, count));
   canvas.setAttribute("aria-valuenow", shown + 1);
   canvas.setAttribute("aria-valuetext", count ? `chunk ${shown + 1} of ${count}` : "nothing generated yet");
-  $(".fkv-edge").disabled = !count || shown === count - 1;
-  write($(".fkv-pace"), count ? `${player.following ? "live" : "replay"}, ${Math.min(player.fps * 1.15, player.following && !player.ended ? player.pace : player.fps).toFixed(0)} of ${player.fps} fps shown` : "");
+  $(".fkv-edge").disabled = !count || shown === count - 1 || player.loop;
+  const live = player.following && !player.ended, pace = Math.min(player.fps * 1.15, live ? player.pace : player.fps).toFixed(0);
+  write($(".fkv-pace"), count ? `${manifest.state === "recorded" ? "recording" : live ? "live" : "replay"}, ${pace} of ${player.fps} fps shown` : "");
+  playing();
+}
+
+/* The button that plays and pauses what is there; a running stream has its own above. */
+function playing() {
+  const button = $(".fkv-play"), done = player.following && player.ended;
+  button.disabled = running() || !player.rounds.length;
+  write(button, player.held || done ? "Play" : "Pause");
+  button.setAttribute("aria-label", `${button.textContent} what is replayed`);
 }
 
 function clip(pen, text, room) {
@@ -157,6 +200,7 @@ function seekAt(event) {
 $(".fkv-timeline").addEventListener("pointerdown", (event) => { event.currentTarget.setPointerCapture(event.pointerId); seekAt(event); });
 $(".fkv-timeline").addEventListener("pointermove", (event) => { if (event.buttons) seekAt(event); });
 $(".fkv-edge").addEventListener("click", () => player.follow());
+$(".fkv-play").addEventListener("click", () => space());
 $(".fkv-begin").addEventListener("click", () => press("fkv-go"));
 
 function space() {
@@ -164,43 +208,123 @@ function space() {
   if (!player.rounds.length) return;
   if (player.following && player.ended) player.seek(0);
   else player.hold(!player.held);
+  playing();
 }
 
+/* One more chunk of a paused stream, played to its end. */
+function step() {
+  if (manifest.state === "paused") press("fkv-step");
+  else if (manifest.state === "live") press("fkv-pause");
+}
+
+/* Views: A and B beside each other, one of them, or both in one picture. */
+
+const VIEWS = ["AB", "A", "B", "wipe", "difference"];
+let view = "AB", split = 50;
+
+function look(wanted) {
+  view = wanted;
+  const both = (stage.dataset.streams ?? "AB") === "AB", shown = both ? view : stage.dataset.streams;
+  stage.dataset.view = shown;
+  for (const input of $$(".fkv-views input")) { input.checked = input.value === shown; input.disabled = !both && input.value !== shown; }
+  const merged = shown === "wipe" || shown === "difference";
+  $(".fkv-left").setAttribute("aria-label", shown === "wipe" ? "Stream A left of the divider, stream B right of it" : `Difference of A and B, ${FACTOR} times amplified`);
+  write($(".fkv-factor"), shown === "difference" ? `|A − B| × ${FACTOR}` : "");
+  for (const input of $$(".fkv-layers input")) input.disabled = merged || (input.value === "attention" && !watched());
+  overlay(true);
+  draw(null);
+}
+
+function divide(percent) {
+  split = Math.max(0, Math.min(100, percent));
+  $(".fkv-both").style.setProperty("--fkv-split", `${split}%`);
+  const divider = $(".fkv-divider");
+  divider.setAttribute("aria-valuenow", Math.round(split));
+  divider.setAttribute("aria-valuetext", `${Math.round(split)} % A, ${Math.round(100 - split)} % B`);
+}
+
+/* The newest record that says where the chosen head looks. */
+const watched = () => player.rounds.findLast((round) => round.record?.heads)?.record.heads;
+
+/* Whatever lies on the pictures or is made of both; called with every frame. */
+let overlaid = "";
+function overlay(anew = false) {
+  if (player.painted.A + player.painted.B > 3) moved ??= performance.now();
+  if (stage.dataset.view === "wipe") { drawCopy($(".fkv-left"), screens.A); drawCopy($(".fkv-right"), screens.B); }
+  if (stage.dataset.view === "difference") drawDifference($(".fkv-left"), screens.A, screens.B);
+  const round = player.rounds[player.at], newest = player.rounds.findLast((each) => each.record)?.record, heads = watched();
+  if (!round?.record) return;
+  const frame = latentFrame(round, player.offset), [cache, attention] = $$(".fkv-layers input"), key = [player.key, frame, newest.index, cache.checked, attention.checked].join();
+  if (!anew && key === overlaid) return;
+  overlaid = key;
+  attention.disabled = !heads || cache.disabled;
+  for (const canvas of $$(".fkv-over")) {
+    const name = canvas.closest(".fkv-screen").dataset.stream, own = newest.streams[name];
+    sheet(canvas);
+    if (cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid);
+    if (attention.checked && heads?.stream === name) drawAttention(canvas, heads, frame);
+  }
+}
+
+for (const input of $$(".fkv-views input")) input.addEventListener("change", () => look(input.value));
+for (const input of $$(".fkv-layers input")) input.addEventListener("change", () => overlay(true));
+$(".fkv-both .fkv-frame").addEventListener("pointermove", (event) => {
+  const box = event.currentTarget.getBoundingClientRect();
+  divide((100 * (event.clientX - box.left)) / box.width);
+});
+$(".fkv-divider").addEventListener("keydown", (event) => {
+  const to = { ArrowLeft: split - 5, ArrowRight: split + 5, Home: 0, End: 100 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  divide(to);
+});
+const layer = (number) => { const input = $$(".fkv-layers input")[number]; if (!input.disabled) input.click(); };
+
 const setDark = (dark) => document.body.classList.toggle("dark", dark);
-const talk = (on) => { document.body.classList.toggle("fkv-talk", on); draw(null); };
+const talk = (on) => {
+  if (on) document.querySelector("[role=tab]")?.click(); // the Live tab
+  document.body.classList.toggle("fkv-talk", on);
+  draw(null);
+};
 const help = () => { const dialog = document.querySelector(".fkv-help"); if (dialog.open) dialog.close(); else dialog.showModal(); };
 const actions = {
-  " ": space, g: () => press("fkv-go"), s: () => press("fkv-stop"), t: () => talk(!document.body.classList.contains("fkv-talk")), "?": help,
-  d: () => setDark(!document.body.classList.contains("dark")), End: () => player.follow(),
+  " ": space, ".": step, g: () => press("fkv-go"), s: () => press("fkv-stop"), t: () => talk(!document.body.classList.contains("fkv-talk")), "?": help,
+  d: () => setDark(!document.body.classList.contains("dark")), End: () => player.follow(), c: () => layer(0), a: () => layer(1), e: () => example(),
   ArrowLeft: () => player.seek(player.at - 1), ArrowRight: () => player.seek(player.at + 1),
+  ...Object.fromEntries(VIEWS.map((name, i) => [String(i + 1), () => { if (!$(`.fkv-views [value=${name}]`).disabled) look(name); }])),
 };
 
-function example(number) {
-  const button = document.querySelectorAll("#fkv-examples button")[number - 1];
-  if (!button) return;
-  button.click();
+let taken = 0;
+function example() {
+  const buttons = document.querySelectorAll("#fkv-examples button");
+  if (!buttons.length) return;
+  taken = (taken + 1) % buttons.length;
+  buttons[taken].click();
   if (running()) setTimeout(() => press("fkv-change"), 300);
 }
 
+const TEXT = "textarea, select, [contenteditable], [role=listbox], input:not([type=radio], [type=checkbox], [type=range])";
 document.addEventListener("keydown", (event) => {
-  const target = event.target, typing = target.closest?.("input, textarea, select, [contenteditable], [role=listbox]");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === " " && target.closest?.("button, summary, [role=tab]")) return;
-  if (event.key.startsWith("Arrow") && target.closest?.("[role=tab], [role=radiogroup]")) return;
-  const action = actions[event.key] ?? (/^[1-9]$/.test(event.key) ? () => example(Number(event.key)) : null);
+  const target = event.target;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TEXT)) return;
+  if (event.key === " " && target.closest?.("button, summary, input, [role=tab]")) return;
+  if (event.key.startsWith("Arrow") && target.closest?.("[role=tab], [role=radiogroup], input")) return;
+  const action = actions[event.key];
   if (!action) return;
   event.preventDefault();
   action();
 });
 document.addEventListener("click", (event) => {
-  if (event.target.closest?.("#fkv-pause")) player.hold(manifest.state !== "paused"); // at once; the stream follows at the next chunk
+  if (event.target.closest?.("#fkv-pause")) { stepping = false; player.hold(manifest.state !== "paused"); } // at once; the stream follows at the next chunk
+  if (event.target.closest?.("#fkv-step")) { stepping = true; if (!player.following) player.follow(); player.hold(false); }
   const name = event.target.closest?.("[data-fkv]")?.dataset.fkv;
   if (name) ({ theme: actions.d, talk: actions.t, help }[name] ?? (() => {}))();
 });
 
-new ResizeObserver(() => draw(null)).observe($(".fkv"));
-new MutationObserver(() => draw(null)).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+new ResizeObserver(() => { overlay(true); draw(null); }).observe(stage);
+new MutationObserver(() => { overlay(true); draw(null); }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 if (new URLSearchParams(window.location.search).get("talk") === "1") talk(true);
+divide(50);
 watch("value", receive);
 receive();
 draw(null);

@@ -4,10 +4,11 @@ const NEAR = 5; // chunks on either side of the playhead that stay decoded
 const SPARE = 5; // frames that should be left when the next chunk arrives
 
 class Player {
-  constructor(url, screens, onshow) {
+  constructor(url, screens, onshow, onpaint) {
     this.url = url; // (key, number) -> address of a chunk file
     this.screens = screens; // stream name -> canvas
     this.onshow = onshow; // called when another chunk comes on screen or a new one is known
+    this.onpaint = onpaint; // called when another frame is on screen
     this.painted = { A: 0, B: 0 };
     this.reset(null, 16);
     this.last = performance.now();
@@ -15,10 +16,13 @@ class Player {
     this.request = requestAnimationFrame(tick);
   }
 
-  reset(key, fps) {
+  /* Begin with another run; with `loop` it is a finished one, played from its start over and over. */
+  reset(key, fps, loop = false) {
     this.drop(() => true);
+    Object.assign(this.painted, { A: 0, B: 0 });
     this.key = key; this.fps = fps; this.rounds = []; this.near = new Map(); this.wanted = 0; this.busy = false;
-    this.at = 0; this.offset = 0; this.shown = null; this.following = true; this.held = false; this.ended = false;
+    this.at = 0; this.offset = 0; this.shown = null; this.held = false;
+    this.loop = this.ended = loop; this.following = !loop;
     this.rate = null; this.pace = fps; this.arrived = null;
   }
 
@@ -111,14 +115,15 @@ class Player {
     this.offset += elapsed * (this.following && !this.ended ? this.pace : this.fps);
     while (this.offset >= this.rounds[this.at].frames) {
       if (this.at + 1 >= this.rounds.length) {
+        if (this.loop && this.rounds.length === this.wanted) { this.at = this.offset = 0; break; }
         this.offset = Math.max(0, this.rounds[this.at].frames - 1e-3);
-        this.following = true;
+        this.following = !this.loop;
         break;
       }
       this.offset -= this.rounds[this.at].frames;
       this.at += 1;
     }
-    const next = this.rounds[this.at + 1];
+    const next = this.rounds[this.at + 1] ?? (this.loop ? this.rounds[0] : null);
     if (next && next.record && !this.near.has(next.number)) this.fetchNear(next.number);
   }
 
@@ -147,6 +152,7 @@ class Player {
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       this.painted[name] += 1;
     }
+    this.onpaint();
     if (changed) this.onshow(round);
   }
 }

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from .. import policies
 from ..roles import HeadRoles
 from ..stream import Stream
 
-Change = Callable[[Mapping[str, Stream]], None]
-"""Passes a change on to the streams of a run, by name. Raises ValueError with a sentence for the visitor."""
+Change = Callable[[Mapping[str, Stream]], str | None]
+"""Passes a change on to the streams of a run, by name; picklable. Returns a sentence where only a part can be done, raises
+ValueError with one where nothing can."""
 
 
 def prompt(text: str, recache: bool = False) -> Change:
     """Another prompt for all streams; with `recache` the held frames are recomputed where the policy can."""
-
-    def change(streams: Mapping[str, Stream]) -> None:
-        for stream in streams.values():
-            stream.set_prompt(text, recache and stream.policy.caches == "shared")
-
-    return change
+    return partial(_prompt, text, recache)
 
 
 def policy(name: str, text: str) -> Change:
     """Another policy, written as on the command line, for one stream; nothing where the run has no such stream."""
-
-    def change(streams: Mapping[str, Stream]) -> None:
-        if name in streams:
-            streams[name].set_policy(policies.parse(text))
-
-    return change
+    return partial(_policy, name, text)
 
 
 def roles(new: HeadRoles) -> Change:
-    """Other head roles for every stream whose policy goes by them."""
+    """Other head roles for all streams; refused where no policy goes by them."""
+    return partial(_roles, new)
 
-    def change(streams: Mapping[str, Stream]) -> None:
-        for stream in streams.values():
-            stream.set_roles(new)
 
-    return change
+def _prompt(text: str, recache: bool, streams: Mapping[str, Stream]) -> str | None:
+    bare = [f"{name} ({stream.policy.name})" for name, stream in streams.items() if stream.policy.caches != "shared"]
+    for stream in streams.values():
+        stream.set_prompt(text, recache and stream.policy.caches == "shared")
+    return f"{' and '.join(bare)} went on without re-cache: there is no shared cache to recompute." if recache and bare else None
+
+
+def _policy(name: str, text: str, streams: Mapping[str, Stream]) -> None:
+    if name in streams:
+        streams[name].set_policy(policies.parse(text))
+
+
+def _roles(new: HeadRoles, streams: Mapping[str, Stream]) -> None:
+    if all(stream.policy.groups(stream.geometry, new) is None for stream in streams.values()):
+        raise ValueError("none of the policies that run goes by head roles; forcing-kv does")
+    for stream in streams.values():
+        stream.set_roles(new)

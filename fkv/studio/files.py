@@ -8,5 +8,8 @@ ASSETS = Path(__file__).parents[2] / "assets" / "studio"
 
 
 def asset(name: str) -> str:
-    """A text file of the page."""
-    return (ASSETS / name).read_text(encoding="utf-8")
+    """A text file of the page. Raises ValueError that names a missing one."""
+    try:
+        return (ASSETS / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"assets/studio/{name} cannot be read ({error.strerror}); restore it from the repository") from None

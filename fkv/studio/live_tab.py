@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from html import escape
 from typing import Any
@@ -11,103 +11,233 @@ from typing import Any
 import gradio as gr
 
 from ..models.base import VideoModel
-from ..policies import POLICIES
-from . import changes
+from ..policies import POLICIES, Policy, parse, write
+from ..report import device_name
+from . import about, changes, demo
 from .files import asset
-from .live import Plan, live, sentence
-from .sessions import Registry
+from .live import Plan, live
+from .recording import Encoding, Film
+from .sessions import Registry, Run
+from .shelf import Shelf
+from .storyboard import at_threshold
+from .trouble import sentence
+from .zero import generating
 
-SCRIPTS = ("player.js", "charts.js", "xray.js", "main.js")
-HYBRID, REFERENCE = "forcing-kv", "full"
-"""The policies of streams A and B until the visitor chooses others."""
+SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
-WAITING = 32
-"""Visitors who may stand in line."""
+EXAMPLES = 3
+STORY = "6: a cyan star drifting over the sea at night\n12: A = sliding-window\n18: re-cache = a yellow box swinging over the mountains"
+STORY_HELP = (
+    "One change a line, before the chunk of that number: `6: another prompt`, `6: re-cache = another prompt`, `6: A = policy`, "
+    "`6: threshold = 0.7`. What you change by hand while it runs goes into the address in the same way."
+)
 
 
 def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     """Build the tab inside the page that is being built."""
+    lean, reference = model.policies
     with gr.Column(elem_id="fkv-controls"):
         with gr.Row(elem_id="fkv-prompt"):
             prompt = gr.Textbox(model.examples[0] if model.examples else "", label="Prompt", lines=1, max_lines=1, scale=6, min_width=320)
             go = gr.Button("Go live", variant="primary", elem_id="fkv-go", scale=1, min_width=110)
             change = gr.Button("Change prompt", elem_id="fkv-change", interactive=False, scale=1, min_width=140)
             pause = gr.Button("Pause", elem_id="fkv-pause", interactive=False, scale=1, min_width=100)
+            step = gr.Button("Step", elem_id="fkv-step", interactive=False, scale=1, min_width=80)
             stop = gr.Button("Stop", elem_id="fkv-stop", interactive=False, scale=1, min_width=90)
         with gr.Row(elem_id="fkv-choices"):
             with gr.Column(scale=5, min_width=320):
                 if model.examples:
-                    gr.Examples([[text] for text in model.examples], prompt, elem_id="fkv-examples", api_visibility="private")
+                    gr.Examples([[text] for text in model.examples[:EXAMPLES]], prompt, elem_id="fkv-examples", api_visibility="private")
             with gr.Column(scale=5, min_width=320):
                 with gr.Row():
-                    view = gr.Radio(views(HYBRID, REFERENCE), value="AB", label="Cache", scale=3, min_width=300)
+                    view = gr.Radio(views(lean, reference), value="AB", label="Stream", scale=3, min_width=300)
                     length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=165)
                     seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=100)
                 hint = gr.HTML('<p class="fkv-hint"></p>', apply_default_css=False, elem_id="fkv-hint")
+    recorded = _recorded(model, registry)
     stage = gr.HTML(
-        {}, html_template=asset("stage.html"), js_on_load="\n".join(map(asset, SCRIPTS)), apply_default_css=False, elem_id="fkv-stage"
+        recorded, html_template=asset("stage.html"), js_on_load="\n".join(map(asset, SCRIPTS)), apply_default_css=False, elem_id="fkv-stage"
     )
-    with gr.Accordion("Advanced: policies of A and B", open=False, elem_id="fkv-advanced"):
+    gr.HTML(about.html(), apply_default_css=False, elem_id="fkv-about")
+    own = model.roles.provenance.get("threshold") if model.roles and model.roles.scores is not None else None
+    with gr.Accordion("Policies and parameters", open=False, elem_id="fkv-advanced"):
         with gr.Row():
-            first = gr.Dropdown(list(POLICIES), value=HYBRID, label="Policy of A", allow_custom_value=True)
-            second = gr.Dropdown(list(POLICIES), value=REFERENCE, label="Policy of B", allow_custom_value=True)
-            recache = gr.Checkbox(False, label="Re-cache when the prompt changes", info="recompute the held frames under the new prompt")
+            with gr.Column():
+                first = gr.Dropdown(list(POLICIES), value=lean, label="Policy of A", allow_custom_value=True)
+                keep_a = _retention("A", lean)
+            with gr.Column():
+                second = gr.Dropdown(list(POLICIES), value=reference, label="Policy of B", allow_custom_value=True)
+                keep_b = _retention("B", reference)
+            with gr.Column():
+                threshold = gr.Slider(
+                    0, 1, own or 0, step=0.01, label="Threshold of static heads", info=_parted(model, own), interactive=own is not None
+                )
+                recache = gr.Checkbox(False, label="Re-cache when the prompt changes", info=_recaching(lean, reference))
         gr.Markdown(policy_table())
+    with gr.Accordion("Storyboard", open=False, elem_id="fkv-story"):
+        story = gr.Textbox("", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12)
+    with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
+        plain = gr.Checkbox(False, label="Plain", info="the pictures alone, without labels and charts", scale=2)
+        film = gr.Button("Make MP4", elem_id="fkv-film", scale=1)
+        fetch = gr.DownloadButton("Nothing recorded yet", elem_id="fkv-fetch", interactive=False, scale=2)
 
-    fields = [prompt, seed, length, view, first, second]
-    shown = [stage, go, change, pause, stop]
+    fields = [prompt, seed, length, view, first, second, threshold, story]
+    shown = [stage, go, change, pause, step, stop]
+    shelf, generate = Shelf(), generating(model)
 
-    def start(
-        prompt: str, seed: float | None, length: float | None, view: str, a: str, b: str, recache: bool, request: gr.Request
-    ) -> Iterator[list[Any]]:
+    def start(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
+        cut = None if own is None or form[threshold] == own else form[threshold]
         try:
-            plan = Plan.of(prompt, seed, length, view, a, b)
+            plan = Plan.of(*(form[field] for field in (prompt, seed, length, view, first, second)), cut, form[story], model.roles)
         except ValueError as error:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
             return
-        with closing(live(model, plan, registry.begin(request.session_hash), registry.line, registry.limits)) as manifests:
+        run = registry.begin(request.session_hash)
+        with closing(live(model, plan, run, registry.line, registry.limits, generate)) as manifests:
             for manifest in manifests:
                 yield [manifest, *_buttons(manifest["state"])]
 
-    def enter(
-        prompt: str, seed: float | None, length: float | None, view: str, a: str, b: str, recache: bool, request: gr.Request
-    ) -> Iterator[list[Any]]:
-        if registry.of(request.session_hash):
-            change_prompt(prompt, recache, request)
+    def enter(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
+        if running(request):
+            change_prompt(form[prompt], form[recache], request)
             yield [gr.skip()] * len(shown)
         else:
-            yield from start(prompt, seed, length, view, a, b, recache, request)
+            yield from start(form, request)
+
+    def running(request: gr.Request) -> Run | None:
+        return registry.of(request.session_hash)
 
     def change_prompt(prompt: str, recache: bool, request: gr.Request) -> None:
-        if run := registry.of(request.session_hash):
+        if run := running(request):
             run.ask(changes.prompt(prompt, recache))
 
+    def change_policy_of(name: str) -> Callable[..., None]:
+        def change_policy(text: str, request: gr.Request) -> None:
+            if run := running(request):
+                run.ask(changes.policy(name, text.strip()))
+
+        return change_policy
+
+    def change_threshold(value: float, request: gr.Request) -> Any:
+        if run := running(request):
+            run.ask(changes.roles(at_threshold(model.roles, value)))
+        return gr.Slider(info=_parted(model, value))
+
     def toggle_pause(request: gr.Request) -> None:
-        if run := registry.of(request.session_hash):
+        if run := running(request):
             run.pause(not run.paused)
 
+    def step_once(request: gr.Request) -> None:
+        if run := running(request):
+            run.step()
+
     def stop_run(request: gr.Request) -> None:
-        if run := registry.of(request.session_hash):
+        if run := running(request):
             run.stop()
 
+    def record(plain: bool, request: gr.Request) -> Iterator[Any]:
+        """Encode what is kept of the visitor's newest run; the stream, if it is still one, goes on meanwhile."""
+        run = registry.last(request.session_hash)
+        if run is None or not run.count:
+            yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
+            return
+        with shelf.place("mp4") as path:
+            source = f"live on {device_name(model.transformer.device)}"
+            with Encoding(Film(run.files(), model.fps, source, plain), path).running() as work:
+                while work.wait(0.5):
+                    yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
+            if work.problem:
+                yield gr.DownloadButton(work.problem, interactive=False)
+                return
+            label = f"Download MP4: {work.total} chunks, {path.stat().st_size / 1e6:.1f} MB"
+            yield gr.DownloadButton(label, value=path, interactive=True, variant="primary")
+
+    def restore(request: gr.Request) -> list[Any]:
+        """The stage and the form as the address says, so that a link brings a run back."""
+        ask = request.query_params.get
+        other = f"This link was made with the model {ask('model')}; here {model.name} runs, and paints other pictures."
+        first_seen = {"state": "idle"} | recorded | {"text": other} if ask("model") not in (None, model.name) else None
+        streams = ask("view") if ask("view") in ("A", "B", "AB") else None
+        numbers = _number(ask("seed")), _number(ask("length"))
+        values = first_seen, ask("prompt"), *numbers, streams, ask("a"), ask("b"), _share(ask("threshold")), ask("story")
+        return [gr.skip() if value is None else value for value in values]
+
     quiet = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
-    queued, at_once = quiet | {"concurrency_id": "stream", "concurrency_limit": WAITING}, quiet | {"queue": False}
-    go.click(start, [*fields, recache], shown, **queued)
-    prompt.submit(enter, [*fields, recache], shown, **queued)
+    queued, at_once = quiet | {"concurrency_id": "stream", "concurrency_limit": registry.limits.waiting + 8}, quiet | {"queue": False}
+    latest = at_once | {"trigger_mode": "always_last"}
+    go.click(start, {*fields, recache}, shown, **queued)
+    prompt.submit(enter, {*fields, recache}, shown, **queued)
     change.click(change_prompt, [prompt, recache], None, **at_once)
     pause.click(toggle_pause, None, None, **at_once)
+    step.click(step_once, None, None, **at_once)
     stop.click(stop_run, None, None, **at_once)
-    prompt.change(lambda text: _hints(model, text), prompt, hint, **at_once | {"trigger_mode": "always_last"})
-    for policy in (first, second):
+    film.click(record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"})
+    prompt.change(lambda text: _hints(model, text), prompt, hint, **latest)
+    threshold.input(change_threshold, threshold, threshold, **latest)
+    for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
+        policy.change(change_policy_of(name), policy, None, **at_once)
         policy.change(lambda a, b: gr.Radio(choices=views(a, b)), [first, second], view, **at_once)
-    page.load(_restore, None, fields, **at_once | {"trigger_mode": "once"})
+        policy.change(lambda a, b: gr.Checkbox(info=_recaching(a, b)), [first, second], recache, **at_once)
+        policy.change(lambda text: gr.Slider(**_keeping_of(text)), policy, keep, **latest)
+        keep.input(_kept, [policy, keep], policy, **latest)
+    page.load(restore, None, [stage, *fields], **at_once | {"trigger_mode": "once"})
+
+
+def _recorded(model: VideoModel, registry: Registry) -> dict[str, Any]:
+    """What the stage shows at first: the recording of this very model, where there is one."""
+    replay = demo.replay(model)
+    if replay is None:
+        return {}
+    registry.pin(replay[0])
+    return replay[1]
+
+
+def _retention(name: str, text: str) -> gr.Slider:
+    return gr.Slider(0, 1, step=0.01, label=f"Retention of {name}", **_keeping_of(text))
+
+
+def _keeping_of(text: str) -> dict[str, Any]:
+    """The retention slider as a policy's text sets it; without effect where the policy has no such parameter."""
+    share = getattr(_policy(text), "retention", None)
+    if isinstance(share, float):
+        return {"value": share, "interactive": True, "info": "share of segments that dynamic heads keep of the chunk before"}
+    what = "this policy keeps nothing by similarity" if share is None else f"a whole number of segments, {share}, is set above"
+    return {"value": 0, "interactive": False, "info": what}
+
+
+def _kept(text: str, share: float) -> Any:
+    """A policy's text with another retention."""
+    policy = _policy(text)
+    return write(dataclasses.replace(policy, retention=float(share))) if hasattr(policy, "retention") else gr.skip()
+
+
+def _policy(text: str) -> Policy | None:
+    try:
+        return parse(text.strip())
+    except ValueError:
+        return None
+
+
+def _parted(model: VideoModel, threshold: float | None) -> str:
+    """How a threshold parts the heads, in words."""
+    if threshold is None:
+        return "this model's heads carry no scores; profile it first"
+    static = sum(map(len, at_threshold(model.roles, threshold).static))
+    return f"a head is static from this score on: {static} static, {model.roles.scores.size - static} dynamic"
+
+
+def _recaching(a: str, b: str) -> str:
+    """What re-cache does under these policies, in words."""
+    bare = [f"{name} ({found.name})" for name, text in (("A", a), ("B", b)) if (found := _policy(text)) and found.caches != "shared"]
+    without = f"; not possible for {' and '.join(bare)}, which has no shared cache" if bare else ""
+    return f"recompute the held frames under the new prompt{without}"
 
 
 def views(a: str, b: str) -> list[tuple[str, str]]:
     """Choices of what to stream: A alone, B alone, or both."""
-    names = [{HYBRID: "Forcing-KV", REFERENCE: "Full"}.get(text.strip(), text.partition(":")[0].strip()) for text in (a, b)]
+    names = [{"forcing-kv": "Forcing-KV", "full": "Full"}.get(name, name) for name in (text.partition(":")[0].strip() for text in (a, b))]
     first, second = names if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
-    return [(first, "A"), (second, "B"), ("Side by side", "AB")]
+    return [(first, "A"), (second, "B"), ("Both", "AB")]
 
 
 def policy_table() -> str:
@@ -120,12 +250,13 @@ def policy_table() -> str:
 
 
 def _buttons(state: str) -> list[Any]:
-    """Go live, Change prompt, Pause, Stop as they are in a state."""
+    """Go live, Change prompt, Pause, Step, Stop as they are in a state."""
     running, streams = state in ("queued", "live", "paused"), state in ("live", "paused")
     return [
         gr.Button("Start anew" if running else "Go live", variant="secondary" if running else "primary"),
         gr.Button(interactive=streams, variant="primary" if running else "secondary"),
         gr.Button("Resume" if state == "paused" else "Pause", interactive=streams),
+        gr.Button(interactive=state == "paused"),
         gr.Button(interactive=running),
     ]
 
@@ -134,12 +265,11 @@ def _hints(model: VideoModel, prompt: str) -> str:
     return f'<p class="fkv-hint" role="status">{escape(" ".join(model.hints(prompt)))}</p>'
 
 
-def _restore(request: gr.Request) -> list[Any]:
-    """The form as the address says, so that a link brings a run back."""
-    ask = request.query_params.get
-    view = ask("view") if ask("view") in ("A", "B", "AB") else None
-    values = ask("prompt"), _number(ask("seed")), _number(ask("length")), view, ask("a"), ask("b")
-    return [gr.skip() if value is None else value for value in values]
+def _share(text: str | None) -> float | None:
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except (TypeError, ValueError):
+        return None
 
 
 def _number(text: str | None) -> int | None:

@@ -8,8 +8,12 @@ import gradio as gr
 
 from ..models.base import VideoModel
 from ..report import device_name
-from . import about
-from .clip import add_endpoint
+from . import about, zero
+from .atlas_tab import atlas_tab
+from .compare_tab import compare_tab, visitor
+from .comparison import player
+from .endpoints import add_endpoints
+from .heads_tab import heads_tab
 from .live_tab import live_tab
 from .sessions import Registry
 
@@ -19,15 +23,25 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
 
     def leave(request: gr.Request) -> None:
         registry.close(request.session_hash)
+        registry.close(visitor(request))
 
+    play = player(model, registry.limits)
     with gr.Blocks(title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(_header(model), elem_id="fkv-header", apply_default_css=False)
+        if zero.here():
+            gr.HTML(f'<p class="fkv-facts">{zero.notice(registry.limits)}</p>', apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
                 live_tab(page, model, registry)
+            with gr.Tab("Heads", id="heads", render_children=True):
+                heads_tab(model, registry)
+            with gr.Tab("Atlas", id="atlas"):
+                atlas_tab(model)
+            with gr.Tab("Compare", id="compare"):
+                compare_tab(model, registry, play)
             with gr.Tab("How it works", id="how"):
                 gr.HTML(about.html(), apply_default_css=False)
-        add_endpoint(model, registry.line)
+        add_endpoints(model, registry, play)
         page.unload(leave)
     return page
 

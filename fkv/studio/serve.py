@@ -8,19 +8,27 @@ import shutil
 import signal
 import socket
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
+import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ..models.base import VideoModel
+from . import observe
+from .atlas_tab import figure_route
 from .files import asset
+from .gate import MAX_UPLOAD, Gate
 from .page import build
 from .sessions import Limits, Registry
 from .theme import theme
 
 FOLDER = "forcing-kv-studio-"
+THREADS = 96
+"""For everyone who waits in line, and for what they press meanwhile."""
 
 
 def check_port(host: str, port: int) -> None:
@@ -48,14 +56,18 @@ def chunk_route(registry: Registry) -> Route:
 
 
 def temporary_folder() -> Path:
-    """A folder of this process for what Gradio writes; folders of processes that are gone are removed."""
+    """A folder of this process for every file that is written; folders of processes that are gone are removed.
+
+    A process that has our number and left a folder is gone too: in a container that starts again numbers repeat.
+    """
     parent = Path(tempfile.gettempdir())
     for old in parent.glob(f"{FOLDER}*-*"):
         owner = old.name.removeprefix(FOLDER).partition("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)
     return folder
 
 
@@ -75,13 +87,35 @@ def _end(folder: Path) -> None:
     os._exit(0)
 
 
-def serve(model: VideoModel, host: str, port: int, share: bool = False, root_path: str | None = None, limits: Limits | None = None) -> None:
-    """Serve the page until the process is told to end."""
-    folder = temporary_folder()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    signal.signal(signal.SIGTERM, lambda *_: _end(folder))
+def serve(
+    model: VideoModel,
+    host: str,
+    port: int,
+    share: bool = False,
+    root_path: str | None = None,
+    limits: Limits | None = None,
+    metrics: bool = False,
+    mcp: bool = False,
+    block: bool = True,
+) -> gr.Blocks:
+    """Serve the page until the process is told to end, or, unless `block`, only start to.
+
+    mcp : also offer the endpoints as tools (Model Context Protocol).
+    Raises ValueError when metrics or mcp are asked for and cannot be had.
+    """
+    if mcp and find_spec("mcp") is None:
+        raise ValueError('--mcp needs a package: pip install "gradio[mcp]"')
     registry = Registry(limits)
-    build(model, registry).queue(max_size=128).launch(
-        server_name=host, server_port=port, share=share, root_path=root_path, theme=theme(), head=f"<style>{asset('style.css')}</style>",
-        app_kwargs={"routes": [chunk_route(registry)]}, footer_links=["api"], ssr_mode=False, pwa=False, show_error=False, mcp_server=False,
+    routes = [chunk_route(registry), figure_route(model), observe.health(model, registry), *(observe.metrics(registry) if metrics else ())]
+    folder = temporary_folder()
+    if block:
+        signal.signal(signal.SIGTERM, lambda *_: _end(folder))
+    page = build(model, registry).queue(max_size=128, api_open=False)
+    page.launch(
+        server_name=host, server_port=port, share=share, root_path=root_path, theme=theme(),
+        head=f"<style>{asset('style.css')}{asset('heads.css')}</style>",
+        app_kwargs={"routes": routes, "middleware": [Middleware(Gate, folder=folder)]}, footer_links=["api"], ssr_mode=False, pwa=False,
+        show_error=False, mcp_server=mcp, run_history=False, enable_monitoring=False, max_file_size=MAX_UPLOAD, max_threads=THREADS,
+        state_session_capacity=1000, quiet=not block, prevent_thread_lock=not block,
     )  # fmt: skip
+    return page

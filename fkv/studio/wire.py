@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..policies import Policy
+from ..policies import Policy, write
 from ..report import chunk_record, rates
 from ..stream import Chunk, Stream
 
@@ -23,13 +23,11 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 
 def pack(record: Mapping[str, Any], videos: Iterable[np.ndarray]) -> bytes:
     """One file from a record and the frames, uint8 [T, H, W, 3], of every stream it names."""
-    parts = [json.dumps(record, separators=(",", ":")).encode()]
-    parts += [jpeg(frame) for video in videos for frame in video]
-    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    return join(record, (jpeg(frame) for video in videos for frame in video))
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """The record of a file and its JPEGs."""
+    """The record of a file and its other parts, the JPEGs."""
     parts, at = [], 0
     while at < len(data):
         (size,) = struct.unpack_from("<I", data, at)
@@ -38,15 +36,24 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return json.loads(parts[0]), parts[1:]
 
 
+def join(record: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
+    """A row of parts that begins with a record; `unpack` takes it apart."""
+    row = [json.dumps(record, separators=(",", ":")).encode(), *parts]
+    return b"".join(struct.pack("<I", len(part)) + part for part in row)
+
+
 def jpeg(frame: np.ndarray) -> bytes:
     """An RGB frame, uint8 [H, W, 3], as JPEG with full colour resolution."""
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes()
 
 
 def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
-    """The figures of a stream's newest chunk as `fkv.report` gives them, its page table, and the hash of all frames so far."""
+    """The figures of a stream's newest chunk as `fkv.report` gives them, its policy as one writes it, its page table, and the
+    hash of all frames so far."""
     heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
-    return chunk_record(chunk) | rates([chunk]) | {"hash": digest, "xray": xray(chunk, stream.policy, heads)}
+    return chunk_record(chunk) | rates([chunk]) | {
+        "policy": write(stream.policy), "hash": digest, "xray": xray(chunk, stream.policy, heads)
+    }  # fmt: skip
 
 
 def xray(chunk: Chunk, policy: Policy, heads: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -82,4 +89,4 @@ def _kind(policy: Policy, group: str, frame: int, start: int) -> str:
         return "sink"
     if frame >= start - anchors.get(group, max(anchors.values())):
         return "anchor"
-    return "moved" if group == "dynamic" else "kept"
+    return "moved" if group == "dynamic" and hasattr(policy, "retention") else "kept"

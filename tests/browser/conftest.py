@@ -70,9 +70,9 @@ def chromium() -> Iterator[playwright.Browser]:
 class Visitor:
     """A tab on the studio that notes what should not happen: errors on the console, requests to elsewhere."""
 
-    def __init__(self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "") -> None:
+    def __init__(self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "", **options: object) -> None:
         self.address, self.troubles = address, []
-        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         self.page.set_default_timeout(PATIENCE)
         playwright.expect.set_options(timeout=PATIENCE)
         self.page.on("console", lambda message: message.type == "error" and self.troubles.append(message.text))
@@ -95,6 +95,8 @@ class Visitor:
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).first.click()
+        if name == "Go live":  # what is seen from now on is the visitor's own run
+            self.until("!['idle', 'recorded'].includes(window.fkvStage.state) || window.fkvStage.state === 'error'")
 
     @property
     def status(self) -> str:

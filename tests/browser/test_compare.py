@@ -1,0 +1,102 @@
+"""The Compare tab in a real browser: a small comparison from its start to its files, one that is cancelled, bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+
+@pytest.fixture
+def compare(visit):
+    """Opens the Compare tab of a new visitor."""
+
+    def open_tab():
+        tab = visit()
+        tab.page.get_by_role("tab", name="Compare").click()
+        tab.page.get_by_label("Prompts, one a line").fill("a red ball bouncing over the sea by day")
+        return tab.page
+
+    return open_tab
+
+
+def drop(page, policy: str) -> None:
+    """Take a policy out of the list."""
+    page.locator("#fkv-compare .token", has_text=policy).get_by_role("button").click()
+
+
+def start(page, chunks: int) -> None:
+    page.get_by_label("Chunks per stream").fill(str(chunks))
+    page.get_by_role("button", name="Compare", exact=True).click()
+
+
+def state(page, name: str):
+    return page.locator(f'.fkv-progress[data-state="{name}"]')
+
+
+def cells(page, policy: str) -> list[str]:
+    return page.locator(".fkv-table tbody tr", has=page.get_by_role("rowheader", name=policy)).locator("td").all_inner_texts()
+
+
+def test_two_policies_two_chunks_from_start_to_files(compare):
+    page = compare()
+    drop(page, "sliding-window")
+    start(page, 2)
+    state(page, "running").wait_for()
+    expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
+    page.wait_for_function("document.querySelector('.fkv-progress progress').value >= 2")
+    assert page.locator(".fkv-progress progress").get_attribute("max") == "4"
+    state(page, "done").wait_for()
+    assert "Finished: 2 streams of 2 chunks" in page.locator(".fkv-progress").inner_text()
+    full, hybrid = cells(page, "full"), cells(page, "forcing-kv")
+    assert full[2] == "1.00 ×" and full[4] == "–" and all(float(each) > 0 for each in (*full[:2], *hybrid[:2], *hybrid[3:6]))
+    assert full[6].endswith("%") and float(hybrid[3]) < float(full[3])
+    labels = page.locator("#fkv-pareto .textpoint")
+    expect(labels).to_have_count(2)
+    assert sorted(labels.all_text_contents()) == ["forcing-kv", "full"]
+    found = {}
+    for kind in ("CSV", "PNG", "JSON"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Download {kind}").click()
+        assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+        found[kind] = download.value.path().read_bytes()
+    assert found["PNG"].startswith(b"\x89PNG") and found["CSV"].decode().splitlines()[1].startswith("full,")
+    told = json.loads(found["JSON"])
+    assert f"{told['policies']['full']['fps_denoise']:.1f}" == full[0] and len(told["streams"]) == 2
+
+
+def test_cancel_ends_it_between_chunks_and_the_next_one_starts(compare):
+    page = compare()
+    page.set_viewport_size({"width": 390, "height": 900})
+    start(page, 60)
+    page.wait_for_function("document.querySelector('.fkv-progress progress').value >= 1")
+    page.get_by_role("button", name="Cancel").click()
+    state(page, "done").wait_for()
+    assert "Cancelled after" in page.locator(".fkv-progress").inner_text() and "of 180 chunks" in page.locator(".fkv-progress").inner_text()
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    start(page, 2)
+    state(page, "running").wait_for()
+
+
+def test_bad_input_is_answered_by_a_sentence(compare):
+    page = compare()
+    page.get_by_label("Seeds").fill("0, x")
+    start(page, 2)
+    state(page, "error").wait_for()
+    assert "'x' is none" in page.locator(".fkv-progress").inner_text()
+
+
+def test_leaving_the_page_frees_the_machine(compare):
+    page, other = compare(), compare()
+    start(page, 60)
+    page.wait_for_function("document.querySelector('.fkv-progress progress').value >= 1")
+    start(other, 2)
+    state(other, "queued").wait_for()
+    assert "Place 1 in the queue" in other.locator(".fkv-progress").inner_text()
+    page.close()
+    state(other, "running").wait_for()

@@ -1,0 +1,220 @@
+"""The Live tab in a real browser: the first visit, ways to look at the pictures, changes while a stream runs, talk mode, the film."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import av
+import pytest
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+PIXELS = """([name, x, y]) => [...document.querySelector(name).getContext("2d").getImageData(x, y, 1, 1).data]"""
+DRAWN = """() => {
+  const over = document.querySelector(".fkv-over");
+  return over.getContext("2d").getImageData(0, 0, over.width, over.height).data.some(Boolean);
+}"""
+SCREEN = '.fkv-screen[data-stream="{}"] canvas'
+
+
+def hashes(tab, chunk: int) -> list[str]:
+    """The frame hashes of all streams up to a chunk."""
+    return [own["hash"] for own in tab.stage(f"player.rounds[{chunk}].record.streams").values()]
+
+
+def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
+    tab = visit()
+    tab.until("window.fkvStage.waited !== null && window.fkvStage.player.at > 0")
+    assert tab.stage("state") == "recorded" and tab.stage("waited") < 3000
+    labels = tab.page.locator(".fkv-source").all_inner_texts()
+    assert len(labels) == 6 and all(re.search(r"recorded on .+, \d{4}-\d\d-\d\d", label) for label in labels)
+    assert tab.page.locator("#fkv-examples button").count() == 3 and tab.page.locator("#fkv-about svg").is_visible()
+    last = tab.stage("player.wanted") - 1
+    tab.page.locator(".fkv-timeline").focus()
+    tab.until(f"window.fkvStage.player.at === {last}")
+    tab.until("window.fkvStage.player.at === 0")  # over and over
+    tab.page.keyboard.press(" ")
+    assert tab.stage("player.held")
+    tab.page.get_by_role("button", name="Play what is replayed").click()
+    assert not tab.stage("player.held")
+    tab.press("Go live")
+    tab.until("window.fkvStage.state === 'live' && window.fkvStage.painted.A > 0")
+    assert all("live on" in label for label in tab.page.locator(".fkv-source").all_inner_texts())
+
+
+def test_reduced_motion_shows_the_recording_still(visit):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStage.painted.A > 0")
+    painted = tab.stage("painted.A")
+    play = tab.page.get_by_role("button", name="Play what is replayed")
+    expect(play).to_be_enabled()
+    assert tab.stage("painted.A") == painted
+    play.click()
+    tab.until(f"window.fkvStage.painted.A > {painted + 3}")
+
+
+def test_wipe_and_difference_are_made_of_both_pictures(visit):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.painted.B > 0")
+    tab.page.keyboard.press("4")
+    expect(tab.page.get_by_role("radio", name="Wipe")).to_be_checked()
+    divider = tab.page.get_by_role("slider", name="Divider between A and B")
+    divider.focus()
+    for _ in range(3):
+        tab.page.keyboard.press("ArrowRight")
+    expect(divider).to_have_attribute("aria-valuetext", "65 % A, 35 % B")
+    assert tab.stage("player.at") == 0  # the arrows move the divider, not the film
+    box = tab.page.locator(".fkv-both .fkv-frame").bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    expect(divider).to_have_attribute("aria-valuetext", "25 % A, 75 % B")
+    read = lambda name: tab.page.evaluate(PIXELS, [name, 80, 50])
+    assert read(".fkv-left") == read(SCREEN.format("A")) and read(".fkv-right") == read(SCREEN.format("B"))
+    tab.page.keyboard.press("5")
+    factor = tab.stage("factor")
+    assert tab.page.locator(".fkv-factor").inner_text() == f"|A − B| × {factor}"
+    a, b = (read(SCREEN.format(name)) for name in "AB")
+    assert read(".fkv-left")[:3] == [min(255, factor * abs(x - y)) for x, y in zip(a[:3], b[:3])]
+    tab.page.keyboard.press("2")
+    assert tab.stage("view") == "A" and not tab.page.locator(SCREEN.format("B")).first.is_visible()
+
+
+def test_the_cache_is_drawn_on_the_pictures(visit):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.player.rounds.length === window.fkvStage.player.wanted")
+    assert not tab.page.evaluate(DRAWN)
+    tab.page.keyboard.press("c")
+    assert tab.page.evaluate(DRAWN)
+    expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_disabled()  # nobody watches a head
+
+
+def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
+    tab = visit(query="?length=0&view=A")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.page.get_by_role("tab", name="Heads").click()
+    tab.page.locator(".fkv-cell").nth(20).click()
+    tab.until("window.fkvStage.player.rounds.some((round) => round.record.heads)")
+    tab.page.get_by_role("tab", name="Live").click()
+    expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_enabled()
+    tab.page.keyboard.press("a")
+    expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_checked()
+    tab.page.wait_for_function(DRAWN)
+
+
+def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentence(visit):
+    tab = visit(query="?length=0&view=A")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    policy = tab.page.get_by_label("Policy of A")
+    policy.fill("sliding-window:window_frames=7")
+    policy.press("Enter")
+    tab.until("window.fkvStage.marks.length === 2")
+    mark = tab.stage("marks[1]")
+    assert mark["text"] == "A = sliding-window:window_frames=7"
+    expect(tab.page.locator(".fkv-policy").first).to_have_text("sliding-window:window_frames=7")
+    assert "story=" in tab.page.url and "window_frames" in tab.page.url
+    policy.fill("per-step")
+    policy.press("Enter")
+    expect(tab.page.locator(".fkv-status")).to_contain_text("Left as it was: a running stream cannot change")
+
+
+def test_step_makes_exactly_one_chunk(visit):
+    tab = visit(query="?length=0&view=A")
+    expect(tab.page.get_by_role("button", name="Step", exact=True)).to_be_disabled()
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.page.locator(".fkv-timeline").focus()
+    tab.page.keyboard.press(".")  # pauses first
+    tab.until("window.fkvStage.state === 'paused'")
+    chunks = tab.stage("player.wanted")
+    for more in (1, 2):
+        expect(tab.page.get_by_role("button", name="Step", exact=True)).to_be_enabled()
+        tab.page.keyboard.press(".")
+        tab.until(f"window.fkvStage.player.rounds.length === {chunks + more} && window.fkvStage.state === 'paused'")
+    tab.until(f"window.fkvStage.player.at === {chunks + 1}")
+    assert tab.stage("player.wanted") == chunks + 2
+
+
+STORY = "2: a cyan star drifting over the sea at night\n3: A = sliding-window"
+
+
+def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
+    asked = {"prompt": "a red ball bouncing over the hills", "seed": 3, "length": 3, "a": "forcing-kv:retention=0.5", "story": STORY}
+    query, seen = f"?{urlencode(asked)}", []
+    for _ in range(2):
+        tab = visit(query=query)
+        tab.press("Go live")
+        tab.until("window.fkvStage.state === 'done' && window.fkvStage.marks.length === 3")
+        assert [mark["text"] for mark in tab.stage("marks")][1:] == [line[3:] for line in STORY.splitlines()]
+        seen.append(hashes(tab, 2))
+        query = "?" + tab.page.url.partition("?")[2]
+    assert seen[0] == seen[1] and len(set(seen[0])) == 2
+    tab.page.get_by_role("button", name="Storyboard").click()
+    expect(tab.page.get_by_label("What changes at which chunk")).to_have_value(STORY)
+
+
+def test_a_storyboard_that_cannot_be_read_names_its_line(visit):
+    tab = visit(query="?" + urlencode({"length": 3, "story": "2: a blue star\nlater a red one"}))
+    tab.press("Go live")
+    tab.until("window.fkvStage.state === 'error'")
+    assert tab.status.startswith("Line 2 of the storyboard: 'later a red one' should be written CHUNK:WHAT")
+
+
+def test_talk_mode_by_keyboard_alone(visit):
+    tab = visit(query="?length=3&talk=1")
+    keys = tab.page.keyboard
+    assert not tab.page.locator("#fkv-controls").is_visible()
+    assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
+    for canvas in tab.page.locator('.fkv-charts canvas:not([data-chart="stages"])').all():
+        assert canvas.is_visible() and float(canvas.evaluate("(c) => parseFloat(getComputedStyle(c).fontSize)")) >= 18
+    keys.press("g")
+    tab.until("window.fkvStage.state === 'done' && window.fkvStage.player.at === 2")
+    for key, view in (("4", "wipe"), ("5", "difference"), ("2", "A"), ("1", "AB")):
+        keys.press(key)
+        assert tab.stage("view") == view
+    keys.press("ArrowLeft")
+    assert tab.stage("player.at") == 1
+    keys.press(" ")
+    assert tab.stage("player.held")
+    keys.press("?")
+    expect(tab.page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    keys.press("Escape")
+    keys.press("t")
+    expect(tab.page.locator("#fkv-controls")).to_be_visible()
+
+
+def test_the_run_can_be_taken_home_as_a_film(visit):
+    tab = visit(query="?length=2")
+    tab.press("Go live")
+    tab.until("window.fkvStage.state === 'done'")
+    tab.page.get_by_role("button", name="Record to MP4").click()
+    tab.press("Make MP4")
+    link = tab.page.locator("#fkv-fetch", has_text="Download MP4: 2 chunks")
+    link.wait_for()
+    with tab.page.expect_download() as download:
+        link.click()
+    with av.open(str(download.value.path())) as film:
+        frames = sum(1 for _ in film.decode(video=0))
+    assert frames == 24
+
+
+def test_everything_that_can_be_pressed_has_a_name(visit):
+    tab = visit()
+    tab.until("window.fkvStage.player.at > 0")
+    for name in ("Policies and parameters", "Storyboard", "Record to MP4"):
+        tab.page.get_by_role("button", name=name).click()
+    tree = tab.page.locator("body").aria_snapshot()
+    roles = "button|link|checkbox|radio|slider|textbox|combobox|spinbutton|tab|switch"
+    assert re.search(rf'- (?:{roles}) "', tree) and not re.findall(rf"- (?:{roles})\b(?! \")[^\n]*", tree)
+
+
+def test_the_live_tab_fits_a_phone(visit):
+    tab = visit(width=390)
+    tab.until("window.fkvStage.player.at > 0")
+    for key in ("1", "4", "5"):
+        tab.page.keyboard.press(key)
+        assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    boxes = [tab.page.locator(f".fkv-{part}").bounding_box() for part in ("top", "screens", "line", "xray", "charts")]
+    assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in zip(boxes, boxes[1:]))

@@ -1,0 +1,165 @@
+"""Comparisons: what is measured of known chunks, what a plan refuses, how a run reports, is cancelled and leaves the line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analysis import figures
+from analysis.evaluate import EQUAL_DB, held_out_scene
+from fkv.report import frame_hash
+from fkv.stream import Chunk, Stream, Timings
+from fkv.studio import compare_tab, comparison
+from fkv.studio.comparison import Plan
+from fkv.studio.sessions import Limits, Line, Run
+from fkv.world.captions import caption
+from fkv.world.render import GENES, render
+
+PROMPTS = "a red ball bouncing over the sea by day\na blue star"
+
+
+@pytest.fixture
+def toy(small):
+    """A random model whose pictures have the toy world's size."""
+    return replace(small, latent=(4, 12, 20))
+
+
+def plan(policies=("full", "sliding-window:window_frames=4"), prompts=PROMPTS, seeds="3", chunks=2, **more) -> Plan:
+    return Plan.of(policies, prompts, seeds, chunks, **more)
+
+
+def run_of(model, asked: Plan, limits: Limits = Limits(), run: Run | None = None, line: Line | None = None):  # noqa: B008
+    play = comparison.player(model, limits)
+    return comparison.work(model, play, asked, run or Run(0), line or Line(), limits)
+
+
+def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list[Chunk]:
+    """Chunks of 12 frames that took 2 x `seconds` to generate and as long again for text and decoding."""
+    scene = scene or held_out_scene(0)
+    return [
+        Chunk(i, (), caption(scene), "full", torch.empty(0), render(scene, range(12 * i, 12 * i + 12), [0.4] * GENES),
+              Timings(text=seconds, denoise=seconds, context=seconds, decode=seconds), kv_bytes + i, {}, 0, 1, {}, {})
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def test_figures_of_known_streams():
+    slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
+    records = [
+        comparison.record(name, 0, own, slow) | comparison.quality(own, slow, held_out_scene(0))
+        for name, own in (("full", slow), ("other", fast))
+    ]
+    rows = comparison.table(records)
+    assert rows["fps_denoise"].tolist() == [6, 12] and rows["fps_end_to_end"].tolist() == [3, 6]
+    assert rows["ratio_denoise"].tolist() == [1, 2] and rows["kv_bytes_peak"].tolist() == [1002, 402]
+    assert np.isnan(rows["psnr_to_reference"]["full"]) and rows["psnr_to_reference"]["other"] == EQUAL_DB
+    assert rows["adherence"].tolist() == [1, 1] and rows["motion"].tolist() == [1, 1] and rows["streams"].tolist() == [1, 1]
+
+
+def test_medians_are_over_chunks_and_quality_is_a_mean_over_complete_streams():
+    slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
+    complete = comparison.record("full", 0, slow, slow) | comparison.quality(slow, slow, None)
+    rows = comparison.table([complete, comparison.record("full", 1, fast[:1], fast[:1])])
+    assert rows["fps_denoise"].tolist() == [6] and rows["streams"].tolist() == [2]
+    assert np.isnan(rows["adherence"]["full"]) and rows["discontinuity"]["full"] == complete["discontinuity"]
+
+
+def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_library(toy):
+    asked = plan()
+    steps = list(run_of(toy, asked))
+    assert [s.state for s in steps] == ["running"] * (len(steps) - 1) + ["done"]
+    assert sorted({s.done for s in steps}) == list(range(asked.total + 1)) and asked.total == 8
+    partial = next(s for s in steps if s.done == 2)
+    assert [r["policy"] for r in partial.records] == list(asked.policies) and "adherence" not in partial.records[0]
+    last = steps[-1].records
+    assert [(r["policy"], r["prompt"]) for r in last] == [(policy, prompt) for prompt in asked.prompts for policy in asked.policies]
+    again = Stream(toy, comparison.policies.parse(asked.policies[1]), asked.prompts[1], 3)
+    assert last[3]["frames_sha256"] == frame_hash([again.step() for _ in range(2)])
+    assert last[0]["adherence"] is not None and last[2]["adherence"] is None  # the second prompt names no whole scene
+    told = comparison.report(toy, asked, last, torch.device("cpu"), "finished")
+    assert json.loads(json.dumps(told, allow_nan=False))["policies"]["full"]["psnr_to_reference"] is None
+
+
+def test_a_model_of_another_world_is_compared_without_the_oracle(small):
+    *_, last = run_of(small, plan(prompts="a red ball bouncing over the sea by day"))
+    rows = comparison.table(last.records)
+    assert rows["adherence"].isna().all() and rows["psnr_to_reference"].notna().sum() == 1
+    assert figures.pareto_table(rows)["policy"].tolist() == ["sliding-window:window_frames=4"]
+    assert "adherence" not in compare_tab._table(rows, world=False)
+
+
+def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
+    run, line, stepped = Run(0), Line(), []
+    for step in run_of(toy, plan(chunks=30), run=run, line=line):
+        stepped.append(step)
+        if step.done == 3:
+            run.stop()
+    assert stepped[-1].state == "done" and stepped[-1].done == 3 and stepped[-1].text.startswith("Cancelled after 3 of 120 chunks")
+    assert [len(r["chunks"]) for r in stepped[-1].records] == [1, 1] and run.ended == "stopped" and not run.live
+    left = run_of(toy, plan(chunks=30), line=line)
+    next(left), next(left)
+    assert line.running == 1
+    left.close()
+    assert line.running == 0
+
+
+def test_it_waits_for_its_turn_and_says_its_place(small):
+    line, run = Line(), Run(0)
+    with line.queue("a visitor"):
+        steps = run_of(small, plan(), run=run, line=line)
+        waiting = next(steps)
+        assert waiting.state == "queued" and "Place 1 in the queue" in waiting.text
+        run.stop()
+    assert [step.state for step in steps][-1] == "done" and run.ended == "stopped"
+
+
+def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
+    assert "lasts at most 0 seconds here, after 1 of 8" in list(run_of(small, plan(), Limits(seconds=0)))[-1].text
+    assert "MB of keys and values here, after" in list(run_of(small, plan(), Limits(kv=0)))[-1].text
+    monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
+    *_, last = run_of(small, plan())
+    assert (last.state, last.text) == ("error", "The comparison broke off after 0 of 8 chunks: ZeroDivisionError.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"policies": ["full"]}, "2 to 8 policies, not 1"), ({"policies": ["full", "full:"]}, "policies, not 1"),
+     ({"policies": ["full", "nonsense"]}, "no policy 'nonsense'"), ({"prompts": " \n"}, "1 to 16 prompts, not 0"),
+     ({"seeds": "0 x"}, "'x' is none"), ({"seeds": ""}, "1 to 8 seeds, not 0"), ({"seeds": "99999999999"}, "the seed must be"),
+     ({"policies": None}, "must be a list"), ({"policies": ["full", 3]}, "must be a text"), ({"prompts": None}, "must be a text"),
+     ({"chunks": None}, "whole number"), ({"chunks": 1}, "2 to 60 chunks per stream, not 1"), ({"most": 7}, "8 chunks in all; at most 7")],
+)  # fmt: skip
+def test_bad_forms_get_a_sentence(fields, words):
+    with pytest.raises(ValueError, match=words):
+        plan(**fields)
+
+
+def rows_of(**columns) -> pd.DataFrame:
+    known = {"kv_bytes_peak": [4e6, 1e6, 2e6], "psnr_to_reference": [np.nan, 30, 20]}
+    return pd.DataFrame(known | columns, index=pd.Index(["full", "a", "b"], name="policy"))
+
+
+def test_the_front_is_what_no_other_policy_beats():
+    table = figures.pareto_table(rows_of(fps_denoise=[10, 30, 20], adherence=[0.9, 0.8, 0.8]))
+    assert table["front"].tolist() == [True, True, False] and table["quality"].tolist() == [0.9, 0.8, 0.8]
+    without = figures.pareto_table(rows_of(fps_denoise=[10, 30, 20], adherence=[np.nan] * 3))
+    assert without["policy"].tolist() == ["a", "b"] and without["quality"].tolist() == [30, 20]
+
+
+def test_the_plot_and_its_file_show_every_policy():
+    rows = rows_of(fps_denoise=[10, 30, 20], adherence=[0.9, 0.8, 0.8])
+    markers = figures.pareto(rows).data[1]
+    assert list(markers.text) == ["full", "a", "b"] and list(markers.marker.size) == [4e6, 1e6, 2e6]
+    (axes,) = figures.draw_pareto(rows).axes
+    assert [text.get_text() for text in axes.texts] == ["full", "a", "b"]
+
+
+def test_the_table_says_what_is_unknown_and_what_is_equal():
+    rows = comparison.table([comparison.record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
+    html = compare_tab._table(rows.assign(psnr_to_reference=EQUAL_DB), world=True)
+    assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html

@@ -1,0 +1,113 @@
+"""What programs may call, through the real server: Gradio's client, and tools of an MCP server where that package is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from ast import literal_eval
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+
+import av
+import gradio_client
+import pytest
+from gradio_client.exceptions import AppError
+
+import app
+from fkv import roles
+from fkv.studio.serve import serve
+from fkv.studio.sessions import Limits
+
+NAMES = ["/generate_clip", "/compare", "/profile"]
+PROMPT = "a red ball bouncing over the sea by day"
+
+
+@pytest.fixture(scope="module")
+def address(small) -> Iterator[str]:
+    with socket.socket() as probe, pytest.MonkeyPatch.context() as patch:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        patch.setenv("GRADIO_TEMP_DIR", "")
+        patch.setattr(tempfile, "tempdir", tempfile.gettempdir())
+        model = replace(small, latent=(4, 12, 20), examples=(PROMPT,))
+        page = serve(model, "127.0.0.1", port, limits=Limits(), mcp=find_spec("mcp") is not None, block=False)
+        yield f"http://127.0.0.1:{port}"
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def client(address) -> gradio_client.Client:
+    return gradio_client.Client(address, verbose=False)
+
+
+def test_these_and_no_others_are_public(client):
+    named = client.view_api(return_format="dict", print_info=False)
+    assert list(named["named_endpoints"]) == NAMES and named["unnamed_endpoints"] == {}
+
+
+def test_a_clip_is_a_video_and_its_figures(client):
+    path, figures = client.predict(prompt=PROMPT, policy="sliding-window:window_frames=4", chunks=2, seed=3, api_name="/generate_clip")
+    with av.open(path) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 24
+    assert (figures["policy"], figures["seed"], len(figures["chunks"])) == ("sliding-window", 3, 2)
+
+
+def test_a_comparison_gives_figures_per_policy_and_per_stream(client):
+    figures = client.predict(policies="full,forcing-kv:retention=0.5", prompt=PROMPT, chunks=2, seed=3, api_name="/compare")
+    assert list(figures["policies"]) == ["full", "forcing-kv:retention=0.5"] and figures["reference"] == "full"
+    assert figures["ended"] == "finished" and figures["policies"]["full"]["ratio_denoise"] == 1
+    assert [len(stream["chunks"]) for stream in figures["streams"]] == [2, 2]
+    _, clip = client.predict(prompt=PROMPT, policy="full", chunks=2, seed=3, api_name="/generate_clip")
+    assert figures["streams"][0]["frames_sha256"] == clip["frames_sha256"]
+
+
+def test_a_profile_is_a_roles_file(client):
+    told = client.predict(prompts=f"{PROMPT}\na blue star", chunks=3, threshold=0.5, seed=0, api_name="/profile")
+    found = roles.from_json(told)
+    assert (len(found.static), found.num_heads, told["threshold"], len(told["prompts"])) == (3, 4, 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [({"api_name": "/generate_clip", "prompt": PROMPT, "policy": "nonsense"}, "There is no policy 'nonsense'"),
+     ({"api_name": "/generate_clip", "prompt": PROMPT, "chunks": 121}, "1 to 120 chunks, not 121"),
+     ({"api_name": "/generate_clip", "prompt": " "}, "The prompt is empty"),
+     ({"api_name": "/generate_clip", "prompt": PROMPT, "seed": -1}, "The seed must be"),
+     ({"api_name": "/compare", "policies": "full"}, "2 to 8 policies, not 1"),
+     ({"api_name": "/compare", "policies": "full,per-step,recompute,forcing-kv,no-anchor", "chunks": 60}, "300 chunks in all; at most 240"),
+     ({"api_name": "/profile", "prompts": "\n".join("abcdefghi")}, "1 to 8 prompts, not 9"),
+     ({"api_name": "/profile", "chunks": 2}, "3 to 14 chunks, not 2"), ({"api_name": "/profile", "threshold": 2}, "The threshold must")],
+)  # fmt: skip
+def test_a_bad_call_gets_a_sentence(client, call, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(**call)
+
+
+def test_mcp_offers_the_same_three_as_tools(address):
+    pytest.importorskip("mcp", reason='the MCP server needs gradio\'s extra: pip install "gradio[mcp]"')
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def ask() -> tuple[list, list]:
+        async with streamablehttp_client(f"{address}/gradio_api/mcp/") as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            answer = await session.call_tool("compare", {"policies": "full,sliding-window", "prompt": PROMPT, "chunks": 2})
+            return (await session.list_tools()).tools, answer.content
+
+    tools, (answer,) = asyncio.run(ask())
+    assert [f"/{tool.name}" for tool in tools] == NAMES
+    assert all(tool.description and all(p.get("description") for p in tool.inputSchema["properties"].values()) for tool in tools)
+    assert list(literal_eval(answer.text)["policies"]) == ["full", "sliding-window"]  # Gradio writes Python here
+
+
+def test_mcp_without_its_package_is_refused_in_a_sentence(monkeypatch, capsys):
+    from fkv.studio import serve as module
+
+    monkeypatch.setenv("GRADIO_MCP_SERVER", "True")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert app.arguments([]).mcp
+    assert app.main(["--port", "0"]) == 2
+    assert 'pip install "gradio[mcp]"' in capsys.readouterr().err

@@ -1,0 +1,338 @@
+"""Each fault is injected: the visitor gets a sentence, the others notice nothing, the machine is free for the next one."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import app
+from fkv.models.base import VideoModel
+from fkv.stream import Stream
+from fkv.studio import files, observe, serve, shelf
+from fkv.studio.live import Plan, live
+from fkv.studio.sessions import Limits, Line, Registry, Run
+from fkv.studio.shelf import Shelf
+from tests.load.client import Visitor, settle
+from tests.load.inside import served
+
+EAGER = Limits(lead=1e9)
+
+
+def plan(length: int = 3, view: str = "AB") -> Plan:
+    return Plan.of("a red ball", 5, length, view, "forcing-kv", "full")
+
+
+def breaks(model: VideoModel, error: Exception, after: int = 2) -> VideoModel:
+    """The model with a decoder that fails from its call number `after` on."""
+    calls = iter(range(1_000_000))
+
+    def decode(latents: torch.Tensor, state: Any) -> Any:
+        if next(calls) >= after:
+            raise type(error)(*error.args)
+        return model.decoder(latents, state)
+
+    return replace(model, decoder=decode)
+
+
+def last(manifests: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    *_, manifest = manifests
+    return manifest
+
+
+@pytest.fixture
+def streams(monkeypatch) -> list[weakref.ref]:
+    """Weak references to every stream that is made."""
+    made: list[weakref.ref] = []
+    build = Stream.__init__
+    monkeypatch.setattr(Stream, "__init__", lambda self, *args, **kwargs: (made.append(weakref.ref(self)), build(self, *args, **kwargs))[1])
+    return made
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list[dict[str, Any]]:
+    """The facts of every stream that ends. Tracebacks are not logged meanwhile: pytest would keep them, and with them a stream."""
+    facts: list[dict[str, Any]] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: facts.append(record.facts)
+    monkeypatch.setattr(logging.getLogger("fkv.studio.live"), "disabled", True)
+    monkeypatch.setattr(observe.log, "handlers", [handler])
+    monkeypatch.setattr(observe.log, "level", logging.INFO)
+    return facts
+
+
+FAILURES = {
+    "decoder": (RuntimeError("the decoder broke"), "broke off after 1 chunk", "failed"),
+    "gpu memory": (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory after 1 chunk", "out of memory"),
+    "memory": (MemoryError(), "forcing-kv", "out of memory"),
+    "cpu memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "--resolution", "out of memory"),
+    "disk": (OSError(errno.ENOSPC, "No space left on device"), "disk of this machine is full", "disk full"),
+}
+
+
+@pytest.mark.parametrize(("error", "words", "ended"), FAILURES.values(), ids=list(FAILURES))
+def test_a_failure_mid_stream_ends_that_stream_only(small, streams, logged, error, words, ended):
+    line = Line()
+    manifests = live(breaks(small, error), plan(), Run(1 << 20), line, EAGER)
+    for manifest in manifests:
+        if manifest["state"] == "error":
+            gc.collect()
+            assert words in manifest["text"] and "Traceback" not in manifest["text"]
+            assert [each() for each in streams] == [None, None], "what the stream held is not free when the visitor is told"
+    assert manifest["state"] == "error"
+    assert last(live(small, plan(), Run(1 << 20), line, EAGER))["state"] == "done"
+    assert [facts["ended"] for facts in logged] == [ended, "finished"]
+
+
+def test_kv_memory_is_bounded_per_run(small, logged):
+    first = last(live(small, plan(1, "B"), Run(1 << 20), Line(), EAGER))
+    assert first["state"] == "done"
+    bound = Limits(lead=1e9, kv=2 * logged[0]["streams"]["B"]["kv_bytes_peak"])
+    grown = last(live(small, plan(40, "B"), Run(1 << 20), Line(), bound))
+    assert "KV cache grew" in grown["text"] and 2 < grown["chunks"] < 40
+    assert last(live(small, plan(12, "A"), Run(1 << 20), Line(), bound))["text"].startswith("Finished")
+
+
+def test_all_runs_together_keep_no_more_than_the_total():
+    registry = Registry(Limits(memory=100, total=150))
+    first, second = registry.begin("first"), registry.begin("second")
+    second.live = True
+    for run in (first, second):
+        run.put(b"x" * 80)
+    assert registry.held == 80 and registry.chunk(first.key, 0) is None and registry.chunk(second.key, 0)
+    third = registry.begin("third")
+    third.live = True
+    third.put(b"x" * 80)
+    assert registry.chunk(second.key, 0) and registry.chunk(third.key, 0), "runs that stream keep what they have"
+
+
+def test_too_many_in_line_are_told_so(small):
+    line = Line(limit=1)
+    with line.queue("running"), line.queue("waiting"):
+        refused = last(live(small, plan(), Run(1 << 20), line, EAGER))
+        assert refused["state"] == "error" and "1 visitors wait" in refused["text"] and line.waiting == 1
+    assert last(live(small, plan(), Run(1 << 20), line, EAGER))["state"] == "done"
+
+
+def test_a_turn_is_shorter_once_others_wait(small):
+    limits, line = Limits(lead=1e9, turn=0.0), Line()
+    assert last(live(small, plan(3, "A"), Run(1 << 20), line, limits))["text"].startswith("Finished")
+    run = Run(1 << 20)
+    with closing(live(small, plan(0, "A"), run, line, limits)) as manifests:
+        next(manifests)
+        with line.queue("next"):
+            assert "others wait" in last(manifests)["text"]
+
+
+def test_a_stream_that_nobody_fetches_ends(small):
+    limits = Limits(lead=1e9, idle=0.05)
+    assert "nobody fetched" in last(live(small, plan(0, "A"), Run(1 << 20), Line(), limits))["text"]
+    run = Run(1 << 20)
+    for manifest in live(small, plan(4, "A"), run, Line(), limits):
+        run.get(manifest["chunks"] - 1)
+    assert manifest["text"].startswith("Finished")
+
+
+def test_jumps_of_the_clock_change_nothing(small, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + random.choice((-1e6, 1e6)))
+    kept = Shelf()
+    with kept.place("mp4") as path:
+        path.write_bytes(b"clip")
+    limits = Limits(lead=1.0, seconds=60, idle=60, turn=60, pause=60)
+    assert last(live(small, plan(3), Run(1 << 20), Line(), limits))["text"].startswith("Finished")
+    with kept.place("mp4"):
+        pass
+    assert path.exists()
+
+
+def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    kept = Shelf(memory=10, count=3)
+    for letter in "abcd":
+        with kept.place("mp4") as path:
+            path.write_text(letter * 4)
+    assert sorted(file.read_text() for file in tmp_path.rglob("*.mp4")) == ["cccc", "dddd"]
+    with pytest.raises(RuntimeError), kept.place("mp4") as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert not path.exists()
+
+
+def test_missing_asset_at_start_is_one_sentence(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(files, "ASSETS", tmp_path)
+    monkeypatch.setattr(serve, "temporary_folder", lambda: tmp_path)
+    assert app.main(["--port", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "restore it from the repository" in told and told.count("\n") == 1 and str(tmp_path) not in told
+
+
+@pytest.mark.parametrize("arguments", [["--longest-turn", "-1"], ["--most-waiting", "-3"], ["--longest-run", "nan"]])
+def test_impossible_limits_are_refused(arguments, capsys):
+    assert app.main(["--port", "0", *arguments]) == 2
+    assert "limit" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def address(small) -> Iterator[str]:
+    """A studio in this process, with a short patience."""
+    with served(small, Limits(lead=0.2, idle=4.0), metrics=True) as url:
+        yield url
+
+
+def streaming(visitor: Visitor, chunks: int = 1, **fields: Any) -> dict[str, Any]:
+    """Go live and leave once so many chunks are there."""
+    with closing(visitor.go(**{"chunks": 0, "stream": "A"} | fields)) as manifests:
+        return next(manifest for manifest in manifests if manifest.get("chunks", 0) >= chunks)
+
+
+def test_leaving_in_any_way_frees_the_machine(address):
+    with Visitor(address) as other:
+        for leave in (streaming, _reset, _joins_and_never_listens, _half_a_chunk):
+            with Visitor(address) as visitor:
+                leave(visitor)
+            assert not settle(other)["running"], leave.__name__
+        assert last(other.go(chunks=2, stream="AB"))["text"].startswith("Finished")
+
+
+def _connection(visitor: Visitor, path: str) -> socket.socket:
+    url = visitor.http.base_url
+    connection = socket.create_connection((url.host, url.port), timeout=10)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
+    return connection
+
+
+def _reset(visitor: Visitor) -> None:
+    """The network goes mid-stream: a reset instead of a farewell."""
+    event = visitor.event("fkv-go")
+    visitor.join(event, visitor.form(event, prompt="a red ball", chunks=0))
+    connection = _connection(visitor, f"/gradio_api/queue/data?session_hash={visitor.session}")
+    while b"process_generating" not in connection.recv(1 << 16):
+        pass
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    connection.close()
+
+
+def _joins_and_never_listens(visitor: Visitor) -> None:
+    event = visitor.event("fkv-go")
+    visitor.join(event, visitor.form(event, prompt="a red ball", chunks=0)).raise_for_status()
+    deadline = time.monotonic() + 20
+    while not visitor.health()["running"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _half_a_chunk(visitor: Visitor) -> None:
+    """A broken pipe: the connection goes while a chunk file is on its way."""
+    manifest = streaming(visitor)
+    connection = _connection(visitor, f"/stage/{manifest['run']}/0")
+    connection.recv(100)
+    connection.close()
+
+
+def test_a_slow_client_holds_nobody_up(address):
+    with Visitor(address) as slow, Visitor(address) as quick:
+        event = slow.event("fkv-go")
+        slow.join(event, slow.form(event, prompt="a red ball", chunks=2))
+        connection = _connection(slow, f"/gradio_api/queue/data?session_hash={slow.session}")  # and never reads
+        assert last(quick.go(chunks=2))["text"].startswith("Finished")
+        connection.close()
+
+
+def test_health_answers_while_a_stream_runs_and_metrics_count_it(address, logged):
+    with Visitor(address) as visitor, Visitor(address) as other:
+        with closing(visitor.go(chunks=0, prompt="a secret ball")) as manifests:
+            next(manifest for manifest in manifests if manifest.get("chunks"))
+            health = other.health()
+            assert health["running"] == 1 and health["model"] == "small" and health["resident_bytes"] > 1e6 and health["uptime_s"] > 0
+            with closing(other.go(chunks=1)) as waiting:
+                assert "Place 1" in next(waiting)["text"]
+        settle(other)
+        metrics = other.http.get("/metrics").text
+    assert 'fkv_streams_total{ended="left"}' in metrics and "fkv_running 0.0" in metrics and "fkv_resident_bytes" in metrics
+    facts = next(facts for facts in logged if facts["prompt"] == "a secret ball")
+    assert facts["ended"] == "left" and facts["chunks"] > 0 and facts["bytes"] > 0 and facts["streams"]["A"]["fps_end_to_end"] > 0
+
+
+def test_prompts_are_logged_only_where_asked_for():
+    record = logging.LogRecord("fkv.streams", logging.INFO, "", 0, "stream", (), None)
+    record.facts = {"ended": "finished", "prompt": "a secret"}
+    assert "prompt" not in json.loads(observe.JsonLines().format(record))
+    assert json.loads(observe.JsonLines(prompts=True).format(record))["prompt"] == "a secret"
+
+
+def test_metrics_without_their_package_are_a_sentence(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert app.main(["--port", "0", "--metrics"]) == 2
+    assert "pip install prometheus_client" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_a_clip_is_written_is_a_sentence(address, monkeypatch):
+    def full(ending: str) -> str:
+        path = Path(os.environ["GRADIO_TEMP_DIR"], "forcing-kv-clips", f"full.{ending}")
+        path.symlink_to("/dev/full")
+        return "full"
+
+    monkeypatch.setattr(shelf.secrets, "token_urlsafe", lambda size: full("mp4"))
+    assert "disk of this machine is full" in _clip(address)
+    monkeypatch.undo()
+    assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full.*"))
+    assert _clip(address).endswith(".mp4")
+
+
+def _clip(address: str) -> str:
+    """The path of a clip of one chunk, or what the user is told."""
+    with Visitor(address) as visitor:
+        event = next(each for each in visitor.config["dependencies"] if each["api_name"] == "generate_clip")
+        visitor.join(event, visitor.form(event, prompt="a red ball", policy="full", chunks=1, seed=0)).raise_for_status()
+        try:
+            return last(visitor.outputs())[0]["path"]
+        except RuntimeError as error:
+            return str(error)
+
+
+def test_folders_of_a_killed_studio_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        (serve.temporary_folder() / "left").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert list(tmp_path.glob("forcing-kv-studio-*/left"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] != [serve.temporary_folder().name]
+    assert [str(path) for path in tmp_path.iterdir()] == [os.environ["GRADIO_TEMP_DIR"]]
+
+
+def test_disconnects_at_random_moments_leave_nothing(address):
+    from tests.load.disconnects import disconnect
+
+    threads: list[threading.Thread] = []
+    go: Callable[[int], None] = lambda seed: disconnect(address, random.Random(seed), longest=0.6)
+    for seed in range(6):
+        threads.append(threading.Thread(target=go, args=(seed,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(30)
+    with Visitor(address) as visitor:
+        health = settle(visitor)
+        assert (health["running"], health["waiting"]) == (0, 0)
