@@ -10,72 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from fkv import policies
 from fkv import roles as role_files
-from fkv.cache import Geometry, Heads, KVCache, Pages
 from fkv.compare import psnr
 from fkv.models import registry
 from fkv.models.base import VideoModel
-from fkv.policies import Moment, Policy
+from fkv.policies import Policy
+from fkv.policies.silenced import Head, Silenced
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, check_chunks, check_prompt, check_seed
 
-SILENT = "silent"
 FORMATS = (".png", ".svg", ".pdf")
-
-Head = tuple[int, int]
-"""Layer and head."""
-
-
-@dataclass(frozen=True)
-class Silenced(Policy):
-    """Another policy, but these heads see nothing but the current chunk."""
-
-    base: Policy
-    heads: tuple[Head, ...]
-
-    help = "another policy with the history of some heads taken away"
-
-    def __post_init__(self) -> None:
-        if self.base.caches == "none":
-            raise ValueError(f"policy {self.base.name!r} computes history anew for every chunk, so none can be taken away")
-
-    @property
-    def name(self) -> str:
-        return f"{self.base.name} without the history of {names_of(sorted(self.heads))}"
-
-    @property
-    def caches(self) -> str:
-        return self.base.caches
-
-    @property
-    def segments(self) -> int:
-        return self.base.segments
-
-    def watches(self, chunk: int, cache: KVCache) -> str | None:
-        return self.base.watches(chunk, cache)
-
-    def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
-        return self._split(self.base.groups(geometry, roles) or geometry.every_head)
-
-    def regroup(self, now: Moment) -> dict[str, Heads] | None:
-        groups = self.base.regroup(now)
-        return groups and self._split(groups)
-
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
-        return np.zeros(len(pages), bool) if group == SILENT else self.base.survivors(group, pages, now)
-
-    def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
-        layers = range(len(next(iter(groups.values()))))
-        rest = {
-            name: tuple(tuple(head for head in heads if (layer, head) not in self.heads) for layer, heads in enumerate(each))
-            for name, each in groups.items()
-        }
-        return rest | {SILENT: tuple(tuple(sorted({h for at, h in self.heads if at == layer})) for layer in layers)}
 
 
 @dataclass(frozen=True)

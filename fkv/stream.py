@@ -192,6 +192,11 @@ class Stream:
 
         self._changes.append(apply)
 
+    @property
+    def coming(self) -> Policy:
+        """The policy under which the next chunk is made."""
+        return self._asked[0]
+
     def set_roles(self, roles: HeadRoles) -> None:
         """Go on with other head roles under the same policy."""
         self.set_policy(self._asked[0], roles)

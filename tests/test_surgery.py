@@ -9,16 +9,39 @@ import numpy as np
 import pytest
 
 from analysis.figures import draw_surgery, surgery_table
-from analysis.surgery import Effect, Silenced, operate
-from fkv import cli
+from analysis.surgery import Effect, operate
+from fkv import cli, policies
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
+from fkv.policies.silenced import Silenced
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
+from fkv.studio import changes
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 POLICY = ForcingKV(segments_per_frame=2)
+
+
+def test_silenced_heads_are_written_and_read_like_any_policy():
+    silenced = Silenced(policies.parse("forcing-kv:retention=0.5"), ((0, 5), (3, 2)))
+    assert policies.write(silenced) == "forcing-kv:retention=0.5 without 0.5+3.2" and policies.parse(policies.write(silenced)) == silenced
+    for text in ("full without", "full without 3", "full without 3.2,4.1", "nothing without 3.2"):
+        with pytest.raises(ValueError):
+            policies.parse(text)
+
+
+def test_a_head_silenced_on_the_way_loses_its_past_and_the_others_nothing(small):
+    stream = Stream(small, POLICY, PROMPT, decode=False)
+    for _ in range(6):
+        before = stream.step()
+    changes.silence("A", (1, 2))({"A": stream})
+    changes.silence("A", (2, 0))({"A": stream})
+    after = stream.step()
+    assert stream.policy.heads == ((1, 2), (2, 0)) and after.kv_tokens["silent"] == 3 * stream.geometry.tokens_per_frame
+    assert {name: after.kv_tokens[name] for name in before.kv_tokens} == before.kv_tokens
+    with pytest.raises(ValueError, match="no head 9 in layer 0"):
+        changes.silence("A", (0, 9))({"A": stream})
 
 
 def test_a_silenced_head_sees_only_the_current_chunk(small):

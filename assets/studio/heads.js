@@ -139,6 +139,7 @@ function paintRoles() {
   const tuneable = running() && (newest()?.heads.cost || !newest());
   $('[data-do="apply"]').disabled = !tuneable || !draft || same(draft, applied());
   $('[data-do="flip"]').disabled = !tuneable || !applied();
+  $('[data-do="silence"]').disabled = !running() || silenced();
   $('[data-do="reset"]').disabled = !released || (!draft && (!tuneable || same(asked ?? applied(), released)));
   if (applied()) histogram($(".fkv-histogram"));
 }
@@ -172,11 +173,17 @@ function histogram(canvas) {
   canvas.setAttribute("aria-label", `Histogram of scores: ${values.flat().filter((score) => score !== null && score >= threshold).length} heads reach the threshold`);
 }
 
+/* Whether the chosen head has lost its past in the newest chunk. */
+function silenced() {
+  const [, heads] = (newest()?.streams[stream]?.policy ?? "").split(" without ");
+  return (heads ?? "").split("+").includes(`${chosen.layer}.${chosen.head}`);
+}
+
 /* One head. */
 
 function paintDetail() {
   const { layer, head } = chosen, record = shown() ?? newest(), seen = record?.heads, role = roles() && (isStatic(roles(), layer, head) ? "static" : "dynamic");
-  const facts = [role, profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
+  const facts = [role, silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
   write($(".fkv-detail h3"), `Layer ${layer}, head ${head} · ${facts.filter(Boolean).join(" · ")}`);
   $(".fkv-detail").dataset.head = `${layer}.${head}`;
   write($('[data-do="flip"]'), role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");
@@ -388,6 +395,7 @@ function see(now) {
 
 const actions = {
   apply: () => ask(draft), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
+  silence: () => trigger("silence", { stream, layer: chosen.layer, head: chosen.head }),
   reset: () => { threshold = profile.threshold ?? threshold; draft = null; if (same(asked ?? applied(), released)) paint(); else ask(released); },
   download: () => {
     const file = { model, num_layers: layers, num_heads: heads, ...profile, static_heads: roles() }, link = document.createElement("a");

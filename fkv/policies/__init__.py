@@ -18,6 +18,7 @@ from .forcing_kv import ForcingKV
 from .full import Full
 from .per_step import PerStep
 from .recompute import Recompute
+from .silenced import WITHOUT, Silenced, read_heads, write_heads
 from .sliding_window import SlidingWindow
 
 POLICIES: dict[str, type[Policy]] = {
@@ -57,7 +58,11 @@ def _value(text: str) -> object:
 
 
 def parse(text: str) -> Policy:
-    """A policy from `name` or `name:key=value,key=value`, as the command line and permalinks write it."""
+    """A policy from `name` or `name:key=value,key=value`, as the command line and permalinks write it; with ` without 3.2+4.1`
+    behind it, these heads are silenced."""
+    text, silenced, heads = text.partition(WITHOUT)
+    if silenced:
+        return Silenced(parse(text), read_heads(heads))
     name, _, rest = text.partition(":")
     parameters: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
@@ -81,6 +86,8 @@ def split(text: str) -> list[str]:
 
 def write(policy: Policy) -> str:
     """The text that `parse` reads back as this policy: its name and the parameters that differ from their defaults."""
+    if isinstance(policy, Silenced):
+        return f"{write(policy.base)}{WITHOUT}{write_heads(policy.heads)}"
     changed = [(f.name, getattr(policy, f.name)) for f in dataclasses.fields(policy) if getattr(policy, f.name) != f.default]
     rest = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed)
     return f"{policy.name}:{rest}" if rest else policy.name

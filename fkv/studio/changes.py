@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from .. import policies
+from ..policies.silenced import Head, Silenced
 from ..roles import HeadRoles
 from ..stream import Stream
 
@@ -29,6 +30,11 @@ def roles(new: HeadRoles) -> Change:
     return partial(_roles, new)
 
 
+def silence(name: str, head: Head) -> Change:
+    """Take the history of one more head of a stream away. What it held is gone for this run."""
+    return partial(_silence, name, head)
+
+
 def _prompt(text: str, recache: bool, streams: Mapping[str, Stream]) -> str | None:
     bare = [f"{name} ({stream.policy.name})" for name, stream in streams.items() if stream.policy.caches != "shared"]
     for stream in streams.values():
@@ -46,3 +52,10 @@ def _roles(new: HeadRoles, streams: Mapping[str, Stream]) -> None:
         raise ValueError("none of the policies that run goes by head roles; forcing-kv does")
     for stream in streams.values():
         stream.set_roles(new)
+
+
+def _silence(name: str, head: Head, streams: Mapping[str, Stream]) -> None:
+    if name in streams:
+        coming = streams[name].coming
+        base, heads = (coming.base, coming.heads) if isinstance(coming, Silenced) else (coming, ())
+        streams[name].set_policy(Silenced(base, tuple(sorted({*heads, head}))))

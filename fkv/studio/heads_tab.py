@@ -43,9 +43,16 @@ def heads_tab(model: VideoModel, registry: Registry) -> None:
         if run := registry.of(request.session_hash):
             run.ask(changes.roles(_said(lambda asked: roles_of(model, asked["static_heads"]), event)))
 
+    def silence(event: gr.EventData, request: gr.Request) -> None:
+        """Take the history of a head of a stream away."""
+        if run := registry.of(request.session_hash):
+            watch = _said(lambda asked: Watch.of(**asked, row=0, col=0, geometry=geometry), event)
+            run.ask(changes.silence(watch.stream, (watch.focus.layer, watch.focus.head)))
+
     at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     page.look(look, None, None, **at_once)
     page.roles(change_roles, None, None, **at_once)
+    page.silence(silence, None, None, **at_once)
 
 
 def roles_of(model: VideoModel, static: Any) -> HeadRoles:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ..policies import Policy, write
+from ..policies.silenced import Silenced
 from ..report import chunk_record, rates
 from ..stream import Chunk, Stream
 
@@ -82,6 +83,7 @@ def xray(chunk: Chunk, policy: Policy, heads: Mapping[str, int]) -> list[dict[st
 
 def _kind(policy: Policy, group: str, frame: int, start: int) -> str:
     """Why a page of this frame is held while the chunk that starts at latent frame `start` attends."""
+    policy = policy.base if isinstance(policy, Silenced) else policy
     anchors = {"static": getattr(policy, "anchor_frames", 0), "dynamic": getattr(policy, "dynamic_anchor_frames", 0)}
     if frame >= start:
         return "current"

@@ -57,6 +57,23 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
     tab.until(f"{WATCHED}.at(-1).record.heads.static[1].includes(0)")
 
 
+def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_so(visit):
+    tab = visit(query="?view=A&length=0")
+    open_tab(tab, "Heads")
+    tab.page.locator(".fkv-heads-go").click()
+    tab.until(f"{WATCHED}.length >= 2")
+    cell(tab, 3, 2).click()
+    tab.press("Silence")
+    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv without 3.2')")
+    record = f"{WATCHED}.at(-1).record"
+    tab.until(f"{record}.streams.A.policy === 'forcing-kv without 3.2'")
+    held = tab.page.evaluate(
+        f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.ages[i], mass]).filter(([, mass]) => mass >= 0).map(([age]) => age)"
+    )
+    assert set(held) == {"current"}
+    playwright.expect(tab.page.get_by_role("button", name="Silence")).to_be_disabled()
+
+
 def test_the_threshold_relabels_at_once_and_says_what_changes(visit, tmp_path):
     tab = visit()
     open_tab(tab, "Heads")
