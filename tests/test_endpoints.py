@@ -7,6 +7,7 @@ import socket
 import tempfile
 from ast import literal_eval
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -97,7 +98,8 @@ def test_mcp_offers_the_same_three_as_tools(address):
             answer = await session.call_tool("compare", {"policies": "full,sliding-window", "prompt": PROMPT, "chunks": 2})
             return (await session.list_tools()).tools, answer.content
 
-    tools, (answer,) = asyncio.run(ask())
+    with ThreadPoolExecutor(1) as aside:  # Playwright's browser keeps a loop running in this thread
+        tools, (answer,) = aside.submit(lambda: asyncio.run(ask())).result()
     assert [f"/{tool.name}" for tool in tools] == NAMES
     assert all(tool.description and all(p.get("description") for p in tool.inputSchema["properties"].values()) for tool in tools)
     assert list(literal_eval(answer.text)["policies"]) == ["full", "sliding-window"]  # Gradio writes Python here
