@@ -134,7 +134,12 @@ def test_roles_are_refused_where_no_policy_goes_by_them(small):
 
 @pytest.mark.parametrize(
     ("asked", "words"),
-    [((9, 0, 0, 0), "no head 0 in layer 9"), ((0, 0, 2, 0), "no patch at row 2"), ((0, "1", 0, 0), "whole numbers"), ((None,) * 4, "whole numbers")],
+    [
+        ((9, 0, 0, 0), "no head 0 in layer 9"),
+        ((0, 0, 2, 0), "no patch at row 2"),
+        ((0, "1", 0, 0), "whole numbers"),
+        ((None,) * 4, "whole numbers"),
+    ],  # fmt: skip
 )
 def test_bad_requests_get_a_sentence(small, asked, words):
     with pytest.raises(ValueError, match=words):
