@@ -54,9 +54,9 @@ def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     return stopped(page, f"heads-{theme}")
 
 
-def atlas(browser: Browser, url: str) -> Path:
+def atlas(browser: Browser, url: str, theme: str) -> Path:
     """The role atlas, with no stream."""
-    page, path = opened(browser, url, "light"), FOLDER / "atlas.png"
+    page, path = opened(browser, url, theme), FOLDER / f"atlas-{theme}.png"
     page.get_by_role("tab", name="Atlas").click()
     page.wait_for_function("document.querySelectorAll('.fkv-atlas .legend').length === 2")
     page.screenshot(path=path, full_page=True)
@@ -75,7 +75,7 @@ def main() -> None:
         for theme in ("light", "dark"):
             print(live(browser, args.url, theme, args.chunks))
             print(heads(browser, args.url, theme, args.chunks))
-        print(atlas(browser, args.url))
+            print(atlas(browser, args.url, theme))
         browser.close()
 
 
