@@ -101,10 +101,9 @@ def _flipped(roles: HeadRoles | None, heads: Sequence[Head]) -> HeadRoles:
 
 
 def _check(model: VideoModel, heads: Sequence[Head]) -> None:
-    layers, count = model.transformer.layers, model.transformer.heads
+    geometry = model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
     for layer, head in heads:
-        if not (0 <= layer < layers and 0 <= head < count):
-            raise ValueError(f"there is no head {head} in layer {layer}; the model has {layers} layers of {count} heads")
+        geometry.check_head(layer, head)
 
 
 def names_of(heads: Iterable[Head]) -> str:

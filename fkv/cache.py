@@ -34,6 +34,11 @@ class Geometry:
     frames_per_chunk: int = 3
     batch: int = 1
 
+    def check_head(self, layer: int, head: int) -> None:
+        """Raises ValueError when there is no such head."""
+        if not (0 <= layer < self.layers and 0 <= head < self.heads):
+            raise ValueError(f"there is no head {head} in layer {layer}; the model has {self.layers} layers of {self.heads} heads")
+
     @property
     def tokens_per_frame(self) -> int:
         return self.rows * self.cols

@@ -36,10 +36,7 @@ class Focus:
     def check(self, geometry: Geometry) -> None:
         """Raises ValueError unless the model has such a head and the token grid such a patch."""
         frames = geometry.frames_per_chunk
-        if not (0 <= self.layer < geometry.layers and 0 <= self.head < geometry.heads):
-            raise ValueError(
-                f"there is no head {self.head} in layer {self.layer}; the model has {geometry.layers} layers of {geometry.heads} heads"
-            )
+        geometry.check_head(self.layer, self.head)
         if not (0 <= self.row < geometry.rows and 0 <= self.col < geometry.cols and -frames <= self.frame < frames):
             raise ValueError(
                 f"there is no patch at row {self.row}, column {self.col}, frame {self.frame}; "

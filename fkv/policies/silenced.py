@@ -51,10 +51,7 @@ class Silenced(Policy):
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
         for layer, head in self.heads:
-            if not (layer < geometry.layers and head < geometry.heads):
-                raise ValueError(
-                    f"there is no head {head} in layer {layer}; the model has {geometry.layers} layers of {geometry.heads} heads"
-                )
+            geometry.check_head(layer, head)
         return self._split(self.base.groups(geometry, roles) or geometry.every_head)
 
     def regroup(self, now: Moment) -> dict[str, Heads] | None:
