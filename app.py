@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
         check_port(args.host, args.port)
         from fkv.models import registry
-        from fkv.models.fit import free_memory
+        from fkv.models.memory import free_memory
         from fkv.studio import observe
         from fkv.studio.serve import serve
         from fkv.studio.sessions import Limits

@@ -175,7 +175,7 @@ def list_models(args: argparse.Namespace) -> int:
 ELSEWHERE = {
     "profile": ("analysis.profile", "score a model's heads and give them roles"),
     "eval": ("analysis.evaluate", "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory"),
-    "fit": ("fkv.models.fit", "what a real model needs in memory, and what would fit"),
+    "fit": ("fkv.fit", "what a real model needs in memory, and what would fit"),
     "bench": ("fkv.bench", "measure speed and memory; random weights will do"),
     "analyze": ("analysis.export", "draw the figures of a recorded run"),
     "surgery": ("analysis.surgery", "flip the role of heads or silence them, and see what that changes"),

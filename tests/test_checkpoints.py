@@ -18,7 +18,7 @@ from fkv import parity
 from fkv.attention import CausalTransformer
 from fkv.models.checkpoints import CheckpointError, adapter, load_transformer, read, state_dict
 from fkv.models.convert import from_wan_names
-from fkv.models.fit import Peak
+from fkv.models.memory import Peak
 from fkv.models.release import BASES, Base
 from fkv.policies import Full
 

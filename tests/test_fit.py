@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
+from fkv import fit as command
 from fkv import policies
-from fkv.models import fit
+from fkv.models import fit, memory
 from fkv.models.registry import MODELS
 from fkv.models.release import BASES, Setup
 from fkv.models.taehv import SmallDecoder
@@ -29,8 +30,8 @@ def plenty(device=100, host=100) -> dict[str, int]:
 
 
 def test_parameters_are_counted_exactly():
-    assert fit.parameters(BASES["wan-1.3b"]) == 1_418_996_800
-    assert fit.parameters(BASES["wan-14b"]) == 14_288_491_584
+    assert memory.parameters(BASES["wan-1.3b"]) == 1_418_996_800
+    assert memory.parameters(BASES["wan-14b"]) == 14_288_491_584
     with torch.device("meta"):
         encoder = UMT5EncoderModel(UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64))
     assert sum(p.numel() for p in encoder.parameters()) == fit.TEXT_ENCODER_PARAMETERS
@@ -42,7 +43,7 @@ def test_the_cache_is_what_the_page_table_says(text, chunks, small):
     policy = policies.parse(text)
     stream = Stream(small, policy, PROMPT, decode=False)
     used = max(stream.step().kv_bytes for _ in range(chunks))
-    counted = fit.kv_bytes(stream.geometry, policy, small.roles, chunks, torch.float32, steps=2)
+    counted = memory.kv_bytes(stream.geometry, policy, small.roles, chunks, torch.float32, steps=2)
     assert counted == pytest.approx(used, rel=0.01)
 
 
@@ -50,18 +51,18 @@ def test_heads_classed_on_the_way_are_not_undercounted(small):
     policy = policies.make("dummy-forcing")
     stream = Stream(small, policy, PROMPT, decode=False)
     used = max(stream.step().kv_bytes for _ in range(8))
-    assert fit.kv_bytes(stream.geometry, policy, small.roles, 8, torch.float32) >= 0.99 * used
+    assert memory.kv_bytes(stream.geometry, policy, small.roles, 8, torch.float32) >= 0.99 * used
 
 
 def test_long_streams_are_counted_without_running_them():
     geometry = BASES["wan-1.3b"].geometry("480p")
     frame = 2 * 2 * 30 * 12 * 128 * 1560
-    assert fit.kv_bytes(geometry, policies.make("full"), None, 1000) == 3000 * frame
-    assert fit.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000) == 21 * frame
+    assert memory.kv_bytes(geometry, policies.make("full"), None, 1000) == 3000 * frame
+    assert memory.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000) == 21 * frame
 
 
 def test_live_tensors_are_counted():
-    with fit.Peak("cpu") as peak:
+    with memory.Peak("cpu") as peak:
         kept = torch.zeros(100) + 1
         del kept
         both = torch.zeros(300), torch.zeros(200)
@@ -70,7 +71,7 @@ def test_live_tensors_are_counted():
     sizes = []
     for device in ("cpu", "meta"):
         decoder, latents = SmallDecoder(4, (16, 8, 8, 8)).to(device), torch.empty(3, 4, 4, 6, device=device)
-        with torch.inference_mode(), fit.Peak(device) as peak:
+        with torch.inference_mode(), memory.Peak(device) as peak:
             decoder.decode(latents, None)
         sizes.append(peak.bytes)
     assert sizes[0] == sizes[1] > 100_000
@@ -121,13 +122,13 @@ def test_no_suggestion_where_nothing_fits():
 def test_a_model_that_cannot_run_is_refused_before_anything_is_loaded(monkeypatch):
     with pytest.raises(fit.FitError, match=r"krea-realtime has 14.3 billion parameters.*--device cuda"):
         fit.check(MODELS["krea-realtime"].release, Setup(), "cpu")
-    monkeypatch.setattr(fit, "free_memory", lambda device: {"device": int(4e9)})
+    monkeypatch.setattr(memory, "free_memory", lambda device: {"device": int(4e9)})
     with pytest.raises(fit.FitError, match="needs .* GB on cpu, 4.0 GB are free"):
         fit.check(MODELS["self-forcing"].release, Setup(), "cpu")
 
 
 def test_free_memory_of_this_machine():
-    assert 1e8 < fit.free_memory("cpu")["device"] < 1e14
+    assert 1e8 < memory.free_memory("cpu")["device"] < 1e14
 
 
 def test_settings_are_checked():
@@ -140,8 +141,8 @@ def test_settings_are_checked():
 def test_the_command(capsys, tmp_path):
     def run(*arguments):
         parser = argparse.ArgumentParser()
-        fit.add_arguments(parser)
-        return fit.run(parser.parse_args(arguments))
+        command.add_arguments(parser)
+        return command.run(parser.parse_args(arguments))
 
     report = tmp_path / "fit.json"
     assert run("--model", "longlive", "--memory", "80", "--text", "device", "--chunks", "40", "--json", str(report)) == 0

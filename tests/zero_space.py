@@ -75,7 +75,7 @@ def main() -> None:
 
     emulation.init, emulation.move = lambda uuid: None, move
     from fkv.models import tiny
-    from fkv.models.fit import free_memory
+    from fkv.models.memory import free_memory
     from fkv.studio import zero
     from fkv.studio.page import build
     from fkv.studio.sessions import Limits, Registry

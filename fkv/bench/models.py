@@ -13,7 +13,7 @@ from ..attention import CausalTransformer
 from ..models import registry
 from ..models.base import Decoder, VideoModel
 from ..models.convert import empty_model, load_strictly
-from ..models.fit import free_memory, parameters
+from ..models.memory import free_memory, parameters
 from ..models.precision import COMPUTE, stored_as, use_eight_bits
 from ..models.release import BASES, RESOLUTIONS, ROLES, Base
 from ..models.taehv import SmallDecoder

@@ -16,7 +16,7 @@ import torch
 from ..cache import KVCache
 from ..compare import labels_of
 from ..models.base import VideoModel
-from ..models.fit import kv_bytes
+from ..models.memory import kv_bytes
 from ..policies import Moment, Policy
 from ..policies.full import Full
 from ..stream import Chunk, Stream

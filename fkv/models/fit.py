@@ -1,48 +1,24 @@
 """Does it fit? What a real model needs in memory against what is free, told before anything is downloaded or loaded.
 
-Weights are counted, the cache is the policy's own page table filled on the meta device, and working memory is the largest sum
-of live tensors while one pass, or the decoding of one chunk, runs on the meta device. What PyTorch's allocator and the
-libraries below it hold on top is not known beforehand; `SLACK` stands for it.
+What PyTorch's allocator and the libraries below it hold beyond what `memory` counts is not known beforehand; `SLACK` stands for it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
-import os
-import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKLWan
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .. import policies, roles
-from ..attention import CausalTransformer
-from ..cache import Geometry, Heads, KVCache
-from ..policies import Moment, Policy
-from ..roles import HeadRoles
-from ..stream import check_chunks
-from .convert import empty_model
+from . import memory
 from .precision import COMPUTE, stored_as
 from .release import BASES, RESOLUTIONS, Base, Release, Setup
-from .taehv import SmallDecoder
-from .vae import StreamingVae
 
-REFERENCE = RESOLUTIONS["480p"]
-"""The size at which a decoder is counted; what it needs grows with the area."""
 TEXT_ENCODER_PARAMETERS = 5_680_910_336
 """UMT5-XXL, encoder only."""
-SIMULATED_CHUNKS = 48
-"""A cache that still grows after so many chunks grows evenly from then on."""
 SLACK = 0.05
 """Share of what was counted that is added for allocators and libraries."""
 
@@ -104,10 +80,10 @@ def fit(
     """
     policy, base = policy or release.window, BASES[release.base]
     needs = [*_transformer(base, setup), *_text(base, setup), _cache(release, setup, policy, chunks), *_decoder(setup, device)]
-    needs.append(Need("a pass over one chunk", _pass_bytes(base, setup.resolution, COMPUTE[setup.precision]), kind="working"))
+    needs.append(Need("a pass over one chunk", memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision]), kind="working"))
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
-    return Fit(release, setup, policy, chunks, tuple(needs), free_memory(device) if free is None else free)
+    return Fit(release, setup, policy, chunks, tuple(needs), memory.free_memory(device) if free is None else free)
 
 
 def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
@@ -135,7 +111,7 @@ def check(release: Release, setup: Setup, device: str) -> None:
     base = BASES[release.base]
     if not str(device).startswith("cuda") and base.dim >= 5120:
         raise FitError(
-            f"{release.name} has {parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; use --device cuda, "
+            f"{release.name} has {memory.parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; use --device cuda, "
             f"or a model of base wan-1.3b, or --model tiny"
         )
     wanted = fit(release, setup, release.hybrid if release.roles else release.window, device=device)
@@ -166,19 +142,9 @@ def changes(wanted: Fit, found: Fit) -> str:
 TEXT_VISIT = "text encoder, visiting for a new prompt"
 
 
-@lru_cache
-def _model(base: Base) -> CausalTransformer:
-    return CausalTransformer(empty_model(base.original))
-
-
-def parameters(base: Base) -> int:
-    """Parameters of the transformer, counted on the meta device."""
-    return sum(p.numel() for p in _model(base).model.parameters())
-
-
 def _transformer(base: Base, setup: Setup) -> Iterator[Need]:
     compute = COMPUTE[setup.precision]
-    model = _model(base).model
+    model = memory.transformer(base).model
     yield Need("transformer", sum(p.numel() * stored_as(model, name, setup.precision).itemsize for name, p in model.named_parameters()))
     yield Need("its self-attention weights in head order", base.layers * (4 * base.dim**2 + 5 * base.dim) * compute.itemsize)
 
@@ -195,7 +161,7 @@ def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:
     made = policies.parse(policy)
     heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
-    size = kv_bytes(geometry, made, heads, chunks, COMPUTE[setup.precision], len(release.steps))
+    size = memory.kv_bytes(geometry, made, heads, chunks, COMPUTE[setup.precision], len(release.steps))
     return Need(f"KV cache, {made.name}", size, kind="cache")
 
 
@@ -203,199 +169,13 @@ def _decoder(setup: Setup, device: str) -> Iterator[Need]:
     if setup.decoder == "none":
         return
     itemsize = 2 if str(device).startswith("cuda") else 4
-    area = np.prod(RESOLUTIONS[setup.resolution]) / np.prod(REFERENCE)
-    weights, state, peak = _counted_decoder(setup.decoder)
+    area = np.prod(RESOLUTIONS[setup.resolution]) / np.prod(memory.REFERENCE)
+    weights, state, peak = memory.decoder_elements(setup.decoder)
     name = "VAE decoder" if setup.decoder == "vae" else "small decoder"
     yield Need(name, weights * itemsize)
     yield Need(f"{name}, kept between chunks", round(state * itemsize * area), kind="cache")
     yield Need(f"{name}, decoding a chunk", round(peak * itemsize * area), kind="working")
 
 
-@lru_cache
-def _counted_decoder(name: str) -> tuple[int, int, int]:
-    """Elements, not bytes: weights, state between chunks, and the most alive on top of both while a chunk is decoded."""
-    with torch.device("meta"):
-        decoder = StreamingVae(AutoencoderKLWan()) if name == "vae" else SmallDecoder()
-    module = decoder.vae if name == "vae" else decoder
-    latents = torch.empty(1, 3, 16, *REFERENCE, device="meta")
-    with torch.inference_mode(), Peak() as peak:
-        _, state = decoder.decode(latents if name == "vae" else latents[0], None)
-        decoder.decode(latents if name == "vae" else latents[0], state)
-    held = _elements(state)
-    return _elements(module.parameters()), held, peak.bytes // 4 - held
-
-
-def _elements(tensors: Iterable[object]) -> int:
-    return sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor))
-
-
-@lru_cache
-def _pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
-    """The most that is alive during a pass, beyond weights and cache. All blocks are alike, so two of them tell."""
-    model = empty_model(dataclasses.replace(base, layers=2).original)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    transformer = CausalTransformer(model)
-    height, width = RESOLUTIONS[resolution]
-    geometry = transformer.geometry(height, width, 3)
-    cache = KVCache(geometry, geometry.every_head, dtype=dtype, device="meta")
-    cache.begin((0, 1, 2))
-    table = transformer.rope((0, 1, 2), geometry.rows, geometry.cols)
-    text = transformer.prepare_text(torch.empty(1, base.text_words, base.text_dim, device="meta"))
-    transformer.weights_for(cache.order)
-    with Peak() as peak:
-        transformer(torch.empty(1, 3, base.channels, height, width, device="meta"), 500.0, text, cache, table)
-    return peak.bytes
-
-
-def kv_bytes(
-    geometry: Geometry,
-    policy: Policy,
-    heads: HeadRoles | None,
-    chunks: int,
-    dtype: torch.dtype = torch.bfloat16,
-    steps: int = 4,
-) -> int:
-    """Bytes of K and V at their most in a stream of `chunks` chunks: the real cache, run under `policy` on the meta device.
-
-    Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that classes
-    heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before the chunk.
-    """
-    looks = (0,) if type(policy).regroup is Policy.regroup else (0, -1)
-    return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (steps if policy.caches == "per-step" else 1)
-
-
-def _kv_bytes(geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int) -> int:
-    cache = _Sizes(geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, dtype, "meta")
-    sizes = []
-    for chunk in range(min(chunks, SIMULATED_CHUNKS)):
-        frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
-        cache.begin(frames)
-        sizes.append(cache.bytes())
-        now = Moment(chunk, frames, cache)
-        if policy.watches(chunk, cache):
-            earlier = tuple(cache.frames())
-            mass = np.zeros((geometry.layers, geometry.heads, len(frames), len(earlier)))
-            mass[..., 0 if look == 0 else -len(frames) - 1] = 1
-            now = dataclasses.replace(now, mass=mass, key_frames=earlier)
-        if groups := policy.regroup(now):
-            cache = cache.split(groups, policy.segments)
-            now = dataclasses.replace(now, cache=cache)
-        policy.commit(now)
-    growth = sizes[-1] - sizes[-2] if len(sizes) > 1 else 0
-    return max(sizes[-1] + growth * (chunks - len(sizes)), *sizes)
-
-
-class _Sizes(KVCache):
-    """A cache of which only the page tables count: on the meta device, with keys of its own where a policy asks for them."""
-
-    def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
-        return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=torch.Generator().manual_seed(0))
-
-    def split(self, groups: Mapping[str, Heads], segments: int) -> _Sizes:
-        """The same frames under other head groups, all of them held whole."""
-        new = _Sizes(self.geometry, groups, segments, next(iter(self.groups.values())).keys[0].dtype, "meta")
-        new.begin(self.frames())
-        return new
-
-
-class Peak(TorchDispatchMode):
-    """Counts the bytes of tensors that are made inside and alive at once, on one kind of device. `bytes`: the most so far."""
-
-    def __init__(self, device: str = "meta") -> None:
-        super().__init__()
-        self.device, self.bytes, self.alive = device, 0, 0
-        self._sizes: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {storage._cdata for storage in _storages((args, kwargs))}
-        out = func(*args, **(kwargs or {}))
-        for storage in _storages(out):
-            if storage.device.type == self.device and storage._cdata not in given and storage._cdata not in self._sizes:
-                self._sizes[storage._cdata] = storage.nbytes()
-                self.alive += storage.nbytes()
-                self.bytes = max(self.bytes, self.alive)
-                weakref.finalize(storage, self._gone, storage._cdata)
-        return out
-
-    def _gone(self, key: int) -> None:
-        self.alive -= self._sizes.pop(key)
-
-
-def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
-    for leaf in tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            yield leaf.untyped_storage()
-        elif isinstance(leaf, torch.UntypedStorage):
-            yield leaf
-
-
-# What is free.
-
-
-def free_memory(device: str) -> dict[str, int]:
-    """Bytes free by place: `device` and `host` for CUDA, `device` alone for a CPU."""
-    if str(device).startswith("cuda"):
-        return {"device": torch.cuda.mem_get_info(device)[0], "host": host_memory()}
-    return {"device": host_memory()}
-
-
-def host_memory() -> int:
-    """Bytes of main memory that a process may still take: what the machine has, within the limit of its container."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(stat["inactive_file"]))
-    except (OSError, ValueError, KeyError):
-        return free
-
-
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-# fkv fit
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv fit`."""
-    from . import registry
-
-    registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
-    parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
-    parser.add_argument("--memory", type=float, metavar="GB", help="ask for a device with that much free instead of this machine's")
-    parser.add_argument("--json", metavar="FILE", help="write the table there too")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
-    from . import registry
-
-    release = registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
-    if release is None:
-        raise ValueError(f"model {args.model!r} ships with the studio and is small; `fkv fit` is for the models that have to be downloaded")
-    check_chunks(args.chunks)
-    free = None if args.memory is None else {"device": round(args.memory * 1e9), "host": host_memory()}
-    device = "cuda" if free else args.device
-    found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
-    print(found, "it fits" if found.fits else explain(found, device), sep="\n")
-    if args.json:
-        rows = [dataclasses.asdict(need) for need in found.needs]
-        report = {
-            "model": release.name,
-            **vars(found.setup),
-            "policy": found.policy,
-            "chunks": found.chunks,
-            "device": device,
-            "needs": rows,
-        }
-        totals = {where: found.total(where) for where in found.free}
-        Path(args.json).write_text(json.dumps(report | {"total": totals, "free": found.free, "fits": found.fits}, indent=1) + "\n")
-    return 0 if found.fits else 1

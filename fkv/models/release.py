@@ -67,7 +67,7 @@ WAN_DIFFUSERS = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "0fad780a534b6463e45facd9613
 TEXT_ENCODER = Source(WAN_DIFFUSERS[0], "text_encoder/", 22.7, WAN_DIFFUSERS[1])
 TOKENIZER = Source(WAN_DIFFUSERS[0], "tokenizer/", 0.03, WAN_DIFFUSERS[1])
 VAE = Source(WAN_DIFFUSERS[0], "vae/", 0.5, WAN_DIFFUSERS[1])
-SMALL_DECODER = Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", 0.05)
+SMALL_DECODER = Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", 0.05, "29d93f7394d49ed7ef070709ff92a316c1a6aa41")
 
 
 @dataclass(frozen=True)

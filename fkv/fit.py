@@ -1,0 +1,50 @@
+"""python -m fkv fit: what a real model needs in memory, and what would fit."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+from .models import registry
+from .models.fit import explain, fit
+from .models.memory import host_memory
+from .models.release import Setup
+from .stream import check_chunks
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv fit`."""
+    registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
+    parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
+    parser.add_argument("--memory", type=float, metavar="GB", help="ask for a device with that much free instead of this machine's")
+    parser.add_argument("--json", metavar="FILE", help="write the table there too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
+    release = registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
+    if release is None:
+        raise ValueError(f"model {args.model!r} ships with the studio and is small; `fkv fit` is for the models that have to be downloaded")
+    check_chunks(args.chunks)
+    free = None if args.memory is None else {"device": round(args.memory * 1e9), "host": host_memory()}
+    device = "cuda" if free else args.device
+    found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
+    print(found, "it fits" if found.fits else explain(found, device), sep="\n")
+    if args.json:
+        rows = [dataclasses.asdict(need) for need in found.needs]
+        report = {
+            "model": release.name,
+            **vars(found.setup),
+            "policy": found.policy,
+            "chunks": found.chunks,
+            "device": device,
+            "needs": rows,
+        }
+        totals = {where: found.total(where) for where in found.free}
+        Path(args.json).write_text(json.dumps(report | {"total": totals, "free": found.free, "fits": found.fits}, indent=1) + "\n")
+    return 0 if found.fits else 1
