@@ -356,9 +356,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
-    for path in filter(None, (args.json, args.sheet)):
-        if not Path(path).parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    from fkv.cli import emit, writable
+
+    target, sheet = (writable(path) if path else None for path in (args.json, args.sheet))
     policies = split(args.policy)
     records = evaluate(policies, args.prompts, args.seeds, args.seconds, args.model, args.device, args.out, args.workers, args.ray)
     if args.oracle or args.sheet:
@@ -370,16 +370,13 @@ def run(args: argparse.Namespace) -> int:
         for source, words in more["oracle"].items():
             print(f"oracle on {source}: " + ", ".join(f"{word} {share:.1%}" for word, share in words.items()), file=sys.stderr)
         print("renders: " + ", ".join(f"{name} {value:.3f}" for name, value in more["renders"].items()), file=sys.stderr)
-    text = json.dumps(report(records, **more), indent=1) + "\n"
+    found = report(records, **more)
     if args.out:
         from .evaluation_plots import overview
 
         overview(over_time(records), pd.json_normalize(records), Path(args.out) / "evaluation.png")
-        (Path(args.out) / "report.json").write_text(text, encoding="utf-8")
-    if args.sheet:
-        contact_sheet(model, policies[0], args.sheet, args.prompts, args.seconds)
-    if args.json:
-        Path(args.json).write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+        emit(found, Path(args.out) / "report.json")
+    if sheet:
+        contact_sheet(model, policies[0], sheet, args.prompts, args.seconds)
+    emit(found, target)
     return 0

@@ -6,7 +6,6 @@ import argparse
 import datetime
 import hashlib
 import itertools
-import json
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -257,13 +256,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile a model's heads. Raises ValueError with a sentence for the user."""
+    from fkv.cli import emit, writable
+
     check_chunks(args.chunks)
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, it is {args.seeds}")
+    if not 1 <= args.seeds <= 1000:
+        raise ValueError(f"--seeds must be 1 to 1000, it is {args.seeds}")
     other = role_files.load(args.compare) if args.compare else None
-    for path in filter(None, (args.out, args.json)):
-        if not Path(path).parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    out, target = (writable(path) if path else None for path in (args.out, args.json))
     model = registry.chosen(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
@@ -275,15 +274,11 @@ def run(args: argparse.Namespace) -> int:
     report = found.report()
     if other:
         report["agreement_with"] = {"file": Path(args.compare).name, "agreement": round(found.roles.agreement(other), 4)}
-    if args.out:
-        role_files.save(found.roles, args.out, args.official)
+    if out:
+        role_files.save(found.roles, out, args.official)
     if args.figures:
         from .export import export_profile
 
         export_profile(found, Path(args.figures))
-    text = json.dumps(report, indent=1)
-    if args.json:
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    emit(report, target)
     return 0

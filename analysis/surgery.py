@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from fkv.compare import psnr
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
-from fkv.policies.silenced import Head, Silenced
+from fkv.policies.silenced import Head, Silenced, read_heads, write_heads
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, check_chunks, check_prompt, check_seed
 
@@ -38,7 +37,7 @@ class Effect:
 
     @property
     def label(self) -> str:
-        return f"{self.operation} {names_of(self.heads)}"
+        return f"{self.operation} {write_heads(self.heads, ', ')}"
 
     @property
     def kv_change(self) -> int:
@@ -106,19 +105,6 @@ def _check(model: VideoModel, heads: Sequence[Head]) -> None:
         geometry.check_head(layer, head)
 
 
-def names_of(heads: Iterable[Head]) -> str:
-    """Heads as they are written: `3.2, 4.1`."""
-    return ", ".join(f"{layer}.{head}" for layer, head in heads)
-
-
-def heads_of(text: str) -> tuple[Head, ...]:
-    """Heads from `3.2,4.1`. Raises ValueError for anything else."""
-    pairs = [part.strip().partition(".") for part in text.split(",")]
-    if not all(layer.isdecimal() and head.isdecimal() for layer, _, head in pairs):
-        raise ValueError(f"heads are written LAYER.HEAD with commas between them, as in 3.2,4.1, not {text!r}")
-    return tuple((int(layer), int(head)) for layer, _, head in pairs)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv surgery`."""
     registry.add_arguments(parser)
@@ -138,16 +124,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Operate on heads and print what that changes. Raises ValueError with a sentence for the user."""
-    operations = list(dict.fromkeys((name, heads_of(text)) for name, text in args.operations or ()))
+    from fkv.cli import emit, writable
+
+    operations = list(dict.fromkeys((name, read_heads(text, ",")) for name, text in args.operations or ()))
     if not operations:
         raise ValueError("nothing to operate on; name heads with --flip or --silence, as in --flip 3.2,4.1")
     policy = policies.parse(args.policy)
     check_chunks(args.chunks), check_seed(args.seed)
     if args.out and Path(args.out).suffix not in FORMATS:
         raise ValueError(f"--out is drawn as {', '.join(FORMATS)}, not {Path(args.out).suffix or 'a file without an ending'}")
-    for path in filter(None, (args.json, args.out)):
-        if not Path(path).parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    target, drawing = (writable(path) if path else None for path in (args.json, args.out))
     roles = role_files.load(args.roles) if args.roles else None
     model = registry.chosen(args)
     prompt = check_prompt(args.prompt or next(iter(model.examples), ""))
@@ -156,13 +142,13 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
     print(table(effects))
-    if args.json:
+    if target:
         settings = {"model": model.name, "policy": args.policy, "prompt": prompt, "seed": args.seed, "chunks": args.chunks}
-        Path(args.json).write_text(json.dumps(settings | {"effects": list(map(asdict, effects))}, indent=1) + "\n", encoding="utf-8")
-    if args.out:
+        emit(settings | {"effects": list(map(asdict, effects))}, target)
+    if drawing:
         from .figures.surgery import draw_surgery
 
-        draw_surgery(effects, f"{model.name}, {args.policy}, seed {args.seed}: {prompt}").savefig(args.out, dpi=160)
+        draw_surgery(effects, f"{model.name}, {args.policy}, seed {args.seed}: {prompt}").savefig(drawing, dpi=160)
     return 0
 
 

@@ -28,7 +28,7 @@ from .video import Mp4Writer
 PROMPT = "a red ball bouncing over the hills at sunset"
 
 
-def _writable(path: str, folder: bool = False) -> Path:
+def writable(path: str, folder: bool = False) -> Path:
     """An output path, refused before any work when it could not be written."""
     target = Path(path)
     if target.is_dir() and not folder:
@@ -96,8 +96,8 @@ def stream(args: argparse.Namespace) -> int:
     for chunk, _ in (*switches, *prompts):
         if chunk >= args.chunks:
             raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
-    out, report = (_writable(path) if path else None for path in (args.out, args.json))
-    record = _writable(args.record, folder=True) if args.record else None
+    out, report = (writable(path) if path else None for path in (args.out, args.json))
+    record = writable(args.record, folder=True) if args.record else None
     model, override = _load(args)
     _hint(model, args.prompt)
     probe = FrameMassProbe(passes={"context"}) if record else None
@@ -125,7 +125,7 @@ def run_compare(args: argparse.Namespace) -> int:
     """Run several policies interleaved on the same noise."""
     check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
     chosen = [policies.parse(text) for text in policies.split(args.policies)]
-    report = _writable(args.json) if args.json else None
+    report = writable(args.json) if args.json else None
     model, override = _load(args)
     _hint(model, args.prompt)
     count = len(chosen) + all(policy.name != "full" for policy in chosen)
@@ -144,7 +144,7 @@ def run_compare(args: argparse.Namespace) -> int:
 def run_parity(args: argparse.Namespace) -> int:
     """Replay golden data and report every difference."""
     report = parity.check(args.folder)
-    target = _writable(args.json) if args.json else None
+    target = writable(args.json) if args.json else None
     emit(report, target)
     for name, run in report["runs"].items():
         for what, result in run.items():

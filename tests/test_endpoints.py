@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import tempfile
+import time
 from ast import literal_eval
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from queue import Queue
 
 import av
 import gradio_client
+import httpx
 import pytest
 from gradio_client.exceptions import AppError
 
 import app
 from fkv import roles
+from fkv.stream import Stream
+from fkv.studio import callers, observe
 from fkv.studio.serve import serve
 from fkv.studio.sessions import Limits
 
@@ -85,6 +92,105 @@ def test_a_profile_is_a_roles_file(client):
 def test_a_bad_call_gets_a_sentence(client, call, words):
     with pytest.raises(AppError, match=words):
         client.predict(**call)
+
+
+CALLS = {"clip": ("/generate_clip", [PROMPT, "full", 120, 0]), "compare": ("/compare", ["full,per-step", PROMPT, 60, 0]),
+         "profile": ("/profile", ["\n".join([PROMPT] * 8), 14, 0.8, 0])}  # fmt: skip
+"""By kind, as it is logged: an endpoint and the longest that may be asked of it."""
+
+
+@pytest.fixture
+def slowly(monkeypatch) -> None:
+    """Every chunk takes a tenth of a second at least, so that the longest calls take long."""
+    step = Stream.step
+    monkeypatch.setattr(Stream, "step", lambda self, *args: (time.sleep(0.1), step(self, *args))[1])
+
+
+@pytest.fixture
+def ended(monkeypatch, caplog) -> Queue[tuple[str, str]]:
+    """Kind and ending of every call, as they are logged."""
+    told: Queue[tuple[str, str]] = Queue()
+    handler = logging.Handler()
+    handler.emit = lambda record: told.put((record.facts["kind"], record.facts["ended"]))
+    monkeypatch.setattr(observe.log, "handlers", [handler])
+    caplog.set_level(logging.INFO, observe.log.name)
+    return told
+
+
+@contextmanager
+def calling(http: httpx.Client, kind: str) -> Iterator[None]:
+    """Call an endpoint and listen for the answer until the block ends, which begins once the call runs or stands in line."""
+    name, data = CALLS[kind]
+    before = busy(http)
+    event = http.post(f"/gradio_api/call{name}", json={"data": data}).raise_for_status().json()["event_id"]
+    with http.stream("GET", f"/gradio_api/call{name}/{event}"):
+        settle(http, before + 1)
+        yield
+
+
+def busy(http: httpx.Client) -> int:
+    """How many run and wait."""
+    health = http.get("/healthz").json()
+    return health["running"] + health["waiting"]
+
+
+def settle(http: httpx.Client, count: int) -> None:
+    """Wait until so many run and wait."""
+    deadline = time.monotonic() + 60
+    while busy(http) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_caller_who_leaves_ends_the_run(address, slowly, ended, kind):
+    with httpx.Client(base_url=address, timeout=120) as http:
+        with calling(http, kind):
+            pass
+        assert ended.get(timeout=60) == (kind, "left")
+        settle(http, 0)
+
+
+def test_a_caller_who_leaves_the_line_gives_the_place_back(address, slowly, ended):
+    with httpx.Client(base_url=address, timeout=120) as http, calling(http, "profile"):
+        with calling(http, "clip"), calling(http, "clip"):
+            settle(http, 3)
+        assert [ended.get(timeout=60), ended.get(timeout=60)] == [("clip", "left")] * 2
+        assert busy(http) == 1
+    assert ended.get(timeout=60) == ("profile", "left")
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_caller_who_never_listens_is_not_waited_for(address, slowly, ended, monkeypatch, kind):
+    monkeypatch.setattr(callers, "PATIENCE", 0.5)
+    name, data = CALLS[kind]
+    with httpx.Client(base_url=address, timeout=120) as http:
+        event = http.post(f"/gradio_api/call{name}", json={"data": data}).raise_for_status().json()["event_id"]
+        assert ended.get(timeout=60) == (kind, "left")
+        settle(http, 0)
+        assert "nobody listened" in http.get(f"/gradio_api/call{name}/{event}").text  # who comes too late is told
+
+
+def test_a_caller_who_listens_is_waited_for(address, slowly, ended, monkeypatch):
+    with httpx.Client(base_url=address, timeout=120) as http:
+        body = {"data": [PROMPT, "full", 8, 0], "session_hash": "own"}
+        event = http.post("/gradio_api/call/generate_clip", json=body).raise_for_status().json()["event_id"]
+        with http.stream("GET", f"/gradio_api/call/generate_clip/{event}") as answer:
+            busy(http)  # by now the server has come round to the stream
+            monkeypatch.setattr(callers, "PATIENCE", 0.0)
+            assert b"event: complete" in answer.read()
+    assert ended.get(timeout=60) == ("clip", "finished")
+
+
+def test_a_cancelled_call_ends(client, slowly, ended):
+    name, data = CALLS["clip"]
+    job = client.submit(*data, api_name=name)
+    with httpx.Client(base_url=client.src, timeout=120) as http:
+        settle(http, 1)
+        while not job.communicator.event_id:  # the client knows what to cancel once the server's answer is back
+            time.sleep(0.02)
+        job.cancel()
+        assert ended.get(timeout=60) == ("clip", "left")
 
 
 def test_mcp_offers_the_same_three_as_tools(address):

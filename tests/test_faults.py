@@ -68,14 +68,14 @@ def streams(monkeypatch) -> list[weakref.ref]:
 
 
 @pytest.fixture
-def logged(monkeypatch) -> list[dict[str, Any]]:
+def logged(monkeypatch, caplog) -> list[dict[str, Any]]:
     """The facts of every stream that ends. Tracebacks are not logged meanwhile: pytest would keep them, and with them a stream."""
     facts: list[dict[str, Any]] = []
     handler = logging.Handler()
     handler.emit = lambda record: facts.append(record.facts)
     monkeypatch.setattr(logging.getLogger("fkv.studio.live"), "disabled", True)
     monkeypatch.setattr(observe.log, "handlers", [handler])
-    monkeypatch.setattr(observe.log, "level", logging.INFO)
+    caplog.set_level(logging.INFO, observe.log.name)
     return facts
 
 

@@ -14,7 +14,7 @@ import pytest
 from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.stream import Stream
-from fkv.studio import changes
+from fkv.studio import changes, live_tab
 from fkv.studio.files import asset
 from fkv.studio.live import Plan, live
 from fkv.studio.sessions import Limits, Line, Registry, Run
@@ -203,6 +203,12 @@ def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
     run = registry.begin("visitor")
     run.put(b"other")
     assert registry.of("visitor") is None and registry.last("visitor") is run and run.files() == [b"other"]
+
+
+@pytest.mark.parametrize("text", [None, "", " ", "nonsense", ["full"]])
+def test_a_field_without_a_policy_leaves_the_form_in_order(text):
+    assert live_tab.views(text, "full") == [("A", "A"), ("Full", "B"), ("Both", "AB")]
+    assert not live_tab._keeping_of(text)["interactive"] and "not possible" not in live_tab._recaching(text, "full")
 
 
 def luminance(colour: str) -> float:

@@ -220,6 +220,8 @@ function step() {
 /* Views: A and B beside each other, one of them, or both in one picture. */
 
 const VIEWS = ["AB", "A", "B", "wipe", "difference"];
+const TITLES = $$(".fkv-layers label").map((label) => [label, label.title]);
+const NO_LAYERS = "Not on the difference, which is made of both pictures: cache and attention belong to one stream";
 let view = "AB", split = 50;
 
 function look(wanted) {
@@ -227,10 +229,13 @@ function look(wanted) {
   const both = (stage.dataset.streams ?? "AB") === "AB", shown = both ? view : stage.dataset.streams;
   stage.dataset.view = shown;
   for (const input of $$(".fkv-views input")) { input.checked = input.value === shown; input.disabled = !both && input.value !== shown; }
-  const merged = shown === "wipe" || shown === "difference";
   $(".fkv-left").setAttribute("aria-label", shown === "wipe" ? "Stream A left of the divider, stream B right of it" : `Difference of A and B, ${FACTOR} times amplified`);
   write($(".fkv-factor"), shown === "difference" ? `|A − B| × ${FACTOR}` : "");
-  for (const input of $$(".fkv-layers input")) input.disabled = merged || (input.value === "attention" && !watched());
+  for (const [label, title] of TITLES) {
+    const input = label.querySelector("input");
+    input.disabled = shown === "difference" || (input.value === "attention" && !watched());
+    label.title = shown === "difference" ? NO_LAYERS : title;
+  }
   overlay(true);
   draw(null);
 }
@@ -258,10 +263,10 @@ function overlay(anew = false) {
   if (!anew && key === overlaid) return;
   overlaid = key;
   attention.disabled = !heads || cache.disabled;
-  for (const canvas of $$(".fkv-over")) {
-    const name = canvas.closest(".fkv-screen").dataset.stream, own = newest.streams[name];
+  for (const canvas of $$(".fkv-over").filter((each) => each.offsetParent)) {
+    const name = canvas.closest("[data-stream]").dataset.stream, own = newest.streams[name];
     sheet(canvas);
-    if (cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid);
+    if (cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid, canvas.classList.contains("fkv-right"));
     if (attention.checked && heads?.stream === name) drawAttention(canvas, heads, frame);
   }
 }

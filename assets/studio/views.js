@@ -40,8 +40,8 @@ function heldSegments(groups, frame) {
   return kinds;
 }
 
-/* Segments are consecutive tokens of the grid [rows, columns]; each is tinted and lettered by what it is. */
-function tintCache(canvas, groups, frame, [rows, cols]) {
+/* Segments are consecutive tokens of the grid [rows, columns]; each is tinted and lettered by what it is, at its left or right end. */
+function tintCache(canvas, groups, frame, [rows, cols], right) {
   const { pen, width, height, size, colour } = sheet(canvas), kinds = heldSegments(groups, frame), tokens = (rows * cols) / kinds.length;
   const high = height / rows, wide = width / cols;
   kinds.forEach((kind, i) => {
@@ -54,7 +54,8 @@ function tintCache(canvas, groups, frame, [rows, cols]) {
       pen.fillStyle = fill; pen.fillRect(x, y, long, deep);
       pen.globalAlpha = 1;
       pen.strokeStyle = fill; pen.lineWidth = 1.5; pen.strokeRect(x + 1, y + 1, long - 2, deep - 2);
-      if (token === first) plate(pen, LETTERS[kind] ?? "×", x + 4, y + deep / 2, Math.min(size, deep * 0.8));
+      const tall = Math.min(size, deep * 0.8);
+      if (token === first) plate(pen, LETTERS[kind] ?? "×", right ? x + long - tall - 8 : x + 4, y + deep / 2, tall);
       token = end;
     }
   });

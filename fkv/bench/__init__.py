@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from .. import policies
+from ..models import registry
 from ..models.precision import COMPUTE
 from ..models.release import BASES, RESOLUTIONS
 from ..report import FPS_MEANING
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     add("--device", "cpu or cuda", device)
+    registry.add_compile(parser)
     add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
     add("--read", "take an earlier report instead of measuring", metavar="FILE")
     add("--against", "compare with an earlier report", metavar="FILE")
@@ -90,6 +92,8 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     chosen, head = [policies.parse(text) for text in policies.split(args.policies)], _head(args, device)
     model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
     lengths, transformer = contexts(args.context, model.frames_per_chunk), model.transformer
+    if args.compile:
+        transformer.compile()
     sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
@@ -104,6 +108,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "precision": args.precision or _name(transformer.dtype),
         "steps": len(model.schedule.sigmas),
         "decoder": "none" if model.decoder is None else args.decoder or "own",
+        **({"compiled": True} if args.compile else {}),
         "kernels": report.kernel_choices(),
         "ceilings": {"tflops": best.flops / 1e12, "gbps": best.bandwidth / 1e9},
         "meaning": {**FPS_MEANING, **report.MEANINGS},
@@ -133,11 +138,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ValueError for options that do not go together and for files that cannot be used.
     """
-    from ..cli import _writable, emit
+    from ..cli import emit, writable
 
     if args.repeats < 1 or args.warmup < 1:
         raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
-    target, drawing = (_writable(path) if path else None for path in (args.json, args.figure))
+    target, drawing = (writable(path) if path else None for path in (args.json, args.figure))
     if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
     if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available():

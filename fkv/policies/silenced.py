@@ -70,14 +70,14 @@ class Silenced(Policy):
         return rest | {SILENT: tuple(tuple(sorted({h for at, h in self.heads if at == layer})) for layer in layers)}
 
 
-def write_heads(heads: Iterable[Head]) -> str:
+def write_heads(heads: Iterable[Head], between: str = "+") -> str:
     """Heads as `3.2+4.1`: layer, head."""
-    return "+".join(f"{layer}.{head}" for layer, head in sorted(heads))
+    return between.join(f"{layer}.{head}" for layer, head in sorted(heads))
 
 
-def read_heads(text: str) -> tuple[Head, ...]:
+def read_heads(text: str, between: str = "+") -> tuple[Head, ...]:
     """Heads from `3.2+4.1`. Raises ValueError for anything else."""
-    parts = text.strip().split("+")
+    parts = [part.strip() for part in text.split(between)]
     if not all(re.fullmatch(r"\d{1,3}\.\d{1,3}", part) for part in parts):
-        raise ValueError(f"heads are written LAYER.HEAD with + between them, as in forcing-kv without 3.2+4.1, not {text!r:.60}")
+        raise ValueError(f"heads are written LAYER.HEAD with {between!r} between them, as in 3.2{between}4.1, not {text!r:.60}")
     return tuple(sorted({(int(layer), int(head)) for layer, _, head in (part.partition(".") for part in parts)}))

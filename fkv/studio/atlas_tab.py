@@ -30,6 +30,7 @@ FIGURES = {
     "head-map": (figures.head_map, figures.draw_head_map, figures.head_table),
 }
 """How to show each figure, to draw it for a file, and to tabulate it."""
+NO_FIGURE = "There is no such figure."
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
 
@@ -47,7 +48,10 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
         plot = gr.Plot(show_label=False, container=False)
 
     def draw(event: gr.EventData) -> go.Figure:
-        return FIGURES[name][0](subject(model, name, event._data["model"]), event._data["theme"])
+        try:
+            return FIGURES[name][0](subject(model, name, event._data["model"]), event._data["theme"])
+        except (KeyError, TypeError):
+            raise gr.Error(NO_FIGURE, print_exception=False) from None
 
     links.draw(draw, None, plot, queue=False, show_progress="hidden", api_visibility="private")
 
@@ -74,7 +78,7 @@ def figure_route(model: VideoModel) -> Route:
         try:
             data = files(name, ask.get("model", "") if name == "head-map" else "", ask.get("theme", "light"))[ending]
         except (KeyError, ValueError):
-            return Response("There is no such figure.", 404)
+            return Response(NO_FIGURE, 404)
         return Response(data, media_type=FORMATS[ending], headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'})
 
     return Route("/atlas/{name:str}.{ending:str}", figure)

@@ -1,10 +1,11 @@
-"""What programs may call: a clip, a comparison, a profile of the heads. Sizes are bounded, and calls stand in line like visitors."""
+"""What programs may call: a clip, a comparison, a profile of the heads. Sizes are bounded, calls stand in line like visitors, and a
+call whose caller leaves ends with the chunk under way (on ZeroGPU a profile runs to its end, which its loan bounds)."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +20,14 @@ from ..report import rates, stream_record
 from ..stream import Chunk, check_prompt, check_seed
 from ..video import Mp4Writer
 from . import comparison
+from .callers import Caller, Left
 from .comparison import Play
 from .live import WAIT, whole, words
 from .observe import stream_ended
 from .sessions import Line, Registry, Run
 from .shelf import Shelf
 from .trouble import explain, free
-from .zero import chunk_seconds, lend
+from .zero import chunk_seconds, here, lend
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
             if not 1 <= chunks <= LONGEST:
                 raise ValueError(f"a clip has 1 to {LONGEST} chunks, not {chunks}")
             with call.turn(line), shelf.place("mp4") as path, Mp4Writer(path, model.fps) as out:
-                for _, chunk in play((policy,), prompt, seed, chunks, 0):
+                for _, chunk in call.caller.while_here(play((policy,), prompt, seed, chunks, 0)):
                     call.made.append(chunk)
                     out.write(chunk.video)
             return str(path), stream_record(call.made, model.name, seed, device)
@@ -76,7 +78,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
         except ValueError as error:
             raise gr.Error(explain(error, "")[1], print_exception=False) from None
         run = Run(0)
-        *_, last = comparison.work(model, play, plan, run, line, limits)
+        *_, last = Caller().while_here(comparison.work(model, play, plan, run, line, limits))
         if last.state == "error" or not last.records:
             raise gr.Error(last.text, print_exception=False)
         return comparison.report(model, plan, last.records, device, run.ended)
@@ -100,12 +102,12 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
             if not isinstance(threshold, (int, float)):
                 raise ValueError(f"the threshold must be a number, not {threshold!r:.40}")
             with call.turn(line):
-                return next(score(lines, chunks, threshold, seed))
+                return next(score(lines, chunks, threshold, seed, bool if here() else call.caller.stay))  # `bool` can be pickled
 
-    def _score(lines: list[str], chunks: int, threshold: float, seed: int) -> Iterator[dict[str, Any]]:
-        yield profile_heads(model, lines, (seed,), chunks, threshold).report()
+    def _score(lines: list[str], chunks: int, threshold: float, seed: int, progress: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+        yield profile_heads(model, lines, (seed,), chunks, threshold, progress=progress).report()
 
-    score = lend(_score, lambda lines, chunks, threshold, seed: min(limits.seconds, 5 + len(lines) * chunks * chunk_seconds(model)))
+    score = lend(_score, lambda lines, chunks, *_: min(limits.seconds, 5 + len(lines) * chunks * chunk_seconds(model)))
     example = model.examples[0] if model.examples else ""
     figures = gr.JSON(label="figures", visible=False)
     length, seed = _number(7, "chunks"), _number(0, "seed")
@@ -125,19 +127,20 @@ def _number(value: float, label: str, precision: int | None = 0) -> gr.Number:
     return gr.Number(value, label=label, precision=precision, visible=False)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """A call under way. turned : when its turn came; None while it waits."""
 
+    caller: Caller = field(default_factory=Caller)
     made: list[Chunk] = field(default_factory=list)
     turned: float | None = None
 
     @contextmanager
     def turn(self, line: Line) -> Iterator[None]:
-        """Wait for the turn, and keep it until the block ends."""
+        """Wait for the turn, and keep it until the block ends. Raises `Left` when the caller leaves meanwhile."""
         with line.queue(self):
             while line.place(self, WAIT):
-                pass
+                self.caller.stay()
             self.turned = time.monotonic()
             yield
 
@@ -148,6 +151,8 @@ def _answer(model: VideoModel, kind: str, names: dict[str, str], seed: Any, aske
     call, began, ended, problem = _Call(), time.monotonic(), "finished", ""
     try:
         yield call
+    except Left as error:
+        ended, problem = "left", error.message
     except Exception as error:
         ended, problem = explain(error, f"{len(call.made)} chunks")
         if ended == "failed":

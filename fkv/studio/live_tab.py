@@ -15,7 +15,7 @@ from ..policies import POLICIES, Policy, parse, write
 from ..report import device_name
 from . import about, changes, demo
 from .files import asset
-from .live import Plan, live
+from .live import Plan, live, words
 from .recording import Encoding, Film
 from .sessions import Registry, Run
 from .shelf import Shelf
@@ -112,9 +112,9 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
             run.ask(changes.prompt(prompt, recache))
 
     def change_policy_of(name: str) -> Callable[..., None]:
-        def change_policy(text: str, request: gr.Request) -> None:
+        def change_policy(text: str | None, request: gr.Request) -> None:
             if run := running(request):
-                run.ask(changes.policy(name, text.strip()))
+                run.ask(changes.policy(name, str(text or "").strip()))
 
         return change_policy
 
@@ -172,8 +172,9 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     step.click(step_once, None, None, **at_once)
     stop.click(stop_run, None, None, **at_once)
     film.click(record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"})
-    prompt.change(lambda text: _hints(model, text), prompt, hint, **latest)
-    threshold.input(change_threshold, threshold, threshold, **latest)
+    prompt.change(lambda text: _hints(model, text or ""), prompt, hint, **latest)
+    if own is not None:
+        threshold.input(change_threshold, threshold, threshold, **latest)
     for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
         policy.change(change_policy_of(name), policy, None, **at_once)
         policy.change(lambda a, b: gr.Radio(choices=views(a, b)), [first, second], view, **at_once)
@@ -211,9 +212,10 @@ def _kept(text: str, share: float) -> Any:
     return write(dataclasses.replace(policy, retention=float(share))) if hasattr(policy, "retention") else gr.skip()
 
 
-def _policy(text: str) -> Policy | None:
+def _policy(text: str | None) -> Policy | None:
+    """The policy that is written in a field; None where none is, as in a field that was cleared."""
     try:
-        return parse(text.strip())
+        return parse(words(text, "the policy").strip())
     except ValueError:
         return None
 
@@ -233,9 +235,10 @@ def _recaching(a: str, b: str) -> str:
     return f"recompute the held frames under the new prompt{without}"
 
 
-def views(a: str, b: str) -> list[tuple[str, str]]:
+def views(a: str | None, b: str | None) -> list[tuple[str, str]]:
     """Choices of what to stream: A alone, B alone, or both."""
-    names = [{"forcing-kv": "Forcing-KV", "full": "Full"}.get(name, name) for name in (text.partition(":")[0].strip() for text in (a, b))]
+    found = [(stream, _policy(text)) for stream, text in (("A", a), ("B", b))]
+    names = [{"forcing-kv": "Forcing-KV", "full": "Full"}.get(policy.name, policy.name) if policy else stream for stream, policy in found]
     first, second = names if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
     return [(first, "A"), (second, "B"), ("Both", "AB")]
 

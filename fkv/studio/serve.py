@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -111,6 +112,8 @@ def serve(
     if block:
         signal.signal(signal.SIGTERM, lambda *_: _end(folder))
     page = build(model, registry).queue(max_size=128, api_open=False)
+    gc.freeze()  # what is loaded stays; `trouble.free` need not look through it after every run, which would hold everyone up
+    atexit.register(gc.unfreeze)
     page.launch(
         server_name=host, server_port=port, share=share, root_path=root_path, theme=theme(),
         head=f"<style>{asset('style.css')}{asset('heads.css')}</style>",

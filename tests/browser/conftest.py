@@ -20,14 +20,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser test
 REPOSITORY = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-PATIENCE = 90_000
+PATIENCE = 150_000
 """Milliseconds until a wait on the page fails; a free machine needs a few hundred."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not CHROMIUM:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))  # seconds; the first of them starts the studio too
+            if not CHROMIUM:
                 item.add_marker(pytest.mark.skip(reason="no chromium: install it, or name one in $CHROMIUM"))
 
 
@@ -45,7 +46,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 urllib.request.urlopen(address, timeout=5).close()
@@ -56,7 +57,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +81,15 @@ class Visitor:
         self.page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or self.troubles.append(request.url))
         self.page.goto(f"{address}/{query}")
         self.until("window.fkvStage")
-        for length in parse_qs(query.lstrip("?")).get("length", []):  # the form has taken the address in
+        if query:  # wait until the form has taken the address in; the length tells, since none here is the one that the form begins with
+            (length,) = parse_qs(query.lstrip("?"))["length"]
             playwright.expect(self.page.get_by_label("Chunks (0: endless)")).to_have_value(length)
 
     def until(self, condition: str) -> None:
-        """Wait for a JavaScript condition, and no longer than until the stage reports an error."""
+        """Wait for a JavaScript condition, and no longer than until the stage reports an error.
+
+        It should be one that stays true until the test itself ends it: what passes by can be missed.
+        """
         self.page.wait_for_function(f"({condition}) || window.fkvStage?.state === 'error'")
         if "'error'" not in condition:
             assert self.stage("state") != "error", self.status
@@ -97,6 +102,10 @@ class Visitor:
         self.page.get_by_role("button", name=name, exact=True).first.click()
         if name == "Go live":  # what is seen from now on is the visitor's own run
             self.until("!['idle', 'recorded'].includes(window.fkvStage.state) || window.fkvStage.state === 'error'")
+
+    def still(self) -> None:
+        """Let what is replayed stand where it is, so that a test can look at it for as long as it needs."""
+        self.page.evaluate("window.fkvStage.player.fps = 1e-6")
 
     @property
     def status(self) -> str:

@@ -12,14 +12,15 @@ from fkv.models import tiny
 playwright = pytest.importorskip("playwright.sync_api")
 
 WATCHED = "window.fkvStage.player.rounds.filter((round) => round.record?.heads)"
-TIMED = """async (name) => {
+PICTURES = """async (name) => {
   const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`), panel = document.querySelector(".fkv-detail");
   const pictures = () => ["ages", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join(), before = pictures();
-  const began = performance.now();
+  let count = 0;
   button.click();
-  while (panel.dataset.head !== name.match(/\\d+/g).join(".") || pictures() === before) await new Promise(requestAnimationFrame);
-  return performance.now() - began;
+  for (; panel.dataset.head !== name.match(/\\d+/g).join(".") || pictures() === before; count++) await new Promise(requestAnimationFrame);
+  return count;
 }"""
+"""After how many pictures of the screen a click on a head has changed its panel."""
 
 
 def cell(tab, layer: int, head: int):
@@ -28,6 +29,8 @@ def cell(tab, layer: int, head: int):
 
 def open_tab(tab, name: str) -> None:
     tab.page.get_by_role("tab", name=name).click()
+    if name == "Heads":
+        cell(tab, 0, 0).wait_for()  # made by the script that makes everything else there work
 
 
 def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
@@ -35,8 +38,7 @@ def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
     open_tab(tab, "Heads")
     tab.page.locator(".fkv-heads-go").click()
     tab.until(f"{WATCHED}.length >= 2")
-    milliseconds = [tab.page.evaluate(TIMED, name) for name in ("layer 4, head 1", "layer 2, head 5", "layer 2, head 0")]
-    assert min(milliseconds) < 500
+    assert max(tab.page.evaluate(PICTURES, name) for name in ("layer 4, head 1", "layer 2, head 5", "layer 2, head 0")) <= 2
     score = role_files.load(tiny.FOLDER / "roles.json").scores[2, 0]
     assert tab.page.locator(".fkv-detail h3").inner_text().startswith(f"Layer 2, head 0 · static · profile score {score:.2f}")
     tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.layer === 2 && round.record.heads.focus.head === 0)")
@@ -114,7 +116,7 @@ def test_who_never_opens_heads_is_not_watched_and_who_leaves_no_longer(visit):
     open_tab(tab, "Heads")
     tab.until(f"{WATCHED}.length >= 1")
     open_tab(tab, "Live")
-    tab.until("window.fkvStage.player.rounds.at(-1).record.heads === undefined")
+    tab.until("window.fkvStage.player.rounds.at(-1).record?.heads === undefined")
 
 
 def test_the_atlas_shows_figures_and_hands_out_files(visit):
@@ -123,7 +125,7 @@ def test_the_atlas_shows_figures_and_hands_out_files(visit):
     open_tab(tab, "Atlas")
     tab.until("document.querySelectorAll('.fkv-atlas .js-plotly-plot').length === 2")
     titles = tab.page.locator(".fkv-atlas .gtitle")
-    assert [titles.nth(i).text_content() for i in range(2)] == ["Role atlas: which heads are static, model by model", "Head roles of tiny"]
+    playwright.expect(titles).to_have_text(["Role atlas: which heads are static, model by model", "Head roles of tiny"])
     tab.page.locator(".fkv-downloads select:visible").select_option("LongLive")
     playwright.expect(titles.nth(1)).to_have_text("Head roles of LongLive")
     links = [link.get_attribute("href") for link in tab.page.locator(".fkv-downloads a").all()]
@@ -140,5 +142,5 @@ def test_the_atlas_shows_figures_and_hands_out_files(visit):
 def test_nothing_scrolls_sideways_on_a_phone(visit, name):
     tab = visit(width=390)
     open_tab(tab, name)
-    tab.page.locator(".fkv-grid" if name == "Heads" else ".fkv-atlas .js-plotly-plot").first.wait_for()
+    tab.page.locator(".fkv-grid" if name == "Heads" else ".fkv-atlas .gtitle").first.wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

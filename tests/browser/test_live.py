@@ -11,11 +11,11 @@ import pytest
 expect = pytest.importorskip("playwright.sync_api").expect
 
 PIXELS = """([name, x, y]) => [...document.querySelector(name).getContext("2d").getImageData(x, y, 1, 1).data]"""
-DRAWN = """() => {
-  const over = document.querySelector(".fkv-over");
-  return over.getContext("2d").getImageData(0, 0, over.width, over.height).data.some(Boolean);
+DRAWN = """(name) => {
+  const over = document.querySelector(name);
+  return over.checkVisibility() && over.getContext("2d").getImageData(0, 0, over.width, over.height).data.some(Boolean);
 }"""
-SCREEN = '.fkv-screen[data-stream="{}"] canvas'
+SCREEN, OVER, WIPE_OVER = '.fkv-screen[data-stream="{}"] canvas', '.fkv-screen[data-stream="{}"] .fkv-over', '.fkv-both [data-stream="{}"]'
 
 
 def hashes(tab, chunk: int) -> list[str]:
@@ -26,10 +26,12 @@ def hashes(tab, chunk: int) -> list[str]:
 def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     tab = visit()
     tab.until("window.fkvStage.waited !== null && window.fkvStage.player.at > 0")
-    assert tab.stage("state") == "recorded" and tab.stage("waited") < 3000
+    loaded = tab.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert tab.stage("state") == "recorded" and tab.stage("waited") < max(3000, 8 * loaded)  # a slow machine takes long for the page itself
     labels = tab.page.locator(".fkv-source").all_inner_texts()
     assert len(labels) == 6 and all(re.search(r"recorded on .+, \d{4}-\d\d-\d\d", label) for label in labels)
-    assert tab.page.locator("#fkv-examples button").count() == 3 and tab.page.locator("#fkv-about svg").is_visible()
+    expect(tab.page.locator("#fkv-examples button")).to_have_count(3)
+    expect(tab.page.locator("#fkv-about svg")).to_be_visible()
     last = tab.stage("player.wanted") - 1
     tab.page.locator(".fkv-timeline").focus()
     tab.until(f"window.fkvStage.player.at === {last}")
@@ -39,7 +41,7 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     tab.page.get_by_role("button", name="Play what is replayed").click()
     assert not tab.stage("player.held")
     tab.press("Go live")
-    tab.until("window.fkvStage.state === 'live' && window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStage.painted.A > 0")
     assert all("live on" in label for label in tab.page.locator(".fkv-source").all_inner_texts())
 
 
@@ -82,24 +84,48 @@ def test_wipe_and_difference_are_made_of_both_pictures(visit):
 def test_the_cache_is_drawn_on_the_pictures(visit):
     tab = visit(reduced_motion="reduce")
     tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.player.rounds.length === window.fkvStage.player.wanted")
-    assert not tab.page.evaluate(DRAWN)
+    assert not tab.page.evaluate(DRAWN, OVER.format("A"))
     tab.page.keyboard.press("c")
-    assert tab.page.evaluate(DRAWN)
+    assert all(tab.page.evaluate(DRAWN, OVER.format(name)) for name in "AB")
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_disabled()  # nobody watches a head
 
 
+def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference(visit):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.player.rounds.length === window.fkvStage.player.wanted")
+    cache, sides = tab.page.get_by_role("checkbox", name="Cache"), [WIPE_OVER.format(name) for name in "AB"]
+    for key in "c4":
+        tab.page.keyboard.press(key)
+    assert all(tab.page.evaluate(DRAWN, side) for side in sides)
+    assert len({tab.page.evaluate("(side) => document.querySelector(side).toDataURL()", side) for side in sides}) == 2  # to each its own
+    clip = "(name) => getComputedStyle(document.querySelector(name)).clipPath"
+    assert [tab.page.evaluate(clip, side) for side in sides] == ["none", tab.page.evaluate(clip, ".fkv-right")]
+    tab.page.keyboard.press("5")
+    expect(cache).to_be_disabled()
+    expect(tab.page.locator(".fkv-layers label", has=cache)).to_have_attribute("title", re.compile("^Not on the difference"))
+    assert not any(tab.page.evaluate(DRAWN, side) for side in sides)
+    tab.page.keyboard.press("4")
+    expect(cache).to_be_enabled()
+    expect(cache).to_be_checked()
+    assert all(tab.page.evaluate(DRAWN, side) for side in sides)
+
+
 def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
-    tab = visit(query="?length=0&view=A")
+    tab = visit(query="?length=0")
     tab.press("Go live")
     tab.until("window.fkvStage.player.rounds.length >= 1")
     tab.page.get_by_role("tab", name="Heads").click()
     tab.page.locator(".fkv-cell").nth(20).click()
-    tab.until("window.fkvStage.player.rounds.some((round) => round.record.heads)")
+    tab.until("window.fkvStage.player.rounds.some((round) => round.record?.heads)")
     tab.page.get_by_role("tab", name="Live").click()
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_enabled()
     tab.page.keyboard.press("a")
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_checked()
-    tab.page.wait_for_function(DRAWN)
+    tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
+    assert not tab.page.evaluate(DRAWN, OVER.format("B"))  # the head is one of A
+    tab.page.keyboard.press("4")
+    tab.page.wait_for_function(DRAWN, arg=WIPE_OVER.format("A"))
+    assert not tab.page.evaluate(DRAWN, WIPE_OVER.format("B"))
 
 
 def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentence(visit):
@@ -114,7 +140,7 @@ def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentenc
     mark = tab.stage("marks[1]")
     assert mark["text"] == "A = sliding-window:window_frames=7"
     expect(tab.page.locator(".fkv-policy").first).to_have_text("sliding-window:window_frames=7")
-    assert "story=" in tab.page.url and "window_frames" in tab.page.url
+    assert re.search("story=.*window_frames", tab.page.evaluate("location.search"))
     policy.fill("per-step")
     policy.press("Enter")
     expect(tab.page.locator(".fkv-status")).to_contain_text("Left as it was: a running stream cannot change")
@@ -149,7 +175,7 @@ def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
         tab.until("window.fkvStage.state === 'done' && window.fkvStage.marks.length === 3")
         assert [mark["text"] for mark in tab.stage("marks")][1:] == [line[3:] for line in STORY.splitlines()]
         seen.append(hashes(tab, 2))
-        query = "?" + tab.page.url.partition("?")[2]
+        query = tab.page.evaluate("location.search")
     assert seen[0] == seen[1] and len(set(seen[0])) == 2
     tab.page.get_by_role("button", name="Storyboard").click()
     expect(tab.page.get_by_label("What changes at which chunk")).to_have_value(STORY)
@@ -164,6 +190,7 @@ def test_a_storyboard_that_cannot_be_read_names_its_line(visit):
 
 def test_talk_mode_by_keyboard_alone(visit):
     tab = visit(query="?length=3&talk=1")
+    tab.until("window.fkvStage.painted.A > 0")
     keys = tab.page.keyboard
     assert not tab.page.locator("#fkv-controls").is_visible()
     assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
@@ -174,6 +201,7 @@ def test_talk_mode_by_keyboard_alone(visit):
     for key, view in (("4", "wipe"), ("5", "difference"), ("2", "A"), ("1", "AB")):
         keys.press(key)
         assert tab.stage("view") == view
+    tab.still()
     keys.press("ArrowLeft")
     assert tab.stage("player.at") == 1
     keys.press(" ")
@@ -203,8 +231,10 @@ def test_the_run_can_be_taken_home_as_a_film(visit):
 def test_everything_that_can_be_pressed_has_a_name(visit):
     tab = visit()
     tab.until("window.fkvStage.player.at > 0")
-    for name in ("Policies and parameters", "Storyboard", "Record to MP4"):
+    inside = (tab.page.get_by_label("Policy of A"), tab.page.get_by_label("What changes at which chunk"), tab.page.get_by_label("Plain"))
+    for name, part in zip(("Policies and parameters", "Storyboard", "Record to MP4"), inside):
         tab.page.get_by_role("button", name=name).click()
+        expect(part).to_be_visible()
     tree = tab.page.locator("body").aria_snapshot()
     roles = "button|link|checkbox|radio|slider|textbox|combobox|spinbutton|tab|switch"
     assert re.search(rf'- (?:{roles}) "', tree) and not re.findall(rf"- (?:{roles})\b(?! \")[^\n]*", tree)

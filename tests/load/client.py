@@ -151,7 +151,7 @@ class Studio:
                 command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder), **(environment or {})}
             )
 
-    def wait(self, seconds: float = 120.0) -> None:
+    def wait(self, seconds: float = 300.0) -> None:
         """Until it answers."""
         deadline = time.monotonic() + seconds
         while True:

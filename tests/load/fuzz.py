@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -37,8 +38,11 @@ from .table import verdict
 
 SLOW = 60.0
 """Seconds after which an answer counts as a hang."""
-LOOK = 1.0
+LOOK = 0.5
 """Seconds of an event stream that are read."""
+LIMITS = Limits(seconds=0.4, turn=0.2, pause=0.2, idle=0.4, lead=0.1)
+SHORT = {"Chunks (0: endless)": 1, "Chunks per stream": 2, "Prompts, one a line": "a red ball", "prompt": "a red ball", "chunks": 3}
+"""What some fields of the page hold here, by label: it is the input that is tried, not the machine."""
 NASTY = (
     "", " ", "a red ball", "<script>alert(1)</script>", "../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "\x00", "\ud800", "𝕏" * 30,
     "%s%n{0}", "'; DROP TABLE", "forcing-kv", "full", "forcing-kv:retention=", "full:x=1", "forcing-kv:retention=nan", "per-step",
@@ -56,22 +60,28 @@ junk = st.recursive(
 COMMANDS = {
     "stream": ("--prompt", "--policy", "--chunks", "--seed", "--json", "--out", "--record", "--switch", "--say", "--recache", "--roles"),
     "compare": ("--prompt", "--policies", "--chunks", "--seed", "--json", "--roles"),
+    "surgery": ("--prompt", "--policy", "--chunks", "--seed", "--json", "--out", "--flip", "--silence", "--roles"),
+    "profile": ("--prompts", "--seeds", "--chunks", "--threshold", "--skip", "--last-k", "--queries", "--json", "--out", "--figures"),
     "parity": ("--json",), "analyze": ("--out", "--head", "--theme"), "fit": ("--resolution", "--precision"), "policies": (), "models": (),
     "stream ": (), "": (),
 }  # fmt: skip
 SETUP = ("--model", "--device", "--checkpoint", "--base", "--lora")
-SHORT = {"--chunks": st.one_of(st.sampled_from(("1", "2", "0", "-1", "x", "1.5", "999999999999")), words)}
-"""Lengths that are valid are short: it is the input that is tried, not the machine."""
+lengths = st.one_of(st.sampled_from(("1", "2", "0", "-1", "x", "1.5", "999999999999")), words)
+inside = words.filter(lambda word: not word.startswith("/") and ".." not in word)
+"""What a command writes to: this runs as whoever starts it, who may overwrite their own files."""
+OPTIONS = {
+    "--chunks": lengths, "--prompts": lengths, "--seeds": lengths, "--flip": st.one_of(st.just("0.1,2.3"), words),
+    "--silence": st.one_of(st.just("0.1"), words), **dict.fromkeys(("--json", "--out", "--record", "--figures"), inside),
+}  # fmt: skip
 
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     command = draw(st.sampled_from(list(COMMANDS)))
     argv = [command, *draw(st.lists(words, max_size=1))]
-    length = ["--chunks", draw(SHORT["--chunks"])] if "--chunks" in COMMANDS[command] else []
     for option in draw(st.lists(st.sampled_from((*COMMANDS[command], *SETUP, "--nonsense")), max_size=4)):
-        argv += [option, draw(SHORT.get(option, words))]
-    return argv + length
+        argv += [option, draw(OPTIONS.get(option, words))]
+    return argv + (["--chunks", draw(lengths)] if "--chunks" in COMMANDS[command] else [])
 
 
 def check_command_line(argv: list[str]) -> None:
@@ -91,10 +101,13 @@ def posted(value: Any) -> bytes:
 
 
 class Server:
-    """A studio to throw input at. Every check raises AssertionError with what was wrong."""
+    """A studio to throw input at. Every check raises AssertionError with what was wrong. `streamed`: events that went on for a while."""
 
     def __init__(self, address: str) -> None:
+        self.streamed = 0
         self.address, self.visitor = address, Visitor(address)
+        for part in self.visitor.config["components"]:
+            part["props"]["value"] = SHORT.get(part["props"].get("label"), part["props"].get("value"))
         self.endpoints = self.visitor.http.get("/gradio_api/info").json()["named_endpoints"]
         self.events = self.visitor.config["dependencies"]
         self.paths = list(self.visitor.http.get("/openapi.json").json()["paths"])
@@ -105,12 +118,14 @@ class Server:
 
     def read(self, url: str, done: Callable[[str], bool], **query: str) -> None:
         """Read an event stream until it is done or for a while; what the visitor sees of it holds no traceback."""
-        until = time.monotonic() + LOOK
+        until, shown = time.monotonic() + LOOK, 0
         with self.visitor.http.stream("GET", url, params=query) as answer:
             for line in answer.iter_lines():
                 assert "Traceback" not in line, line[:2000]
+                shown += "process_generating" in line
                 if done(line) or time.monotonic() > until:
-                    return
+                    break
+        self.streamed += shown > 1
 
     def call(self, case: tuple[str, list[Any]]) -> None:
         """An endpoint with any data."""
@@ -121,16 +136,14 @@ class Server:
             self.read(url, lambda line: line in ("event: complete", "event: error"))
 
     def event(self, case: tuple[int, list[Any]]) -> None:
-        """An event of the page with any data, from a visitor of its own."""
+        """An event of the page with any data, in a session of its own."""
         index, data = case
-        event = self.events[index]
-        with Visitor.__new__(Visitor) as visitor:
-            visitor.http, visitor.session = httpx.Client(base_url=self.address, timeout=SLOW, trust_env=False), os.urandom(6).hex()
-            body = posted({"data": data, "fn_index": event["id"], "session_hash": visitor.session})
-            where = "queue/join" if event["queue"] else "run/predict"
-            answer = self.good(visitor.http.post(f"/gradio_api/{where}", content=body, headers=JSON))
-            if answer.status_code == 200 and event["queue"]:
-                self.read("/gradio_api/queue/data", lambda line: "process_completed" in line, session_hash=visitor.session)
+        event, session = self.events[index], os.urandom(6).hex()
+        body = posted({"data": data, "fn_index": event["id"], "session_hash": session})
+        where = "queue/join" if event["queue"] else "run/predict"
+        answer = self.good(self.visitor.http.post(f"/gradio_api/{where}", content=body, headers=JSON))
+        if answer.status_code == 200 and event["queue"]:
+            self.read("/gradio_api/queue/data", lambda line: "process_completed" in line, session_hash=session)
 
     def route(self, case: tuple[str, list[str], bytes | None]) -> None:
         """Any route with any parts of the address and any body."""
@@ -186,11 +199,12 @@ def everything(server: Server, count: int, start: int) -> Iterator[tuple[str, Ca
 
 
 def _nearly(server: Server, index: int) -> st.SearchStrategy[list[Any]]:
-    """What the page would send, with one value that it would not."""
+    """What the page would send, or with one value that it would not."""
     values = server.visitor.form(server.events[index])
     if not values:
         return st.just([])
-    return st.tuples(st.integers(0, len(values) - 1), junk).map(lambda change: [*values[: change[0]], change[1], *values[change[0] + 1 :]])
+    changes = st.tuples(st.integers(0, len(values) - 1), junk)
+    return st.one_of(st.just(values), changes.map(lambda change: [*values[: change[0]], change[1], *values[change[0] + 1 :]]))
 
 
 @contextlib.contextmanager
@@ -198,7 +212,7 @@ def playground(model: VideoModel) -> Iterator[Server]:
     """A studio and a command line with a small model, in an empty folder, that give up early."""
     before, tiny = os.getcwd(), registry.MODELS["tiny"]
     registry.MODELS["tiny"] = ModelEntry("tiny", "a stand-in", lambda device: model)
-    with served(model, Limits(seconds=1, turn=0.5, pause=0.5, idle=1, lead=0.1)) as address, tempfile.TemporaryDirectory() as folder:
+    with served(model, LIMITS) as address, tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             yield Server(address)
@@ -212,8 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    checks, seconds = {}, {}
-    with playground(small_model()) as server:
+    checks, figures = {}, {}
+    with playground(replace(small_model(), examples=("a red ball",))) as server:
         for name, run in everything(server, args.count, args.seed):
             began = time.monotonic()
             try:
@@ -222,12 +236,13 @@ def main(argv: list[str] | None = None) -> int:
             except (Exception, ExceptionGroup) as error:
                 checks[f"{name}: {error!r}"[:1500]] = False
                 print("\n".join(getattr(error, "__notes__", ())), file=sys.stderr)
-            seconds[f"{name}, seconds"] = time.monotonic() - began
+            figures[f"{name}, seconds"] = time.monotonic() - began
+        figures["page events that streamed"] = server.streamed
         health = settle(server.visitor, 60)
         with Visitor(server.address) as visitor, closing(visitor.go(chunks=1)) as manifests:
             checks["it still streams"] = [manifest["state"] for manifest in manifests][-1] == "done"
         checks["nothing runs or waits"] = not (health["running"] or health["waiting"])
-    return verdict({"inputs": args.count, **seconds, "threads left": threading.active_count()}, checks)
+    return verdict({"inputs": args.count, **figures, "threads left": threading.active_count()}, checks)
 
 
 if __name__ == "__main__":
