@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..world.captions import Scene
-from ..world.render import GENES, PHASES, render
+from ..world.render import GENES, render
 
 
 @dataclass
@@ -51,14 +50,9 @@ def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], vid
 
 
 def genes_of(corner: Tensor) -> list[float]:
-    """What the captions leave open, from the first pixel [Z] of the opening noise, Z >= `GENES` + `PHASES`: uniform in [0, 1).
-
-    The phases (`render.PHASES` first genes) are angles of two numbers each: then cosine and sine of a phase, which places
-    are made of, are nearly linear in the noise, and easily learnt.
-    """
-    phases = torch.atan2(corner[GENES : GENES + PHASES], corner[:PHASES]) / (2 * math.pi) % 1
-    return [*phases.tolist(), *torch.special.ndtr(corner[PHASES:GENES]).tolist()]
+    """What the captions leave open, from the first pixel [Z] of the opening noise, Z >= `GENES`: uniform in [0, 1)."""
+    return torch.special.ndtr(corner[:GENES]).tolist()
 
 
-def random_genes(rng: random.Random, count: int = 16) -> list[float]:
+def random_genes(rng: random.Random, count: int = GENES) -> list[float]:
     return [rng.random() for _ in range(count)]

@@ -4,8 +4,8 @@ All chunks of a clip at once, with the contexts that streaming will meet (`atten
 cache policies cut it, a first chunk that lies far in the past, slightly noisy context, prompts that change at a chunk
 border, and the generator's own earlier steps and chunks in place of the true ones (`rollout`).
 
-Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: phases,
-places, the camera's start) is read from the first pixel of the first chunk's noise (`data.genes_of`), which every token of
+Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: places,
+sizes, the camera's start) is read from the first pixel of the first chunk's noise (`data.genes_of`), which every token of
 that chunk is shown (`models.coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
 still exactly standard normal.
 """
@@ -33,7 +33,7 @@ from ..models.codec import FRAMES_PER_LATENT, TinyCodec
 from ..models.coordinates import input_channels, with_coordinates
 from ..models.words import WordEncoder
 from ..sampler import renoise, x0_of
-from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, sample_scene
+from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
 from ..world.render import render
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
 from .data import Clips, genes_of, object_mask, to_pixels
@@ -41,8 +41,6 @@ from .rollout import SIGMAS, Draft, Pool
 
 CHUNK_FRAMES = 3
 FARTHEST_CHUNK = 340
-OPENINGS = 0.4
-"""Share of fresh batches that hold opening chunks alone, and more of them: they are the hardest."""
 
 
 def change(scene: Scene, rng: random.Random) -> Scene:
@@ -72,10 +70,10 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
     for _ in range(count):
         corner = torch.randn(codec.config.latent_channels)
         genes = genes_of(corner)
-        scene = sample_scene(rng, two=0.15)
+        scene = sample_scene(rng, two=0.5)
         switch = rng.randrange(1, chunks) if chunks > 1 and rng.random() < 0.3 else chunks
         scenes = [scene] * switch + [change(scene, rng)] * (chunks - switch)
-        texts = [caption(scenes[0], rng), caption(scenes[-1], rng)]
+        texts = [loosened(caption(at, rng), rng) for at in (scenes[0], scenes[-1])]
         prompts.append([texts[0]] * switch + [texts[1]] * (chunks - switch))
         video, mask = [], []
         for index, at in zip(indices, scenes):
@@ -106,25 +104,27 @@ def flow_loss(
     rows, cols = x0.shape[-2] // 2, x0.shape[-1] // 2
     positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
     table = rope_table(positions, rows, cols, transformer.config.attention_head_dim).to(device)
-    context = draw_context(rng, table, 1 + noisy, chunks, rows * cols, len(transformer.blocks))
+    past = int(chunks > 1)  # an opening chunk attends to itself alone, and needs no clean copy
+    context = draw_context(rng, table, past + noisy, chunks, rows * cols, len(transformer.blocks))
     for block in transformer.blocks:
         block.attn1.processor.context = context
         block.attn2.processor.chunks = chunks
     slight = 0.15 * rng.random() if rng.random() < 0.5 else 0.0
-    names, sigmas, inputs = [f"own {draft.sigma}"], [draft.sigma], [renoise(draft.history, torch.randn_like(x0), slight), draft.noisy()]
+    clean = [renoise(draft.history, torch.randn_like(x0), slight)] * past
+    names, sigmas, inputs = [f"own {draft.sigma}"], [draft.sigma], [draft.noisy()]
     for _ in range(noisy - 1):
-        sigma = rng.choice(SIGMAS) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)
+        sigma = (rng.choice(SIGMAS) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)) if past else 1.0
         names.append(str(sigma) if sigma in SIGMAS else "other"), sigmas.append(sigma)
         inputs.append(clips.noise() if sigma == 1.0 else renoise(x0, torch.randn_like(x0), sigma))
-    hidden = with_coordinates(torch.cat(inputs).transpose(1, 2), CHUNK_FRAMES, opening=True)
-    time_steps = torch.tensor([0.0, *(1000 * s for s in sigmas)], device=device).repeat_interleave(batch)
+    hidden = with_coordinates(torch.cat(clean + inputs).transpose(1, 2), CHUNK_FRAMES, opening=True)
+    time_steps = torch.tensor([0.0] * past + [1000 * s for s in sigmas], device=device).repeat_interleave(batch)
     text = words([prompt for clip in clips.prompts for prompt in clip])
     with torch.autocast(device.type, dtype=torch.bfloat16):
         flow = transformer(hidden, time_steps, text, return_dict=False)[0]
-    flow = flow[batch:].transpose(1, 2).float().unflatten(0, (noisy, batch))
+    flow = flow[batch * past :].transpose(1, 2).float().unflatten(0, (noisy, batch))
     weight = clips.weight * clips.judged
     total, errors, made = x0.new_zeros(()), {}, []
-    for name, sigma, given, predicted in zip(names, sigmas, inputs[1:], flow):
+    for name, sigma, given, predicted in zip(names, sigmas, inputs, flow):
         made.append(x0_of(given, predicted, sigma))
         squared = (made[-1] - x0).square()
         total = total + (squared * weight).mean() / weight.mean() / (1 if name.startswith("own") else sigma)
@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=100.0, help="training time of this run; the learning rate falls towards its end")
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--chunks", type=int, default=4)
+    parser.add_argument("--openings", type=float, default=0.4, help="share of batches that hold opening chunks alone, the hardest")
     parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is the generator's own draft")
     parser.add_argument("--pool", type=int, default=24, help="drafts that are under way")
     parser.add_argument("--width", type=int, default=192)
@@ -221,7 +222,7 @@ def main() -> None:
     began, smooth = time.time(), {}
 
     def fresh() -> Clips:
-        chunks = 1 if rng.random() < OPENINGS else args.chunks
+        chunks = 1 if rng.random() < args.openings else args.chunks
         return draw_clips(rng, codec, args.clips * args.chunks // chunks, chunks, args.device)
 
     pool = Pool(args.pool, fresh, rng)

@@ -81,6 +81,14 @@ def caption(scene: Scene, rng: random.Random | None = None, held_out: bool = Fal
     return wording(scene, things)
 
 
+def loosened(text: str, rng: random.Random) -> str:
+    """A caption with up to five small words slipped in, most of them in front: who reads it must bind words by nearness, not by place."""
+    found = text.split()
+    for place in [0] * rng.randrange(5) + [rng.randrange(len(found))] * rng.randrange(2):
+        found.insert(place, rng.choice(GLUE))
+    return " ".join(found)
+
+
 def words(text: str) -> list[str]:
     """Lower-case words of a prompt with synonyms replaced by the world's own word."""
     return [SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())]

@@ -181,7 +181,7 @@ def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[in
 def _paths() -> tuple[tuple[str, np.ndarray], ...]:
     """One turn of every motion, alone and as one of two things: [TURN, 2]."""
     return tuple(
-        (motion, np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.0, 0.5, 0, count) for frame in range(TURN)]))
+        (motion, np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.5, 0, count) for frame in range(TURN)]))
         for motion in MOTIONS
         for count in (1, 2)
     )

@@ -1,8 +1,9 @@
 """Draw the toy world with OpenCV: a panning camera, scenery that leaves and returns, things that pass behind trees.
 
-Everything that a caption leaves open comes from `genes`, numbers in [0, 1): where the camera starts, where the
-landmarks stand, the phase and place of each thing. Things repeat their motion after `TURN` frames, the camera its pan
-after `PERIOD`, so a stream of any length stays inside what the model has seen.
+Everything that a caption leaves open comes from `genes`, numbers in [0, 1): where the camera starts, where the two
+landmarks stand, where things have their place and how large they are. All motions begin at frame 0, the second thing's a quarter
+turn ahead. Things repeat their motion after `TURN` frames, the camera its pan after `PERIOD`, so a stream of any length
+stays inside what the model has seen.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from . import HEIGHT, WIDTH
 from .captions import Scene, Thing
 
-GENES, PHASES = 8, 3
-"""How many genes there are, and how many of them, the first ones, are phases."""
+GENES = 5
 PERIOD = 192
 TURN = 96
 PAN = 34.0
+START = 72.0
+"""Pixels along which the camera may start."""
 HORIZON = 58
 _SHIFT = 4
 
@@ -167,12 +169,12 @@ def _outline(shape: str, radius: float) -> np.ndarray:
     return radius / 15 * np.stack([x, y], 1)
 
 
-def position(thing: Thing, frame: float, gene_phase: float, gene_place: float, slot: int, count: int) -> tuple[float, float]:
+def position(thing: Thing, frame: float, gene_place: float, slot: int, count: int) -> tuple[float, float]:
     """Centre (x, y) in pixels of a thing at a video frame; `slot` of `count` keeps two things apart."""
     room = WIDTH / count
     centre = room * (slot + 0.5) + (gene_place - 0.5) * room * 0.25
     swing = (room / 2 - 20) * 0.75
-    turn = 2 * math.pi * (frame / TURN + gene_phase)
+    turn = 2 * math.pi * (frame / TURN + slot / 4)
     if thing.motion == "bouncing":
         return centre, 70 - 44 * abs(math.sin(turn))
     if thing.motion == "drifting":
@@ -212,17 +214,18 @@ def render(scene: Scene, frames: Sequence[int], genes: Sequence[float]) -> np.nd
     Returns uint8 [len(frames), HEIGHT, WIDTH, 3], RGB.
     """
     sky, out = _sky(scene.time), np.empty((len(frames), HEIGHT, WIDTH, 3), np.uint8)
-    radius = 13.5 + 2.5 * genes[7]
+    camera, *landmarks, place, size = genes[:GENES]
+    radius = 13.5 + 2.5 * size
     for image, frame in zip(out, frames):
         image[:] = sky
-        pan = PAN * math.sin(2 * math.pi * (frame / PERIOD + genes[2])) + 240 * genes[3]
-        _heavens(image, scene.time, pan - 240 * genes[3])
+        shift = PAN * math.sin(2 * math.pi * frame / PERIOD)
+        pan = shift + START * camera
+        _heavens(image, scene.time, shift)
         _far(image, scene.place, scene.time, pan)
         _ground(image, scene.place, scene.time, pan, frame)
         for slot, thing in enumerate(scene.things):
-            x, y = position(thing, frame, genes[slot], genes[6], slot, len(scene.things))
+            x, y = position(thing, frame, place, slot, len(scene.things))
             _thing(image, thing, scene.time, x, y, radius)
-        shift = pan - 240 * genes[3]
-        for centre, gene in ((30, genes[4]), (130, genes[5])):
+        for centre, gene in zip((30, 130), landmarks):
             _landmark(image, scene.place, scene.time, centre + 30 * (gene - 0.5) - shift)
     return out
