@@ -11,6 +11,9 @@ from fkv.models import tiny
 
 playwright = pytest.importorskip("playwright.sync_api")
 
+ROLES = role_files.load(tiny.FOLDER / "roles.json")
+LAYER, HEAD = (int(places[-1]) for places in ROLES.is_static().nonzero())
+"""A static head of the shipped model."""
 WATCHED = "window.fkvStage.player.rounds.filter((round) => round.record?.heads)"
 PICTURES = """async (name) => {
   const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`), panel = document.querySelector(".fkv-detail");
@@ -38,10 +41,10 @@ def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
     open_tab(tab, "Heads")
     tab.page.locator(".fkv-heads-go").click()
     tab.until(f"{WATCHED}.length >= 2")
-    assert max(tab.page.evaluate(PICTURES, name) for name in ("layer 4, head 1", "layer 2, head 5", "layer 2, head 0")) <= 2
-    score = role_files.load(tiny.FOLDER / "roles.json").scores[2, 0]
-    assert tab.page.locator(".fkv-detail h3").inner_text().startswith(f"Layer 2, head 0 · static · profile score {score:.2f}")
-    tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.layer === 2 && round.record.heads.focus.head === 0)")
+    assert max(tab.page.evaluate(PICTURES, name) for name in ("layer 4, head 1", "layer 2, head 5", f"layer {LAYER}, head {HEAD}")) <= 2
+    title = f"Layer {LAYER}, head {HEAD} · static · profile score {ROLES.scores[LAYER, HEAD]:.2f}"
+    assert tab.page.locator(".fkv-detail h3").inner_text().startswith(title)
+    tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.layer === {LAYER} && round.record.heads.focus.head === {HEAD})")
     tab.page.locator(".fkv-look").click(position={"x": 3, "y": 3})
     tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.row === 0 && round.record.heads.focus.col === 0)")
 
@@ -51,13 +54,13 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
     open_tab(tab, "Heads")
     tab.page.locator(".fkv-heads-go").click()
     tab.until(f"{WATCHED}.length >= 1")
-    cell(tab, 1, 0).click()
+    cell(tab, LAYER, HEAD).click()
     tab.press("Flip to dynamic")
-    tab.until("window.fkvStage.marks.some((mark) => mark.text.includes('roles: 1.0 dynamic'))")
-    tab.until(f"!{WATCHED}.at(-1).record.heads.static[1].includes(0)")
-    tab.page.locator('.fkv-cell[aria-label^="layer 1, head 0, dynamic"]').wait_for()
+    tab.until(f"window.fkvStage.marks.some((mark) => mark.text.includes('roles: {LAYER}.{HEAD} dynamic'))")
+    tab.until(f"!{WATCHED}.at(-1).record.heads.static[{LAYER}].includes({HEAD})")
+    tab.page.locator(f'.fkv-cell[aria-label^="layer {LAYER}, head {HEAD}, dynamic"]').wait_for()
     tab.press("Reset to released roles")
-    tab.until(f"{WATCHED}.at(-1).record.heads.static[1].includes(0)")
+    tab.until(f"{WATCHED}.at(-1).record.heads.static[{LAYER}].includes({HEAD})")
 
 
 def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_so(visit):
