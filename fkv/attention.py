@@ -1,11 +1,14 @@
 """diffusers' WanTransformer3DModel with a paged cache in its attention.
 
-`CausalTransformer` keeps the library's model and replaces two processors per block: self-attention writes the chunk's
-K and V to the cache and reads every head group from it; cross-attention reads the prompt's K and V, computed once.
+`CausalTransformer` keeps the library's model and its weights and runs the blocks itself (`fkv.block`): self-attention writes the
+chunk's K and V to the cache and reads every head group from it; cross-attention reads the prompt's K and V, computed once.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +16,19 @@ from typing import Any, Protocol
 
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kernels import hybrid_attention, norm_rope_store, rope_table
 
+from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
 from .models.coordinates import input_channels, with_coordinates
 
 HEAD_ORDERS, ORDER_BYTES = 4, 1 << 30
 """In how many head orders self-attention weights are kept, and in how many bytes, but in one at least."""
+TIMESTEPS = 8
+"""For how many timesteps it is kept what they ask of the blocks."""
 
 
 class Probe(Protocol):
@@ -55,70 +61,13 @@ class TextContext:
     """A prompt as cross-attention needs it: per layer K and V, [batch, heads, words, head_dim]."""
 
     keys_values: tuple[tuple[Tensor, Tensor], ...]
-    stub: Tensor
 
 
-@dataclass(frozen=True)
-class HeadOrderWeights:
-    """Self-attention weights of one layer with q, k, v fused and heads in cache order, so that head groups are views."""
-
-    qkv: Tensor
-    qkv_bias: Tensor
-    gain_q: Tensor
-    gain_k: Tensor
-    out: Tensor
-    out_bias: Tensor
-    eps: float
-
-    @classmethod
-    def of(cls, attn: nn.Module, order: Sequence[int]) -> HeadOrderWeights:
-        size = attn.inner_dim // attn.heads
-        rows = torch.cat([torch.arange(h * size, (h + 1) * size) for h in order]).to(attn.to_q.weight.device)
-        parts = (attn.to_q, attn.to_k, attn.to_v)
-        return cls(
-            torch.cat([p.weight[rows] for p in parts]), torch.cat([p.bias[rows] for p in parts]),
-            attn.norm_q.weight[rows], attn.norm_k.weight[rows],
-            attn.to_out[0].weight[:, rows].contiguous(), attn.to_out[0].bias, attn.norm_q.eps,
-        )  # fmt: skip
-
-
-class _SelfAttention:
-    """Processor of `attn1`: write the chunk to the cache, attend to every head group's live pages."""
-
-    def __init__(self, owner: CausalTransformer, layer: int) -> None:
-        self.owner, self.layer = owner, layer
-
-    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None) -> Tensor:
-        owner, cache, weights = self.owner, self.owner.cache, self.owner.weights[self.layer]
-        qkv = F.linear(hidden_states, weights.qkv, weights.qkv_bias)
-        targets = cache.targets(self.layer)
-        query = norm_rope_store(qkv, weights.gain_q, weights.gain_k, weights.eps, owner.table, targets)
-        groups = list(cache.read(self.layer))
-        out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
-        if owner.probes:
-            for group, heads, keys, _ in groups:
-                owner.probes.record(self.layer, group, group.heads[self.layer], query[:, heads], keys, cache)
-        return F.linear(out.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
-
-
-class _TextAttention:
-    """Processor of `attn2`: attend to the prompt's stored K and V."""
-
-    def __init__(self, owner: CausalTransformer, layer: int) -> None:
-        self.owner, self.layer = owner, layer
-
-    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None) -> Tensor:
-        keys, values = self.owner.text.keys_values[self.layer]
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1)).transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, keys, values)
-        return attn.to_out[0](out.transpose(1, 2).flatten(2))
-
-
-class _StoredRotation(nn.Module):
-    """Stands in for the model's own RoPE, which knows no frame offset; the processors read the table themselves."""
-
-    def forward(self, hidden_states: Tensor) -> None:
-        return None
+def check_compiler() -> None:
+    """Raises ValueError when the C++ compiler that `torch.compile` would call is missing."""
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if not shutil.which(compiler):
+        raise ValueError(f"--compile needs a C++ compiler and {compiler} is not there; install it, or name another in the variable CXX")
 
 
 class CausalTransformer:
@@ -131,25 +80,30 @@ class CausalTransformer:
     def __init__(self, model: WanTransformer3DModel) -> None:
         if model.config.image_dim is not None or model.config.added_kv_proj_dim is not None:
             raise ValueError("this is an image-to-video checkpoint; only text-to-video models can be streamed")
-        self.model = model.eval().requires_grad_(False)
-        self.model.rope = _StoredRotation()
-        for layer, block in enumerate(model.blocks):
-            block.attn1.set_processor(_SelfAttention(self, layer))
-            block.attn2.set_processor(_TextAttention(self, layer))
-        config = model.config
+        self.model, config = model.eval().requires_grad_(False), model.config
         self.layers, self.heads, self.head_dim = config.num_layers, config.num_attention_heads, config.attention_head_dim
         self.channels, self.patch = config.out_channels, config.patch_size[1:]
+        self.eps, self._enter, self._leave = config.eps, enter, leave
         self.coordinates = config.in_channels == input_channels(config.out_channels)
         self.lock = threading.Lock()
-        self._orders: dict[Heads, list[HeadOrderWeights]] = {}
+        self._orders: dict[Heads, list[BlockWeights]] = {}
+        self._moved: dict[float, tuple[list[Modulation], Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return self.model.patch_embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.blocks[0].attn1.to_q.weight.dtype
+
+    def compile(self) -> None:
+        """Have `torch.compile` fuse what lies between attention calls, where shapes stay the same while the cache grows.
+
+        Raises ValueError like `check_compiler`.
+        """
+        check_compiler()
+        self._enter, self._leave = (torch.compile(half, fullgraph=True) for half in (enter, leave))
 
     def geometry(self, height: int, width: int, frames_per_chunk: int, batch: int = 1) -> Geometry:
         """Cache geometry for latents of `height` x `width`."""
@@ -165,20 +119,42 @@ class CausalTransformer:
             attn = block.attn2
             keys, values = attn.norm_k(attn.to_k(hidden)), attn.to_v(hidden)
             pairs.append(tuple(x.unflatten(2, (attn.heads, -1)).transpose(1, 2).contiguous() for x in (keys, values)))
-        return TextContext(tuple(pairs), embeds[:, :1])
+        return TextContext(tuple(pairs))
 
     def rope(self, frames: Sequence[int], rows: int, cols: int) -> Tensor:
         """RoPE table of a chunk's tokens at absolute latent frames, complex64 [tokens, head_dim / 2]."""
         return rope_table(frames, rows, cols, self.head_dim).to(self.device)
 
-    def weights_for(self, order: Heads) -> list[HeadOrderWeights]:
-        """Self-attention weights per layer in this head order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
+    def weights_for(self, order: Heads) -> list[BlockWeights]:
+        """Weights per layer with heads in this order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
         if order not in self._orders:
             size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
             while len(self._orders) >= max(1, min(HEAD_ORDERS, ORDER_BYTES // size)):
                 self._orders.pop(next(iter(self._orders)))
-            self._orders[order] = [HeadOrderWeights.of(b.attn1, heads) for b, heads in zip(self.model.blocks, order)]
+            self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
         return self._orders[order]
+
+    def _modulation(self, timestep: float) -> tuple[list[Modulation], Tensor]:
+        """What a timestep asks of every block, and shift and scale of the last norm, [2, dim]; the last few timesteps are kept."""
+        if timestep not in self._moved:
+            if len(self._moved) >= TIMESTEPS:
+                self._moved.pop(next(iter(self._moved)))
+            no_words = torch.zeros(1, 1, self.model.config.text_dim, device=self.device, dtype=self.dtype)
+            embedded, projected, *_ = self.model.condition_embedder(torch.tensor([timestep], device=self.device), no_words)
+            projected = projected.unflatten(1, (6, -1))
+            blocks = [Modulation.of(block.scale_shift_table, projected) for block in self.model.blocks]
+            self._moved[timestep] = blocks, (self.model.scale_shift_table + embedded).float()[0]
+        return self._moved[timestep]
+
+    def _attend(self, layer: int, qkv: Tensor, own: BlockWeights, cache: KVCache, table: Tensor, probes: Probes) -> Tensor:
+        """Write the chunk to the cache, attend to every head group's live pages: [batch, tokens, 3 dim] -> [batch, tokens, dim]."""
+        query = norm_rope_store(qkv, own.gains, self.eps, table, cache.targets(layer))
+        groups = cache.read(layer)
+        out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
+        if probes:
+            for group, heads, keys, _ in groups:
+                probes.record(layer, group, group.heads[layer], query[:, heads], keys, cache)
+        return out.transpose(1, 2).flatten(2)
 
     @torch.inference_mode()
     def __call__(
@@ -188,14 +164,18 @@ class CausalTransformer:
 
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
         """
-        hidden = latents.to(self.device, self.dtype).transpose(1, 2)
-        hidden = with_coordinates(hidden, hidden.shape[2], cache.opening) if self.coordinates else hidden
-        steps = torch.full((latents.shape[0],), timestep, device=self.device, dtype=torch.float32)
+        model = self.model
+        given = latents.to(self.device, self.dtype).transpose(1, 2)
+        given = with_coordinates(given, given.shape[2], cache.opening) if self.coordinates else given
         with self.lock:
-            self.cache, self.text, self.table, self.probes = cache, text, table, probes
-            self.weights = self.weights_for(cache.order)
-            try:
-                flow = self.model(hidden, steps, text.stub, return_dict=False)[0]
-            finally:
-                self.cache = self.text = self.table = self.probes = None
-        return flow.transpose(1, 2).to(latents.dtype)
+            (blocks, (shift, scale)), weights = self._modulation(timestep), self.weights_for(cache.order)
+            rows, cols = self.patch
+            patches = given.unflatten(4, (-1, cols)).unflatten(3, (-1, rows)).permute(0, 2, 3, 5, 1, 4, 6)  # [B, F, h, w, C, rows, cols]
+            embedding = model.patch_embedding
+            hidden = F.linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
+            for layer, (own, moved) in enumerate(zip(weights, blocks)):
+                attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
+                hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
+            flow = model.proj_out(normed(hidden, 1 + scale, shift, self.eps, self.dtype))
+        flow = flow.unflatten(2, (rows, cols, -1)).unflatten(1, patches.shape[1:4]).permute(0, 1, 6, 2, 4, 3, 5)
+        return flow.flatten(5).flatten(3, 4).to(latents.dtype)

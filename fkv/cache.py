@@ -9,7 +9,7 @@ view: nothing is gathered, rolled or concatenated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +79,11 @@ class HeadGroup:
         return len(self.frame)
 
     @property
+    def live(self) -> int:
+        """Occupied pages."""
+        return int(np.count_nonzero(self.frame != FREE))
+
+    @property
     def pages(self) -> Pages:
         slot = np.flatnonzero(self.frame != FREE)
         return Pages(slot, self.frame[slot], self.segment[slot])
@@ -117,6 +122,7 @@ class KVCache:
         self.opening = True
         self.order = self._order()
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
+        self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
 
     def _empty(self, heads: int, tokens: int, like: Tensor) -> Tensor:
         return like.new_empty(self.geometry.batch, heads, tokens, self.geometry.head_dim)
@@ -150,8 +156,9 @@ class KVCache:
         """
         wanted = len(frames) * self.segments
         self.opening = not self.frames()
+        self._views.clear()
         for group in self.groups.values():
-            live = len(group.pages) + wanted
+            live = group.live + wanted
             if live > group.capacity:
                 self._grow(group, live)
             slots = np.flatnonzero(group.frame == FREE)[:wanted]
@@ -175,17 +182,21 @@ class KVCache:
             to_keys.index_copy_(2, index, keys[:, :, heads].transpose(1, 2))
             to_values.index_copy_(2, index, values[:, :, heads].transpose(1, 2))
 
-    def read(self, layer: int) -> Iterator[tuple[HeadGroup, slice, Tensor, Tensor]]:
+    def read(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
         """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""
-        for group, heads in self.slices[layer]:
-            tokens = len(group.pages) * self.page_tokens
-            yield group, heads, group.keys[layer][:, :, :tokens], group.values[layer][:, :, :tokens]
+        if layer not in self._views:
+            self._views[layer] = [
+                (group, heads, *(side[layer][:, :, : group.live * self.page_tokens] for side in (group.keys, group.values)))
+                for group, heads in self.slices[layer]
+            ]
+        return self._views[layer]
 
     def commit(self, survivors: Mapping[str, np.ndarray]) -> None:
         """Keep the pages whose entry in the group's boolean mask [pages] is true, free the rest. Moves no tensor.
 
         Raises ValueError when a mask does not fit its group's pages.
         """
+        self._views.clear()
         for name, group in self.groups.items():
             keep, pages = np.asarray(survivors[name], bool), group.pages
             if keep.shape != (len(pages),):
@@ -196,7 +207,7 @@ class KVCache:
 
     def tokens(self) -> dict[str, int]:
         """Tokens held per group, which is the key length that its heads attend to during a chunk."""
-        return {name: len(group.pages) * self.page_tokens for name, group in self.groups.items()}
+        return {name: group.live * self.page_tokens for name, group in self.groups.items()}
 
     def frames(self) -> list[int]:
         """Latent frames of which any group holds a page, sorted."""
@@ -204,7 +215,7 @@ class KVCache:
 
     def bytes(self) -> int:
         """Bytes of K and V in occupied pages, counted from the page tables."""
-        return sum(len(group.pages) * self._page_bytes(group) for group in self.groups.values())
+        return sum(group.live * self._page_bytes(group) for group in self.groups.values())
 
     def allocated_bytes(self) -> int:
         """Bytes of K and V buffers, counted from the page tables; a steady stream fills them completely."""

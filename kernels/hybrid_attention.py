@@ -100,9 +100,8 @@ def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> 
     or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by token, so that
     `.transpose(1, 2).flatten(2)` copies nothing.
     """
-    out, start = _token_major(query), 0
-    for keys, values in groups:
-        heads = slice(start, start + keys.shape[1])
-        out[:, heads] = F.scaled_dot_product_attention(query[:, heads], keys, values) if keys.shape[1] and keys.shape[2] else 0
-        start = heads.stop
-    return out
+    parts = [
+        F.scaled_dot_product_attention(part, keys, values) if keys.shape[1] and keys.shape[2] else torch.zeros_like(part)
+        for part, (keys, values) in zip(query.split([keys.shape[1] for keys, _ in groups], 1), groups)
+    ]
+    return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)

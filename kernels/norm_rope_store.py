@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from .arithmetic import rounded
 from .dispatch import jit, tl, triton, with_triton
 from .head_table import head_table
-from .rope import apply_rope
 
 
 @jit
@@ -60,9 +59,7 @@ def _kernel(
     tl.store(values, v, mask=inside)
 
 
-def _triton(
-    qkv: Tensor, gain_q: Tensor, gain_k: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
-) -> Tensor:
+def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     batch, tokens, width = qkv.shape
     size = 2 * table.shape[1]
     heads = width // 3 // size
@@ -71,27 +68,27 @@ def _triton(
     places = head_table([(keys, values, index.data_ptr()) for keys, values, index in groups])
     blocks = triton.next_power_of_2(heads), max(triton.next_power_of_2(size), 2)
     _kernel[tokens, batch](
-        qkv, gain_q, gain_k, torch.view_as_real(table), places, out, tokens, qkv.stride(0), qkv.stride(1), eps,
+        qkv, *gains, torch.view_as_real(table), places, out, tokens, qkv.stride(0), qkv.stride(1), eps,
         HEADS=heads, SIZE=size, ALIGNED=size * qkv.element_size() % 16 == 0, BLOCK_H=blocks[0], BLOCK_D=blocks[1], num_warps=8,
     )  # fmt: skip
     return out
 
 
 @with_triton(_triton)
-def norm_rope_store(
-    qkv: Tensor, gain_q: Tensor, gain_k: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
-) -> Tensor:
+def norm_rope_store(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """RMSNorm of q and k over all heads, RoPE of both, k and v written to their pages; one pass over memory in Triton.
 
-    qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gain_q, gain_k:
-    [heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_table`. groups: per head group the buffers of
+    qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gains: of queries and of
+    keys, [2, heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_table`. groups: per head group the buffers of
     keys and values [batch, heads of the group, capacity, head_dim], same dtype as qkv, and int64 [tokens], where in them
     each token goes; a group may have no head. Returns the queries, [batch, heads, tokens, head_dim].
     """
-    q, k, v = qkv.unflatten(2, (3, -1)).unbind(2)
-    q, k = (F.rms_norm(x, x.shape[-1:], gain, eps) for x, gain in ((q, gain_q), (k, gain_k)))
-    q, k, v = (x.unflatten(2, (-1, 2 * table.shape[1])) for x in (q, k, v))
-    q, k, start = apply_rope(q, table), apply_rope(k, table), 0
+    batch, tokens, _ = qkv.shape
+    width, size = gains.shape[1], 2 * table.shape[1]
+    both = F.rms_norm(qkv[:, :, : 2 * width].float().view(batch, tokens, 2, width), (width,), eps=eps).mul_(gains)
+    both = torch.view_as_complex(both.view(batch, tokens, -1, size // 2, 2)).mul_(table[:, None])
+    q, k = torch.view_as_real(both).flatten(3).to(qkv.dtype).chunk(2, 2)
+    v, start = qkv[:, :, 2 * width :].unflatten(2, (-1, size)), 0
     for keys, values, index in groups:
         stop = start + keys.shape[1]
         keys.index_copy_(2, index, k[:, :, start:stop].transpose(1, 2))

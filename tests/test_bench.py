@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fkv import bench, policies
+from fkv.attention import CausalTransformer
 from fkv.bench import models, streams
 from fkv.bench.official import OFFICIAL
 from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
@@ -81,8 +83,13 @@ def test_repeats_reuse_the_buffers(small):
     assert pointers[1] == pointers[2]
 
 
+def linear_flop(x, weight, *rest, out_shape):
+    return 2 * math.prod(x) * weight[0]
+
+
 def counted(call):
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    custom = {torch.ops.mkldnn._linear_pointwise: linear_flop}
+    with FlopCounterMode(display=False, custom_mapping=custom) as counter, sdpa_kernel(SDPBackend.MATH):
         call()
     return counter.get_total_flops()
 
@@ -150,6 +157,13 @@ def test_eight_bit_weights_count_as_such():
     )
     assert pass_work(wide, **sizes).bytes - pass_work(model, **sizes).bytes == weights
     assert pass_work(wide, **sizes).flops == pass_work(model, **sizes).flops
+
+
+def test_compiled_is_said_so(capsys, monkeypatch, small):
+    compiled = []
+    monkeypatch.setattr(CausalTransformer, "compile", lambda transformer: compiled.append(transformer))
+    data, _ = report(capsys, "--context", "9", "--policies", "full", "--repeats", "1", "--compile")
+    assert data["compiled"] and compiled == [small.transformer]
 
 
 def test_what_does_not_fit_is_said_so(capsys, monkeypatch):

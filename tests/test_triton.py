@@ -74,7 +74,7 @@ def test_norm_rope_store(run, dtype, batch, heads, size):
         slots = torch.randperm(capacity, generator=torch.Generator().manual_seed(i))
         groups.append((*random(2, batch, held, capacity, size, dtype=dtype, seed=2 + i).unbind(0), slots[:tokens]))
     before = [(keys.clone(), values.clone()) for keys, values, _ in groups]
-    queries, (*_, stored) = run("norm_rope_store", qkv, *gains, 1e-6, table, groups)
+    queries, (*_, stored) = run("norm_rope_store", qkv, gains, 1e-6, table, groups)
 
     q, k, v = qkv.double().unflatten(2, (3, count, size)).unbind(2)
     q, k = (x / (x.square().mean((2, 3), True) + 1e-6).sqrt() * gain.double().view(count, size) for x, gain in zip((q, k), gains))

@@ -65,11 +65,7 @@ def pass_work(transformer: CausalTransformer, heads: Mapping[str, Heads], kv_tok
         return 4 * count * tokens * keys * transformer.head_dim, 2 * item * count * (tokens + keys) * transformer.head_dim
 
     patch = transformer.patch[0] * transformer.patch[1]
-    calls = [
-        linear(tokens, config.in_channels * patch, width), linear(tokens, width, config.out_channels * patch),
-        linear(1, config.freq_dim, width), linear(1, width, width), linear(1, width, 6 * width),
-        linear(1, config.text_dim, width), linear(1, width, width),
-    ]  # fmt: skip
+    calls = [linear(tokens, config.in_channels * patch, width), linear(tokens, width, config.out_channels * patch)]
     for layer in range(transformer.layers):
         calls += [linear(tokens, width, 3 * width), linear(tokens, width, width)]
         calls += [attention(len(group[layer]), kv_tokens[name]) for name, group in heads.items() if group[layer]]

@@ -6,6 +6,7 @@ leaves open (see `training.data.genes_of`).
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,14 +23,22 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool) -> Tensor:
     latents: [B, C, F, h, w], whole chunks of `chunk` frames; with `opening` the first one opens the stream.
     Returns [B, 2 C + 4, F, h, w].
     """
-    batch, _, frames, height, width = latents.shape
+    batch, _, *size = latents.shape
+    planes = _planes(chunk, *size, latents.device, latents.dtype)
+    first = torch.zeros_like(latents)
+    if opening:
+        first[:, :, :chunk] = latents[:, :, :1, :1, :1]
+    return torch.cat([latents, planes.expand(batch, -1, -1, -1, -1), first], 1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _planes(chunk: int, frames: int, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The four coordinate planes, [4, frames, height, width]."""
 
     def ramp(count: int) -> Tensor:
-        return torch.linspace(-1, 1, count, device=latents.device, dtype=latents.dtype)
+        return torch.linspace(-1, 1, count, device=device, dtype=dtype)
 
     y, x = ramp(height)[None, :, None], ramp(width)[None, None]
     place = ramp(chunk).repeat(frames // chunk)[:, None, None]
-    planes = torch.stack([each.expand(frames, height, width) for each in (y, x, torch.cos(3 * math.pi * y), place)])
-    first = latents[:, :, :1, :1, :1].expand_as(latents).clone()
-    first[:, :, chunk if opening else 0 :] = 0
-    return torch.cat([latents, planes[None].expand(batch, -1, -1, -1, -1), first], 1)
+    return torch.stack([each.expand(frames, height, width) for each in (y, x, torch.cos(3 * math.pi * y), place)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..attention import check_compiler
 from . import fit, tiny, wan
 from .base import VideoModel
 from .release import BASES, CHOICES, RESOLUTIONS, Release, Setup, Source
@@ -119,6 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
     """Arguments that choose a model and how it runs, the same for every command."""
     parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
     parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
+    add_compile(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named")
     parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
@@ -126,12 +128,23 @@ def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default})")
 
 
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """The option to compile, for every command that generates."""
+    parser.add_argument("--compile", action="store_true", help="fuse what lies between attention calls with torch.compile; meant for cuda")
+
+
 def chosen(args: argparse.Namespace) -> VideoModel:
-    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load` and `own`."""
+    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load`, `own` and `check_compiler`."""
     setup = setup_of(args)
+    if args.compile:
+        check_compiler()
     if args.checkpoint:
-        return load_own(args.checkpoint, args.base, args.device, args.lora, **setup)
-    return load(args.model, args.device, **setup)
+        model = load_own(args.checkpoint, args.base, args.device, args.lora, **setup)
+    else:
+        model = load(args.model, args.device, **setup)
+    if args.compile:
+        model.transformer.compile()
+    return model
 
 
 def setup_of(args: argparse.Namespace) -> dict[str, str]:

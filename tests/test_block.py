@@ -1,0 +1,79 @@
+"""Our pass over the blocks against the library's own, and compiled against eager."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import small_model
+from diffusers import WanTransformer3DModel
+
+from fkv import policies
+from fkv.attention import TIMESTEPS, CausalTransformer, check_compiler
+from fkv.cache import KVCache
+from fkv.cli import main
+from fkv.models.precision import stored_as, use_eight_bits
+from fkv.stream import Stream
+
+LATENTS, WORDS = torch.randn(2, 3, 4, 4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 8).cumsum(1)
+
+
+def transformer(precision: str = "fp32") -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=8, freq_dim=16, ffn_dim=32, num_layers=2
+    ).eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(False).data = (parameter + 0.1 * torch.randn_like(parameter)).to(stored_as(model, name, precision))
+    if precision == "fp8":
+        use_eight_bits(model)
+    return model
+
+
+def by_library(model: WanTransformer3DModel, timestep: float) -> torch.Tensor:
+    dtype = model.proj_out.weight.dtype
+    return model(LATENTS.transpose(1, 2).to(dtype), torch.full((2,), timestep), WORDS.to(dtype)).sample.transpose(1, 2).float()
+
+
+def by_us(streamed: CausalTransformer, timestep: float) -> torch.Tensor:
+    geometry = streamed.geometry(4, 6, 3, batch=2)
+    cache = KVCache(geometry, geometry.every_head, dtype=streamed.dtype)
+    cache.begin((0, 1, 2))
+    return streamed(LATENTS, timestep, streamed.prepare_text(WORDS), cache, streamed.rope((0, 1, 2), 2, 3))
+
+
+@torch.inference_mode()
+def test_an_opening_chunk_is_what_the_library_makes_of_it_at_every_timestep():
+    model = transformer()
+    streamed = CausalTransformer(model)
+    for timestep in 2 * [1000 / (1 + step) for step in range(TIMESTEPS + 1)]:
+        torch.testing.assert_close(by_us(streamed, timestep), by_library(model, timestep), atol=2e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_rounded_weights_err_no_more_than_in_the_library(precision):
+    model, exact = transformer(precision), transformer()
+    exact.load_state_dict({name: tensor.float() for name, tensor in model.state_dict().items()})
+    wanted = by_library(exact, 500.0)
+    ours, theirs = ((made - wanted).norm() / wanted.norm() for made in (by_us(CausalTransformer(model), 500.0), by_library(model, 500.0)))
+    assert ours < max(1.1 * theirs, 4e-3) < 0.03
+
+
+def test_compiled_blocks_make_the_same_stream_without_compiling_again():
+    try:
+        check_compiler()
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    eager, compiled = small_model(), small_model()
+    compiled.transformer.compile()
+    both = [Stream(model, policies.make("full"), "a red ball", decode=False) for model in (eager, compiled)]
+    for chunk in range(4):
+        with torch.compiler.set_stance("fail_on_recompile" if chunk else "default"):
+            made = [stream.step().latents for stream in both]
+        torch.testing.assert_close(*made, atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_compiler_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert main(["stream", "--compile", "--chunks", "1"]) == 2
+    assert "--compile needs a C++ compiler and no-such-compiler is not there" in capsys.readouterr().err
