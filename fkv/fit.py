@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     check_chunks(args.chunks)
     free = None if args.memory is None else {"device": round(args.memory * 1e9), "host": host_memory()}
     device = "cuda" if free else args.device
+    if not free:
+        registry.check_device(device)
     found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
     print(found, "it fits" if found.fits else explain(found, device), sep="\n")
     if args.json:

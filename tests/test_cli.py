@@ -91,6 +91,8 @@ def test_unknown_words_get_a_hint(capsys):
         (["--chunks", "1000000"], "to 100,000"),
         (["--policy", "magic"], "there is no policy 'magic'; there are full"),
         (["--model", "sora"], "there is no model 'sora'; there are tiny"),
+        (["--device", ""], "there is no device '' here; there is cpu"),
+        (["--device", "abacus"], "there is no device 'abacus' here; there is cpu"),
         (["--roles", "/no/such/file.json"], "cannot read head roles"),
         (["--out", "/no/such/folder/v.mp4"], "does not exist or is not writable"),
         (["--out", "/"], "is a folder"),

@@ -145,8 +145,7 @@ def run(args: argparse.Namespace) -> int:
     target, drawing = (writable(path) if path else None for path in (args.json, args.figure))
     if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
-    if args.device not in ("cpu", "cuda") or args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"there is no device {args.device!r} here; --device may be left out")
+    registry.check_device(args.device)
     other = read(args.against) if args.against else None
     if args.read:
         made = read(args.read)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..attention import check_compiler
 from . import fit, tiny, wan
 from .base import VideoModel
@@ -82,12 +84,21 @@ MODELS = {
 def load(name: str, device: str = "cpu", **setup: str) -> VideoModel:
     """Load a model by name. setup : fields of `Setup`, for real models.
 
-    Raises ValueError for an unknown name or setting and says which there are, and for a model that cannot be had or does not fit.
+    Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be had or does not fit.
     """
+    check_device(device)
     found = entry(name)
     if setup and found.release is None:
         raise ValueError(f"model {name!r} comes as it is; {', '.join(setup)} cannot be chosen for it")
     return found.load(device=device, **setup)
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that is not here, and says which are."""
+    gpus = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    here = ["cpu", *gpus]
+    if name not in here:
+        raise ValueError(f"there is no device {name!r} here; there is {', '.join(here)}")
 
 
 def entry(name: str) -> ModelEntry:
@@ -113,6 +124,7 @@ def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Re
 
 def load_own(checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str) -> VideoModel:
     """Load a checkpoint file of one's own. Raises ValueError like `load` and `own`."""
+    check_device(device)
     return wan.load(own(checkpoint, base, lora), device, **setup)
 
 
