@@ -36,11 +36,17 @@ def open_tab(tab, name: str) -> None:
         cell(tab, 0, 0).wait_for()  # made by the script that makes everything else there work
 
 
-def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
+def watching(visit, chunks: int):
+    """An endless stream started from the Heads tab, so many chunks of which have come with their attention."""
     tab = visit(query="?view=A&length=0")
     open_tab(tab, "Heads")
     tab.page.locator(".fkv-heads-go").click()
-    tab.until(f"{WATCHED}.length >= 2")
+    tab.until(f"{WATCHED}.length >= {chunks}")
+    return tab
+
+
+def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
+    tab = watching(visit, chunks=2)
     assert max(tab.page.evaluate(PICTURES, name) for name in ("layer 4, head 1", "layer 2, head 5", f"layer {LAYER}, head {HEAD}")) <= 2
     title = f"Layer {LAYER}, head {HEAD} · static · profile score {ROLES.scores[LAYER, HEAD]:.2f}"
     assert tab.page.locator(".fkv-detail h3").inner_text().startswith(title)
@@ -50,10 +56,7 @@ def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
 
 
 def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_reset(visit):
-    tab = visit(query="?view=A&length=0")
-    open_tab(tab, "Heads")
-    tab.page.locator(".fkv-heads-go").click()
-    tab.until(f"{WATCHED}.length >= 1")
+    tab = watching(visit, chunks=1)
     cell(tab, LAYER, HEAD).click()
     tab.press("Flip to dynamic")
     tab.until(f"window.fkvStage.marks.some((mark) => mark.text.includes('roles: {LAYER}.{HEAD} dynamic'))")
@@ -64,10 +67,7 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
 
 
 def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_so(visit):
-    tab = visit(query="?view=A&length=0")
-    open_tab(tab, "Heads")
-    tab.page.locator(".fkv-heads-go").click()
-    tab.until(f"{WATCHED}.length >= 2")
+    tab = watching(visit, chunks=2)
     cell(tab, 3, 2).click()
     tab.press("Silence")
     tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv without 3.2')")
