@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from pathlib import Path
 
 import torch
 
@@ -27,26 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
+    from .cli import emit, writable
+
     release = registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
     if release is None:
         raise ValueError(f"model {args.model!r} ships with the studio and is small; `fkv fit` is for the models that have to be downloaded")
     check_chunks(args.chunks)
+    target = writable(args.json) if args.json else None
     free = None if args.memory is None else {"device": round(args.memory * 1e9), "host": host_memory()}
     device = "cuda" if free else args.device
     if not free:
         registry.check_device(device)
     found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
     print(found, "it fits" if found.fits else explain(found, device), sep="\n")
-    if args.json:
-        rows = [dataclasses.asdict(need) for need in found.needs]
-        report = {
-            "model": release.name,
-            **vars(found.setup),
-            "policy": found.policy,
-            "chunks": found.chunks,
-            "device": device,
-            "needs": rows,
-        }
+    if target:
+        settings = {"model": release.name, **vars(found.setup), "policy": found.policy, "chunks": found.chunks, "device": device}
         totals = {where: found.total(where) for where in found.free}
-        Path(args.json).write_text(json.dumps(report | {"total": totals, "free": found.free, "fits": found.fits}, indent=1) + "\n")
+        needs = [dataclasses.asdict(need) for need in found.needs]
+        emit(settings | {"needs": needs, "total": totals, "free": found.free, "fits": found.fits}, target)
     return 0 if found.fits else 1
