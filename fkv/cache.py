@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels import put, take
+
 FREE = -1
 
 Heads = tuple[tuple[int, ...], ...]
@@ -97,7 +99,7 @@ class KVCache:
     geometry : sizes of the model and of the token grid.
     groups : group name -> heads per layer; together they must hold every head of every layer exactly once.
     segments : pages per frame; must divide the tokens of a frame.
-    dtype, device : of the buffers.
+    dtype, device : of the buffers; in 8 bits, a dtype of kernels that widen what they read.
 
     Raises ValueError when `segments` does not divide the frame or the groups do not partition the heads.
     """
@@ -114,18 +116,17 @@ class KVCache:
             raise ValueError(f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly")
         self.geometry, self.segments = geometry, segments
         self.page_tokens = geometry.tokens_per_frame // segments
-        like = torch.empty(0, dtype=dtype, device=device)
+        self.dtype, self.device = dtype, torch.device(device)
         self.groups = {
-            name: HeadGroup(name, heads, *([self._empty(len(layer), 0, like) for layer in heads] for _ in "kv"))
-            for name, heads in groups.items()
+            name: HeadGroup(name, heads, *([self._empty(len(layer), 0) for layer in heads] for _ in "kv")) for name, heads in groups.items()
         }
         self.opening = True
         self.order = self._order()
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
         self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
 
-    def _empty(self, heads: int, tokens: int, like: Tensor) -> Tensor:
-        return like.new_empty(self.geometry.batch, heads, tokens, self.geometry.head_dim)
+    def _empty(self, heads: int, tokens: int) -> Tensor:
+        return torch.empty(self.geometry.batch, heads, tokens, self.geometry.head_dim, dtype=self.dtype, device=self.device)
 
     def _order(self) -> Heads:
         """Heads per layer in storage order, in which every group is a contiguous slice."""
@@ -169,7 +170,7 @@ class KVCache:
                 holes = np.flatnonzero(group.frame[:live] == FREE)
                 self._move(group, tail, holes)
                 slots[np.isin(slots, tail)] = holes[np.searchsorted(tail, slots[np.isin(slots, tail)])]
-            group.write_index = self._tokens(group, slots)
+            group.write_index = self._tokens(slots)
 
     def targets(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Where the current chunk goes, per group in this layer: the K and V buffers [batch, heads, tokens, head_dim] and
@@ -179,8 +180,8 @@ class KVCache:
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store the current chunk's K (after RoPE) and V, [batch, chunk tokens, heads in `order`, head_dim]."""
         for (_, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer)):
-            to_keys.index_copy_(2, index, keys[:, :, heads].transpose(1, 2))
-            to_values.index_copy_(2, index, values[:, :, heads].transpose(1, 2))
+            put(to_keys, index, keys[:, :, heads].transpose(1, 2))
+            put(to_values, index, values[:, :, heads].transpose(1, 2))
 
     def read(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
         """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""
@@ -223,7 +224,7 @@ class KVCache:
 
     def _page_bytes(self, group: HeadGroup) -> int:
         heads = sum(map(len, group.heads))
-        return 2 * self.geometry.batch * heads * self.page_tokens * self.geometry.head_dim * group.keys[0].element_size()
+        return 2 * self.geometry.batch * heads * self.page_tokens * self.geometry.head_dim * self.dtype.itemsize
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
         """A copy of the keys that a group holds of whole frames: [batch, heads, len(frames), tokens_per_frame, head_dim].
@@ -233,7 +234,7 @@ class KVCache:
         group = self.groups[name]
         slot_of = {(f, s): i for i, f, s in zip(group.pages.slot, group.pages.frame, group.pages.segment)}
         slots = np.array([slot_of[frame, segment] for frame in frames for segment in range(self.segments)])
-        keys = group.keys[layer].index_select(2, self._tokens(group, slots))
+        keys = take(group.keys[layer], self._tokens(slots))
         return keys.unflatten(2, (len(frames), self.geometry.tokens_per_frame))
 
     # Rare changes: positions, head groups.
@@ -242,19 +243,18 @@ class KVCache:
         """Turn the stored keys of these latent frames by `turn`, complex [head_dim / 2]: a shift of their RoPE position."""
         for group in self.groups.values():
             pages = group.pages
-            tokens = self._tokens(group, pages.slot[np.isin(pages.frame, list(frames))])
+            tokens = self._tokens(pages.slot[np.isin(pages.frame, list(frames))])
             for keys in group.keys:
-                pairs = torch.view_as_complex(keys.index_select(2, tokens).float().unflatten(-1, (-1, 2)))
-                keys.index_copy_(2, tokens, torch.view_as_real(pairs * turn).flatten(-2).to(keys.dtype))
+                pairs = torch.view_as_complex(take(keys, tokens).float().unflatten(-1, (-1, 2)))
+                put(keys, tokens, torch.view_as_real(pairs * turn).flatten(-2))
 
-    def regrouped(self, groups: Mapping[str, Heads], segments: int) -> KVCache:
-        """The same content under other head groups or page sizes, in buffers of exactly the size that is needed.
+    def regrouped(self, groups: Mapping[str, Heads], segments: int, dtype: torch.dtype | None = None) -> KVCache:
+        """The same content under other head groups or page sizes or in another type, in buffers of exactly the size that is needed.
 
         A new group holds a page when all of its heads, in every layer, held all of its tokens before: splitting a
         group loses nothing, joining two keeps what both have.
         """
-        buffer = next(iter(self.groups.values())).keys[0]
-        new = KVCache(self.geometry, groups, segments, buffer.dtype, buffer.device)
+        new = KVCache(self.geometry, groups, segments, dtype or self.dtype, self.device)
         frames = np.array(self.frames(), np.int64)
         tokens = {name: self._token_table(group, frames).reshape(len(frames), segments, -1) for name, group in self.groups.items()}
         for group in new.groups.values():
@@ -265,13 +265,13 @@ class KVCache:
             held = np.all([tokens[name] != FREE for name in names], axis=0).all(-1)
             at, group.segment = np.nonzero(held)
             group.frame = frames[at]
-            index = {name: torch.from_numpy(tokens[name][held].reshape(-1)).to(buffer.device) for name in names}
+            index = {name: torch.from_numpy(tokens[name][held].reshape(-1)).to(self.device) for name in names}
             for layer, heads in enumerate(sources):
-                group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens, buffer)
-                group.values[layer] = new._empty(len(heads), len(at) * new.page_tokens, buffer)
+                group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens)
+                group.values[layer] = new._empty(len(heads), len(at) * new.page_tokens)
                 for row, (source, old) in enumerate(heads):
-                    group.keys[layer][:, row] = source.keys[layer][:, old].index_select(1, index[source.name])
-                    group.values[layer][:, row] = source.values[layer][:, old].index_select(1, index[source.name])
+                    group.keys[layer][:, row, None] = take(source.keys[layer][:, old, None], index[source.name])
+                    group.values[layer][:, row, None] = take(source.values[layer][:, old, None], index[source.name])
         return new
 
     def _source(self, layer: int, head: int) -> tuple[HeadGroup, int]:
@@ -285,23 +285,23 @@ class KVCache:
         table[np.searchsorted(frames, pages.frame), pages.segment] = pages.slot[:, None] * self.page_tokens + np.arange(self.page_tokens)
         return table.reshape(len(frames), -1)
 
-    def _tokens(self, group: HeadGroup, slots: np.ndarray) -> Tensor:
+    def _tokens(self, slots: np.ndarray) -> Tensor:
         index = slots[:, None] * self.page_tokens + np.arange(self.page_tokens)
-        return torch.from_numpy(index.reshape(-1)).to(group.keys[0].device)
+        return torch.from_numpy(index.reshape(-1)).to(self.device)
 
     def _grow(self, group: HeadGroup, capacity: int) -> None:
         old = group.capacity * self.page_tokens
         for buffers in (group.keys, group.values):
             for layer, buffer in enumerate(buffers):
-                grown = self._empty(buffer.shape[1], capacity * self.page_tokens, buffer)
+                grown = self._empty(buffer.shape[1], capacity * self.page_tokens)
                 grown[:, :, :old] = buffer
                 buffers[layer] = grown
         more = np.full(capacity - group.capacity, FREE)
         group.frame, group.segment = np.concatenate([group.frame, more]), np.concatenate([group.segment, more])
 
     def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
-        old, new = self._tokens(group, source), self._tokens(group, target)
+        old, new = self._tokens(source), self._tokens(target)
         for buffer in (*group.keys, *group.values):
-            buffer.index_copy_(2, new, buffer.index_select(2, old))
+            put(buffer, new, take(buffer, old))
         group.frame[target], group.segment[target] = group.frame[source], group.segment[source]
         group.frame[source] = FREE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -160,9 +159,7 @@ def list_policies(args: argparse.Namespace) -> int:
     for policy in policies.POLICIES.values():
         paper = f"  [{policy.paper}]" if policy.paper else ""
         print(f"{policy.name:>16}  {policy.help}{paper}")
-        parameters = ", ".join(f"{field.name}={field.default}" for field in dataclasses.fields(policy))
-        if parameters:
-            print(f"{'':>16}  parameters: {parameters}")
+        print(f"{'':>16}  parameters: {', '.join(f'{field.name}={field.default}' for field in policies.parameters(policy))}")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .models.base import VideoModel
-from .policies import Policy
+from .policies import Policy, write
 from .policies.full import Full
 from .report import FPS_MEANING, stream_record
 from .roles import HeadRoles
@@ -81,6 +81,7 @@ def compare(
 
 
 def labels_of(policies: Sequence[Policy]) -> list[str]:
-    """A name for each policy, numbered where one is listed twice."""
-    names = [policy.name for policy in policies]
+    """A name for each policy, with its parameters where two share one, numbered where one is listed twice."""
+    plain = [policy.name for policy in policies]
+    names = [name if plain.count(name) == 1 else write(policy) for name, policy in zip(plain, policies)]
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]

@@ -183,7 +183,7 @@ class Stream:
             before, self.policy, self.roles = (self.policy, self.roles), policy, roles
             for i, cache in enumerate(self.caches):
                 groups = policy.groups(self.geometry, roles) or {name: group.heads for name, group in cache.groups.items()}
-                cache = cache.regrouped(groups, policy.segments)
+                cache = cache.regrouped(groups, policy.segments, policy.stored(self.model.transformer.dtype))
                 if self.index:
                     cache = self._commit(cache, self.index - 1)
                 self.caches[i] = cache.regrouped(groups, policy.segments)
@@ -333,7 +333,7 @@ class Stream:
     def _new_cache(self) -> KVCache:
         groups = self.policy.groups(self.geometry, self.roles) or self.geometry.every_head
         transformer = self.model.transformer
-        return KVCache(self.geometry, groups, self.policy.segments, transformer.dtype, transformer.device)
+        return KVCache(self.geometry, groups, self.policy.segments, self.policy.stored(transformer.dtype), transformer.device)
 
 
 def check_prompt(prompt: str) -> str:

@@ -6,9 +6,11 @@ from .frame_mass import frame_mass
 from .hybrid_attention import hybrid_attention
 from .linear_gelu import linear_gelu
 from .norm_rope_store import norm_rope_store
+from .pages import put, take
 from .rope import apply_rope, rope_table
 from .segment_similarity import segment_similarity
 
 __all__ = [
-    "apply_rope", "choices", "frame_mass", "hybrid_attention", "linear_gelu", "norm_rope_store", "rope_table", "segment_similarity",
+    "apply_rope", "choices", "frame_mass", "hybrid_attention", "linear_gelu", "norm_rope_store", "put", "rope_table",
+    "segment_similarity", "take",
 ]  # fmt: skip

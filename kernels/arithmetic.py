@@ -1,5 +1,5 @@
-"""What Triton's interpreter does not do as a GPU does: it keeps bfloat16 as bits, cannot multiply them and cuts where a
-GPU rounds. On a GPU these are plain Triton."""
+"""What Triton's interpreter does not do as a GPU does: it keeps bfloat16 as bits, cannot multiply them, and cuts where a
+GPU rounds and keeps within range. On a GPU these are plain Triton."""
 
 from __future__ import annotations
 
@@ -23,4 +23,7 @@ def rounded(x, TYPE: tl.constexpr):
         if TYPE == tl.bfloat16:
             bits = x.to(tl.uint32, bitcast=True)
             x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        if TYPE == tl.float8e4nv:
+            bits = tl.minimum(tl.maximum(x, -448.0), 448.0).to(tl.uint32, bitcast=True)
+            x = ((bits + 0x7FFFF + ((bits >> 20) & 1)) & 0xFFF00000).to(tl.float32, bitcast=True)
     return x.to(TYPE)

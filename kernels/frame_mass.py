@@ -27,6 +27,7 @@ def _kernel(
     for start in range(0, tokens, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
         k = tl.load(base + n[:, None] * k_row + dim[None, :], mask=(n < tokens)[:, None] & (dim < SIZE)[None, :], other=0.0)
+        k = k.to(q.dtype)
         member = (tl.load(key_frame + n, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(tl.float32)
         scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
         scores = tl.where((n < tokens)[None, :], scores, float("-inf"))

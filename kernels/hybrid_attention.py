@@ -31,6 +31,7 @@ def _attend(
             k_place, v_place = tl.multiple_of(k_place, (16, 16)), tl.multiple_of(v_place, (16, 16))
         k = tl.load(k_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(k_place)
         v = tl.load(v_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(v_place)
+        k, v = k.to(q.dtype), v.to(q.dtype)
         scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
         if TAIL:
             scores = tl.where((start + n < last)[None, :], scores, float("-inf"))
@@ -44,7 +45,7 @@ def _attend(
 
 @jit
 def _kernel(
-    query, table, out, tokens, q_batch, q_head, q_token, o_batch, o_head, o_token, scale,
+    query, table, out, like, tokens, q_batch, q_head, q_token, o_batch, o_head, o_token, scale,
     HEADS: tl.constexpr, SIZE: tl.constexpr, ALIGNED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -53,8 +54,8 @@ def _kernel(
     inside = (m < tokens)[:, None] & (dim < SIZE)[None, :]
     q = tl.load(query + batch * q_batch + head * q_head + m[:, None] * q_token + dim[None, :], mask=inside, other=0.0)
     entry = table + head * 5
-    keys = tl.load(entry).to(out.dtype) + batch * tl.load(entry + 2)
-    values = tl.load(entry + 1).to(out.dtype) + batch * tl.load(entry + 3)
+    keys = tl.load(entry).to(like.dtype) + batch * tl.load(entry + 2)
+    values = tl.load(entry + 1).to(like.dtype) + batch * tl.load(entry + 3)
     held = tl.load(entry + 4).to(tl.int32)
     whole = held // BLOCK_N * BLOCK_N
     acc, total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
@@ -85,8 +86,8 @@ def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     out, blocks = _token_major(query), _blocks(query)
     table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
     _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
-        query, table, out, tokens, *query.stride()[:3], *out.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
-        ALIGNED=size * query.element_size() % 16 == 0, BLOCK_D=max(triton.next_power_of_2(size), 16), **blocks,
+        query, table, out, groups[0][0], tokens, *query.stride()[:3], *out.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
+        ALIGNED=size * groups[0][0].element_size() % 16 == 0, BLOCK_D=max(triton.next_power_of_2(size), 16), **blocks,
     )  # fmt: skip
     return out
 
@@ -96,12 +97,12 @@ def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> 
     """Attention of all head groups of a layer, each over its own keys; one launch in Triton.
 
     query: [batch, heads, tokens, head_dim], heads in the groups' order. groups: per head group keys and values [batch,
-    heads of the group, its own number of tokens, head_dim], whose tokens lie one after another; a group may have no head
-    or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by token, so that
-    `.transpose(1, 2).flatten(2)` copies nothing.
+    heads of the group, its own number of tokens, head_dim], of query's type or in 8 bits, whose tokens lie one after another;
+    a group may have no head or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by
+    token, so that `.transpose(1, 2).flatten(2)` copies nothing.
     """
     parts = [
-        F.scaled_dot_product_attention(part, keys, values) if keys.shape[1] and keys.shape[2] else torch.zeros_like(part)
+        F.scaled_dot_product_attention(part, keys.to(part.dtype), values.to(part.dtype)) if keys.numel() else torch.zeros_like(part)
         for part, (keys, values) in zip(query.split([keys.shape[1] for keys, _ in groups], 1), groups)
     ]
     return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .arithmetic import rounded
 from .dispatch import jit, tl, triton, with_triton
 from .head_table import head_table
+from .pages import put
 
 
 @jit
@@ -22,7 +23,7 @@ def _norm_rope(x, gain, cos, sin, eps, COUNT: tl.constexpr, BLOCK_H: tl.constexp
 
 @jit
 def _kernel(
-    qkv, gain_q, gain_k, turns, table, out, tokens, batch_stride, token_stride, eps,
+    qkv, gain_q, gain_k, turns, table, out, like, tokens, batch_stride, token_stride, eps,
     HEADS: tl.constexpr, SIZE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     token, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -46,8 +47,8 @@ def _kernel(
     v = tl.load(row + 2 * HEADS * SIZE, mask=inside, other=0.0)
 
     entry = table + head * 5
-    keys = tl.load(entry, mask=held, other=0).to(out.dtype)
-    values = tl.load(entry + 1, mask=held, other=0).to(out.dtype)
+    keys = tl.load(entry, mask=held, other=0).to(like.dtype)
+    values = tl.load(entry + 1, mask=held, other=0).to(like.dtype)
     index = tl.load(entry + 4, mask=held, other=0).to(table.dtype)
     slot = tl.load(index + token, mask=held, other=0) * SIZE
     keys += batch * tl.load(entry + 2, mask=held, other=0) + slot
@@ -55,8 +56,8 @@ def _kernel(
     keys, values = keys[:, None] + dim[None, :], values[:, None] + dim[None, :]
     if ALIGNED:
         keys, values = tl.multiple_of(keys, (16, 16)), tl.multiple_of(values, (16, 16))
-    tl.store(keys, rounded(k, out.dtype.element_ty), mask=inside)
-    tl.store(values, v, mask=inside)
+    tl.store(keys, rounded(k, like.dtype.element_ty), mask=inside)
+    tl.store(values, rounded(v.to(tl.float32), like.dtype.element_ty), mask=inside)
 
 
 def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -68,8 +69,8 @@ def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Seque
     places = head_table([(keys, values, index.data_ptr()) for keys, values, index in groups])
     blocks = triton.next_power_of_2(heads), max(triton.next_power_of_2(size), 2)
     _kernel[tokens, batch](
-        qkv, *gains, torch.view_as_real(table), places, out, tokens, qkv.stride(0), qkv.stride(1), eps,
-        HEADS=heads, SIZE=size, ALIGNED=size * qkv.element_size() % 16 == 0, BLOCK_H=blocks[0], BLOCK_D=blocks[1], num_warps=8,
+        qkv, *gains, torch.view_as_real(table), places, out, groups[0][0], tokens, qkv.stride(0), qkv.stride(1), eps,
+        HEADS=heads, SIZE=size, ALIGNED=size * groups[0][0].element_size() % 16 == 0, BLOCK_H=blocks[0], BLOCK_D=blocks[1], num_warps=8,
     )  # fmt: skip
     return out
 
@@ -80,8 +81,8 @@ def norm_rope_store(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, group
 
     qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gains: of queries and of
     keys, [2, heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_table`. groups: per head group the buffers of
-    keys and values [batch, heads of the group, capacity, head_dim], same dtype as qkv, and int64 [tokens], where in them
-    each token goes; a group may have no head. Returns the queries, [batch, heads, tokens, head_dim].
+    keys and values [batch, heads of the group, capacity, head_dim], of qkv's type or in 8 bits, and int64 [tokens], where in
+    them each token goes; a group may have no head. Returns the queries, [batch, heads, tokens, head_dim].
     """
     batch, tokens, _ = qkv.shape
     width, size = gains.shape[1], 2 * table.shape[1]
@@ -91,7 +92,7 @@ def norm_rope_store(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, group
     v, start = qkv[:, :, 2 * width :].unflatten(2, (-1, size)), 0
     for keys, values, index in groups:
         stop = start + keys.shape[1]
-        keys.index_copy_(2, index, k[:, :, start:stop].transpose(1, 2))
-        values.index_copy_(2, index, v[:, :, start:stop].transpose(1, 2))
+        put(keys, index, k[:, :, start:stop].transpose(1, 2))
+        put(values, index, v[:, :, start:stop].transpose(1, 2))
         start = stop
     return q.transpose(1, 2)

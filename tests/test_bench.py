@@ -101,7 +101,7 @@ def test_operations_are_those_that_torch_counts(policy, small):
     place.restore(stream)
     text, cache, tokens = small.encode(streams.PROMPT), stream.caches[0], 3 * stream.geometry.tokens_per_frame
     heads = {name: group.heads for name, group in cache.groups.items()}
-    work = pass_work(small.transformer, heads, chunk.kv_tokens, tokens, text.shape[1])
+    work = pass_work(small.transformer, heads, chunk.kv_tokens, tokens, text.shape[1], cache.dtype.itemsize)
     assert 3 * work.flops == counted(stream.step)
     prepared = small.transformer.prepare_text(text)
     bare = counted(lambda: bare_calls(small.transformer, cache, chunk.kv_tokens, tokens, prepared))
@@ -150,13 +150,14 @@ def test_models_with_random_weights(capsys):
 def test_eight_bit_weights_count_as_such():
     model = models.build("wan-1.3b", torch.device("cpu"), "fp8", "64x96").transformer
     wide = models.build("wan-1.3b", torch.device("cpu"), "bf16", "64x96").transformer
-    sizes = {"heads": {"all": (tuple(range(12)),) * 3}, "kv_tokens": {"all": 24}, "tokens": 24, "words": 4}
+    sizes = {"heads": {"all": (tuple(range(12)),) * 3}, "kv_tokens": {"all": 24}, "tokens": 24, "words": 4, "kv_item": 2}
     weights = 3 * 144 * (2 * 144 + 2 * 32)
     assert model.model.blocks[0].ffn.net[2].weight.dtype == torch.float8_e4m3fn and torch.equal(
         *[m.model.proj_out.bias for m in (wide, wide)]
     )
     assert pass_work(wide, **sizes).bytes - pass_work(model, **sizes).bytes == weights
     assert pass_work(wide, **sizes).flops == pass_work(model, **sizes).flops
+    assert pass_work(wide, **sizes).bytes - pass_work(wide, **sizes | {"kv_item": 1}).bytes == 3 * 2 * 24 * 144
 
 
 def test_compiled_is_said_so(capsys, monkeypatch, small):

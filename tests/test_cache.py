@@ -22,7 +22,7 @@ def write_chunk(cache, chunk):
     frames = range(3 * chunk, 3 * chunk + 3)
     cache.begin(frames)
     for layer in range(GEOMETRY.layers):
-        values = token_values(frames, cache.order[layer]).to(next(iter(cache.groups.values())).keys[0].dtype)
+        values = token_values(frames, cache.order[layer]).to(cache.dtype)
         cache.write(layer, values, -values)
 
 
@@ -41,6 +41,16 @@ def content(cache, layer):
 def expected(group, page_tokens):
     pages = group.pages
     return {(f, s * page_tokens + i) for f, s in zip(pages.frame.tolist(), pages.segment.tolist()) for i in range(page_tokens)}
+
+
+def test_pages_change_to_8_bits_and_back():
+    cache = KVCache(GEOMETRY, SPLIT, 2, torch.bfloat16)
+    write_chunk(cache, 0)
+    before = [content(cache, layer) for layer in range(GEOMETRY.layers)]
+    narrow = cache.regrouped(GEOMETRY.every_head, 2, torch.float8_e4m3fn)
+    assert narrow.dtype == torch.float8_e4m3fn and 2 * narrow.bytes() == cache.bytes()
+    wide = narrow.regrouped(SPLIT, 2, torch.bfloat16)
+    assert [content(wide, layer) for layer in range(GEOMETRY.layers)] == before, "small whole numbers are exact in 8 bits"
 
 
 @settings(max_examples=60, deadline=None)

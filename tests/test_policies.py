@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fkv import policies
+from fkv.compare import labels_of
 from fkv.policies import POLICIES, Moment
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.sliding_window import SlidingWindow
@@ -42,6 +43,14 @@ class TestEveryPolicy:
 
     def test_first_chunk_is_that_of_full(self, name, small):
         assert torch.allclose(run(small, self.make(name), 1)[0].latents, run(small, policies.make("full"), 1)[0].latents, atol=1e-5)
+
+    def test_streams_nearly_the_same_from_a_quarter_of_the_bytes_in_8_bits(self, name, small):
+        eight = dataclasses.replace(self.make(name), fp8=True)
+        assert policies.parse(policies.write(eight)) == eight
+        for wide, narrow in zip(run(small, self.make(name), 3), run(small, eight, 3)):
+            assert 4 * narrow.kv_bytes == wide.kv_bytes
+            assert (narrow.latents - wide.latents).norm() < 0.05 * wide.latents.norm()
+        assert not torch.equal(narrow.latents, wide.latents)
 
     def test_what_survives_was_held_and_bytes_follow_from_pages(self, name, small):
         for chunk in run(small, self.make(name), 4):
@@ -171,3 +180,8 @@ def test_dummy_forcing_refuses_to_watch_a_step_that_there_is_not(small):
     stream.step()
     with pytest.raises(ValueError, match="wants to see pass 'step 9'; a chunk of this model has step 0, step 1, context"):
         stream.step()
+
+
+def test_policies_that_share_a_name_are_told_apart():
+    listed = [policies.parse(text) for text in ("full", "forcing-kv", "full:fp8=true", "full")]
+    assert labels_of(listed) == ["full #1", "forcing-kv", "full:fp8=true", "full #2"]

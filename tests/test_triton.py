@@ -88,6 +88,29 @@ def test_norm_rope_store(run, dtype, batch, heads, size):
         assert torch.equal(keys[:, :, rest], old[0][:, :, rest]) and torch.equal(values[:, :, rest], old[1][:, :, rest])
 
 
+def test_pages_in_8_bits_are_written_and_read(run):
+    """What is stored is the nearest of the 8-bit type, larger numbers are cut to its largest, and attention is over what is stored."""
+    heads, size, tokens, slots = (2, 1), 16, 5, torch.tensor([6, 0, 3, 8, 1])
+    qkv, gains = random(1, tokens, 3 * 3 * size, dtype=torch.bfloat16), random(2, 3 * size, seed=1)
+    qkv[0, 0, -1] = 1000
+    table, groups = rope_table([7], 1, tokens, size), []
+    for held in heads:
+        groups.append((*torch.zeros(2, 1, held, 9, size, dtype=torch.float8_e4m3fn).unbind(0), slots))
+    exact = [(*torch.zeros(2, 1, held, 9, size).unbind(0), slots) for held in heads]
+    kernels.norm_rope_store(qkv.float(), gains, 1e-6, table, exact)
+    queries, (*_, stored) = run("norm_rope_store", qkv, gains, 1e-6, table, groups)
+    for made, wanted in zip(stored, exact):
+        for eight, full in zip(made[:2], wanted[:2]):
+            full = full.clamp(-448, 448)
+            assert eight.dtype == torch.float8_e4m3fn and (eight.float() - full).abs().le(full.abs() / 14 + 2**-9).all()
+    made, _ = run("hybrid_attention", queries, [(keys, values) for keys, values, _ in stored])
+    parts = zip(queries.double().split(heads, 1), [(keys.double(), values.double()) for keys, values, _ in stored])
+    wanted = [(q @ keys.transpose(2, 3) / size**0.5).softmax(-1) @ values for q, (keys, values) in parts]
+    check(made, torch.cat(wanted, 1), torch.bfloat16, 2.5e-3)
+    mass, _ = run("frame_mass", queries[:, :2], stored[0][0], torch.arange(9) % 3, 3)
+    assert (mass.sum(-1) - 1).abs().max() < 1e-3
+
+
 @cases
 @pytest.mark.parametrize(
     "batch, tokens, size, groups",
@@ -153,8 +176,10 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
     other = {"table": "*i64", "key_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
     types = {argument: other.get(argument, "i32") for argument in kernel.arg_names}
     types |= dict.fromkeys(pointers, "*bf16") | dict.fromkeys(constants, "constexpr")
-    compiled = triton.compile(ASTSource(kernel, types, constants), GPUTarget("cuda", 90, 32))
-    assert "st.global" in compiled.asm["ptx"]
+    for like in ("*bf16", "*fp8e4nv") if "like" in types else ("*bf16",):
+        types |= {"like": like} if "like" in types else {}
+        compiled = triton.compile(ASTSource(kernel, types, constants), GPUTarget("cuda", 90, 32))
+        assert "st.global" in compiled.asm["ptx"]
 
 
 def test_tokens_with_gaps_are_refused(interpreter):

@@ -30,9 +30,9 @@ STAGES = ("rebuild", "denoise", "context", "decode", "generate", "total")
 @torch.inference_mode()
 def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
     """Pass `chunks` chunks of random keys and values through a cache under a policy: the shapes of real ones."""
-    geometry, first = cache.geometry, next(iter(cache.groups.values())).keys[0]
+    geometry = cache.geometry
     tokens = geometry.frames_per_chunk * geometry.tokens_per_frame
-    keys, values = torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim).to(first.device, first.dtype).unbind(0)
+    keys, values = torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim).to(cache.device, cache.dtype).unbind(0)
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
@@ -169,7 +169,7 @@ def _row(
     if stream.policy.caches != "none":
         cache, tokens = stream.caches[0], model.frames_per_chunk * stream.geometry.tokens_per_frame
         heads, words = {name: group.heads for name, group in cache.groups.items()}, model.encode(PROMPT).shape[1]
-        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, words).times(_passes(stream))
+        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, words, cache.dtype.itemsize).times(_passes(stream))
         bound = work.roofline(best)
         row |= {
             "tflop": work.flops / 1e12, "gbyte": work.bytes / 1e9,

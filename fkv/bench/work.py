@@ -53,22 +53,24 @@ class Work:
         return sum(max(flops / ceilings.flops, size / ceilings.bandwidth) for flops, size in self.calls)
 
 
-def pass_work(transformer: CausalTransformer, heads: Mapping[str, Heads], kv_tokens: Mapping[str, int], tokens: int, words: int) -> Work:
-    """One pass over a chunk of `tokens` tokens: heads and key length per head group, `words` text tokens."""
+def pass_work(
+    transformer: CausalTransformer, heads: Mapping[str, Heads], kv_tokens: Mapping[str, int], tokens: int, words: int, kv_item: int
+) -> Work:
+    """One pass over a chunk of `tokens` tokens: heads and key length per head group, `words` text tokens, bytes of a stored number."""
     config, width, item = transformer.model.config, transformer.heads * transformer.head_dim, transformer.dtype.itemsize
     stored = transformer.model.blocks[0].ffn.net[2].weight.element_size()
 
     def linear(rows: int, inputs: int, outputs: int, weight_item: int = item) -> tuple[int, int]:
         return 2 * rows * inputs * outputs, item * rows * (inputs + outputs) + weight_item * inputs * outputs
 
-    def attention(count: int, keys: int) -> tuple[int, int]:
-        return 4 * count * tokens * keys * transformer.head_dim, 2 * item * count * (tokens + keys) * transformer.head_dim
+    def attention(count: int, keys: int, key_item: int = item) -> tuple[int, int]:
+        return 4 * count * tokens * keys * transformer.head_dim, 2 * count * (item * tokens + key_item * keys) * transformer.head_dim
 
     patch = transformer.patch[0] * transformer.patch[1]
     calls = [linear(tokens, config.in_channels * patch, width), linear(tokens, width, config.out_channels * patch)]
     for layer in range(transformer.layers):
         calls += [linear(tokens, width, 3 * width), linear(tokens, width, width)]
-        calls += [attention(len(group[layer]), kv_tokens[name]) for name, group in heads.items() if group[layer]]
+        calls += [attention(len(group[layer]), kv_tokens[name], kv_item) for name, group in heads.items() if group[layer]]
         calls += [linear(tokens, width, width, stored), attention(transformer.heads, words), linear(tokens, width, width, stored)]
         calls += [linear(tokens, width, config.ffn_dim, stored), linear(tokens, config.ffn_dim, width, stored)]
     return Work(tuple(calls))
@@ -102,7 +104,8 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Callable[[], Ceilings]
 def bare_calls(
     transformer: CausalTransformer, cache: KVCache, kv_tokens: Mapping[str, int], tokens: int, text: TextContext, passes: int = 1
 ) -> None:
-    """The large matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them."""
+    """The large matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them
+    but the widening of what is stored in 8 bits."""
     width = transformer.heads * transformer.head_dim
     x = torch.zeros(1, tokens, width, device=transformer.device, dtype=transformer.dtype)
     wide = x.new_zeros(1, tokens, transformer.model.config.ffn_dim)
@@ -112,7 +115,7 @@ def bare_calls(
         F.linear(x, own.qkv, own.qkv_bias)
         for group, heads in cache.slices[layer]:
             keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
-            F.scaled_dot_product_attention(query[:, heads], keys, values)
+            F.scaled_dot_product_attention(query[:, heads], keys.to(x.dtype), values.to(x.dtype))
         F.linear(x, own.out, own.out_bias)
         block.attn2.to_q(x)
         F.scaled_dot_product_attention(query, *text.keys_values[layer])

@@ -100,7 +100,7 @@ def kv_bytes(
 
 
 def _kv_bytes(geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int) -> int:
-    cache = _Sizes(geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, dtype, "meta")
+    cache = _Sizes(geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, policy.stored(dtype), "meta")
     sizes = []
     for chunk in range(min(chunks, SIMULATED_CHUNKS)):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
@@ -128,7 +128,7 @@ class _Sizes(KVCache):
 
     def split(self, groups: Mapping[str, Heads], segments: int) -> _Sizes:
         """The same frames under other head groups, all of them held whole."""
-        new = _Sizes(self.geometry, groups, segments, next(iter(self.groups.values())).keys[0].dtype, "meta")
+        new = _Sizes(self.geometry, groups, segments, self.dtype, "meta")
         new.begin(self.frames())
         return new
 

@@ -26,7 +26,12 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
-def make(name: str, **parameters: object) -> Policy:
+def parameters(policy: Policy | type[Policy]) -> list[dataclasses.Field]:
+    """The parameters of a policy, its own before those that all have."""
+    return sorted(dataclasses.fields(policy), key=lambda field: field.kw_only)
+
+
+def make(name: str, **given: object) -> Policy:
     """A policy by name with some of its parameters set.
 
     Raises ValueError for an unknown name or parameter or a value of the wrong kind, and says what there is.
@@ -34,16 +39,16 @@ def make(name: str, **parameters: object) -> Policy:
     if name not in POLICIES:
         raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
     policy = POLICIES[name]
-    hints, known = typing.get_type_hints(policy), [field.name for field in dataclasses.fields(policy)]
-    for key, value in parameters.items():
+    hints, known = typing.get_type_hints(policy), [field.name for field in parameters(policy)]
+    for key, value in given.items():
         if key not in known:
             raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
         kinds = typing.get_args(hints[key]) or (hints[key],)
         if float in kinds and isinstance(value, int) and int not in kinds:
-            value = parameters[key] = float(value)
+            value = given[key] = float(value)
         if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
             raise ValueError(f"{key} of policy {name!r} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
-    return policy(**parameters)
+    return policy(**given)
 
 
 def _value(text: str) -> object:
@@ -64,13 +69,13 @@ def parse(text: str) -> Policy:
     if silenced:
         return Silenced(parse(text), read_heads(heads))
     name, _, rest = text.partition(":")
-    parameters: dict[str, object] = {}
+    given: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
-        parameters[key] = _value(value)
-    return make(name, **parameters)
+        given[key] = _value(value)
+    return make(name, **given)
 
 
 def split(text: str) -> list[str]:
@@ -88,9 +93,9 @@ def write(policy: Policy) -> str:
     """The text that `parse` reads back as this policy: its name and the parameters that differ from their defaults."""
     if isinstance(policy, Silenced):
         return f"{write(policy.base)}{WITHOUT}{write_heads(policy.heads)}"
-    changed = [(f.name, getattr(policy, f.name)) for f in dataclasses.fields(policy) if getattr(policy, f.name) != f.default]
+    changed = [(f.name, getattr(policy, f.name)) for f in parameters(policy) if getattr(policy, f.name) != f.default]
     rest = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed)
     return f"{policy.name}:{rest}" if rest else policy.name
 
 
-__all__ = ["POLICIES", "Moment", "Policy", "make", "parse", "split", "write"]
+__all__ = ["POLICIES", "Moment", "Policy", "make", "parameters", "parse", "split", "write"]

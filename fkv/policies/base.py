@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 
 from ..cache import Geometry, Heads, KVCache, Pages
 from ..roles import HeadRoles
@@ -29,6 +30,8 @@ class Policy:
     """Base of all policies: a frozen dataclass whose fields are the method's parameters.
 
     Subclasses override `survivors`; those with several head groups override `groups` too.
+
+    fp8 : store K and V in 8 bits (float8 e4m3): half of bfloat16's memory, and every pass widens what it reads.
     """
 
     name: ClassVar[str]
@@ -37,10 +40,16 @@ class Policy:
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each, or none at all (earlier frames are recomputed)."""
 
+    fp8: bool = field(default=False, kw_only=True)
+
     @property
     def segments(self) -> int:
         """Pages per latent frame."""
         return 1
+
+    def stored(self, dtype: torch.dtype) -> torch.dtype:
+        """In which type K and V are stored for a model that computes in `dtype`."""
+        return torch.float8_e4m3fn if self.fp8 else dtype
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
         """Head groups, name -> heads per layer. None: whatever groups the cache already has."""

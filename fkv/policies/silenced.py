@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..cache import Geometry, Heads, KVCache, Pages
 from ..roles import HeadRoles
@@ -45,6 +46,9 @@ class Silenced(Policy):
     @property
     def segments(self) -> int:
         return self.base.segments
+
+    def stored(self, dtype: torch.dtype) -> torch.dtype:
+        return self.base.stored(dtype)
 
     def watches(self, chunk: int, cache: KVCache) -> str | None:
         return self.base.watches(chunk, cache)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ..models.base import VideoModel
-from ..policies import POLICIES, Policy, parse, write
+from ..policies import POLICIES, Policy, parameters, parse, write
 from ..report import device_name
 from . import about, changes, demo
 from .files import asset
@@ -247,7 +247,7 @@ def policy_table() -> str:
     """Every policy and its parameters with their defaults, as Markdown."""
     rows = ["Pick a policy, or write `name:parameter=value,parameter=value`.\n", "| policy | | parameters and their defaults |", "|-|-|-|"]
     for policy in POLICIES.values():
-        fields = ", ".join(f"`{field.name}={field.default}`" for field in dataclasses.fields(policy)) or "none"
+        fields = ", ".join(f"`{field.name}={field.default}`" for field in parameters(policy))
         rows.append(f"| `{policy.name}` | {policy.help} | {fields} |")
     return "\n".join(rows)
 

@@ -82,7 +82,7 @@ def head_bytes(chunk: Chunk, stream: Stream) -> Mapping[str, list[int]] | None:
     None where the policy does not go by head roles.
     """
     geometry, layers = stream.geometry, stream.geometry.layers
-    token = 2 * geometry.batch * geometry.head_dim * stream.model.transformer.dtype.itemsize * len(stream.caches)
+    token = 2 * geometry.batch * geometry.head_dim * stream.caches[0].dtype.itemsize * len(stream.caches)
 
     def costs(static: tuple[int, ...]) -> list[int] | None:
         groups = stream.policy.groups(geometry, HeadRoles(geometry.heads, (static,) * layers))
