@@ -23,6 +23,7 @@ from kernels import hybrid_attention, norm_rope_store, rope_table
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
+from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 from .models.coordinates import input_channels, with_coordinates
 
 HEAD_ORDERS, ORDER_BYTES = 4, 1 << 30
@@ -31,11 +32,15 @@ TIMESTEPS = 8
 """For how many timesteps it is kept what they ask of the blocks."""
 
 
+Moved = tuple[list[Modulation], Tensor]
+"""What a timestep asks of every block, and shift and scale of the last norm, [2, dim]."""
+
+
 class Probe(Protocol):
     """Sees queries and keys of every head group while a pass runs; see `fkv.probe`."""
 
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> None:
-        """A pass begins: `step 0`, `step 1`, ... or `context`."""
+    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> bool:
+        """A pass begins: `step 0`, `step 1`, ... or `context`. Returns whether the probe wants to see it."""
 
     def record(self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> None:
         """query [batch, heads, chunk tokens, head_dim]; keys [batch, heads, live tokens, head_dim]; heads are the model's numbers."""
@@ -44,9 +49,9 @@ class Probe(Protocol):
 class Probes(tuple):
     """Several probes as one; none at all is falsy and costs nothing."""
 
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> None:
-        for probe in self:
-            probe.begin(chunk, frames, name)
+    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> Probes:
+        """Those that want to see the pass that begins."""
+        return Probes([probe for probe in self if probe.begin(chunk, frames, name)])
 
     def record(self, *seen: Any) -> None:
         for probe in self:
@@ -87,7 +92,8 @@ class CausalTransformer:
         self.coordinates = config.in_channels == input_channels(config.out_channels)
         self.lock = threading.Lock()
         self._orders: dict[Heads, list[BlockWeights]] = {}
-        self._moved: dict[float, tuple[list[Modulation], Tensor]] = {}
+        self._moved: dict[float, Moved] = {}
+        self._graphs: PassGraphs | None = None
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +110,15 @@ class CausalTransformer:
         """
         check_compiler()
         self._enter, self._leave = (torch.compile(half, fullgraph=True) for half in (enter, leave))
+
+    def record(self, capture: Capture | None = None) -> None:
+        """Record passes that repeat themselves and replay them, as CUDA graphs or by another `capture`.
+
+        Raises ValueError like `check_graphs` without another one.
+        """
+        if capture is None:
+            check_graphs(str(self.device))
+        self._graphs = PassGraphs(capture or CudaCapture())
 
     def geometry(self, height: int, width: int, frames_per_chunk: int, batch: int = 1) -> Geometry:
         """Cache geometry for latents of `height` x `width`."""
@@ -134,8 +149,8 @@ class CausalTransformer:
             self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
         return self._orders[order]
 
-    def _modulation(self, timestep: float) -> tuple[list[Modulation], Tensor]:
-        """What a timestep asks of every block, and shift and scale of the last norm, [2, dim]; the last few timesteps are kept."""
+    def _modulation(self, timestep: float) -> Moved:
+        """What a timestep asks; the last few are kept."""
         if timestep not in self._moved:
             if len(self._moved) >= TIMESTEPS:
                 self._moved.pop(next(iter(self._moved)))
@@ -164,18 +179,36 @@ class CausalTransformer:
 
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
         """
-        model = self.model
-        given = latents.to(self.device, self.dtype).transpose(1, 2)
-        given = with_coordinates(given, given.shape[2], cache.opening) if self.coordinates else given
         with self.lock:
-            (blocks, (shift, scale)), weights = self._modulation(timestep), self.weights_for(cache.order)
-            rows, cols = self.patch
-            patches = given.unflatten(4, (-1, cols)).unflatten(3, (-1, rows)).permute(0, 2, 3, 5, 1, 4, 6)  # [B, F, h, w, C, rows, cols]
-            embedding = model.patch_embedding
-            hidden = F.linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
-            for layer, (own, moved) in enumerate(zip(weights, blocks)):
-                attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
-                hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
-            flow = model.proj_out(normed(hidden, 1 + scale, shift, self.eps, self.dtype))
+            moved, weights = self._modulation(timestep), self.weights_for(cache.order)
+
+            def work(latents: Tensor, table: Tensor) -> Tensor:
+                return self._flow(latents, moved, weights, text, cache, table, probes)
+
+            given = latents.to(self.device), table
+            if self._graphs is None or probes:
+                return work(*given)
+            return self._graphs.run(work, given, timestep, cache, (moved, weights, text))
+
+    def _flow(
+        self,
+        latents: Tensor,
+        moved: Moved,
+        weights: Sequence[BlockWeights],
+        text: TextContext,
+        cache: KVCache,
+        table: Tensor,
+        probes: Probes,
+    ) -> Tensor:
+        model, (rows, cols), (blocks, (shift, scale)) = self.model, self.patch, moved
+        given = latents.to(self.dtype).transpose(1, 2)
+        given = with_coordinates(given, given.shape[2], cache.opening) if self.coordinates else given
+        patches = given.unflatten(4, (-1, cols)).unflatten(3, (-1, rows)).permute(0, 2, 3, 5, 1, 4, 6)  # [B, F, h, w, C, rows, cols]
+        embedding = model.patch_embedding
+        hidden = F.linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
+        for layer, (own, moved) in enumerate(zip(weights, blocks)):
+            attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
+            hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
+        flow = model.proj_out(normed(hidden, 1 + scale, shift, self.eps, self.dtype))
         flow = flow.unflatten(2, (rows, cols, -1)).unflatten(1, patches.shape[1:4]).permute(0, 1, 6, 2, 4, 3, 5)
         return flow.flatten(5).flatten(3, 4).to(latents.dtype)

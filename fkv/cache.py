@@ -170,7 +170,16 @@ class KVCache:
                 holes = np.flatnonzero(group.frame[:live] == FREE)
                 self._move(group, tail, holes)
                 slots[np.isin(slots, tail)] = holes[np.searchsorted(tail, slots[np.isin(slots, tail)])]
-            group.write_index = self._tokens(slots)
+            index = self._tokens(slots)
+            if group.write_index is None or group.write_index.shape != index.shape:
+                group.write_index = index
+            group.write_index.copy_(index)
+
+    def where(self) -> tuple:
+        """Everything by which two passes differ in the memory that they read and write."""
+        return self.opening, *(
+            (g.live, g.write_index.data_ptr(), *(x.data_ptr() for x in (*g.keys, *g.values))) for g in self.groups.values()
+        )
 
     def targets(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Where the current chunk goes, per group in this layer: the K and V buffers [batch, heads, tokens, head_dim] and

@@ -129,14 +129,13 @@ class FrameMassProbe:
         if self.queries is not None and self.queries < 1:
             raise ValueError(f"queries must be at least 1, or None for all; it is {self.queries}")
 
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> None:
+    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> bool:
         self._close()
         if self.passes is None or name in self.passes:
             self._open = _OpenPass(chunk, name, frames)
+        return self._open is not None
 
     def record(self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> None:
-        if self._open is None:
-            return
         self._open.add(layer, group, heads, query, keys, cache, self.queries)
         if self.focus is not None and (self.focus.layer, self.focus.head) in ((layer, head) for head in heads):
             self._open.maps = patch_maps(self.focus, group, heads, query, keys, cache)

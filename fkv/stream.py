@@ -227,8 +227,7 @@ class Stream:
             x0, steps = self._denoise(frames, table, probes)
         with timer.stage("context"):
             if self.policy.caches != "per-step":
-                probes.begin(self.index, frames, "context")
-                self._pass(x0, 0.0, self.caches[0], table, probes)
+                self._pass(x0, 0.0, self.caches[0], table, probes.begin(self.index, frames, "context"))
             cache = self.caches[0]
             pages = {name: group.pages for name, group in cache.groups.items()}
             bytes_held, tokens, context = sum(c.bytes() for c in self.caches), cache.tokens(), len(cache.frames())
@@ -254,8 +253,8 @@ class Stream:
             cache.begin(frames)
         steps = []
         for step, sigma in enumerate(sigmas):
-            probes.begin(self.index, frames, f"step {step}")
-            x0 = x0_of(x, self._pass(x, 1000 * sigma, self.caches[step if len(self.caches) > 1 else 0], table, probes), sigma)
+            cache, seeing = self.caches[step if len(self.caches) > 1 else 0], probes.begin(self.index, frames, f"step {step}")
+            x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, table, seeing), sigma)
             if self.keep_steps:
                 steps.append(x0)
             if step + 1 < len(sigmas):

@@ -164,7 +164,15 @@ def test_compiled_is_said_so(capsys, monkeypatch, small):
     compiled = []
     monkeypatch.setattr(CausalTransformer, "compile", lambda transformer: compiled.append(transformer))
     data, _ = report(capsys, "--context", "9", "--policies", "full", "--repeats", "1", "--compile")
-    assert data["compiled"] and compiled == [small.transformer]
+    assert data["compiled"] and compiled == [small.transformer] and "graphs" not in data
+
+
+def test_recorded_passes_are_said_so_and_settle_before_they_count(capsys, monkeypatch, small):
+    recorded = []
+    monkeypatch.setattr(registry, "check_graphs", lambda device: None)
+    monkeypatch.setattr(CausalTransformer, "record", lambda transformer: recorded.append(transformer))
+    data, _ = report(capsys, "--context", "9", "--policies", "full", "--repeats", "1", "--graphs")
+    assert data["graphs"] and data["warmup"] == 2 and recorded == [small.transformer]
 
 
 def test_what_does_not_fit_is_said_so(capsys, monkeypatch):

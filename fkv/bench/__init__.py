@@ -22,6 +22,9 @@ from . import attention, models, report, streams
 from .official import OFFICIAL
 from .work import Ceilings, ceilings
 
+RECORDED = 2
+"""Rounds after which every pass has been recorded as a CUDA graph."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     add("--device", "cpu or cuda", device)
-    registry.add_compile(parser)
+    registry.add_speed(parser)
     add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
     add("--read", "take an earlier report instead of measuring", metavar="FILE")
     add("--against", "compare with an earlier report", metavar="FILE")
@@ -92,8 +95,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     chosen, head = [policies.parse(text) for text in policies.split(args.policies)], _head(args, device)
     model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
     lengths, transformer = contexts(args.context, model.frames_per_chunk), model.transformer
-    if args.compile:
-        transformer.compile()
+    registry.speed_up(transformer, args)
     sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
@@ -109,6 +111,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "steps": len(model.schedule.sigmas),
         "decoder": "none" if model.decoder is None else args.decoder or "own",
         **({"compiled": True} if args.compile else {}),
+        **({"graphs": True} if args.graphs else {}),
         "kernels": report.kernel_choices(),
         "ceilings": {"tflops": best.flops / 1e12, "gbps": best.bandwidth / 1e9},
         "meaning": {**FPS_MEANING, **report.MEANINGS},
@@ -146,6 +149,8 @@ def run(args: argparse.Namespace) -> int:
     if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
     registry.check_device(args.device)
+    registry.check_speed(args)
+    args.warmup = max(args.warmup, RECORDED) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     if args.read:
         made = read(args.read)

@@ -130,7 +130,7 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     """
     if ("attention" in report) != ("attention" in other):
         raise ValueError("a report of one layer (--attention) can only be compared with another one")
-    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "kernels", "hardware", "versions")
+    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "kernels", "hardware", "versions")
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
     if "attention" in report:
         ours, theirs = report["attention"]["seconds"], other["attention"]["seconds"]

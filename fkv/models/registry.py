@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ..attention import check_compiler
+from ..attention import CausalTransformer, check_compiler
+from ..graphs import check_graphs
 from . import fit, tiny, wan
 from .base import VideoModel
 from .release import BASES, CHOICES, RESOLUTIONS, Release, Setup, Source
@@ -132,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
     """Arguments that choose a model and how it runs, the same for every command."""
     parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
     parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
-    add_compile(parser)
+    add_speed(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named")
     parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
@@ -140,22 +141,39 @@ def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default})")
 
 
-def add_compile(parser: argparse.ArgumentParser) -> None:
-    """The option to compile, for every command that generates."""
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """Options to run the same faster, for every command that generates."""
     parser.add_argument("--compile", action="store_true", help="fuse what lies between attention calls with torch.compile; meant for cuda")
+    parser.add_argument(
+        "--graphs", action="store_true", help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again"
+    )
+
+
+def check_speed(args: argparse.Namespace) -> None:
+    """Raises ValueError where an option of `add_speed` cannot be had here."""
+    if args.compile:
+        check_compiler()
+    if args.graphs:
+        check_graphs(args.device)
+
+
+def speed_up(transformer: CausalTransformer, args: argparse.Namespace) -> None:
+    """Apply the options of `add_speed`. Raises ValueError like `check_speed`."""
+    if args.compile:
+        transformer.compile()
+    if args.graphs:
+        transformer.record()
 
 
 def chosen(args: argparse.Namespace) -> VideoModel:
-    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load`, `own` and `check_compiler`."""
+    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load`, `own` and `check_speed`."""
     setup = setup_of(args)
-    if args.compile:
-        check_compiler()
+    check_speed(args)
     if args.checkpoint:
         model = load_own(args.checkpoint, args.base, args.device, args.lora, **setup)
     else:
         model = load(args.model, args.device, **setup)
-    if args.compile:
-        model.transformer.compile()
+    speed_up(model.transformer, args)
     return model
 
 

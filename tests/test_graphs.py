@@ -1,0 +1,130 @@
+"""Recorded passes against passes that run as usual: on a CPU recorded by tracing, on a GPU as CUDA graphs.
+
+A trace does what a CUDA graph does: it holds the operations on the very memory that they used, and nothing of the program around them.
+"""
+
+import dataclasses
+import gc
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fkv import policies
+from fkv.attention import CausalTransformer
+from fkv.models import registry
+from fkv.probe import FrameMassProbe
+from fkv.roles import HeadRoles
+from fkv.stream import Stream
+
+
+class Trace:
+    """Records by tracing; `count`s what was recorded and `replayed`."""
+
+    def __init__(self):
+        self.count = self.replayed = 0
+
+    def __call__(self, work):
+        self.count += 1
+        out, traced = work(), make_fx(work)()
+
+        def replay():
+            self.replayed += 1
+            out.copy_(traced())
+
+        return replay, out
+
+
+@pytest.fixture
+def recorded(small):
+    """The small model once more, on the same weights, with its passes recorded."""
+    trace = Trace()
+    transformer = CausalTransformer(small.transformer.model)
+    transformer.record(trace)
+    return dataclasses.replace(small, transformer=transformer), trace
+
+
+def both(small, model, policy, **options):
+    return [Stream(each, policies.parse(policy), "a red ball", seed=3, decode=False, **options) for each in (small, model)]
+
+
+@pytest.mark.parametrize("policy", ["forcing-kv", "forcing-kv:fp8=true", "sliding-window:window_frames=6", "forcing-kv without 1.0"])
+def test_replayed_passes_make_the_same_stream(policy, small, recorded):
+    model, trace = recorded
+    plain, replaying = both(small, model, policy)
+    for _ in range(8):
+        assert torch.equal(plain.step().latents, replaying.step().latents)
+    passes = len(model.schedule.sigmas) + 1
+    assert trace.replayed >= 4 * passes and trace.count <= 2 * passes
+
+
+@pytest.mark.parametrize("policy", ["full", "per-step"])
+def test_what_grows_is_never_recorded(policy, small, recorded):
+    model, trace = recorded
+    plain, growing = both(small, model, policy)
+    for _ in range(4):
+        assert torch.equal(plain.step().latents, growing.step().latents)
+    assert not trace.count
+
+
+def test_changes_on_the_way_are_followed(small, recorded):
+    model, trace = recorded
+    streams = both(small, model, "forcing-kv")
+    flipped = HeadRoles(small.transformer.heads, tuple(tuple(range(small.transformer.heads)) for _ in range(small.transformer.layers)))
+    changes = {
+        5: lambda stream: stream.set_prompt("a blue star over the sea"),
+        10: lambda stream: stream.set_roles(flipped),
+        15: lambda stream: stream.set_policy(policies.parse("sliding-window:window_frames=6")),
+    }
+    seen = 0
+    for chunk in range(20):
+        for stream in streams:
+            changes.get(chunk, lambda stream: None)(stream)
+        before = trace.replayed
+        plain, replayed = (stream.step() for stream in streams)
+        assert torch.equal(plain.latents, replayed.latents), f"chunk {chunk}"
+        assert chunk not in changes or trace.replayed == before, "the first chunk after a change is not replayed"
+        seen += trace.replayed > before
+    assert seen >= 8
+
+
+def test_streams_of_one_model_do_not_replay_each_other(small, recorded):
+    model, _ = recorded
+    pairs = [both(small, model, policy) for policy in ("forcing-kv", "forcing-kv:retention=0.5")]
+    for _ in range(7):
+        for plain, replaying in pairs:
+            assert torch.equal(plain.step().latents, replaying.step().latents)
+
+
+def test_a_probe_sees_every_pass_that_it_wants(small, recorded):
+    model, trace = recorded
+    _, stream = both(small, model, "forcing-kv")
+    probe, passes = FrameMassProbe(passes={"context"}), len(model.schedule.sigmas) + 1
+    for _ in range(8):
+        stream.step(probe)
+        assert [record.name for record in probe.take()] == ["context"]
+    assert trace.count % (passes - 1) == 0 and trace.replayed >= 4 * (passes - 1)
+
+
+def test_nothing_is_kept_of_a_stream_that_is_gone(recorded):
+    model, _ = recorded
+    stream = Stream(model, policies.parse("forcing-kv"), "a red ball", decode=False)
+    for _ in range(6):
+        stream.step()
+    assert len(model.transformer._graphs._passes) == 1
+    del stream
+    gc.collect()
+    assert not model.transformer._graphs._passes
+
+
+def test_a_device_without_graphs_is_refused_in_words(small):
+    with pytest.raises(ValueError, match="add --device cuda"):
+        CausalTransformer(small.transformer.model).record()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graphs_make_the_same_stream():
+    plain, replaying = registry.load("tiny", "cuda"), registry.load("tiny", "cuda")
+    replaying.transformer.record()
+    for a, b in zip(*([stream.step() for _ in range(8)] for stream in both(plain, replaying, "forcing-kv"))):
+        torch.testing.assert_close(a.latents, b.latents)
