@@ -110,6 +110,12 @@ def test_what_is_asked_of_a_run_is_mirrored_in_order():
         near.pause(False)
         wait(lambda: not far.paused)
         said += far.take_changes()
+        near.pause(True)
+        wait(lambda: far.paused)
+        near.step()
+        wait(lambda: not far.paused)
+        far.put(b"")  # not yet here, where the step still waits for it
+        assert far.paused and not near.paused
         near.stop()
         wait(lambda: far.stopped)
     assert said == [pickle.loads, repr] and not file.exists()

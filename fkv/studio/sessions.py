@@ -132,15 +132,31 @@ class Run:
 
     def pause(self, paused: bool) -> None:
         """Hold, or go on, at the next chunk boundary."""
-        with self._wake:
-            self._paused, self._paused_since, self._unseen, self._until = paused, time.monotonic(), None, 0
-            self._wake.notify_all()
+        self._unseen = None
+        self._hold(paused, 0)
 
     def step(self) -> None:
         """While paused: make one more chunk, and pause anew."""
+        self._hold(self._paused, self._count + 1)
+
+    def _hold(self, paused: bool, until: int) -> None:
         with self._wake:
-            self._until, self._paused_since = self._count + 1, time.monotonic()
+            self._paused, self._until, self._paused_since = paused, until, time.monotonic()
             self._wake.notify_all()
+
+    @property
+    def control(self) -> tuple[bool, bool, int]:
+        """Whether it was stopped, whether it is held, and up to which chunk it goes on though held: for `follow` in another process."""
+        with self._wake:
+            return self._stopped, self._paused, self._until
+
+    def follow(self, control: tuple[bool, bool, int]) -> None:
+        """Be stopped, held or stepped as the run is that says so."""
+        stopped, paused, until = control
+        if stopped:
+            self.stop()
+        if (paused, until) != (self._paused, self._until):
+            self._hold(paused, until)
 
     def ask(self, change: Change) -> None:
         """Change the streams when the next chunk begins."""

@@ -114,7 +114,7 @@ def generating(model: VideoModel) -> Generate:
 
 @contextmanager
 def mirrored(run: Run) -> Iterator[Path]:
-    """A file that says what has been asked of `run`: whether to stop or pause, which heads to watch, every change so far."""
+    """A file that says what has been asked of `run`: whether to stop, pause or step, which heads to watch, every change so far."""
     with tempfile.TemporaryDirectory(prefix="fkv-zero-") as folder:
         file, changes, written = Path(folder) / "asked", [], None
 
@@ -125,7 +125,7 @@ def mirrored(run: Run) -> Iterator[Path]:
                     changes.append(pickle.dumps(change))
                 except (pickle.PicklingError, AttributeError, TypeError):
                     log.exception("a change cannot be passed on")
-            asked = run.stopped, run.paused, run.watch, tuple(changes)
+            asked = run.control, run.watch, tuple(changes)
             if asked != written:
                 file.with_suffix(".new").write_bytes(pickle.dumps(asked))
                 file.with_suffix(".new").replace(file)
@@ -143,14 +143,11 @@ def _reader(file: Path, run: Run) -> Callable[[], Any]:
         nonlocal done
         if not file.exists():
             return
-        stopped, paused, run.watch, changes = pickle.loads(file.read_bytes())
+        control, run.watch, changes = pickle.loads(file.read_bytes())
         for change in changes[done:]:
             run.ask(pickle.loads(change))
         done = len(changes)
-        if stopped:
-            run.stop()
-        if paused != run.paused:
-            run.pause(paused)
+        run.follow(control)
 
     return read
 
