@@ -24,13 +24,12 @@ LIMITS = (
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What the command line and the environment ask for."""
-    import torch
 
     from fkv.models import registry
 
     env = os.environ.get
     parser = argparse.ArgumentParser(description="Stream video live with a hybrid KV cache, with a full one, or side by side.")
-    registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
+    registry.add_arguments(parser)
     chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", "lora", *registry.CHOICES)}
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument("--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)")

@@ -341,7 +341,7 @@ def contact_sheet(model: VideoModel, policy: str, path: str | Path, prompts: int
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv eval`."""
     parser.add_argument("--model", default="tiny", help="the model to evaluate; it has to draw the toy world (default: tiny)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    registry.add_device(parser)
     parser.add_argument("--policy", default="full,forcing-kv", metavar="P[,P]", help="comma-separated (default: full,forcing-kv)")
     parser.add_argument("--prompts", type=int, default=8, help="how many held-out prompts (default: 8)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")

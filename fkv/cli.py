@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from . import __version__, parity, policies, roles
@@ -48,12 +47,8 @@ def emit(report: dict[str, Any], target: Path | None) -> None:
         target.write_text(text + "\n", encoding="utf-8")
 
 
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    registry.add_arguments(parser, _default_device())
+    registry.add_arguments(parser)
     parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's own")
 
 

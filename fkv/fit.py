@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-import torch
-
 from .models import registry
 from .models.fit import explain, fit
 from .models.memory import host_memory
@@ -16,7 +14,7 @@ from .stream import check_chunks
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv fit`."""
-    registry.add_arguments(parser, "cuda" if torch.cuda.is_available() else "cpu")
+    registry.add_arguments(parser)
     parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
     parser.add_argument("--memory", type=float, metavar="GB", help="ask for a device with that much free instead of this machine's")

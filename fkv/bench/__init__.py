@@ -28,7 +28,7 @@ RECORDED = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
-    wan, device = ", ".join(BASES), "cuda" if torch.cuda.is_available() else "cpu"
+    wan = ", ".join(BASES)
 
     def add(name: str, help: str, default: Any = None, **options: Any) -> None:
         shown = f"{help} (default: {default})" if default is not None else help
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
-    add("--device", "cpu or cuda", device)
+    registry.add_device(parser)
     registry.add_speed(parser)
     add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
     add("--read", "take an earlier report instead of measuring", metavar="FILE")

@@ -129,16 +129,22 @@ def load_own(checkpoint: str | Path, base: str, device: str = "cpu", lora: str |
     return wan.load(own(checkpoint, base, lora), device, **setup)
 
 
-def add_arguments(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that choose a model and how it runs, the same for every command."""
     parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
-    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
+    add_device(parser)
     add_speed(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named")
     parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
     for name, default in vars(Setup()).items():
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default})")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option where to run: on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
 
 
 def add_speed(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..models import registry
 from ..models.codec import FRAMES_PER_LATENT, TinyCodec
 from ..world import HEIGHT, WIDTH
 from ..world.captions import sample_scene
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    registry.add_device(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     codec = TinyCodec.from_pretrained(args.decoder_of) if args.decoder_of else TinyCodec(width=args.width)

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from kernels import rope_table
 from kernels.rope import axis_dims
 
+from ..models import registry
 from ..models.codec import FRAMES_PER_LATENT, TinyCodec
 from ..models.coordinates import input_channels, with_coordinates
 from ..models.words import WordEncoder
@@ -194,7 +195,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    registry.add_device(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     codec = TinyCodec.from_pretrained(args.codec).to(args.device).requires_grad_(False)
