@@ -154,7 +154,9 @@ def list_policies(args: argparse.Namespace) -> int:
     for policy in policies.POLICIES.values():
         paper = f"  [{policy.paper}]" if policy.paper else ""
         print(f"{policy.name:>16}  {policy.help}{paper}")
-        print(f"{'':>16}  parameters: {', '.join(f'{field.name}={field.default}' for field in policies.parameters(policy))}")
+        if own := policies.defaults(policy):
+            print(f"{'':>16}  parameters: {', '.join(own)}")
+    print("{:>16}  with any of them: {}".format(*policies.FOR_ALL))
     return 0
 
 

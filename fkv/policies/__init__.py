@@ -26,9 +26,18 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
+FOR_ALL = "fp8=true", "keys and values are stored in 8 bits, half of the memory; a CPU is slower to read them"
+"""The parameter that every policy has, and what it does."""
+
+
 def parameters(policy: Policy | type[Policy]) -> list[dataclasses.Field]:
-    """The parameters of a policy, its own before those that all have."""
+    """The parameters of a policy, its own before the one that all have."""
     return sorted(dataclasses.fields(policy), key=lambda field: field.kw_only)
+
+
+def defaults(policy: type[Policy]) -> list[str]:
+    """The parameters that a policy has of its own, as one writes their defaults."""
+    return [f"{field.name}={field.default}" for field in parameters(policy) if not field.kw_only]
 
 
 def make(name: str, **given: object) -> Policy:
@@ -98,4 +107,4 @@ def write(policy: Policy) -> str:
     return f"{policy.name}:{rest}" if rest else policy.name
 
 
-__all__ = ["POLICIES", "Moment", "Policy", "make", "parameters", "parse", "split", "write"]
+__all__ = ["FOR_ALL", "POLICIES", "Moment", "Policy", "defaults", "make", "parameters", "parse", "split", "write"]

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ..models.base import VideoModel
-from ..policies import POLICIES, Policy, parameters, parse, write
+from ..policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
 from ..report import device_name
 from . import about, changes, demo
 from .files import asset
@@ -239,15 +239,17 @@ def views(a: str | None, b: str | None) -> list[tuple[str, str]]:
     """Choices of what to stream: A alone, B alone, or both."""
     found = [(stream, _policy(text)) for stream, text in (("A", a), ("B", b))]
     names = [{"forcing-kv": "Forcing-KV", "full": "Full"}.get(policy.name, policy.name) if policy else stream for stream, policy in found]
-    first, second = names if names[0] != names[1] else (f"{names[0]} (A)", f"{names[1]} (B)")
+    first, second = names if names[0] != names[1] else ("A", "B")
     return [(first, "A"), (second, "B"), ("Both", "AB")]
 
 
 def policy_table() -> str:
     """Every policy and its parameters with their defaults, as Markdown."""
-    rows = ["Pick a policy, or write `name:parameter=value,parameter=value`.\n", "| policy | | parameters and their defaults |", "|-|-|-|"]
+    written, does = FOR_ALL
+    rows = [f"Pick a policy, or write `name:parameter=value,parameter=value`. With `{written}`, {does}.\n"]
+    rows += ["| policy | | parameters and their defaults |", "|-|-|-|"]
     for policy in POLICIES.values():
-        fields = ", ".join(f"`{field.name}={field.default}`" for field in parameters(policy))
+        fields = ", ".join(f"`{each}`" for each in defaults(policy)) or "none"
         rows.append(f"| `{policy.name}` | {policy.help} | {fields} |")
     return "\n".join(rows)
 
