@@ -17,9 +17,8 @@ from typing import Any, Protocol
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
-from torch.nn import functional as F
 
-from kernels import hybrid_attention, norm_rope_store, rope_table
+from kernels import hybrid_attention, linear, norm_rope_store, rope_table
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
@@ -205,10 +204,10 @@ class CausalTransformer:
         given = with_coordinates(given, given.shape[2], cache.opening) if self.coordinates else given
         patches = given.unflatten(4, (-1, cols)).unflatten(3, (-1, rows)).permute(0, 2, 3, 5, 1, 4, 6)  # [B, F, h, w, C, rows, cols]
         embedding = model.patch_embedding
-        hidden = F.linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
+        hidden = linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
         for layer, (own, moved) in enumerate(zip(weights, blocks)):
             attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
             hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
-        flow = model.proj_out(normed(hidden, 1 + scale, shift, self.eps, self.dtype))
+        flow = linear(normed(hidden, 1 + scale, shift, self.eps, self.dtype), model.proj_out.weight, model.proj_out.bias)
         flow = flow.unflatten(2, (rows, cols, -1)).unflatten(1, patches.shape[1:4]).permute(0, 1, 6, 2, 4, 3, 5)
         return flow.flatten(5).flatten(3, 4).to(latents.dtype)

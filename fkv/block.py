@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import linear_gelu
+from kernels import linear
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def normed(hidden: Tensor, gain: Tensor, bias: Tensor, eps: float, dtype: torch.
 
 def enter(hidden: Tensor, own: BlockWeights, moved: Modulation, eps: float) -> Tensor:
     """Hidden states, float32 [batch, tokens, dim] -> queries, keys and values [batch, tokens, 3 dim], before their norm and RoPE."""
-    return F.linear(normed(hidden, moved.gain, moved.bias, eps, own.qkv.dtype), own.qkv, own.qkv_bias)
+    return linear(normed(hidden, moved.gain, moved.bias, eps, own.qkv.dtype), own.qkv, own.qkv_bias)
 
 
 def leave(hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation, eps: float, keys: Tensor, values: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def leave(hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation
 
     keys, values : of the prompt in this block, [batch, heads, words, head_dim].
     """
-    hidden = torch.addcmul(hidden, F.linear(attended, own.out, own.out_bias), moved.gate)
+    hidden = torch.addcmul(hidden, linear(attended, own.out, own.out_bias), moved.gate)
     hidden = hidden + _read(normed(hidden, own.text_norm, own.text_norm_bias, eps, attended.dtype), own, eps, keys, values)
     wide = normed(hidden, moved.ffn_gain, moved.ffn_bias, eps, attended.dtype)
-    wide = linear_gelu(wide, own.widen.to(wide.dtype), own.widen_bias)
+    wide = _linear(wide, own.widen, own.widen_bias, gelu=True)
     return torch.addcmul(hidden, _linear(wide, own.narrow, own.narrow_bias), moved.ffn_gate)
 
 
@@ -100,6 +100,6 @@ def _read(x: Tensor, own: BlockWeights, eps: float, keys: Tensor, values: Tensor
     return _linear(text.transpose(1, 2).flatten(2), own.text_out, own.text_out_bias)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
     """A linear layer whose weight may be stored in 8 bits."""
-    return F.linear(x, weight.to(x.dtype), bias)
+    return linear(x, weight.to(x.dtype), bias, gelu)

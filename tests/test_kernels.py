@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from kernels import apply_rope, frame_mass, linear_gelu, rope_table, segment_similarity
+from kernels import apply_rope, frame_mass, linear, rope_table, segment_similarity
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
@@ -36,15 +36,16 @@ def test_frame_mass_is_softmax_summed_over_frames(block):
 
 
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-6), (torch.bfloat16, 3e-3), (torch.float16, 1e-3)])
-@pytest.mark.parametrize("fused", [True, False])
-def test_linear_gelu_with_and_without_onednn(dtype, limit, fused, monkeypatch):
-    if not fused:
-        monkeypatch.setattr(importlib.import_module("kernels.linear_gelu"), "_by_onednn", lambda x: False)
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_linear_layer_with_and_without_onednn(dtype, limit, direct, monkeypatch):
+    if not direct:
+        monkeypatch.setattr(importlib.import_module("kernels.linear"), "_onednn_computes", lambda dtype: False)
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(shape).to(dtype) for shape in ((2, 5, 12), (30, 12), (30,)))
     y = x.double() @ weight.double().T + bias.double()
     wanted = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
-    assert (linear_gelu(x, weight, bias).double() - wanted).norm() <= limit * wanted.norm()
+    assert (linear(x, weight, bias).double() - y).norm() <= limit * y.norm()
+    assert (linear(x, weight, bias, gelu=True).double() - wanted).norm() <= limit * wanted.norm()
 
 
 def test_similarity_is_one_where_nothing_moved_and_low_where_it_did():

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+
+from kernels import linear
 
 from ..attention import CausalTransformer, TextContext
 from ..cache import Heads, KVCache
@@ -110,15 +113,18 @@ def bare_calls(
     x = torch.zeros(1, tokens, width, device=transformer.device, dtype=transformer.dtype)
     wide = x.new_zeros(1, tokens, transformer.model.config.ffn_dim)
     query = x.unflatten(2, (transformer.heads, -1)).transpose(1, 2)
-    layers = list(enumerate(zip(transformer.model.blocks, transformer.weights_for(cache.order))))
-    for layer, (block, own) in passes * layers:
-        F.linear(x, own.qkv, own.qkv_bias)
+
+    def product(given: Tensor, weight: Tensor, bias: Tensor) -> None:
+        linear(given, weight.to(given.dtype), bias)
+
+    for layer, own in passes * list(enumerate(transformer.weights_for(cache.order))):
+        product(x, own.qkv, own.qkv_bias)
         for group, heads in cache.slices[layer]:
             keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
             F.scaled_dot_product_attention(query[:, heads], keys.to(x.dtype), values.to(x.dtype))
-        F.linear(x, own.out, own.out_bias)
-        block.attn2.to_q(x)
+        product(x, own.out, own.out_bias)
+        product(x, own.text_query, own.text_query_bias)
         F.scaled_dot_product_attention(query, *text.keys_values[layer])
-        block.attn2.to_out[0](x)
-        block.ffn.net[0].proj(x)
-        block.ffn.net[2](wide)
+        product(x, own.text_out, own.text_out_bias)
+        product(x, own.widen, own.widen_bias)
+        product(wide, own.narrow, own.narrow_bias)
