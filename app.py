@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         check_port(args.host, args.port)
         from fkv.models import registry
         from fkv.models.memory import free_memory
-        from fkv.studio import observe
+        from fkv.studio import engine, observe, zero
         from fkv.studio.serve import serve
         from fkv.studio.sessions import Limits
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             seconds=args.longest_run, turn=args.longest_turn, pause=args.longest_pause, idle=args.longest_idle, waiting=args.most_waiting,
             memory=total // 4, total=total,
         )  # fmt: skip
-        model = registry.chosen(args)
+        model = registry.chosen(args) if zero.here() else engine.call(registry.chosen, args)
         observe.setup(args.log_prompts)
         limits = replace(limits, kv=args.most_kv << 20 or free_memory(args.device)["device"] // 2)
         serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ..models.base import VideoModel
+from . import engine
 from .live import Generate, Plan, guarded
 from .observe import Tally
 from .sessions import Limits, Line, Run
@@ -46,13 +47,13 @@ def notice(limits: Limits) -> str:
 
 
 def lend(work: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Callable[P, Iterator[T]]:
-    """`work`, a generator function, with a GPU lent for the call; anywhere but on a ZeroGPU Space `work` itself.
+    """`work`, a generator function, with a GPU lent for the call; anywhere but on a ZeroGPU Space, done in the model's thread.
 
     Arguments and items must be picklable. seconds : how long a call may take, from its arguments.
     The ValueErrors of `work` cross; ValueError with ZeroGPU's own words where it lends no GPU or takes it back.
     """
     if not here():
-        return work
+        return engine.iterating(work)
     import gradio as gr
     import spaces
 
@@ -86,7 +87,7 @@ def chunk_seconds(model: VideoModel) -> float:
 def generating(model: VideoModel) -> Generate:
     """`live.guarded` for one model, where a GPU is."""
     if not here():
-        return partial(guarded, model)
+        return engine.iterating(partial(guarded, model))
 
     def needed(plan: Plan, limits: Limits) -> float:
         return limits.seconds if plan.chunks is None else min(limits.seconds, 5 + 2 * plan.chunks * chunk_seconds(model))

@@ -1,0 +1,60 @@
+"""The thread in which the model computes."""
+
+import threading
+from contextlib import closing
+
+import pytest
+
+from fkv.studio import engine
+
+
+def thread() -> str:
+    return threading.current_thread().name
+
+
+def test_every_step_and_the_end_are_done_in_one_thread():
+    seen = []
+
+    def work(count):
+        try:
+            for _ in range(count):
+                seen.append(thread())
+                yield thread()
+        finally:
+            seen.append(f"end in {thread()}")
+
+    (name,) = set(engine.iterating(work)(3))
+    assert name.startswith("fkv-model") and seen == [name] * 3 + [f"end in {name}"] and engine.call(thread) == name
+    del seen[:]
+    with closing(engine.iterating(work)(3)) as items:
+        next(items)
+    assert seen == [name, f"end in {name}"]
+
+
+def test_failures_cross():
+    def work():
+        yield 1
+        raise ValueError("the decoder broke")
+
+    items = engine.iterating(work)()
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="the decoder broke"):
+        next(items)
+
+
+def test_work_may_ask_for_the_thread_that_it_is_in():
+    assert engine.call(engine.call, thread) == engine.call(thread)
+
+
+def test_streams_of_several_visitors_share_it():
+    def work():
+        for _ in range(5):
+            yield thread()
+
+    found, visitors = [], []
+    for _ in range(4):
+        visitors.append(threading.Thread(target=lambda: found.extend(engine.iterating(work)())))
+        visitors[-1].start()
+    for visitor in visitors:
+        visitor.join()
+    assert len(found) == 20 and len(set(found)) == 1
