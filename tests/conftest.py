@@ -19,6 +19,12 @@ from fkv.sampler import Schedule
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The folder of all tests is made before a studio names one of its own for temporary files."""
+    tmp_path_factory.getbasetemp()
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return GOLDEN

@@ -162,7 +162,7 @@ def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:
     heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
     size = memory.kv_bytes(geometry, made, heads, chunks, COMPUTE[setup.precision], len(release.steps))
-    return Need(f"KV cache, {made.name}", size, kind="cache")
+    return Need(f"KV cache, {policies.write(made)}", size, kind="cache")
 
 
 def _decoder(setup: Setup, device: str) -> Iterator[Need]:

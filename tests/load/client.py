@@ -27,18 +27,22 @@ PATIENCE = 60.0
 
 
 class Visitor:
-    """One session on a studio at `address`."""
+    """One session on a studio at `address`, which lasts, as a page's does, while its heartbeat is open."""
 
     def __init__(self, address: str, session: str | None = None) -> None:
         self.session = session or secrets.token_hex(8)
         self.http = httpx.Client(base_url=address, timeout=httpx.Timeout(PATIENCE), trust_env=False)
         self.config = self.http.get("/config").raise_for_status().json()
         self._parts = {part["id"]: part for part in self.config["components"]}
+        url = httpx.URL(address)
+        self._heart = socket.create_connection((url.host, url.port))
+        self._heart.sendall(f"GET /gradio_api/heartbeat/{self.session} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
 
     def __enter__(self) -> Visitor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._heart.close()
         self.http.close()
 
     def event(self, elem_id: str, kind: str = "click") -> dict[str, Any]:

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         folders = [path for path in started.folder.glob("forcing-kv-studio-*/*") if path.is_file()]
         growth = started.memory / before - 1
         return verdict(
-            {"disconnects": sum(ways.values()), "ways": ways, "streams ended": ended, "resident MB": started.memory / 1e6},
+            {"disconnects": sum(ways.values()), "ways": ways, "streams ended": ended, "resident MB": started.memory / 1e6, "of them video MB": health["chunk_bytes"] / 1e6},
             {
                 "all clients came through": sum(ways.values()) == args.count and not any(":" in way for way in ways),
                 "no stream runs or waits": not (health["running"] or health["waiting"]),
