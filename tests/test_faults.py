@@ -211,6 +211,10 @@ def test_leaving_in_any_way_frees_the_machine(address):
             with Visitor(address) as visitor:
                 leave(visitor)
             assert not settle(other)["running"], leave.__name__
+            deadline = time.monotonic() + 10
+            while (held := other.health()["chunk_bytes"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not held, f"{leave.__name__}: what nobody will look at is kept"
         assert last(other.go(chunks=2, stream="AB"))["text"].startswith("Finished")
 
 

@@ -121,9 +121,9 @@ def live(model: VideoModel, plan: Plan, run: Run, line: Line, limits: Limits, ge
         run.ended = "refused"
         yield manifest("error", sentence(error))
     finally:
-        run.live, now = False, time.monotonic()
+        run.live, run.ended, now = False, run.ended or "left", time.monotonic()
         stream_ended(
-            ended=run.ended or "left", kind="live", model=model.name, policies=plan.texts, seed=plan.seed, asked=plan.chunks,
+            ended=run.ended, kind="live", model=model.name, policies=plan.texts, seed=plan.seed, asked=plan.chunks,
             chunks=run.count, bytes=run.made_bytes, waited=round((turned or now) - run.began, 3), seconds=round(now - (turned or now), 3),
             paused=round(run.paused_seconds, 3), streams={name: tally.figures() for name, tally in tallies.items()}, prompt=plan.prompt,
         )  # fmt: skip

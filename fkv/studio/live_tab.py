@@ -93,9 +93,13 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
             return
         run = registry.begin(request.session_hash)
-        with closing(live(model, plan, run, registry.line, registry.limits, generate)) as manifests:
-            for manifest in manifests:
-                yield [manifest, *_buttons(manifest["state"])]
+        try:
+            with closing(live(model, plan, run, registry.line, registry.limits, generate)) as manifests:
+                for manifest in manifests:
+                    yield [manifest, *_buttons(manifest["state"])]
+        finally:
+            if run.ended in ("left", "idle"):  # nobody is there to look back at it
+                registry.forget(run)
 
     def enter(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
         if running(request):

@@ -286,6 +286,11 @@ class Registry:
         if run is not None:
             run.stop()
 
+    def forget(self, run: Run) -> None:
+        """Forget what a run showed."""
+        with self._lock:
+            self._runs = OrderedDict((name, each) for name, each in self._runs.items() if each is not run)
+
     def chunk(self, key: str, number: int) -> bytes | None:
         """An encoded chunk by the key of its run."""
         with self._lock:

@@ -1,7 +1,7 @@
 """Visitors who vanish at random moments: `python -m tests.load.disconnects --count 200`.
 
 Passes when no stream is left running, no folder is left but the studio's own, and the resident memory is back where it was once
-everything had been used: after a tenth as many disconnects before those that count. It is printed by quarters.
+everything had been used: after a quarter as many disconnects before those that count. It is printed by quarters.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             for thread in threads:
                 thread.join(count * 30)
 
-        come_and_go(args.count // 10)
+        come_and_go(args.count // 4)
         settle(watcher, 120)
         ways.clear()
         memory = [started.memory]
