@@ -30,6 +30,8 @@ from .theme import theme
 FOLDER = "forcing-kv-studio-"
 THREADS = 96
 """For everyone who waits in line, and for what they press meanwhile."""
+SESSIONS = 100
+"""Of which Gradio keeps what it has changed on the page, about 0.2 MB each; an older one only forgets that."""
 
 
 def check_port(host: str, port: int) -> None:
@@ -119,6 +121,6 @@ def serve(
         head=f"<style>{asset('style.css')}{asset('heads.css')}</style>",
         app_kwargs={"routes": routes, "middleware": [Middleware(Gate, folder=folder)]}, footer_links=["api"], ssr_mode=False, pwa=False,
         show_error=False, mcp_server=mcp, run_history=False, enable_monitoring=False, max_file_size=MAX_UPLOAD, max_threads=THREADS,
-        state_session_capacity=1000, quiet=not block, prevent_thread_lock=not block,
+        state_session_capacity=SESSIONS, quiet=not block, prevent_thread_lock=not block,
     )  # fmt: skip
     return page
