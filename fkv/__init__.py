@@ -1,6 +1,12 @@
 """Forcing-KV Studio: a hybrid KV cache for live autoregressive video diffusion, and the studio that shows it."""
 
-from transformers.utils import import_utils
+import os
+
+# How long OpenMP's threads wait awake for each other. Its own 300,000 turns take milliseconds at every loop while another process
+# has a processor that they need: two streams at once on two cores then take seconds for a chunk. Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from transformers.utils import import_utils  # noqa: E402
 
 # Our package `kernels` stands before the Hub's library of that name, which transformers would otherwise take it for.
 import_utils.is_kernels_available = lambda *versions, **names: False
