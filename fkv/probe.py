@@ -149,7 +149,7 @@ class FrameMassProbe:
         return done
 
     def _close(self) -> None:
-        if self._open is not None and self._open.mass is not None:
+        if self._open is not None and self._open.masses:
             self._done.append(self._open.closed())
         self._open = None
 
@@ -162,28 +162,31 @@ class _OpenPass:
     name: str
     frames: tuple[int, ...]
     key_frames: tuple[int, ...] = ()
-    mass: Tensor | None = None
+    shape: tuple[int, int] = (0, 0)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    masses: list[Tensor] = field(default_factory=list)
     maps: dict[int, np.ndarray] = field(default_factory=dict)
     queries: Tensor | None = None
-    key_index: dict[str, Tensor] = field(default_factory=dict)
+    page_frame: dict[str, Tensor] = field(default_factory=dict)
 
     def add(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache, queries: int | None
     ) -> None:
         geometry, device = cache.geometry, query.device
-        if self.mass is None:
-            self.key_frames = tuple(cache.frames())
-            self.mass = torch.zeros(geometry.layers, geometry.heads, len(self.frames), len(self.key_frames), device=device)
+        if not self.masses:
+            self.key_frames, self.shape = tuple(cache.frames()), (geometry.layers, geometry.heads)
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
             self.queries = torch.from_numpy((starts[:, None] + sampled_tokens(geometry, queries)).reshape(-1)).to(device)
-        if group.name not in self.key_index:
-            index = np.searchsorted(self.key_frames, group.pages.frame).repeat(cache.page_tokens)
-            self.key_index[group.name] = torch.from_numpy(index).to(device)
-        mass = frame_mass(query.index_select(2, self.queries), keys, self.key_index[group.name], len(self.key_frames))
-        self.mass[layer, list(heads)] = mass.unflatten(2, (len(self.frames), -1)).mean((0, 3))
+        if group.name not in self.page_frame:
+            self.page_frame[group.name] = torch.from_numpy(np.searchsorted(self.key_frames, group.pages.frame)).to(device)
+        self.places += [(layer, head) for head in heads]
+        self.masses.append(frame_mass(query.index_select(2, self.queries), keys, self.page_frame[group.name], len(self.key_frames)))
 
     def closed(self) -> PassMass:
-        return PassMass(self.chunk, self.name, self.frames, self.key_frames, self.mass.cpu().numpy(), self.maps)
+        mass = np.zeros((*self.shape, len(self.frames), len(self.key_frames)), np.float32)
+        each = torch.cat(self.masses, 1).unflatten(2, (len(self.frames), -1)).mean((0, 3))
+        mass[tuple(zip(*self.places))] = each.cpu().numpy()
+        return PassMass(self.chunk, self.name, self.frames, self.key_frames, mass, self.maps)
 
 
 def patch_maps(focus: Focus, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> dict[int, np.ndarray]:

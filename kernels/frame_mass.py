@@ -13,7 +13,7 @@ from .hybrid_attention import LOG2_E
 
 @jit
 def _kernel(
-    query, keys, key_frame, out, queries, tokens, frames, q_batch, q_head, q_row, k_batch, k_head, k_row, scale,
+    query, keys, page_frame, out, queries, tokens, page_tokens, frames, q_batch, q_head, q_row, k_batch, k_head, k_row, scale,
     HEADS: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
@@ -28,7 +28,7 @@ def _kernel(
         n = start + tl.arange(0, BLOCK_N)
         k = tl.load(base + n[:, None] * k_row + dim[None, :], mask=(n < tokens)[:, None] & (dim < SIZE)[None, :], other=0.0)
         k = k.to(q.dtype)
-        member = (tl.load(key_frame + n, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(tl.float32)
+        member = (tl.load(page_frame + n // page_tokens, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(tl.float32)
         scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
         scores = tl.where((n < tokens)[None, :], scores, float("-inf"))
         higher = tl.maximum(top, tl.max(scores, 1))
@@ -41,27 +41,29 @@ def _kernel(
     tl.store(out + row[:, None] * frames + frame[None, :], mass, mask=(m < queries)[:, None] & (frame < frames)[None, :])
 
 
-def _triton(query: Tensor, keys: Tensor, key_frame: Tensor, frames: int, block: int = 256) -> Tensor:
+def _triton(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, block: int = 256) -> Tensor:
     query, keys = (x if x.stride(3) == 1 else x.contiguous() for x in (query, keys))
     batch, heads, queries, size = query.shape
     out = query.new_empty(batch, heads, queries, frames, dtype=torch.float32)
     if out.numel():
         _kernel[triton.cdiv(queries, 32), batch * heads](
-            query, keys, key_frame, out, queries, keys.shape[2], frames, *query.stride()[:3], *keys.stride()[:3], size**-0.5 * LOG2_E,
-            HEADS=heads, SIZE=size, PRECISION="ieee" if query.element_size() > 2 else "tf32", BLOCK_M=32, BLOCK_N=32,
+            query, keys, page_frame, out, queries, keys.shape[2], keys.shape[2] // len(page_frame), frames,
+            *query.stride()[:3], *keys.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
+            PRECISION="ieee" if query.element_size() > 2 else "tf32", BLOCK_M=32, BLOCK_N=32,
             BLOCK_D=max(triton.next_power_of_2(size), 16), BLOCK_F=max(triton.next_power_of_2(frames), 16),
         )  # fmt: skip
     return out
 
 
 @with_triton(_triton)
-def frame_mass(query: Tensor, keys: Tensor, key_frame: Tensor, frames: int, block: int = 256) -> Tensor:
+def frame_mass(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, block: int = 256) -> Tensor:
     """Softmax mass that each query puts on each key frame.
 
-    query: [batch, heads, queries, head_dim]; keys: [batch, heads, tokens, head_dim], at least one token; key_frame:
-    int64 [tokens], the frame that each key belongs to, in [0, frames); block: queries at a time in the PyTorch twin.
-    Returns float32 [batch, heads, queries, frames]; rows sum to 1.
+    query: [batch, heads, queries, head_dim]; keys: [batch, heads, tokens, head_dim], at least one token, page after page;
+    page_frame: int64 [pages], the frame that each page belongs to, in [0, frames), the pages being equally long; block:
+    queries at a time in the PyTorch twin. Returns float32 [batch, heads, queries, frames]; rows sum to 1.
     """
-    keys, member = keys.float().transpose(-1, -2), one_hot(key_frame, frames).float()
-    scale = query.shape[-1] ** -0.5
-    return torch.cat([((part.float() * scale) @ keys).softmax(-1) @ member for part in query.split(block, 2)], 2)
+    keys, member = keys.float().transpose(-1, -2), one_hot(page_frame, frames).float()
+    scale, pages = query.shape[-1] ** -0.5, (len(page_frame), -1)
+    weights = (((part.float() * scale) @ keys).softmax(-1) for part in query.split(block, 2))
+    return torch.cat([each.unflatten(-1, pages).sum(-1) for each in weights], 2) @ member

@@ -28,8 +28,8 @@ def test_rope_turns_scores_by_distance_alone_at_any_position():
 @pytest.mark.parametrize("block", [1, 7, 256])
 def test_frame_mass_is_softmax_summed_over_frames(block):
     q, k = torch.randn(2, 3, 10, 8), torch.randn(2, 3, 15, 8)
-    frame = torch.tensor([0] * 4 + [2] * 5 + [1] * 6)
-    mass = frame_mass(q, k, frame, 4, block)
+    pages = torch.tensor([0, 2, 0, 2, 1])
+    mass, frame = frame_mass(q, k, pages, 4, block), pages.repeat_interleave(3)
     full = (q @ k.transpose(-1, -2) / math.sqrt(8)).softmax(-1)
     assert torch.allclose(mass, torch.stack([full[..., frame == f].sum(-1) for f in range(4)], -1), atol=1e-6)
     assert torch.allclose(mass.sum(-1), torch.ones(2, 3, 10), atol=1e-5)

@@ -134,12 +134,13 @@ def test_attention_survives_large_scores(run):
 
 
 @cases
-@pytest.mark.parametrize("batch, heads, queries, tokens, size, frames", [(2, 2, 35, 40, 12, 3), (1, 1, 3, 50, 16, 21)])
-def test_frame_mass(run, dtype, batch, heads, queries, tokens, size, frames):
+@pytest.mark.parametrize("batch, heads, queries, tokens, pages, size, frames", [(2, 2, 35, 40, 5, 12, 3), (1, 1, 3, 50, 50, 16, 21)])
+def test_frame_mass(run, dtype, batch, heads, queries, tokens, pages, size, frames):
     query = random(batch, queries, heads, size, dtype=dtype).transpose(1, 2)
     keys = random(batch, heads, tokens + 5, size, dtype=dtype, seed=1)[:, :, :tokens]
-    frame = torch.arange(tokens) * 7 % (frames - 1)
-    made, _ = run("frame_mass", query, keys, frame, frames)
+    page_frame = torch.arange(pages) * 7 % (frames - 1)
+    made, _ = run("frame_mass", query, keys, page_frame, frames)
+    frame = page_frame.repeat_interleave(tokens // pages)
     full = (query.double() @ keys.double().transpose(2, 3) / size**0.5).softmax(-1)
     check(made, torch.stack([full[..., frame == f].sum(-1) for f in range(frames)], -1), dtype)
     assert made.dtype == torch.float32 and (made[..., -1] == 0).all()
@@ -173,7 +174,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel, (pointers, constants) = importlib.import_module(f"kernels.{name}")._kernel, SIGNATURES[name]
-    other = {"table": "*i64", "key_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
+    other = {"table": "*i64", "page_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
     types = {argument: other.get(argument, "i32") for argument in kernel.arg_names}
     types |= dict.fromkeys(pointers, "*bf16") | dict.fromkeys(constants, "constexpr")
     for like in ("*bf16", "*fp8e4nv") if "like" in types else ("*bf16",):
