@@ -38,7 +38,7 @@ class Modulation:
 @dataclass(frozen=True)
 class BlockWeights:
     """The weights of a block. Those of self-attention have q, k, v fused and heads in cache order, so that head groups are views;
-    the others are the block's own."""
+    the others are the block's own, and in 8 bits may be `fast`, see `kernels.linear`."""
 
     qkv: Tensor
     qkv_bias: Tensor
@@ -56,6 +56,7 @@ class BlockWeights:
     widen_bias: Tensor
     narrow: Tensor
     narrow_bias: Tensor
+    fast: bool
 
     @classmethod
     def of(cls, block: nn.Module, order: Sequence[int]) -> BlockWeights:
@@ -68,6 +69,7 @@ class BlockWeights:
             own.to_out[0].weight[:, rows].contiguous(), own.to_out[0].bias,
             block.norm2.weight.float(), block.norm2.bias.float(), text.to_q.weight, text.to_q.bias, text.norm_q.weight,
             text.to_out[0].weight, text.to_out[0].bias, widen.proj.weight, widen.proj.bias, narrow.weight, narrow.bias,
+            getattr(narrow, "fast", False),
         )  # fmt: skip
 
 
@@ -89,17 +91,12 @@ def leave(hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation
     hidden = torch.addcmul(hidden, linear(attended, own.out, own.out_bias), moved.gate)
     hidden = hidden + _read(normed(hidden, own.text_norm, own.text_norm_bias, eps, attended.dtype), own, eps, keys, values)
     wide = normed(hidden, moved.ffn_gain, moved.ffn_bias, eps, attended.dtype)
-    wide = _linear(wide, own.widen, own.widen_bias, gelu=True)
-    return torch.addcmul(hidden, _linear(wide, own.narrow, own.narrow_bias), moved.ffn_gate)
+    wide = linear(wide, own.widen, own.widen_bias, gelu=True, fast=own.fast)
+    return torch.addcmul(hidden, linear(wide, own.narrow, own.narrow_bias, fast=own.fast), moved.ffn_gate)
 
 
 def _read(x: Tensor, own: BlockWeights, eps: float, keys: Tensor, values: Tensor) -> Tensor:
     """Attention to the prompt."""
-    query = F.rms_norm(_linear(x, own.text_query, own.text_query_bias), own.text_gain.shape, own.text_gain, eps)
+    query = F.rms_norm(linear(x, own.text_query, own.text_query_bias, fast=own.fast), own.text_gain.shape, own.text_gain, eps)
     text = F.scaled_dot_product_attention(query.unflatten(2, (keys.shape[1], -1)).transpose(1, 2), keys, values)
-    return _linear(text.transpose(1, 2).flatten(2), own.text_out, own.text_out_bias)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
-    """A linear layer whose weight may be stored in 8 bits."""
-    return linear(x, weight.to(x.dtype), bias, gelu)
+    return linear(text.transpose(1, 2).flatten(2), own.text_out, own.text_out_bias, fast=own.fast)

@@ -4,13 +4,13 @@ PyTorch definition, a Triton kernel where that pays; `kernels.dispatch` says whi
 from .dispatch import choices
 from .frame_mass import frame_mass
 from .hybrid_attention import hybrid_attention
-from .linear import linear
+from .linear import linear, multiplies_in_eight_bits
 from .norm_rope_store import norm_rope_store
 from .pages import put, take
 from .rope import apply_rope, rope_table
 from .segment_similarity import segment_similarity
 
 __all__ = [
-    "apply_rope", "choices", "frame_mass", "hybrid_attention", "linear", "norm_rope_store", "put", "rope_table",
+    "apply_rope", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put", "rope_table",
     "segment_similarity", "take",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from kernels import apply_rope, frame_mass, linear, rope_table, segment_similarity
+from kernels import apply_rope, frame_mass, linear, multiplies_in_eight_bits, rope_table, segment_similarity
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
@@ -46,6 +46,19 @@ def test_a_linear_layer_with_and_without_onednn(dtype, limit, direct, monkeypatc
     wanted = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
     assert (linear(x, weight, bias).double() - y).norm() <= limit * y.norm()
     assert (linear(x, weight, bias, gelu=True).double() - wanted).norm() <= limit * wanted.norm()
+
+
+@pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")
+def test_a_linear_layer_in_eight_bits():
+    torch.manual_seed(0)
+    x, bias = (torch.randn(2, 5, 32) * torch.logspace(-6, 6, 5)[:, None]).bfloat16(), torch.randn(48).bfloat16()
+    weight = torch.randn(48, 32).to(torch.float8_e4m3fn)
+    x[0, 0] = 0
+    wide, narrow = (linear(x, weight, bias, gelu=True, fast=fast).double() for fast in (False, True))
+    exact = torch.nn.functional.gelu(x.double() @ weight.double().T + bias.double(), approximate="tanh")
+    for made, limit in ((wide, 4e-3), (narrow, 4e-2)):
+        assert ((made - exact).norm(dim=2) <= limit * exact.norm(dim=2)).all()
+    assert torch.equal(narrow[0, 0], wide[0, 0])
 
 
 def test_similarity_is_one_where_nothing_moved_and_low_where_it_did():

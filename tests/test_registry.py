@@ -24,7 +24,7 @@ from transformers.utils import import_utils
 
 from fkv import policies, roles
 from fkv.attention import CausalTransformer
-from fkv.models import download, fit, registry, release, text
+from fkv.models import download, fit, precision, registry, release, text
 from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
 from fkv.models.taehv import SmallDecoder
@@ -235,6 +235,21 @@ def test_names_and_settings_are_checked():
         registry.load("tiny", resolution="720p")
     with pytest.raises(ValueError, match="decoder must be vae, small or none"):
         registry.load("self-forcing", decoder="huge")
+    with pytest.raises(ValueError, match="precision must be bf16, fp32, fp8 or fp8-fast"):
+        registry.load("tiny", precision="fp4")
+
+
+@pytest.mark.parametrize("name", ["tiny", "self-forcing"])
+def test_products_in_eight_bits_are_refused_where_there_are_none(name, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_in_eight_bits", lambda device: False)
+    with pytest.raises(ValueError, match="cpu does not multiply 8-bit numbers here; .* Choose fp8"):
+        registry.load(name, precision="fp8-fast")
+
+
+def test_the_tiny_model_comes_in_every_precision():
+    streams = [Stream(registry.load("tiny", precision=name), Full(), PROMPT, decode=False) for name in ("fp32", "fp8")]
+    exact, rounded = (stream.step().latents for stream in streams)
+    assert 0 < (exact - rounded).norm() < 0.1 * exact.norm()
 
 
 def test_the_table_names_files_licences_and_memory():

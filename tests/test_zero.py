@@ -44,7 +44,7 @@ def test_the_model_is_loaded_on_the_named_gpu_and_streams_as_anywhere(told):
     assert told["first"]["states"] == ["live", "live", "live", "done"] and told["first"]["ended"] == "finished"
     threads, run = torch.get_num_threads(), Run(1 << 24)
     torch.set_num_threads(1)
-    list(live(tiny.load(dtype=torch.float32), Plan.of(PROMPT, 3, 2, "AB", "forcing-kv", "full"), run, Line(), Limits(lead=1e9)))
+    list(live(tiny.load(precision="fp32"), Plan.of(PROMPT, 3, 2, "AB", "forcing-kv", "full"), run, Line(), Limits(lead=1e9)))
     torch.set_num_threads(threads)
     here = [{name: each["hash"] for name, each in unpack(run.get(number))[0]["streams"].items()} for number in range(2)]
     assert told["first"]["hashes"] == here

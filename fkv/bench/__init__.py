@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", f"tiny, or one with random weights: {wan}", "tiny")
     add("--resolution", f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise")
     add("--layers", f"only so many layers of {wan}", type=int)
-    add("--precision", f"of {wan} and of --attention; bf16 on cuda and fp32 on a cpu unless said otherwise", choices=tuple(COMPUTE))
+    add(
+        "--precision",
+        f"{wan} and --attention: bf16 on cuda and fp32 on a cpu unless said otherwise; tiny: what runs in hardware",
+        choices=tuple(COMPUTE),
+    )
     add("--decoder", f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small", choices=models.DECODERS)
     add("--policies", "comma-separated", "full,forcing-kv")
     add("--context", "comma-separated numbers of latent frames that a chunk attends to under full, its own included", "21")

@@ -14,7 +14,7 @@ from ..models import registry
 from ..models.base import Decoder, VideoModel
 from ..models.convert import empty_model, load_strictly
 from ..models.memory import free_memory, parameters
-from ..models.precision import COMPUTE, stored_as, use_eight_bits
+from ..models.precision import COMPUTE, check_precision, stored_as, use_eight_bits
 from ..models.release import BASES, RESOLUTIONS, ROLES, Base
 from ..models.taehv import SmallDecoder
 from ..models.vae import StreamingVae
@@ -61,8 +61,7 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
         return torch.empty(meta.shape, device=device, dtype=COMPUTE[precision]).normal_(0, 0.02, generator=generator).to(stored)
 
     load_strictly(model, dict(model.named_parameters()), random)
-    if precision == "fp8":
-        use_eight_bits(model)
+    use_eight_bits(model, precision)
     return model
 
 
@@ -86,17 +85,20 @@ def build(
 ) -> VideoModel:
     """A model by name: `tiny` as it ships; `wan-1.3b` and `wan-14b` with random weights, text embeddings and decoder.
 
-    precision, resolution, layers and the decoders `vae` and `small` are for the random ones, which by default are whole, at
-    480p, in `default_precision`, and without decoder.
+    resolution, layers and the decoders `vae` and `small` are for the random ones, which by default are whole, at 480p, in
+    `default_precision`, and without decoder.
     Raises ValueError for an unknown name, for options that do not apply, and when memory does not suffice.
     """
     if name not in BASES:
-        if precision or resolution or layers or decoder not in (None, "own", "none"):
-            others = "--precision, --resolution, --layers and the decoders vae and small"
+        if resolution or layers or decoder not in (None, "own", "none"):
+            others = "--resolution, --layers and the decoders vae and small"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")
-        return dataclasses.replace(registry.load(name, str(device)), **({"decoder": None} if decoder == "none" else {}))
+        chosen = {"precision": precision} if precision else {}
+        return dataclasses.replace(registry.load(name, str(device), **chosen), **({"decoder": None} if decoder == "none" else {}))
     if decoder == "own":
         raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small or none")
+    precision = precision or default_precision(device)
+    check_precision(precision, str(device))
     base, (height, width) = BASES[name], latent_size(resolution or "480p")
     if layers is not None and not 2 <= layers <= base.layers:
         raise ValueError(f"--layers must be from 2 to the {base.layers} of {name}, not {layers}")
@@ -105,7 +107,7 @@ def build(
     text = torch.randn(1, base.text_words, base.text_dim, generator=torch.Generator().manual_seed(1))
     return VideoModel(
         name=name,
-        transformer=CausalTransformer(_transformer(base, precision or default_precision(device), device)),
+        transformer=CausalTransformer(_transformer(base, precision, device)),
         encode=lambda prompt: text,
         schedule=Schedule.warped(),
         latent=(base.channels, height, width),

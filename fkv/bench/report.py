@@ -25,7 +25,8 @@ MEANINGS = {
     "on a CPU the resident size of the process",
     "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved rounds",
     "tflop": "matrix products and attention of all passes of a chunk; norms, activations, text encoder and decoder are not counted",
-    "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds it",
+    "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds it; "
+    "the ceiling is of the type that the model computes in, which products in 8 bits (fp8-fast) may pass",
     "bare_s": "the large matrix products and attention calls of all passes alone, on the same weights and buffers, measured in every round",
     "over_bare": "median over rounds of generate / these",
     "speed_vs_full": "median over rounds of full's seconds / this policy's, denoising and context pass",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from kernels import linear
@@ -114,17 +113,14 @@ def bare_calls(
     wide = x.new_zeros(1, tokens, transformer.model.config.ffn_dim)
     query = x.unflatten(2, (transformer.heads, -1)).transpose(1, 2)
 
-    def product(given: Tensor, weight: Tensor, bias: Tensor) -> None:
-        linear(given, weight.to(given.dtype), bias)
-
     for layer, own in passes * list(enumerate(transformer.weights_for(cache.order))):
-        product(x, own.qkv, own.qkv_bias)
+        linear(x, own.qkv, own.qkv_bias)
         for group, heads in cache.slices[layer]:
             keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
             F.scaled_dot_product_attention(query[:, heads], keys.to(x.dtype), values.to(x.dtype))
-        product(x, own.out, own.out_bias)
-        product(x, own.text_query, own.text_query_bias)
+        linear(x, own.out, own.out_bias)
+        linear(x, own.text_query, own.text_query_bias, fast=own.fast)
         F.scaled_dot_product_attention(query, *text.keys_values[layer])
-        product(x, own.text_out, own.text_out_bias)
-        product(x, own.widen, own.widen_bias)
-        product(wide, own.narrow, own.narrow_bias)
+        linear(x, own.text_out, own.text_out_bias, fast=own.fast)
+        linear(x, own.widen, own.widen_bias, fast=own.fast)
+        linear(wide, own.narrow, own.narrow_bias, fast=own.fast)

@@ -163,8 +163,7 @@ def load_transformer(
         load_strictly(model, {new: weights[old] for new, old in names.items()}, prepare)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    if precision == "fp8":
-        use_eight_bits(model)
+    use_eight_bits(model, precision)
     return model
 
 

@@ -1,4 +1,5 @@
-"""In which type each weight of the transformer is stored, and in which it computes."""
+"""In which type each weight of the transformer is stored, and in which it computes: `fp8` stores in 8 bits what `EIGHT_BIT` names,
+`fp8-fast` multiplies it in 8 bits too."""
 
 from __future__ import annotations
 
@@ -7,15 +8,22 @@ import re
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
+from kernels import linear, multiplies_in_eight_bits
+
+COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "fp8-fast": torch.bfloat16}
 
 
-def native_dtype(device: str | torch.device) -> torch.dtype:
-    """bfloat16 on CUDA and on CPUs that multiply it in hardware (AVX-512 BF16), float32 elsewhere."""
+def native_precision(device: str | torch.device) -> str:
+    """bf16 on CUDA and on CPUs that multiply it in hardware (AVX-512 BF16), fp32 elsewhere."""
     known = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if torch.device(device).type == "cuda" or known.get("avx512_bf16") else torch.float32
+    return "bf16" if torch.device(device).type == "cuda" or known.get("avx512_bf16") else "fp32"
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ValueError for a precision that the device does not compute in."""
+    if precision == "fp8-fast" and not multiplies_in_eight_bits(device):
+        raise ValueError(f"{device} does not multiply 8-bit numbers here; a GPU from Hopper on does. Choose fp8, which only stores them")
 
 
 EIGHT_BIT = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)")
@@ -23,23 +31,26 @@ EIGHT_BIT = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net
 
 
 class EightBitLinear(nn.Linear):
-    """A linear layer that stores its weight in 8 bits and widens it while it runs."""
+    """A linear layer that stores its weight in 8 bits, and widens it while it runs unless it is `fast`."""
+
+    fast = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias)
+        return linear(x, self.weight, self.bias, fast=self.fast)
 
 
 def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.dtype:
     """The type of one weight: float32 where diffusers keeps it, float8 where fp8 stores it so, else the compute type."""
     if set(name.split(".")) & set(model._keep_in_fp32_modules or ()):
         return torch.float32
-    if precision == "fp8" and name.endswith(".weight") and EIGHT_BIT.fullmatch(name.removesuffix(".weight")):
+    if precision.startswith("fp8") and name.endswith(".weight") and EIGHT_BIT.fullmatch(name.removesuffix(".weight")):
         return torch.float8_e4m3fn
     return COMPUTE[precision]
 
 
-def use_eight_bits(model: WanTransformer3DModel) -> None:
-    """Make the layers of `EIGHT_BIT` widen their weights while they run."""
+def use_eight_bits(model: WanTransformer3DModel, precision: str) -> None:
+    """Make the layers of `EIGHT_BIT` such as `precision` asks for."""
     for name, module in model.named_modules():
-        if EIGHT_BIT.fullmatch(name):
-            module.__class__ = EightBitLinear
+        if precision.startswith("fp8") and EIGHT_BIT.fullmatch(name):
+            module.__class__, module.fast = EightBitLinear, precision == "fp8-fast"
+            module.weight.data = module.weight.data.to(torch.float8_e4m3fn)

@@ -83,14 +83,15 @@ MODELS = {
 
 
 def load(name: str, device: str = "cpu", **setup: str) -> VideoModel:
-    """Load a model by name. setup : fields of `Setup`, for real models.
+    """Load a model by name. setup : fields of `Setup`, for real models; `precision` for every model.
 
     Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be had or does not fit.
     """
     check_device(device)
     found = entry(name)
-    if setup and found.release is None:
-        raise ValueError(f"model {name!r} comes as it is; {', '.join(setup)} cannot be chosen for it")
+    if found.release is None and (others := set(setup) - {"precision"}):
+        raise ValueError(f"model {name!r} comes as it is; {', '.join(sorted(others))} cannot be chosen for it")
+    Setup(**setup)
     return found.load(device=device, **setup)
 
 
@@ -138,7 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
     for name, default in vars(Setup()).items():
-        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default})")
+        own = "; tiny's is what the device multiplies in hardware" if name == "precision" else ""
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default}{own})")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cache import Geometry
 from ..sampler import Schedule
+from .precision import COMPUTE
 
 RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
 """Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920."""
@@ -114,7 +115,7 @@ class Release:
 CHOICES = {
     "resolution": tuple(RESOLUTIONS),
     "decoder": ("vae", "small", "none"),
-    "precision": ("bf16", "fp32", "fp8"),
+    "precision": tuple(COMPUTE),
     "text": ("device", "offload", "cpu"),
 }
 
@@ -124,7 +125,7 @@ class Setup:
     """How to run a release here.
 
     decoder : Wan's own VAE, the small one (TAEHV), or none. precision : of the transformer; fp8 stores the feed-forward and
-    cross-attention weights in 8 bits and computes in bf16.
+    cross-attention weights in 8 bits and computes in bf16, fp8-fast multiplies by them in 8 bits.
     text : the text encoder stays on the device, visits it for every new prompt, or runs on the CPU.
     Raises ValueError for a value that is not in `CHOICES`.
     """

@@ -19,7 +19,7 @@ from ..world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_wo
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
-from .precision import native_dtype
+from .precision import COMPUTE, check_precision, native_precision, use_eight_bits
 from .words import WordEncoder
 
 FOLDER = Path(__file__).parents[2] / "assets" / "tiny"
@@ -58,14 +58,15 @@ def hints(prompt: str) -> list[str]:
     ]
 
 
-def load(folder: str | Path = FOLDER, device: str = "cpu", dtype: torch.dtype | None = None) -> VideoModel:
+def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None = None) -> VideoModel:
     """Load the tiny model from a folder with transformer/, text_encoder/, codec/, and roles.json where there is one.
 
-    dtype: of the transformer and codec; default `native_dtype`.
-    Raises ValueError that names the missing or damaged part.
+    precision: of the transformer and codec, one of `COMPUTE`; default `native_precision`.
+    Raises ValueError like `check_precision`, and one that names a missing or damaged part.
     """
-    folder = Path(folder)
-    dtype = dtype or native_dtype(device)
+    folder, precision = Path(folder), precision or native_precision(device)
+    check_precision(precision, device)
+    dtype = COMPUTE[precision]
     parts: dict[str, Any] = {}
     for name, cls in zip(PARTS, (WanTransformer3DModel, WordEncoder, TinyCodec)):
         try:
@@ -77,6 +78,7 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", dtype: torch.dtype | 
             raise ValueError(
                 f"the tiny model's {name} in {folder / name} is missing or damaged ({reason}); restore the folder from the repository"
             ) from None
+    use_eight_bits(parts["transformer"], precision)
     words = parts["text_encoder"].to(device).eval().requires_grad_(False)
     role_file = folder / "roles.json"
     return VideoModel(

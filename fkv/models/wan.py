@@ -11,6 +11,7 @@ from . import fit, taehv, text, vae
 from .base import Decoder, VideoModel
 from .checkpoints import load_transformer
 from .download import fetch
+from .precision import check_precision
 from .release import BASES, RESOLUTIONS, SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Release, Setup, Source
 
 EXAMPLES = (
@@ -30,6 +31,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     file is damaged or of another model.
     """
     setup, base = Setup(**options), BASES[release.base]
+    check_precision(setup.precision, device)
     fit.check(release, setup, device)
     weights = local(release.weights)
     lora = local(release.lora) if release.lora else None
