@@ -24,7 +24,6 @@ LIMITS = (
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What the command line and the environment ask for."""
-
     from fkv.models import registry
 
     env = os.environ.get

@@ -218,18 +218,11 @@ def test_leaving_in_any_way_frees_the_machine(address):
         assert last(other.go(chunks=2, stream="AB"))["text"].startswith("Finished")
 
 
-def _connection(visitor: Visitor, path: str) -> socket.socket:
-    url = visitor.http.base_url
-    connection = socket.create_connection((url.host, url.port), timeout=10)
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
-    return connection
-
-
 def _reset(visitor: Visitor) -> None:
     """The network goes mid-stream: a reset instead of a farewell."""
     event = visitor.event("fkv-go")
     visitor.join(event, visitor.form(event, prompt="a red ball", chunks=0))
-    connection = _connection(visitor, f"/gradio_api/queue/data?session_hash={visitor.session}")
+    connection = visitor.connection(f"/gradio_api/queue/data?session_hash={visitor.session}")
     while b"process_generating" not in connection.recv(1 << 16):
         pass
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
@@ -247,7 +240,7 @@ def _joins_and_never_listens(visitor: Visitor) -> None:
 def _half_a_chunk(visitor: Visitor) -> None:
     """A broken pipe: the connection goes while a chunk file is on its way."""
     manifest = streaming(visitor)
-    connection = _connection(visitor, f"/stage/{manifest['run']}/0")
+    connection = visitor.connection(f"/stage/{manifest['run']}/0")
     connection.recv(100)
     connection.close()
 
@@ -256,7 +249,7 @@ def test_a_slow_client_holds_nobody_up(address):
     with Visitor(address) as slow, Visitor(address) as quick:
         event = slow.event("fkv-go")
         slow.join(event, slow.form(event, prompt="a red ball", chunks=2))
-        connection = _connection(slow, f"/gradio_api/queue/data?session_hash={slow.session}")  # and never reads
+        connection = slow.connection(f"/gradio_api/queue/data?session_hash={slow.session}")  # and never reads
         assert last(quick.go(chunks=2))["text"].startswith("Finished")
         connection.close()
 

@@ -34,9 +34,7 @@ class Visitor:
         self.http = httpx.Client(base_url=address, timeout=httpx.Timeout(PATIENCE), trust_env=False)
         self.config = self.http.get("/config").raise_for_status().json()
         self._parts = {part["id"]: part for part in self.config["components"]}
-        url = httpx.URL(address)
-        self._heart = socket.create_connection((url.host, url.port))
-        self._heart.sendall(f"GET /gradio_api/heartbeat/{self.session} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
+        self._heart = self.connection(f"/gradio_api/heartbeat/{self.session}")
 
     def __enter__(self) -> Visitor:
         return self
@@ -44,6 +42,13 @@ class Visitor:
     def __exit__(self, *_: object) -> None:
         self._heart.close()
         self.http.close()
+
+    def connection(self, path: str) -> socket.socket:
+        """A bare connection on which `path` has been asked for."""
+        url = self.http.base_url
+        connection = socket.create_connection((url.host, url.port), timeout=PATIENCE)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
+        return connection
 
     def event(self, elem_id: str, kind: str = "click") -> dict[str, Any]:
         """The page's event of a component."""
