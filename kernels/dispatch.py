@@ -2,18 +2,19 @@
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
-    0     the twin. The default: the Triton kernels are tested in Triton's interpreter and compiled for Hopper GPUs, but
-          they have not yet been run on one.
+    auto  the default: Triton where it agrees with the twin and is faster, found out once per kernel, type and size (to the next
+          power of two) on the tensors at hand. `choices()` reports what was found.
+    0     the twin.
     1     Triton.
-    auto  whichever is faster, measured once per kernel and shape on the tensors at hand. Run every shape once before
-          capturing a CUDA graph. `choices()` reports what was measured.
 
-CPU tensors always take the twin.
+CPU tensors always take the twin. The Triton kernels are tested in Triton's interpreter and compiled for Hopper GPUs, but have
+not yet been run on one.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.benchmark import Timer
 
 try:
@@ -33,14 +35,18 @@ VARIABLE = "FKV_TRITON"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What was measured for one kernel and shape: seconds per call of both implementations, and the faster one."""
+    """What was found out about one kernel and size: seconds per call, the implementation to take, and why it cannot be Triton."""
 
     kernel: str
     signature: tuple
     seconds: dict[str, float]
     fastest: str
+    problem: str = ""
 
 
 _choices: dict[tuple, Choice] = {}
@@ -51,18 +57,23 @@ def jit(function: Callable) -> Any:
     return triton.jit(function) if triton else function
 
 
-def with_triton(launch: Callable) -> Callable[[Callable], Callable]:
+def with_triton(launch: Callable, written: Callable[..., Any] | None = None) -> Callable[[Callable], Callable]:
     """Decorates a PyTorch twin: calls go to it or to `launch`, its Triton implementation with the same parameters.
 
-    Both stay reachable as `.twin` and `.triton`. They must be idempotent, since measuring calls them repeatedly.
+    Both stay reachable as `.twin` and `.triton`. They must be idempotent, since finding out which to take calls them repeatedly.
+    written : of the arguments, a copy of what the kernel writes besides what it returns.
     """
 
     def decorate(twin: Callable) -> Callable:
         @functools.wraps(twin)
         def kernel(first: Tensor, *args: Any, **options: Any) -> Any:
-            wanted = os.environ.get(VARIABLE, "0") if triton and first.is_cuda else "0"
+            wanted = os.environ.get(VARIABLE, "auto") if triton and first.is_cuda else "0"
             if wanted == "auto":
-                call = functools.partial(_run, kernel, first, *args, **options)
+
+                def call(implementation: str) -> Any:
+                    made = (launch if implementation == "triton" else twin)(first, *args, **options)
+                    return made, written(first, *args, **options) if written else None
+
                 wanted = "1" if choose(twin.__name__, (first, args, options), call).fastest == "triton" else "0"
             return (launch if wanted == "1" else twin)(first, *args, **options)
 
@@ -72,32 +83,45 @@ def with_triton(launch: Callable) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def _run(kernel: Any, *args: Any, implementation: str, **options: Any) -> Any:
-    return (kernel.triton if implementation == "triton" else kernel.twin)(*args, **options)
-
-
-def choose(name: str, arguments: Any, call: Callable[..., Any]) -> Choice:
-    """The faster implementation for arguments of this shape; `call(implementation=...)` runs one. Measured once."""
+def choose(name: str, arguments: Any, call: Callable[[str], Any]) -> Choice:
+    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` run one. Found out once."""
     signature = _signature(arguments)
     if (name, signature) not in _choices:
-        seconds = {}
-        for implementation in ("torch", "triton"):
-            run = functools.partial(call, implementation=implementation)
-            run()
-            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-            seconds[implementation] = timer.blocked_autorange(min_run_time=0.02).median
-        _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get))
+        problem = _problem(call)
+        if problem:
+            log.warning("the Triton kernel %s is not used: %s", name, problem)
+        seconds = {each: _seconds(functools.partial(call, each)) for each in ("torch", *([] if problem else ["triton"]))}
+        _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get), problem)
     return _choices[name, signature]
 
 
 def choices() -> list[Choice]:
-    """What `auto` has measured so far in this process."""
+    """What `auto` has found out so far in this process."""
     return list(_choices.values())
+
+
+def _problem(call: Callable[[str], Any]) -> str:
+    """Why Triton cannot be taken; empty where it makes what the twin makes."""
+    wanted = call("torch")
+    try:
+        made = call("triton")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    for ours, theirs in zip(pytree.tree_leaves(made), pytree.tree_leaves(wanted)):
+        limit = 1e-3 if theirs.dtype == torch.float32 else 2e-2
+        if not (ours.float() - theirs.float()).norm() <= limit * theirs.float().norm():
+            return "its result is another than that of PyTorch"
+    return ""
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=0.02).median
 
 
 def _signature(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return tuple(value.shape), str(value.dtype), str(value.device)
+        return tuple(1 << max(size - 1, 0).bit_length() if size else 0 for size in value.shape), str(value.dtype), str(value.device)
     if isinstance(value, (tuple, list)):
         return tuple(map(_signature, value))
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .arithmetic import rounded
 from .dispatch import jit, tl, triton, with_triton
 from .head_table import head_table
-from .pages import put
+from .pages import put, take
 
 
 @jit
@@ -75,7 +75,11 @@ def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Seque
     return out
 
 
-@with_triton(_triton)
+def _written(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+    return [take(buffer, index) for keys, values, index in groups for buffer in (keys, values)]
+
+
+@with_triton(_triton, _written)
 def norm_rope_store(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """RMSNorm of q and k over all heads, RoPE of both, k and v written to their pages; one pass over memory in Triton.
 

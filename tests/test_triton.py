@@ -6,6 +6,7 @@ The interpreter is chosen when a kernel is defined, so it gets a process of its 
 from __future__ import annotations
 
 import importlib
+import math
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -197,16 +198,50 @@ def test_cpu_tensors_take_the_twin(setting, monkeypatch):
     assert torch.equal(kernels.segment_similarity(keys, 2), kernels.segment_similarity.twin(keys, 2))
 
 
-def test_the_faster_one_is_chosen_once_per_shape(monkeypatch):
+@pytest.mark.parametrize(
+    "made, problem",
+    [
+        (torch.tensor([1.0, 2.01]), "its result is another than that of PyTorch"),
+        (torch.tensor([1.0, math.nan]), "its result is another than that of PyTorch"),
+        (RuntimeError("out of shared memory"), "RuntimeError: out of shared memory"),
+    ],
+)
+def test_triton_is_not_taken_where_it_fails_or_differs(made, problem, monkeypatch, caplog):
+    monkeypatch.setattr(dispatch, "_choices", {})
+
+    def call(implementation):
+        if implementation == "torch":
+            return torch.tensor([1.0, 2.0]), None
+        if isinstance(made, Exception):
+            raise made
+        return made, None
+
+    choice = dispatch.choose("sine", (torch.zeros(3, 4),), call)
+    assert (choice.fastest, choice.problem, list(choice.seconds)) == ("torch", problem, ["torch"])
+    assert f"the Triton kernel sine is not used: {problem}" in caplog.text
+
+
+def test_what_a_kernel_writes_is_compared_too():
+    groups = [(random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), torch.tensor([4, 1]))]
+    keys, values = importlib.import_module("kernels.norm_rope_store")._written(None, None, 0.0, None, groups)
+    assert torch.equal(keys, groups[0][0][:, :, [4, 1]]) and torch.equal(values, groups[0][1][:, :, [4, 1]])
+
+
+def test_the_faster_one_is_chosen_once_per_size(monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
     calls = []
 
     def call(implementation):
         calls.append(implementation)
-        torch.zeros(1) if implementation == "triton" else torch.zeros(1_000_000).sin_()
+        return torch.zeros(1) if implementation == "triton" else torch.zeros(1_000_000).sin_()[:1]
 
     choice = dispatch.choose("sine", (torch.zeros(3, 4),), call)
-    assert choice.fastest == "triton" and choice.seconds["triton"] < choice.seconds["torch"] and dispatch.choices() == [choice]
+    assert (
+        choice.fastest == "triton"
+        and not choice.problem
+        and choice.seconds["triton"] < choice.seconds["torch"]
+        and dispatch.choices() == [choice]
+    )
     count = len(calls)
-    assert dispatch.choose("sine", (torch.ones(3, 4),), call) is choice and len(calls) == count
+    assert dispatch.choose("sine", (torch.ones(4, 3),), call) is choice and len(calls) == count
     assert dispatch.choose("sine", (torch.ones(3, 5),), call) is not choice

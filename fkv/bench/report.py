@@ -61,8 +61,11 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 def kernel_choices() -> dict[str, Any]:
     """Which implementations ran: the setting, and what `auto` has measured."""
-    measured = [{"kernel": c.kernel, "signature": str(c.signature), "seconds": c.seconds, "fastest": c.fastest} for c in choices()]
-    return {VARIABLE: os.environ.get(VARIABLE, "0"), "choices": measured}
+    measured = [
+        {"kernel": c.kernel, "signature": str(c.signature), "seconds": c.seconds, "fastest": c.fastest, "problem": c.problem}
+        for c in choices()
+    ]
+    return {VARIABLE: os.environ.get(VARIABLE, "auto"), "choices": measured}
 
 
 def _cell(value: Any) -> str:
