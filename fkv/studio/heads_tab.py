@@ -19,7 +19,8 @@ from .sessions import Registry
 from .trouble import sentence
 from .watch import Watch
 
-SCRIPTS = ("charts.js", "xray.js", "heads.js")
+PARTS = ("heads", "heads_grid", "heads_roles", "heads_detail", "heads_patches", "heads_tab")
+SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
 
 
 def heads_tab(model: VideoModel, registry: Registry) -> None:

@@ -1,0 +1,64 @@
+/* Heads: the whole tab, and what its buttons do. */
+
+function write(node, text) { if (node.textContent !== text) node.textContent = text; }
+
+function say() {
+  const state = window.fkvStage?.state ?? "idle", record = newest();
+  if (!applied()) return `No head roles are known for ${model}, so no head is static or dynamic yet: run “python -m fkv profile --model ${model} --out roles.json” to find them.`;
+  if (record && running()) return `Stream ${stream}, ${record.streams[stream].policy}: attention of the ${record.heads.pass} pass of every chunk, from a sample of its queries.`;
+  if (running()) return "Waiting for the next chunk of the stream.";
+  if (state === "queued") return "Waiting for a turn on this machine.";
+  return record ? `The stream has ended; this is its chunk ${(shown() ?? record).index + 1}.` : `Scores are ${model}'s own profile. Go live to see where its heads look.`;
+}
+
+function paint() {
+  if (asked && (same(asked, newest()?.heads.static) || !running())) asked = null;
+  const there = names();
+  if (there.length && !there.includes(stream)) stream = there[0];
+  for (const input of $$('[data-of="stream"] input')) { input.checked = input.value === stream; input.disabled = there.length < 2; }
+  for (const input of $$('[data-of="source"] input')) { input.checked = input.value === source; input.disabled = input.value === "live" ? !newest() : !profile?.scores; }
+  write($(".fkv-heads-say"), say());
+  $(".fkv-heads-go").hidden = running() || window.fkvStage?.state === "queued";
+  paintGrid(); paintRoles(); paintDetail();
+}
+
+function tick() {
+  if (!visible && !overlaid) return;
+  look();
+  const key = [player()?.key, player()?.rounds.length, player()?.at, window.fkvStage?.state].join();
+  if (visible) { if (key !== drawn) { drawn = key; paint(); } mirror(); }
+  requestAnimationFrame(tick);
+}
+
+function see(now) {
+  const idle = !visible && !overlaid;
+  ({ visible = visible, overlaid = overlaid } = now);
+  if (visible || overlaid) { drawn = ""; if (idle) requestAnimationFrame(tick); }
+  else { sentAt = 0; look(); }
+}
+
+const actions = {
+  apply: () => ask(draft), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
+  silence: () => trigger("silence", { stream, layer: chosen.layer, head: chosen.head }),
+  reset: () => { threshold = profile.threshold ?? threshold; draft = null; if (same(asked ?? applied(), released)) paint(); else ask(released); },
+  download: () => {
+    const file = { model, num_layers: layers, num_heads: heads, ...profile, static_heads: roles() }, link = document.createElement("a");
+    if (!same(roles(), released)) file.source = "changed by hand in the studio; scores as profiled";
+    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(file, null, 1)}\n`], { type: "application/json" }));
+    link.download = `roles-${model}.json`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  },
+};
+for (const button of $$("[data-do]")) button.addEventListener("click", actions[button.dataset.do]);
+$(".fkv-threshold input").addEventListener("input", (event) => { threshold = Number(event.target.value); draft = split(threshold); paintGrid(); paintRoles(); paintDetail(); });
+for (const input of $$('[data-of="stream"] input')) input.addEventListener("change", () => { stream = input.value; paint(); });
+for (const input of $$('[data-of="source"] input')) input.addEventListener("change", () => { source = input.value; draft = null; paint(); });
+$(".fkv-heads-go").addEventListener("click", () => document.querySelector("#fkv-go")?.click());
+
+new IntersectionObserver((entries) => see({ visible: entries.at(-1).isIntersecting })).observe($(".fkv-heads"));
+new ResizeObserver(() => { drawn = ""; }).observe($(".fkv-heads"));
+new MutationObserver(() => { drawn = ""; }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+/* For other tabs: keep watching, and draw over a canvas of theirs. */
+window.fkvHeads = { overlay: (canvas, name) => overlay(canvas, name), watch: (on) => see({ overlaid: on }), get chosen() { return { ...chosen }; } };
+paint();
