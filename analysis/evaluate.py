@@ -26,6 +26,8 @@ from tqdm import tqdm
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.models.precision import precision_of
+from fkv.models.release import CHOICES
 from fkv.policies import parse, split, write
 from fkv.report import FPS_MEANING, device_name, rates
 from fkv.spread import over_ray
@@ -49,7 +51,7 @@ CHUNK = 12
 EQUAL_DB = 100.0
 REFERENCE = "full"
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
-KEY = ("model", "checkpoint", "policy", "prompt", "seed", "seconds")
+KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds")
 """What tells records apart."""
 COLUMNS = {
     "discontinuity": "chunk discontinuity", "drift.colours": "drift of colours", "flicker": "flicker",
@@ -156,21 +158,25 @@ def _records(
         if policy in pending or policy == REFERENCE:
             chunks = run_stream(model, policy, prompt, seed, seconds)
         if policy in pending:
-            names = dict(zip(KEY, (model.name, checkpoint_hash(model.weights), policy, prompt, seed, seconds)))
+            names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds)))
             device = {"caption": chunks[0].prompt, "device": device_name(model.transformer.device)}
             yield names | device | measure(chunks, scene, seconds, reference) | {"switch": run_switch(model, policy, prompt, seed)}
         if policy == REFERENCE:
             reference = np.concatenate([chunk.video for chunk in chunks])
 
 
+def _identity(model: VideoModel) -> tuple[str, ...]:
+    return model.name, checkpoint_hash(model.weights), precision_of(model.transformer.model)
+
+
 @lru_cache(maxsize=1)
-def _load(name: str, device: str) -> VideoModel:
+def _load(name: str, device: str, precision: str | None) -> VideoModel:
     torch.set_num_threads(1)
-    return registry.load(name, device)
+    return registry.load(name, device, precision=precision)
 
 
-def _job(name: str, device: str, *arguments: Any) -> list[Record]:
-    return list(_records(_load(name, device), *arguments))
+def _job(name: str, device: str, precision: str | None, *arguments: Any) -> list[Record]:
+    return list(_records(_load(name, device, precision), *arguments))
 
 
 def evaluate(
@@ -180,6 +186,7 @@ def evaluate(
     seconds: float = 60,
     model: VideoModel | str = "tiny",
     device: str = "cpu",
+    precision: str | None = None,
     out: str | Path | None = None,
     workers: int = 1,
     ray: str | None = None,
@@ -187,6 +194,7 @@ def evaluate(
     """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1; one record per stream, see `measure`.
 
     policies : as `fkv.policies.parse` reads them; the others are compared with "full" where it is among them.
+    precision : of a model that is named.
     out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
     workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
     ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.spread`.
@@ -201,11 +209,11 @@ def evaluate(
     if (workers > 1 or ray) and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
-    loaded = registry.load(model, device) if isinstance(model, str) else model
+    loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
     file = Path(out) / "records.jsonl" if out is not None else None
-    own = loaded.name, checkpoint_hash(loaded.weights)
-    finished = {tuple(record[name] for name in KEY): record for record in (_finished(file) if file else [])}
+    own = _identity(loaded)
+    finished = {tuple(record.get(name) for name in KEY): record for record in (_finished(file) if file else [])}
     records, jobs = [], []
     for run in product(range(prompts), range(seeds)):
         there = {policy: finished.get((*own, policy, *run, seconds)) for policy in policies}
@@ -213,7 +221,7 @@ def evaluate(
         records += [record for policy, record in there.items() if policy not in pending]
         jobs += [(policies, pending, *run, seconds)] if pending else []
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, model, device, jobs, workers, ray):
+        for record in _run(loaded, (model, device, precision), jobs, workers, ray):
             records.append(record)
             if file:
                 with file.open("a", encoding="utf-8") as lines:
@@ -222,9 +230,9 @@ def evaluate(
     return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
 
 
-def _run(loaded: VideoModel, name: VideoModel | str, device: str, jobs: list[tuple], workers: int, ray: str | None) -> Iterator[Record]:
+def _run(loaded: VideoModel, asked: tuple, jobs: list[tuple], workers: int, ray: str | None) -> Iterator[Record]:
     if ray:
-        for made in over_ray(_job, [(name, device, *job) for job in jobs], ray, device):
+        for made in over_ray(_job, [(*asked, *job) for job in jobs], ray, asked[1]):
             yield from made
         return
     if workers == 1:
@@ -232,7 +240,7 @@ def _run(loaded: VideoModel, name: VideoModel | str, device: str, jobs: list[tup
             yield from _records(loaded, *job)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_job, name, device, *job) for job in jobs]):
+        for future in as_completed([pool.submit(_job, *asked, *job) for job in jobs]):
             yield from future.result()
 
 
@@ -342,6 +350,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv eval`."""
     parser.add_argument("--model", default="tiny", help="the model to evaluate; it has to draw the toy world (default: tiny)")
     registry.add_device(parser)
+    parser.add_argument("--precision", choices=CHOICES["precision"], help="of the model (default: what the device multiplies in hardware)")
     parser.add_argument("--policy", default="full,forcing-kv", metavar="P[,P]", help="comma-separated (default: full,forcing-kv)")
     parser.add_argument("--prompts", type=int, default=8, help="how many held-out prompts (default: 8)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
@@ -360,9 +369,10 @@ def run(args: argparse.Namespace) -> int:
 
     target, sheet = (writable(path) if path else None for path in (args.json, args.sheet))
     policies = split(args.policy)
-    records = evaluate(policies, args.prompts, args.seeds, args.seconds, args.model, args.device, args.out, args.workers, args.ray)
+    asked = args.model, args.device, args.precision
+    records = evaluate(policies, args.prompts, args.seeds, args.seconds, *asked, args.out, args.workers, args.ray)
     if args.oracle or args.sheet:
-        model = registry.load(args.model, args.device)
+        model = registry.load(args.model, args.device, precision=args.precision)
     print(table(records), file=sys.stderr)
     more: dict[str, Any] = {}
     if args.oracle:

@@ -151,3 +151,10 @@ def test_a_damaged_record_is_named(toy, tmp_path):
     (tmp_path / "records.jsonl").write_text("no record\n")
     with pytest.raises(ValueError, match="records.jsonl"):
         ev.evaluate(["full"], model=toy, out=tmp_path)
+
+
+def test_another_precision_is_another_record(toy, tmp_path, monkeypatch):
+    first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
+    assert [record["precision"] for record in first] == ["fp32"]
+    monkeypatch.setattr(ev, "precision_of", lambda model: "fp8")
+    assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == ["fp8"]

@@ -93,8 +93,9 @@ def build(
         if resolution or layers or decoder not in (None, "own", "none"):
             others = "--resolution, --layers and the decoders vae and small"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")
-        chosen = {"precision": precision} if precision else {}
-        return dataclasses.replace(registry.load(name, str(device), **chosen), **({"decoder": None} if decoder == "none" else {}))
+        return dataclasses.replace(
+            registry.load(name, str(device), precision=precision), **({"decoder": None} if decoder == "none" else {})
+        )
     if decoder == "own":
         raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small or none")
     precision = precision or default_precision(device)

@@ -48,6 +48,14 @@ def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.
     return COMPUTE[precision]
 
 
+def precision_of(model: WanTransformer3DModel) -> str:
+    """The precision by name, as in `COMPUTE`."""
+    narrow, dtype = model.blocks[0].ffn.net[2], model.blocks[0].attn1.to_q.weight.dtype
+    if isinstance(narrow, EightBitLinear):
+        return "fp8-fast" if narrow.fast else "fp8"
+    return next((name for name, computes in COMPUTE.items() if computes == dtype), str(dtype).removeprefix("torch."))
+
+
 def use_eight_bits(model: WanTransformer3DModel, precision: str) -> None:
     """Make the layers of `EIGHT_BIT` such as `precision` asks for."""
     for name, module in model.named_modules():

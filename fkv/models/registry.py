@@ -82,13 +82,13 @@ MODELS = {
 }
 
 
-def load(name: str, device: str = "cpu", **setup: str) -> VideoModel:
-    """Load a model by name. setup : fields of `Setup`, for real models; `precision` for every model.
+def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
+    """Load a model by name. setup : fields of `Setup`, for real models; `precision` for every model. None leaves one at its default.
 
     Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be had or does not fit.
     """
     check_device(device)
-    found = entry(name)
+    found, setup = entry(name), {field: value for field, value in setup.items() if value}
     if found.release is None and (others := set(setup) - {"precision"}):
         raise ValueError(f"model {name!r} comes as it is; {', '.join(sorted(others))} cannot be chosen for it")
     Setup(**setup)

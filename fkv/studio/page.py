@@ -7,6 +7,7 @@ from html import escape
 import gradio as gr
 
 from ..models.base import VideoModel
+from ..models.precision import precision_of
 from ..report import device_name
 from . import about, zero
 from .atlas_tab import atlas_tab
@@ -47,10 +48,10 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
 
 
 def _header(model: VideoModel) -> str:
-    device, dtype = device_name(model.transformer.device), str(model.transformer.dtype).removeprefix("torch.")
+    device, precision = device_name(model.transformer.device), precision_of(model.transformer.model)
     return (
         '<header class="fkv-head"><h1>Forcing-KV <span>Studio</span></h1>'
-        f'<p class="fkv-facts"><span>model <b>{escape(model.name)}</b></span><span>{escape(device)}, {dtype}</span></p>'
+        f'<p class="fkv-facts"><span>model <b>{escape(model.name)}</b></span><span>{escape(device)}, {precision}</span></p>'
         '<nav aria-label="View"><button type="button" data-fkv="theme">Light or dark</button>'
         '<button type="button" data-fkv="talk">Talk mode</button>'
         '<button type="button" data-fkv="help" aria-label="Keyboard help">?</button></nav></header>'
