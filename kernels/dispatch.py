@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.benchmark import Timer
 
 try:
@@ -57,11 +56,11 @@ def jit(function: Callable) -> Any:
     return triton.jit(function) if triton else function
 
 
-def with_triton(launch: Callable, written: Callable[..., Any] | None = None) -> Callable[[Callable], Callable]:
+def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = None) -> Callable[[Callable], Callable]:
     """Decorates a PyTorch twin: calls go to it or to `launch`, its Triton implementation with the same parameters.
 
     Both stay reachable as `.twin` and `.triton`. They must be idempotent, since finding out which to take calls them repeatedly.
-    written : of the arguments, a copy of what the kernel writes besides what it returns.
+    written : of the arguments, copies of what the kernel writes besides the tensor that it returns.
     """
 
     def decorate(twin: Callable) -> Callable:
@@ -70,9 +69,9 @@ def with_triton(launch: Callable, written: Callable[..., Any] | None = None) -> 
             wanted = os.environ.get(VARIABLE, "auto") if triton and first.is_cuda else "0"
             if wanted == "auto":
 
-                def call(implementation: str) -> Any:
+                def call(implementation: str) -> list[Tensor]:
                     made = (launch if implementation == "triton" else twin)(first, *args, **options)
-                    return made, written(first, *args, **options) if written else None
+                    return [made, *(written(first, *args, **options) if written else [])]
 
                 wanted = "1" if choose(twin.__name__, (first, args, options), call).fastest == "triton" else "0"
             return (launch if wanted == "1" else twin)(first, *args, **options)
@@ -83,8 +82,8 @@ def with_triton(launch: Callable, written: Callable[..., Any] | None = None) -> 
     return decorate
 
 
-def choose(name: str, arguments: Any, call: Callable[[str], Any]) -> Choice:
-    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` run one. Found out once."""
+def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]]) -> Choice:
+    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes. Found out once."""
     signature = _signature(arguments)
     if (name, signature) not in _choices:
         problem = _problem(call)
@@ -100,14 +99,14 @@ def choices() -> list[Choice]:
     return list(_choices.values())
 
 
-def _problem(call: Callable[[str], Any]) -> str:
+def _problem(call: Callable[[str], list[Tensor]]) -> str:
     """Why Triton cannot be taken; empty where it makes what the twin makes."""
     wanted = call("torch")
     try:
         made = call("triton")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    for ours, theirs in zip(pytree.tree_leaves(made), pytree.tree_leaves(wanted)):
+    for ours, theirs in zip(made, wanted):
         limit = 1e-3 if theirs.dtype == torch.float32 else 2e-2
         if not (ours.float() - theirs.float()).norm() <= limit * theirs.float().norm():
             return "its result is another than that of PyTorch"

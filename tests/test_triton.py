@@ -31,13 +31,39 @@ def launch(name, arguments):
     return getattr(kernels, name).triton(*arguments), arguments
 
 
+class OnGpu(torch.Tensor):
+    """A tensor that says that it is on a GPU."""
+
+    is_cuda = property(lambda self: True)
+
+
+def find_out(name, arguments):
+    """What `auto` finds out about a kernel."""
+    first, *rest = arguments
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "_choices", {})
+        getattr(kernels, name)(first.as_subclass(OnGpu), *rest)
+        return dispatch.choices()[0]
+
+
 @pytest.fixture(scope="module")
-def interpreter():
+def pool():
+    """A process in which kernels run in the interpreter."""
     with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         patch.setenv("TRITON_INTERPRET", "1")
         pool.submit(os.getpid).result()
         patch.undo()
-        yield lambda name, *arguments: pool.submit(launch, name, arguments).result()
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def interpreter(pool):
+    return lambda name, *arguments: pool.submit(launch, name, arguments).result()
+
+
+@pytest.fixture(scope="module")
+def found_out(pool):
+    return lambda name, *arguments: pool.submit(find_out, name, arguments).result()
 
 
 @pytest.fixture(params=["twin", *PLACES])
@@ -211,17 +237,32 @@ def test_triton_is_not_taken_where_it_fails_or_differs(made, problem, monkeypatc
 
     def call(implementation):
         if implementation == "torch":
-            return torch.tensor([1.0, 2.0]), None
+            return [torch.tensor([1.0, 2.0])]
         if isinstance(made, Exception):
             raise made
-        return made, None
+        return [made]
 
     choice = dispatch.choose("sine", (torch.zeros(3, 4),), call)
     assert (choice.fastest, choice.problem, list(choice.seconds)) == ("torch", problem, ["torch"])
     assert f"the Triton kernel sine is not used: {problem}" in caplog.text
 
 
-def test_what_a_kernel_writes_is_compared_too():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_kernel_agrees_with_its_twin_when_it_is_found_out(found_out, dtype):
+    pages = [tuple(torch.zeros(1, 2, 9, 16, dtype=dtype) for _ in "kv")]
+    stored = [(keys, values, torch.tensor([7, 1, 4, 3])) for keys, values in pages]
+    query, gains = random(1, 2, 4, 16, dtype=dtype), random(2, 32)
+    for name, *arguments in (
+        ("norm_rope_store", random(1, 4, 96, dtype=dtype), gains, 1e-6, rope_table([0], 2, 2, 16), stored),
+        ("hybrid_attention", query, [(query, query)]),
+        ("frame_mass", query, query, torch.tensor([1, 0]), 2),
+        ("segment_similarity", random(1, 2, 2, 4, 16, dtype=dtype), 2),
+    ):
+        choice = found_out(name, *arguments)
+        assert (choice.kernel, choice.problem, set(choice.seconds)) == (name, "", {"torch", "triton"})
+
+
+def test_pages_that_a_kernel_writes_are_compared_too():
     groups = [(random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), torch.tensor([4, 1]))]
     keys, values = importlib.import_module("kernels.norm_rope_store")._written(None, None, 0.0, None, groups)
     assert torch.equal(keys, groups[0][0][:, :, [4, 1]]) and torch.equal(values, groups[0][1][:, :, [4, 1]])
@@ -233,7 +274,7 @@ def test_the_faster_one_is_chosen_once_per_size(monkeypatch):
 
     def call(implementation):
         calls.append(implementation)
-        return torch.zeros(1) if implementation == "triton" else torch.zeros(1_000_000).sin_()[:1]
+        return [torch.zeros(1) if implementation == "triton" else torch.zeros(1_000_000).sin_()[:1]]
 
     choice = dispatch.choose("sine", (torch.zeros(3, 4),), call)
     assert (
