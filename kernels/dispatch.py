@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.benchmark import Timer
 
 try:
@@ -32,8 +33,6 @@ except ImportError:  # there is Triton for Linux alone
 
 VARIABLE = "FKV_TRITON"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
 log = logging.getLogger(__name__)
 
 
@@ -118,11 +117,17 @@ def _seconds(run: Callable[[], Any]) -> float:
     return timer.blocked_autorange(min_run_time=0.02).median
 
 
-def _signature(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return tuple(1 << max(size - 1, 0).bit_length() if size else 0 for size in value.shape), str(value.dtype), str(value.device)
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_signature, value))
-    if isinstance(value, dict):
-        return tuple((key, _signature(item)) for key, item in value.items())
-    return value
+def _signature(arguments: Any) -> tuple:
+    """Device, types, and how large: the shape of the first tensor and the elements of all, to the next powers of two."""
+    tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    shape = tuple(_bucket(size) for size in tensors[0].shape)
+    return (
+        str(tensors[0].device),
+        tuple(sorted({str(each.dtype) for each in tensors})),
+        shape,
+        _bucket(sum(each.numel() for each in tensors)),
+    )
+
+
+def _bucket(size: int) -> int:
+    return 1 << max(size - 1, 0).bit_length()

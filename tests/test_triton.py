@@ -16,6 +16,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 import kernels
+from fkv import policies
+from fkv.probe import FrameMassProbe
+from fkv.stream import Stream
 from kernels import dispatch, rope_table
 
 triton = pytest.importorskip("triton")
@@ -44,6 +47,19 @@ def find_out(name, arguments):
         patch.setattr(dispatch, "_choices", {})
         getattr(kernels, name)(first.as_subclass(OnGpu), *rest)
         return dispatch.choices()[0]
+
+
+def stream(setting, policy):
+    """Latents of a watched stream whose tensors say that they are on a GPU, and what was found out meanwhile."""
+    from conftest import small_model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(dispatch.VARIABLE, setting)
+        patch.setattr(dispatch, "_choices", {})
+        patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+        live, probe = Stream(small_model(), policies.parse(policy), "a red ball", decode=False), FrameMassProbe(passes={"context"})
+        made = [live.step(probe).latents for _ in range(3)]
+        return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +224,18 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
         types |= {"like": like} if "like" in types else {}
         compiled = triton.compile(ASTSource(kernel, types, constants), GPUTarget("cuda", 90, 32))
         assert "st.global" in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize(
+    "setting, policy",
+    [("1", "full"), ("1", "forcing-kv:segments_per_frame=2,fp8=true"), ("auto", "forcing-kv:segments_per_frame=2,start_chunk=1")],
+)
+def test_a_stream_through_the_kernels_is_the_stream_of_their_twins(pool, setting, policy):
+    (expected, masses, _), (made, seen, found) = (pool.submit(stream, how, policy).result() for how in ("0", setting))
+    limit = 1e-2 if "fp8" in policy else 1e-5
+    torch.testing.assert_close(made, expected, atol=limit, rtol=1e-4)
+    assert all(abs(ours - theirs).max() < limit for ours, theirs in zip(seen, masses, strict=True))
+    assert bool(found) == (setting == "auto") and not any(choice.problem for choice in found)
 
 
 def test_tokens_with_gaps_are_refused(interpreter):
