@@ -98,7 +98,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
         ]
     ceilings, latent = report["ceilings"], "x".join(map(str, report["latent"]))
     return [
-        f"{report['model']}, {report['layers']} layers, latents {latent}, {report['dtype']}, decoder {report['decoder']}; {place}",
+        f"{report['model']}, {report['layers']} layers, latents {latent}, {report['precision']}, decoder {report['decoder']}; {place}",
         *lines(COLUMNS, [_row(row) for row in report["results"]]),
         f"ceilings of this run: {ceilings['tflops']:.3g} TFLOP/s, {ceilings['gbps']:.3g} GB/s; "
         f"medians of {report['repeats']} interleaved rounds",
@@ -190,7 +190,7 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
             axis.margins(y=0.15)
         axes[0].set_title("speed, and its share of what this machine allows (roofline)", fontsize=10)
         axes[1].set_title("memory", fontsize=10)
-        title = [report["model"], f"{report['layers']} layers", report["dtype"], report["hardware"]["device"], report["date"][:10]]
+        title = [report["model"], f"{report['layers']} layers", report["precision"], report["hardware"]["device"], report["date"][:10]]
         canvas.suptitle(", ".join(title), fontsize=10)
         canvas.legend(axes[0].containers, policies, loc="lower center", ncols=len(policies), frameon=False)
         canvas.tight_layout(rect=(0, 0.06, 1, 1))
