@@ -188,7 +188,7 @@ def profile(
         raise ValueError(f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip")
     runs, masses, records = tuple(itertools.product(prompts, seeds)), [], []
     for prompt, seed in runs:
-        probe = FrameMassProbe(queries)
+        probe = FrameMassProbe(queries, passes=None)
         stream = Stream(model, Full(), prompt, seed, decode=False)
         for index in range(chunks):
             stream.step(probe if index == chunks - 1 else None)

@@ -94,7 +94,7 @@ def stream(args: argparse.Namespace) -> int:
     record = writable(args.record, folder=True) if args.record else None
     model, override = _load(args)
     _hint(model, args.prompt)
-    probe = FrameMassProbe(passes={"context"}) if record else None
+    probe = FrameMassProbe() if record else None
     live = Stream(model, policy, args.prompt, args.seed, override)
     made, masses = [], []
     with Mp4Writer(out, model.fps) if out else nullcontext() as video:

@@ -137,7 +137,7 @@ def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[di
     expected, attention = golden.expected(golden.meta["runs"]["full"]["file"]), golden.meta.get("attention")
     stream, made = golden.stream(Full()), []
     for index in range(chunks):
-        probe = FrameMassProbe(queries=None) if attention and index == attention["chunk"] else None
+        probe = FrameMassProbe(queries=None, passes=None) if attention and index == attention["chunk"] else None
         made.append(stream.step(probe))
         if probe:
             masses = probe.take()

@@ -116,11 +116,11 @@ class FrameMassProbe:
     """Records the `PassMass` of every pass it is shown; give it to `Stream.step` and `take` the records afterwards.
 
     queries : about how many queries to look at per frame, evenly spread; None for all. passes : names of the passes to
-    record, None for all. focus : also record where this one query looks.
+    record, by default the one that decides which keys are stored; None for all. focus : also record where this one query looks.
     """
 
     queries: int | None = 8
-    passes: Collection[str] | None = None
+    passes: Collection[str] | None = ("context",)
     focus: Focus | None = None
     _done: list[PassMass] = field(default_factory=list, init=False, repr=False)
     _open: _OpenPass | None = field(default=None, init=False, repr=False)

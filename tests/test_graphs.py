@@ -99,7 +99,7 @@ def test_streams_of_one_model_do_not_replay_each_other(small, recorded):
 def test_a_probe_sees_every_pass_that_it_wants(small, recorded):
     model, trace = recorded
     _, stream = both(small, model, "forcing-kv")
-    probe, passes = FrameMassProbe(passes={"context"}), len(model.schedule.sigmas) + 1
+    probe, passes = FrameMassProbe(), len(model.schedule.sigmas) + 1
     for _ in range(8):
         stream.step(probe)
         assert [record.name for record in probe.take()] == ["context"]

@@ -21,7 +21,7 @@ def test_masses_and_scores_equal_the_official_ones(golden):
         pytest.skip("no golden attention data")
     data = parity.load(golden)
     expected, rule = data.expected("expected_attention.safetensors"), data.meta["attention"]
-    stream, probe = data.stream(Full()), FrameMassProbe(queries=None)
+    stream, probe = data.stream(Full()), FrameMassProbe(queries=None, passes=None)
     for _ in range(rule["chunk"]):
         stream.step()
     stream.step(probe)

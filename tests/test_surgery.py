@@ -47,7 +47,7 @@ def test_a_head_silenced_on_the_way_loses_its_past_and_the_others_nothing(small)
 def test_a_silenced_head_sees_only_the_current_chunk(small):
     stream = Stream(small, Silenced(Full(), ((1, 2), (2, 0))), PROMPT, decode=False)
     stream.step()
-    probe = FrameMassProbe(passes={"context"})
+    probe = FrameMassProbe()
     stream.step(probe)
     past = probe.take()[0].mass[..., :3].sum((-2, -1))
     silent = np.zeros_like(past, bool)

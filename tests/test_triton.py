@@ -59,7 +59,7 @@ def stream(setting, policy):
         patch.setenv(dispatch.VARIABLE, setting)
         patch.setattr(dispatch, "_choices", {})
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        live, probe = Stream(small_model(), policies.parse(policy), "a red ball", decode=False), FrameMassProbe(passes={"context"})
+        live, probe = Stream(small_model(), policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
         made = [live.step(probe).latents for _ in range(3)]
         return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
 
