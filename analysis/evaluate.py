@@ -230,9 +230,12 @@ def evaluate(
     return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
 
 
-def _run(loaded: VideoModel, asked: tuple, jobs: list[tuple], workers: int, ray: str | None) -> Iterator[Record]:
+def _run(
+    loaded: VideoModel, asked: tuple[VideoModel | str, str, str | None], jobs: list[tuple], workers: int, ray: str | None
+) -> Iterator[Record]:
     if ray:
-        for made in over_ray(_job, [(*asked, *job) for job in jobs], ray, asked[1]):
+        _, device, _ = asked
+        for made in over_ray(_job, [(*asked, *job) for job in jobs], ray, device):
             yield from made
         return
     if workers == 1:
