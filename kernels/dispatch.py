@@ -69,10 +69,10 @@ def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = 
             if wanted == "auto":
 
                 def call(implementation: str) -> list[Tensor]:
-                    made = (launch if implementation == "triton" else twin)(first, *args, **options)
-                    return [made, *(written(first, *args, **options) if written else [])]
+                    return [(launch if implementation == "triton" else twin)(first, *args, **options)]
 
-                wanted = "1" if choose(twin.__name__, (first, args, options), call).fastest == "triton" else "0"
+                besides = functools.partial(written, first, *args, **options) if written else list
+                wanted = "1" if choose(twin.__name__, (first, args, options), call, besides).fastest == "triton" else "0"
             return (launch if wanted == "1" else twin)(first, *args, **options)
 
         kernel.twin, kernel.triton = twin, launch
@@ -81,11 +81,12 @@ def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = 
     return decorate
 
 
-def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]]) -> Choice:
-    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes. Found out once."""
+def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]] = list) -> Choice:
+    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes, `written()`
+    what it wrote besides. Found out once."""
     signature = _signature(arguments)
     if (name, signature) not in _choices:
-        problem = _problem(call)
+        problem = _problem(call, written)
         if problem:
             log.warning("the Triton kernel %s is not used: %s", name, problem)
         seconds = {each: _seconds(functools.partial(call, each)) for each in ("torch", *([] if problem else ["triton"]))}
@@ -98,11 +99,11 @@ def choices() -> list[Choice]:
     return list(_choices.values())
 
 
-def _problem(call: Callable[[str], list[Tensor]]) -> str:
+def _problem(call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]]) -> str:
     """Why Triton cannot be taken; empty where it makes what the twin makes."""
-    wanted = call("torch")
+    wanted = call("torch") + written()
     try:
-        made = call("triton")
+        made = call("triton") + written()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     for ours, theirs in zip(made, wanted):
