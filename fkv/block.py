@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels import linear
+from kernels import attention, linear
 
 
 @dataclass(frozen=True)
@@ -98,5 +98,5 @@ def leave(hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation
 def _read(x: Tensor, own: BlockWeights, eps: float, keys: Tensor, values: Tensor) -> Tensor:
     """Attention to the prompt."""
     query = F.rms_norm(linear(x, own.text_query, own.text_query_bias, fast=own.fast), own.text_gain.shape, own.text_gain, eps)
-    text = F.scaled_dot_product_attention(query.unflatten(2, (keys.shape[1], -1)).transpose(1, 2), keys, values)
+    text = attention(query.unflatten(2, (keys.shape[1], -1)).transpose(1, 2), keys, values)
     return linear(text.transpose(1, 2).flatten(2), own.text_out, own.text_out_bias, fast=own.fast)

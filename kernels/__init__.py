@@ -1,6 +1,7 @@
 """The inner loops of the compression core: pure tensors in, tensors out. Each file holds one function and, beside its
 PyTorch definition, a Triton kernel where that pays; `kernels.dispatch` says which of the two runs."""
 
+from .attention import attention
 from .dispatch import choices
 from .frame_mass import frame_mass
 from .hybrid_attention import hybrid_attention
@@ -11,6 +12,6 @@ from .rope import apply_rope, rope_table
 from .segment_similarity import segment_similarity
 
 __all__ = [
-    "apply_rope", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put", "rope_table",
-    "segment_similarity", "take",
+    "apply_rope", "attention", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put",
+    "rope_table", "segment_similarity", "take",
 ]  # fmt: skip

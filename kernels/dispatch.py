@@ -1,4 +1,4 @@
-"""Which implementation of a kernel runs: its PyTorch twin or Triton.
+"""Which implementation of a kernel runs: its PyTorch twin or Triton, and on a CPU which of two twins.
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
@@ -89,9 +89,21 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
         problem = _problem(call, written)
         if problem:
             log.warning("the Triton kernel %s is not used: %s", name, problem)
-        seconds = {each: _seconds(functools.partial(call, each)) for each in ("torch", *([] if problem else ["triton"]))}
-        _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get), problem)
+        _choose(name, signature, {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}, problem)
     return _choices[name, signature]
+
+
+def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> str:
+    """Which way to compute something with arguments of this size takes the least time. Found out once."""
+    signature = _signature(arguments)
+    if (name, signature) not in _choices:
+        _choose(name, signature, ways)
+    return _choices[name, signature].fastest
+
+
+def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:
+    seconds = {way: _seconds(run) for way, run in ways.items()}
+    _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get), problem)
 
 
 def choices() -> list[Choice]:

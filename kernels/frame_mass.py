@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -9,6 +11,7 @@ from torch.nn.functional import one_hot
 from .arithmetic import product
 from .dispatch import jit, tl, triton, with_triton
 from .hybrid_attention import LOG2_E
+from .onednn import has_wide_results, wide_results
 
 
 @jit
@@ -64,6 +67,10 @@ def frame_mass(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, blo
     queries at a time in the PyTorch twin. Returns float32 [batch, heads, queries, frames]; rows sum to 1.
     """
     keys, member = keys.float().transpose(-1, -2), one_hot(page_frame, frames).float()
-    scale, pages = query.shape[-1] ** -0.5, (len(page_frame), -1)
-    weights = (((part.float() * scale) @ keys).softmax(-1) for part in query.split(block, 2))
-    return torch.cat([each.unflatten(-1, pages).sum(-1) for each in weights], 2) @ member
+    scale, pages, sums = query.shape[-1] ** -0.5, (len(page_frame), -1), []
+    narrow = query.is_cpu and query.dtype == torch.bfloat16 and has_wide_results()
+    with wide_results() if narrow else nullcontext():
+        for part in query.split(block, 2):
+            weights = (part.float() @ keys).mul_(scale)
+            sums.append(torch.softmax(weights, -1, out=weights).unflatten(-1, pages).sum(-1))
+    return torch.cat(sums, 2) @ member

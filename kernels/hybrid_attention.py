@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .arithmetic import product, rounded
+from .attention import attention
 from .dispatch import INTERPRETED, jit, tl, triton, with_triton
 from .head_table import head_table
 
@@ -102,7 +102,7 @@ def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> 
     token, so that `.transpose(1, 2).flatten(2)` copies nothing.
     """
     parts = [
-        F.scaled_dot_product_attention(part, keys.to(part.dtype), values.to(part.dtype)) if keys.numel() else torch.zeros_like(part)
+        attention(part, keys, values) if keys.numel() else torch.zeros_like(part)
         for part, (keys, values) in zip(query.split([keys.shape[1] for keys, _ in groups], 1), groups)
     ]
     return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)

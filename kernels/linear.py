@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .onednn import onednn_computes
+
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
-
-
-@lru_cache
-def _onednn_computes(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @lru_cache
@@ -52,7 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bo
         out = _in_eight_bits(x, weight, bias)
     else:
         weight = weight.to(x.dtype)
-        if x.is_cpu and not torch.compiler.is_compiling() and _onednn_computes(x.dtype):
+        if x.is_cpu and not torch.compiler.is_compiling() and onednn_computes(x.dtype):
             return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(("gelu", [], "tanh") if gelu else ("none", [], "")))
         out = F.linear(x, weight, bias)
     return F.gelu(out, approximate="tanh") if gelu else out

@@ -2,12 +2,15 @@
 
 import importlib
 import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from kernels import apply_rope, frame_mass, linear, multiplies_in_eight_bits, rope_table, segment_similarity
+from kernels import apply_rope, attention, dispatch, frame_mass, linear, multiplies_in_eight_bits, rope_table, segment_similarity
+from kernels.onednn import has_wide_results
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
@@ -39,13 +42,64 @@ def test_frame_mass_is_softmax_summed_over_frames(block):
 @pytest.mark.parametrize("direct", [True, False])
 def test_a_linear_layer_with_and_without_onednn(dtype, limit, direct, monkeypatch):
     if not direct:
-        monkeypatch.setattr(importlib.import_module("kernels.linear"), "_onednn_computes", lambda dtype: False)
+        monkeypatch.setattr(importlib.import_module("kernels.linear"), "onednn_computes", lambda dtype: False)
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(shape).to(dtype) for shape in ((2, 5, 12), (30, 12), (30,)))
     y = x.double() @ weight.double().T + bias.double()
     wanted = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
     assert (linear(x, weight, bias).double() - y).norm() <= limit * y.norm()
     assert (linear(x, weight, bias, gelu=True).double() - wanted).norm() <= limit * wanted.norm()
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Attention as two products, few scores at a time."""
+    module = importlib.import_module("kernels.attention")
+    monkeypatch.setattr(module, "SCORES", 500)
+    monkeypatch.setattr(module, "MOST_ROWS", 20)
+    return module.by_products
+
+
+@pytest.mark.skipif(not has_wide_results(), reason="PyTorch has no such products here")
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("batch, heads, tokens, held, size", [(2, 3, 35, 40, 16), (1, 5, 7, 3, 12), (1, 2, 20, 700, 128), (1, 0, 4, 5, 8)])
+def test_attention_by_products_is_as_exact_as_pytorchs(products, stored, batch, heads, tokens, held, size):
+    torch.manual_seed(0)
+    query = 3 * torch.randn(batch, tokens, heads, size).bfloat16().transpose(1, 2)
+    keys, values = torch.randn(2, batch, heads, held + 8, size).to(stored)[:, :, :, :held].unbind(0)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    made = products(query, keys, values)
+    exact = (query.double() @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double()
+    assert made.shape == query.shape and (made.double() - exact).norm() <= 2.7e-3 * exact.norm()
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+@pytest.mark.skipif(not has_wide_results(), reason="PyTorch has no such products here")
+def test_products_are_as_wide_as_before_when_many_threads_attend_and_some_fail(products):
+    query, short = torch.randn(1, 2, 16, 8).bfloat16(), torch.randn(1, 1, 16, 8).bfloat16()
+
+    def attend(number):
+        try:
+            return products(query, query, query if number % 3 else short).shape
+        except RuntimeError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(attend, range(60))] == [query.shape if number % 3 else None for number in range(60)]
+    x = torch.full((1, 64), 1 + 2**-12)
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16" and torch.equal(x @ torch.eye(64), x)
+
+
+def test_the_faster_attention_is_taken_and_reported(monkeypatch):
+    module = importlib.import_module("kernels.attention")
+    monkeypatch.setattr(dispatch, "_choices", {})
+    monkeypatch.setattr(module, "_way", lru_cache(module._way.__wrapped__))
+    monkeypatch.setattr(dispatch, "_seconds", lambda run: {"by_pytorch": 2, "by_products": 1}[run.func.__name__])
+    query = torch.randn(1, 1, 4, 16)
+    for exact in (query, query.bfloat16()):
+        assert (attention(exact, exact, exact) - module.by_pytorch(exact, exact, exact)).abs().max() < 0.02
+    taken = [(choice.kernel, choice.fastest, choice.seconds) for choice in dispatch.choices()]
+    assert taken == [("attention", "products", {"torch": 2, "products": 1})] * has_wide_results()
 
 
 @pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")

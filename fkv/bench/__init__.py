@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import policies
 from ..models import registry
-from ..models.precision import COMPUTE
+from ..models.precision import COMPUTE, native_precision
 from ..models.release import BASES, RESOLUTIONS
 from ..report import FPS_MEANING
 from ..spread import over_ray
@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", f"tiny, or one with random weights: {wan}", "tiny")
     add("--resolution", f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise")
     add("--layers", f"only so many layers of {wan}", type=int)
-    add(
-        "--precision",
-        f"{wan} and --attention: bf16 on cuda and fp32 on a cpu unless said otherwise; tiny: what runs in hardware",
-        choices=tuple(COMPUTE),
-    )
+    add("--precision", "unless said otherwise what runs in hardware: bf16, on older CPUs fp32", choices=tuple(COMPUTE))
     add("--decoder", f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small", choices=models.DECODERS)
     add("--policies", "comma-separated", "full,forcing-kv")
     add("--context", "comma-separated numbers of latent frames that a chunk attends to under full, its own included", "21")
@@ -90,7 +86,7 @@ def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     height, width = models.latent_size(args.resolution or "480p")
-    head, dtype = _head(args, device), COMPUTE[args.precision or models.default_precision(device)]
+    head, dtype = _head(args, device), COMPUTE[args.precision or native_precision(device)]
     measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
     return {**head, "dtype": _name(dtype), "attention": measured}
 

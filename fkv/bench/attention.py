@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import hybrid_attention
+from kernels import attention, hybrid_attention
 
 from .. import roles
 from ..cache import Geometry, KVCache
@@ -69,11 +69,11 @@ class Layer:
             for (_, heads), (keys, values) in zip(self.parts, self.cached)
         ]
 
-    def concatenation(self) -> Tensor:
+    def concatenation(self, attend: Callable = F.scaled_dot_product_attention) -> Tensor:
         """Gather and concatenate, attend, put the heads back; heads in the model's order."""
         out = torch.empty_like(self.chunk[0])
         for (_, heads), group in zip(self.parts, self.gather()):
-            out.index_copy_(2, heads, F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in group)).transpose(1, 2))
+            out.index_copy_(2, heads, attend(*(x.transpose(1, 2) for x in group)).transpose(1, 2))
         return out
 
 
@@ -81,20 +81,22 @@ class Layer:
 def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repeats: int, warmup: int) -> dict[str, Any]:
     """Median seconds of one layer's write and attention in one pass, per way, interleaved; ratios are per round.
 
-    On CUDA the Triton kernel is a third way. `difference` compares the outputs with those of concatenation, relative to
-    their norm; `equal` says whether it is within the precision of the type.
+    Concatenation attends as PyTorch does (`speedup`), and once more as the pages do, which tells what pages alone gain
+    (`speedup_same_attention`). On CUDA the Triton kernel is one more way. `difference` compares the outputs with those of
+    concatenation, relative to their norm; `equal` says whether it is within the precision of the type.
     """
     layer = Layer(rows, cols, device, dtype)
     ways: dict[str, Callable[[], Any]] = {
         "pages": layer.pages,
         "concatenation": layer.concatenation,
+        "concatenation, the pages' attention": lambda: layer.concatenation(attention),
         "pages: write only": layer.store,
         "concatenation: gather and cat only": layer.gather,
     }
     if device.type == "cuda":
         ways["pages, Triton attention"] = lambda: layer.pages(hybrid_attention.triton)
     wanted = layer.concatenation().transpose(1, 2).index_select(1, layer.order)
-    complete = [name for name in ways if name != "concatenation" and not name.endswith("only")]
+    complete = [name for name in ways if not name.startswith("concatenation") and not name.endswith("only")]
     differences = {name: float((ways[name]() - wanted).norm() / wanted.norm()) for name in complete}
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warmup + repeats):
@@ -103,11 +105,15 @@ def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repe
             if turn >= warmup:
                 took[name].append(spent)
     geometry = layer.cache.geometry
+
+    def speedup(other: str) -> float:
+        return statistics.median(slow / fast for slow, fast in zip(took[other], took["pages"]))
+
     return {
         "heads": {group.name: len(group.heads[LAYER]) for group, _ in layer.parts}, "head_dim": geometry.head_dim,
         "tokens_per_frame": geometry.tokens_per_frame, "chunk_tokens": layer.chunk[0].shape[1],
         "kv_tokens": {group.name: layer.cache.tokens()[group.name] for group, _ in layer.parts},
         "seconds": {name: {"median": statistics.median(values), "min": min(values), "max": max(values)} for name, values in took.items()},
-        "speedup": statistics.median(slow / fast for slow, fast in zip(took["concatenation"], took["pages"])),
+        "speedup": speedup("concatenation"), "speedup_same_attention": speedup("concatenation, the pages' attention"),
         "difference": differences, "equal": max(differences.values()) <= 8 * torch.finfo(dtype).eps,
     }  # fmt: skip

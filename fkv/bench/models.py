@@ -14,7 +14,7 @@ from ..models import registry
 from ..models.base import Decoder, VideoModel
 from ..models.convert import empty_model, load_strictly
 from ..models.memory import free_memory, parameters
-from ..models.precision import COMPUTE, check_precision, stored_as, use_eight_bits
+from ..models.precision import COMPUTE, check_precision, native_precision, stored_as, use_eight_bits
 from ..models.release import BASES, RESOLUTIONS, ROLES, Base
 from ..models.taehv import SmallDecoder
 from ..models.vae import StreamingVae
@@ -33,11 +33,6 @@ def latent_size(resolution: str) -> tuple[int, int]:
     if len(sides) != 2 or not all(sides) or any(side % 16 for side in sides):
         raise ValueError(f"{resolution!r} is no resolution; name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels")
     return sides[0] // 8, sides[1] // 8
-
-
-def default_precision(device: torch.device) -> str:
-    """bf16 on CUDA, fp32 on a CPU."""
-    return "bf16" if device.type == "cuda" else "fp32"
 
 
 class TooLarge(ValueError):
@@ -68,7 +63,7 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
 def _decoder(name: str, device: torch.device) -> Decoder | None:
     if name == "none":
         return None
-    dtype, decoder = COMPUTE[default_precision(device)], SmallDecoder() if name == "small" else StreamingVae(AutoencoderKLWan())
+    dtype, decoder = COMPUTE[native_precision(device)], SmallDecoder() if name == "small" else StreamingVae(AutoencoderKLWan())
     module: nn.Module = decoder if name == "small" else decoder.vae
     for parameter in module.eval().parameters():
         parameter.requires_grad_(False).data = parameter.data.to(device, dtype)
@@ -86,7 +81,7 @@ def build(
     """A model by name: `tiny` as it ships; `wan-1.3b` and `wan-14b` with random weights, text embeddings and decoder.
 
     resolution, layers and the decoders `vae` and `small` are for the random ones, which by default are whole, at 480p, in
-    `default_precision`, and without decoder.
+    `native_precision`, and without decoder.
     Raises ValueError for an unknown name, for options that do not apply, and when memory does not suffice.
     """
     if name not in BASES:
@@ -98,7 +93,7 @@ def build(
         )
     if decoder == "own":
         raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small or none")
-    precision = precision or default_precision(device)
+    precision = precision or native_precision(device)
     check_precision(precision, str(device))
     base, (height, width) = BASES[name], latent_size(resolution or "480p")
     if layers is not None and not 2 <= layers <= base.layers:

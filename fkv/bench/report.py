@@ -89,11 +89,13 @@ def table(report: Mapping[str, Any]) -> list[str]:
         head = ["one layer, one pass", "median ms", "min ms", "max ms"]
         rows = [[name, *(1e3 * took[which] for which in ("median", "min", "max"))] for name, took in layer["seconds"].items()]
         equal = "outputs equal" if layer["equal"] else "OUTPUTS DIFFER"
+        same = layer.get("speedup_same_attention")
+        same = f" with PyTorch's attention, {same:.2f}x as with the same attention" if same else ""
         keys = ", ".join(f"{layer['heads'][name]} {name} heads over {count:,} keys" for name, count in layer["kv_tokens"].items())
         return [
             f"{place}, {report['dtype']}; {layer['chunk_tokens']:,} queries, {keys}",
             *lines(head, rows),
-            f"pages are {layer['speedup']:.2f}x as fast as concatenation; {equal}, "
+            f"pages are {layer['speedup']:.2f}x as fast as concatenation{same}; {equal}, "
             f"relative difference {max(layer['difference'].values()):.1e}",
         ]
     ceilings, latent = report["ceilings"], "x".join(map(str, report["latent"]))

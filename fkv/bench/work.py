@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from kernels import linear
+from kernels import attention, linear
 
 from ..attention import CausalTransformer, TextContext
 from ..cache import Heads, KVCache
@@ -117,10 +116,10 @@ def bare_calls(
         linear(x, own.qkv, own.qkv_bias)
         for group, heads in cache.slices[layer]:
             keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
-            F.scaled_dot_product_attention(query[:, heads], keys.to(x.dtype), values.to(x.dtype))
+            attention(query[:, heads], keys, values)
         linear(x, own.out, own.out_bias)
         linear(x, own.text_query, own.text_query_bias, fast=own.fast)
-        F.scaled_dot_product_attention(query, *text.keys_values[layer])
+        attention(query, *text.keys_values[layer])
         linear(x, own.text_out, own.text_out_bias, fast=own.fast)
         linear(x, own.widen, own.widen_bias, fast=own.fast)
         linear(wide, own.narrow, own.narrow_bias, fast=own.fast)
