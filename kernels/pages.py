@@ -13,7 +13,7 @@ def _plain(x: Tensor) -> Tensor:
 def put(buffer: Tensor, index: Tensor, x: Tensor) -> None:
     """Store x [batch, heads, tokens, head_dim] in a buffer [batch, heads, capacity, head_dim], in its type, as its tokens `index`,
     int64 [tokens]. In 8 bits larger numbers are cut to the largest one; of itself older PyTorch makes NaN of them."""
-    if buffer.element_size() == 1:
+    if x.dtype != buffer.dtype and buffer.element_size() == 1:
         largest = torch.finfo(buffer.dtype).max
         x = x.clamp(-largest, largest)
     _plain(buffer).index_copy_(2, index, _plain(x.to(buffer.dtype)))

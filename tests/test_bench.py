@@ -175,6 +175,12 @@ def test_recorded_passes_are_said_so_and_settle_before_they_count(capsys, monkey
     assert data["graphs"] and data["warmup"] == 2 and recorded == [small.transformer]
 
 
+def test_pages_in_8_bits_are_measured_too(capsys):
+    data, _ = report(capsys, "--context", "9", "--policies", "full,full:fp8=true,forcing-kv:fp8=true", "--repeats", "1")
+    full, eight, _ = data["results"]
+    assert eight["kv_bytes_vs_full"] == eight["kv_bytes"] / full["kv_bytes"] < 1 and all(row["fps_denoise"] > 0 for row in data["results"])
+
+
 def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
     monkeypatch.setattr(streams, "kv_bytes", lambda geometry, policy, *rest: 2**60 if policy.name == "full" else 1)
     data, table = report(capsys, "--context", "9")
