@@ -107,7 +107,7 @@ def stream(args: argparse.Namespace) -> int:
             masses += probe.take() if probe else []
             if video:
                 video.write(made[-1].video)
-    emit(stream_record(made, model.name, args.seed, args.device), report)
+    emit(stream_record(made, model, args.seed, args.device), report)
     if record:
         from analysis.record import Run, save, settings_of
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from .models.base import VideoModel
+from .models.precision import precision_of
 from .stream import Chunk
 
 FPS_MEANING = {
@@ -69,11 +71,11 @@ def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
     }
 
 
-def stream_record(chunks: Sequence[Chunk], model: str, seed: int, device: torch.device | str) -> dict[str, Any]:
+def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device: torch.device | str) -> dict[str, Any]:
     """A whole stream: its settings, its rates, its peak, and every chunk."""
     return {
-        "model": model, "policy": chunks[-1].policy, "prompt": chunks[0].prompt, "seed": seed, "device": device_name(device),
-        "torch": torch.__version__, **rates(chunks), "fps_meaning": FPS_MEANING,
+        "model": model.name, "policy": chunks[-1].policy, "prompt": chunks[0].prompt, "seed": seed, "device": device_name(device),
+        "precision": precision_of(model.transformer.model), "torch": torch.__version__, **rates(chunks), "fps_meaning": FPS_MEANING,
         "denoise_s_median": statistics.median(chunk.timings.generate for chunk in chunks),
         "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks), "frames_sha256": frame_hash(chunks),
         "chunks": [chunk_record(chunk) for chunk in chunks],

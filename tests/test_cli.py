@@ -29,7 +29,7 @@ def test_stream_writes_video_and_report(capsys, tmp_path):
     options = ["--policy", "forcing-kv:segments_per_frame=4", "--chunks", "5", "--seed", "3", "--out", str(video), "--json", str(report)]
     assert run(capsys, "stream", "--prompt", PROMPT, *options)[0] == 0
     data = json.loads(report.read_text())
-    assert {"fps_denoise", "fps_end_to_end", "kv_bytes_peak", "model", "policy", "seed", "device"} <= data.keys()
+    assert {"fps_denoise", "fps_end_to_end", "kv_bytes_peak", "model", "policy", "seed", "device", "precision"} <= data.keys()
     assert data["seed"] == 3 and data["policy"] == "forcing-kv" and len(data["chunks"]) == 5
     for chunk in data["chunks"]:
         assert {"index", "denoise_s", "context_s", "decode_s", "kv_bytes", "context_frames"} <= chunk.keys()

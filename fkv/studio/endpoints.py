@@ -61,7 +61,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
                 for _, chunk in call.caller.while_here(play((policy,), prompt, seed, chunks, 0)):
                     call.made.append(chunk)
                     out.write(chunk.video)
-            return str(path), stream_record(call.made, model.name, seed, device)
+            return str(path), stream_record(call.made, model, seed, device)
 
     def compare(policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
         """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to the first policy,
