@@ -1,4 +1,4 @@
-"""Which implementation of a kernel runs: its PyTorch twin or Triton, and on a CPU which of two twins.
+"""Which implementation of a kernel runs: its PyTorch twin or Triton.
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
@@ -7,8 +7,8 @@ The body of every public kernel is its PyTorch twin. For CUDA tensors the enviro
     0     the twin.
     1     Triton.
 
-CPU tensors always take the twin. The Triton kernels are tested in Triton's interpreter and compiled for Hopper GPUs, but have
-not yet been run on one.
+CPU tensors always take the twin; `fastest` lets one choose between two ways of its own. The Triton kernels are tested in Triton's
+interpreter and compiled for Hopper GPUs, but have not yet been run on one.
 """
 
 from __future__ import annotations

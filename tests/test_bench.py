@@ -222,6 +222,19 @@ def test_two_reports_are_compared_row_by_row(capsys, recorded, tmp_path):
     assert "another machine" in table and "2.00x" in table
 
 
+def test_reports_whose_kernels_took_other_times_have_the_same_kernels(capsys, recorded, tmp_path):
+    _, file = recorded
+    reports = [json.loads(file.read_text()) for _ in range(3)]
+    for number, each in enumerate(reports):
+        seconds = {"torch": 2.0 + number, "products": 1.0}
+        each["kernels"]["choices"] = [{"kernel": "attention", "seconds": seconds, "fastest": "torch" if number == 2 else "products"}]
+    files = [tmp_path / f"{number}.json" for number in range(3)]
+    for path, each in zip(files, reports):
+        path.write_text(json.dumps(each))
+    differ = [report(capsys, "--read", str(files[0]), "--against", str(other))[0]["against"]["differ"] for other in files[1:]]
+    assert differ == [{}, {"kernels": [f"FKV_TRITON=auto; found faster: attention by {way}" for way in ("torch", "products")]}]
+
+
 def test_the_papers_figures_stay_apart(capsys, recorded):
     data, file = recorded
     made, table = report(capsys, "--read", str(file), "--official")

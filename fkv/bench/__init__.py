@@ -88,7 +88,7 @@ def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
     height, width = models.latent_size(args.resolution or "480p")
     head, dtype = _head(args, device), COMPUTE[args.precision or native_precision(device)]
     measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
-    return {**head, "dtype": _name(dtype), "attention": measured}
+    return {**head, "dtype": _name(dtype), "kernels": report.kernel_choices(), "attention": measured}
 
 
 def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:

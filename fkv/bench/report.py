@@ -68,6 +68,22 @@ def kernel_choices() -> dict[str, Any]:
     return {VARIABLE: os.environ.get(VARIABLE, "auto"), "choices": measured}
 
 
+def _taken(report: Mapping[str, Any]) -> str | None:
+    """The kernels of a report in words, without what they took."""
+    if not (kernels := report.get("kernels")):
+        return None
+    taken: dict[str, set[str]] = {}
+    for choice in kernels.get("choices", ()):
+        taken.setdefault(choice["kernel"], set()).add(choice["fastest"])
+    measured = ", ".join(f"{kernel} by {' and '.join(sorted(ways))}" for kernel, ways in sorted(taken.items()))
+    return f"{VARIABLE}={kernels.get(VARIABLE)}" + (f"; found faster: {measured}" if measured else "")
+
+
+def _noted(report: Mapping[str, Any]) -> list[str]:
+    taken = _taken(report)
+    return [f"kernels: {taken}"] if taken else []
+
+
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
@@ -97,6 +113,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
             *lines(head, rows),
             f"pages are {layer['speedup']:.2f}x as fast as concatenation{same}; {equal}, "
             f"relative difference {max(layer['difference'].values()):.1e}",
+            *_noted(report),
         ]
     ceilings, latent = report["ceilings"], "x".join(map(str, report["latent"]))
     return [
@@ -104,6 +121,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
         *lines(COLUMNS, [_row(row) for row in report["results"]]),
         f"ceilings of this run: {ceilings['tflops']:.3g} TFLOP/s, {ceilings['gbps']:.3g} GB/s; "
         f"medians of {report['repeats']} interleaved rounds",
+        *_noted(report),
     ]
 
 
@@ -136,8 +154,10 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     """
     if ("attention" in report) != ("attention" in other):
         raise ValueError("a report of one layer (--attention) can only be compared with another one")
-    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "kernels", "hardware", "versions")
+    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "hardware", "versions")
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
+    if _taken(report) != _taken(other):
+        differ["kernels"] = [_taken(other), _taken(report)]
     if "attention" in report:
         ours, theirs = report["attention"]["seconds"], other["attention"]["seconds"]
         return {"differ": differ, "seconds": {way: ours[way]["median"] / theirs[way]["median"] for way in ours if way in theirs}}
