@@ -23,17 +23,18 @@ def by_products(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     held = keys.shape[2]
     rows = min(tokens, MOST_ROWS, max(SCORES // held, MOST_ROWS // 2))
     group = max(SCORES // (rows * held), 1)
-    scores = torch.empty(min(group, heads), rows, held)
-    out = query.new_empty(query.shape)
+    scores, out = torch.empty(min(group, heads), rows, held), query.new_empty(query.shape)
+    narrow = torch.empty_like(scores, dtype=query.dtype)
     with wide_results():
         for batch in range(len(query)):
             for own in (slice(first, first + group) for first in range(0, heads, group)):
                 q, k, v = query[batch, own].float(), keys[batch, own].float().transpose(1, 2), values[batch, own].to(query.dtype)
                 for part in (slice(first, first + rows) for first in range(0, tokens, rows)):
-                    made = scores[: len(q), : q[:, part].shape[1]]
-                    torch.baddbmm(made, q[:, part], k, beta=0, alpha=size**-0.5, out=made)
+                    of = q[:, part]
+                    made, weights = (buffer[: len(of), : of.shape[1]] for buffer in (scores, narrow))
+                    torch.baddbmm(made, of, k, beta=0, alpha=size**-0.5, out=made)
                     torch.softmax(made, 2, out=made)
-                    torch.bmm(made.to(v.dtype), v, out=out[batch, own, part])
+                    torch.bmm(weights.copy_(made), v, out=out[batch, own, part])
     return out
 
 
@@ -47,7 +48,7 @@ def _way(size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Which of the two is faster on this machine, in bfloat16, for heads of this size."""
     if not has_wide_results():
         return by_pytorch
-    query, keys = (torch.zeros(1, 4, tokens, size, dtype=torch.bfloat16) for tokens in (256, 512))
+    query, keys = (torch.zeros(1, 8, tokens, size, dtype=torch.bfloat16) for tokens in (512, 1024))
     ways = {"torch": by_pytorch, "products": by_products}
     return ways[fastest("attention", (query, keys), {name: partial(way, query, keys, keys) for name, way in ways.items()})]
 
