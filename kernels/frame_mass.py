@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from .arithmetic import product
 from .dispatch import jit, tl, triton, with_triton
 from .hybrid_attention import LOG2_E
-from .onednn import has_wide_results, wide_results
+from .onednn import float32_by_onednn, multiplies_float32
 
 
 @jit
@@ -68,8 +68,7 @@ def frame_mass(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, blo
     """
     keys, member = keys.float().transpose(-1, -2), one_hot(page_frame, frames).float()
     scale, pages, sums = query.shape[-1] ** -0.5, (len(page_frame), -1), []
-    narrow = query.is_cpu and query.dtype == torch.bfloat16 and has_wide_results()
-    with wide_results() if narrow else nullcontext():
+    with float32_by_onednn() if query.is_cpu and multiplies_float32() else nullcontext():
         for part in query.split(block, 2):
             weights = (part.float() @ keys).mul_(scale)
             sums.append(torch.softmax(weights, -1, out=weights).unflatten(-1, pages).sum(-1))

@@ -20,16 +20,13 @@ def onednn_computes(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-@lru_cache
-def has_wide_results() -> bool:
-    """Whether `wide_results` is there: from PyTorch 2.9 on, where bfloat16 is multiplied at all."""
-    return hasattr(torch.backends.mkldnn, "matmul") and onednn_computes(torch.bfloat16)
-
-
 @contextmanager
-def wide_results() -> Iterator[None]:
-    """Within, float32 products round their factors to bfloat16 and nothing else: what comes from bfloat16 is multiplied exactly, at
-    the speed of bfloat16. It holds for all threads of the process, one of which at a time is let in."""
+def float32_by_onednn() -> Iterator[None]:
+    """Within, products in float32 are oneDNN's, where PyTorch otherwise takes a library that is slow on some processors.
+
+    PyTorch has no switch but this: the factors may be rounded to bfloat16. It holds for all threads of the process, one of which at
+    a time is let in; so it is only for where `multiplies_float32` says that nothing is rounded.
+    """
     matmul = torch.backends.mkldnn.matmul
     with _precision:
         before = matmul.fp32_precision
@@ -38,3 +35,15 @@ def wide_results() -> Iterator[None]:
             yield
         finally:
             matmul.fp32_precision = before
+
+
+@lru_cache
+def multiplies_float32() -> bool:
+    """Whether `float32_by_onednn` is there, from PyTorch 2.9 on, and keeps all of float32 on this processor."""
+    if not hasattr(torch.backends.mkldnn, "matmul") or not onednn_computes(torch.bfloat16):
+        return False
+    a, b = torch.linspace(-1, 1, 2 * 256 * 64).view(2, 256, 64), torch.linspace(-1, 2, 2 * 64 * 256).view(2, 64, 256)
+    with float32_by_onednn():
+        made = a @ b
+    exact = a.double() @ b.double()
+    return bool((made - exact).norm() <= 1e-5 * exact.norm())

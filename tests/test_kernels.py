@@ -10,7 +10,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
 from kernels import apply_rope, attention, dispatch, frame_mass, linear, multiplies_in_eight_bits, rope_table, segment_similarity
-from kernels.onednn import has_wide_results
+from kernels.onednn import multiplies_float32
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
@@ -60,22 +60,23 @@ def products(monkeypatch):
     return module.by_products
 
 
-@pytest.mark.skipif(not has_wide_results(), reason="PyTorch has no such products here")
-@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.skipif(not multiplies_float32(), reason="oneDNN does not multiply float32 here")
+@pytest.mark.parametrize("dtype, stored", [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16, torch.float8_e4m3fn)])
 @pytest.mark.parametrize("batch, heads, tokens, held, size", [(2, 3, 35, 40, 16), (1, 5, 7, 3, 12), (1, 2, 20, 700, 128), (1, 0, 4, 5, 8)])
-def test_attention_by_products_is_as_exact_as_pytorchs(products, stored, batch, heads, tokens, held, size):
+def test_attention_by_products(products, dtype, stored, batch, heads, tokens, held, size):
     torch.manual_seed(0)
-    query = 3 * torch.randn(batch, tokens, heads, size).bfloat16().transpose(1, 2)
+    query = 3 * torch.randn(batch, tokens, heads, size).to(dtype).transpose(1, 2)
     keys, values = torch.randn(2, batch, heads, held + 8, size).to(stored)[:, :, :, :held].unbind(0)
     before = torch.backends.mkldnn.matmul.fp32_precision
     made = products(query, keys, values)
     exact = (query.double() @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double()
-    assert made.shape == query.shape and (made.double() - exact).norm() <= 2.7e-3 * exact.norm()
+    assert made.shape == query.shape and made.dtype == dtype
+    assert (made.double() - exact).norm() <= (1e-5 if dtype == torch.float32 else 2e-3) * exact.norm()
     assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
-@pytest.mark.skipif(not has_wide_results(), reason="PyTorch has no such products here")
-def test_products_are_as_wide_as_before_when_many_threads_attend_and_some_fail(products):
+@pytest.mark.skipif(not multiplies_float32(), reason="oneDNN does not multiply float32 here")
+def test_other_products_are_as_before_when_many_threads_attend_and_some_fail(products):
     query, short = torch.randn(1, 2, 16, 8).bfloat16(), torch.randn(1, 1, 16, 8).bfloat16()
 
     def attend(number):
@@ -90,16 +91,19 @@ def test_products_are_as_wide_as_before_when_many_threads_attend_and_some_fail(p
     assert torch.backends.mkldnn.matmul.fp32_precision != "bf16" and torch.equal(x @ torch.eye(64), x)
 
 
-def test_the_faster_attention_is_taken_and_reported(monkeypatch):
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_faster_attention_is_taken_where_it_is_exact(exact, monkeypatch):
     module = importlib.import_module("kernels.attention")
     monkeypatch.setattr(dispatch, "_choices", {})
     monkeypatch.setattr(module, "_way", lru_cache(module._way.__wrapped__))
+    monkeypatch.setattr(module, "multiplies_float32", lambda: exact and multiplies_float32())
     monkeypatch.setattr(dispatch, "_seconds", lambda run: {"by_pytorch": 2, "by_products": 1}[run.func.__name__])
     query = torch.randn(1, 1, 4, 16)
-    for exact in (query, query.bfloat16()):
-        assert (attention(exact, exact, exact) - module.by_pytorch(exact, exact, exact)).abs().max() < 0.02
+    for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.002)):
+        q = query.to(dtype)
+        assert (attention(q, q, q) - module.by_pytorch(q, q, q)).abs().max() < limit
     taken = [(choice.kernel, choice.fastest, choice.seconds) for choice in dispatch.choices()]
-    assert taken == [("attention", "products", {"torch": 2, "products": 1})] * has_wide_results()
+    assert taken == [("attention", "products", {"torch": 2, "products": 1})] * (2 if exact and multiplies_float32() else 0)
 
 
 @pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")

@@ -89,7 +89,7 @@ def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repe
     ways: dict[str, Callable[[], Any]] = {
         "pages": layer.pages,
         "concatenation": layer.concatenation,
-        "concatenation, the pages' attention": lambda: layer.concatenation(attention),
+        "concatenation, the pages' attention": lambda: layer.concatenation(lambda q, *kv: attention(q, *(x.contiguous() for x in kv))),
         "pages: write only": layer.store,
         "concatenation: gather and cat only": layer.gather,
     }
