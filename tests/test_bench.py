@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
 
 
 def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
-    data, table = report(capsys, "--attention", "--resolution", "32x96")
+    data, table = report(capsys, "--attention", "--resolution", "32x96", "--precision", "fp32")
     layer = data["attention"]
     assert layer["equal"] and layer["heads"] == {"static": 4, "dynamic": 8} and layer["chunk_tokens"] == 36
     assert layer["kv_tokens"] == {"static": 5 * 12, "dynamic": 6 * 12} and layer["speedup"] > 0
@@ -201,7 +201,7 @@ def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
 
 def test_one_layer_that_differs_is_an_error(capsys, monkeypatch):
     monkeypatch.setattr(bench.attention.Layer, "store", lambda layer: None)
-    assert run("--attention", "--resolution", "32x96") == 1
+    assert run("--attention", "--resolution", "32x96", "--precision", "fp32") == 1
     assert "OUTPUTS DIFFER" in capsys.readouterr().err
 
 
