@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
 
 from kernels import hybrid_attention, linear, norm_rope_store, rope_table
 
@@ -78,16 +79,18 @@ class CausalTransformer:
     """A chunk-causal, cached view of a `WanTransformer3DModel`. Several streams may share one; passes take turns.
 
     Models with more input than output channels get coordinate channels (the tiny model).
-    Raises ValueError for image-to-video checkpoints, which this project does not stream.
+    Raises ValueError for image-to-video checkpoints, which this project does not stream, and for patches that are not square.
     """
 
     def __init__(self, model: WanTransformer3DModel) -> None:
         if model.config.image_dim is not None or model.config.added_kv_proj_dim is not None:
             raise ValueError("this is an image-to-video checkpoint; only text-to-video models can be streamed")
+        frames, self.patch, cols = model.config.patch_size
+        if frames != 1 or cols != self.patch:
+            raise ValueError(f"patches must be squares of one latent frame, this model's are {frames} x {self.patch} x {cols}")
         self.model, config = model.eval().requires_grad_(False), model.config
         self.layers, self.heads, self.head_dim = config.num_layers, config.num_attention_heads, config.attention_head_dim
-        self.channels, self.patch = config.out_channels, config.patch_size[1:]
-        self.eps, self._enter, self._leave = config.eps, enter, leave
+        self.channels, self.eps, self._enter, self._leave = config.out_channels, config.eps, enter, leave
         self.coordinates = config.in_channels == input_channels(config.out_channels)
         self.lock = threading.Lock()
         self._orders: dict[Heads, list[BlockWeights]] = {}
@@ -121,7 +124,7 @@ class CausalTransformer:
 
     def geometry(self, height: int, width: int, frames_per_chunk: int, batch: int = 1) -> Geometry:
         """Cache geometry for latents of `height` x `width`."""
-        return Geometry(self.layers, self.heads, self.head_dim, height // self.patch[0], width // self.patch[1], frames_per_chunk, batch)
+        return Geometry(self.layers, self.heads, self.head_dim, height // self.patch, width // self.patch, frames_per_chunk, batch)
 
     @torch.inference_mode()
     def prepare_text(self, embeds: Tensor) -> TextContext:
@@ -199,15 +202,15 @@ class CausalTransformer:
         table: Tensor,
         probes: Probes,
     ) -> Tensor:
-        model, (rows, cols), (blocks, (shift, scale)) = self.model, self.patch, moved
+        model, (blocks, (shift, scale)) = self.model, moved
         given = latents.to(self.dtype).transpose(1, 2)
         given = with_coordinates(given, given.shape[2], cache.opening) if self.coordinates else given
-        patches = given.unflatten(4, (-1, cols)).unflatten(3, (-1, rows)).permute(0, 2, 3, 5, 1, 4, 6)  # [B, F, h, w, C, rows, cols]
+        patches = pixel_unshuffle(given.transpose(1, 2), self.patch).permute(0, 1, 3, 4, 2)  # [B, F, rows, cols, pixels of a patch]
         embedding = model.patch_embedding
-        hidden = linear(patches.flatten(4).flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
+        hidden = linear(patches.flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
         for layer, (own, moved) in enumerate(zip(weights, blocks)):
             attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
             hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
         flow = linear(normed(hidden, 1 + scale, shift, self.eps, self.dtype), model.proj_out.weight, model.proj_out.bias)
-        flow = flow.unflatten(2, (rows, cols, -1)).unflatten(1, patches.shape[1:4]).permute(0, 1, 6, 2, 4, 3, 5)
+        flow = flow.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, patches.shape[1:4]).permute(0, 1, 6, 2, 4, 3, 5)
         return flow.flatten(5).flatten(3, 4).to(latents.dtype)

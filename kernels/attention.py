@@ -17,13 +17,19 @@ SCORES = 2**20
 MOST_ROWS = 384
 
 
-def by_products(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def token_major(query: Tensor) -> Tensor:
+    """An empty tensor like query, stored token by token, so that `.transpose(1, 2).flatten(2)` copies nothing."""
+    batch, heads, tokens, size = query.shape
+    return query.new_empty(batch, tokens, heads, size).transpose(1, 2)
+
+
+def by_products(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
     """`attention` as two products of oneDNN in float32 and a softmax between them, for some heads and queries at a time."""
     heads, tokens, size = query.shape[1:]
     held = keys.shape[2]
     rows = min(tokens, MOST_ROWS, max(SCORES // held, MOST_ROWS // 2))
     group = max(SCORES // (rows * held), 1)
-    scores, out = torch.empty(min(group, heads), rows, held), query.new_empty(query.shape)
+    scores, out = torch.empty(min(group, heads), rows, held), token_major(query) if out is None else out
     with float32_by_onednn():
         for batch in range(len(query)):
             for own in (slice(first, first + group) for first in range(0, heads, group)):
@@ -37,13 +43,14 @@ def by_products(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return out
 
 
-def by_pytorch(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def by_pytorch(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
     """`attention` as PyTorch computes it."""
-    return F.scaled_dot_product_attention(query, keys.to(query.dtype), values.to(query.dtype))
+    made = F.scaled_dot_product_attention(query, keys.to(query.dtype), values.to(query.dtype))
+    return made if out is None else out.copy_(made)
 
 
 @lru_cache
-def _way(size: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _way(size: int, dtype: torch.dtype) -> Callable[..., Tensor]:
     """Which of the two is faster on this machine for heads of this size."""
     if dtype not in (torch.bfloat16, torch.float32) or not multiplies_float32():
         return by_pytorch
@@ -52,13 +59,13 @@ def _way(size: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Te
     return ways[fastest("attention", (query, keys), {name: partial(way, query, keys, keys) for name, way in ways.items()})]
 
 
-def attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attention(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: [batch, heads, tokens, head_dim] and keys and values [batch, heads, their tokens, head_dim], of
-    query's type or in 8 bits -> query's shape and type. No gradients.
+    query's type or in 8 bits -> query's shape and type, in `out` if it is given. No gradients.
 
     On a CPU the faster of two ways, found out once: PyTorch's own, or products in float32 with a softmax between. On two cores of an
     AMD EPYC those were up to 1.7 times as fast, and nearer to float64.
     """
     if not query.is_cpu or torch.compiler.is_compiling():
-        return by_pytorch(query, keys, values)
-    return _way(query.shape[3], query.dtype)(query, keys, values)
+        return by_pytorch(query, keys, values, out)
+    return _way(query.shape[3], query.dtype)(query, keys, values, out)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .arithmetic import product, rounded
-from .attention import attention
+from .attention import attention, token_major
 from .dispatch import INTERPRETED, jit, tl, triton, with_triton
 from .head_table import head_table
 
@@ -75,15 +75,10 @@ def _blocks(query: Tensor) -> dict[str, int]:
     return {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
 
 
-def _token_major(query: Tensor) -> Tensor:
-    batch, heads, tokens, size = query.shape
-    return query.new_empty(batch, tokens, heads, size).transpose(1, 2)
-
-
 def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     query = query if query.stride(3) == 1 else query.contiguous()
     batch, heads, tokens, size = query.shape
-    out, blocks = _token_major(query), _blocks(query)
+    out, blocks = token_major(query), _blocks(query)
     table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
     _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
         query, table, out, groups[0][0], tokens, *query.stride()[:3], *out.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
@@ -101,8 +96,11 @@ def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> 
     a group may have no head or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by
     token, so that `.transpose(1, 2).flatten(2)` copies nothing.
     """
-    parts = [
-        attention(part, keys, values) if keys.numel() else torch.zeros_like(part)
-        for part, (keys, values) in zip(query.split([keys.shape[1] for keys, _ in groups], 1), groups)
-    ]
-    return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)
+    out = token_major(query)
+    parts = (x.split([keys.shape[1] for keys, _ in groups], 1) for x in (query, out))
+    for (keys, values), asked, answer in zip(groups, *parts):
+        if keys.numel():
+            attention(asked, keys, values, answer)
+        else:
+            answer.zero_()
+    return out

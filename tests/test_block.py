@@ -18,11 +18,12 @@ eight_bits = pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="thi
 LATENTS, WORDS = torch.randn(2, 3, 4, 4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 8).cumsum(1)
 
 
+SIZES = dict(num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=8, freq_dim=16, ffn_dim=32, num_layers=2)
+
+
 def transformer(precision: str = "fp32") -> WanTransformer3DModel:
     torch.manual_seed(0)
-    model = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=8, freq_dim=16, ffn_dim=32, num_layers=2
-    ).eval()
+    model = WanTransformer3DModel(**SIZES).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(False).data = (parameter + 0.1 * torch.randn_like(parameter)).to(stored_as(model, name, precision))
     use_eight_bits(model, precision)
@@ -47,6 +48,12 @@ def test_an_opening_chunk_is_what_the_library_makes_of_it_at_every_timestep():
     streamed = CausalTransformer(model)
     for timestep in 2 * [1000 / (1 + step) for step in range(TIMESTEPS + 1)]:
         torch.testing.assert_close(by_us(streamed, timestep), by_library(model, timestep), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("patch", [(2, 2, 2), (1, 2, 1)])
+def test_patches_that_are_not_squares_of_one_frame_are_refused(patch):
+    with pytest.raises(ValueError, match=f"squares of one latent frame, this model's are {patch[0]} x {patch[1]} x {patch[2]}"):
+        CausalTransformer(WanTransformer3DModel(**SIZES, patch_size=patch))
 
 
 @torch.inference_mode()

@@ -67,8 +67,8 @@ def pass_work(
     def attention(count: int, keys: int, key_item: int = item) -> tuple[int, int]:
         return 4 * count * tokens * keys * transformer.head_dim, 2 * count * (item * tokens + key_item * keys) * transformer.head_dim
 
-    patch = transformer.patch[0] * transformer.patch[1]
-    calls = [linear(tokens, config.in_channels * patch, width), linear(tokens, width, config.out_channels * patch)]
+    pixels = transformer.patch**2
+    calls = [linear(tokens, config.in_channels * pixels, width), linear(tokens, width, config.out_channels * pixels)]
     for layer in range(transformer.layers):
         calls += [linear(tokens, width, 3 * width), linear(tokens, width, width)]
         calls += [attention(len(group[layer]), kv_tokens[name], kv_item) for name, group in heads.items() if group[layer]]
@@ -105,21 +105,25 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Callable[[], Ceilings]
 def bare_calls(
     transformer: CausalTransformer, cache: KVCache, kv_tokens: Mapping[str, int], tokens: int, text: TextContext, passes: int = 1
 ) -> None:
-    """The large matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them
+    """The matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them
     but the widening of what is stored in 8 bits."""
-    width = transformer.heads * transformer.head_dim
+    model, width = transformer.model, transformer.heads * transformer.head_dim
+    first, last = model.patch_embedding.weight.flatten(1), model.proj_out.weight
     x = torch.zeros(1, tokens, width, device=transformer.device, dtype=transformer.dtype)
-    wide = x.new_zeros(1, tokens, transformer.model.config.ffn_dim)
+    patches, wide = x.new_zeros(1, tokens, first.shape[1]), x.new_zeros(1, tokens, model.config.ffn_dim)
     query = x.unflatten(2, (transformer.heads, -1)).transpose(1, 2)
 
-    for layer, own in passes * list(enumerate(transformer.weights_for(cache.order))):
-        linear(x, own.qkv, own.qkv_bias)
-        for group, heads in cache.slices[layer]:
-            keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
-            attention(query[:, heads], keys, values)
-        linear(x, own.out, own.out_bias)
-        linear(x, own.text_query, own.text_query_bias, fast=own.fast)
-        attention(query, *text.keys_values[layer])
-        linear(x, own.text_out, own.text_out_bias, fast=own.fast)
-        linear(x, own.widen, own.widen_bias, fast=own.fast)
-        linear(wide, own.narrow, own.narrow_bias, fast=own.fast)
+    for _ in range(passes):
+        linear(patches, first, model.patch_embedding.bias)
+        for layer, own in enumerate(transformer.weights_for(cache.order)):
+            linear(x, own.qkv, own.qkv_bias)
+            for group, heads in cache.slices[layer]:
+                keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
+                attention(query[:, heads], keys, values)
+            linear(x, own.out, own.out_bias)
+            linear(x, own.text_query, own.text_query_bias, fast=own.fast)
+            attention(query, *text.keys_values[layer])
+            linear(x, own.text_out, own.text_out_bias, fast=own.fast)
+            linear(x, own.widen, own.widen_bias, fast=own.fast)
+            linear(wide, own.narrow, own.narrow_bias, fast=own.fast)
+        linear(x, last, model.proj_out.bias)
