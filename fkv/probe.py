@@ -21,6 +21,8 @@ from .cache import Geometry, HeadGroup, KVCache
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")
+AT_ONCE = 2**19
+"""From how many numbers of keys on a head group is looked at without waiting for more layers."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ class FrameMassProbe:
 
 @dataclass
 class _OpenPass:
-    """A pass while its layers come in; masses stay on the device until it is closed."""
+    """A pass while its layers come in. Those of a head group are looked at together, since many small calls take longer than a large
+    one; masses stay on the device until the pass is closed."""
 
     chunk: int
     name: str
@@ -168,19 +171,33 @@ class _OpenPass:
     maps: dict[int, np.ndarray] = field(default_factory=dict)
     queries: Tensor | None = None
     page_frame: dict[str, Tensor] = field(default_factory=dict)
+    waiting: dict[str, list[tuple[list[tuple[int, int]], Tensor, Tensor]]] = field(default_factory=dict)
+    seen: int = 0
 
     def add(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache, queries: int | None
     ) -> None:
         geometry, device = cache.geometry, query.device
-        if not self.masses:
+        if not self.seen:
             self.key_frames, self.shape = tuple(cache.frames()), (geometry.layers, geometry.heads)
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
             self.queries = torch.from_numpy((starts[:, None] + sampled_tokens(geometry, queries)).reshape(-1)).to(device)
         if group.name not in self.page_frame:
             self.page_frame[group.name] = torch.from_numpy(np.searchsorted(self.key_frames, group.pages.frame)).to(device)
-        self.places += [(layer, head) for head in heads]
-        self.masses.append(frame_mass(query.index_select(2, self.queries), keys, self.page_frame[group.name], len(self.key_frames)))
+        self.seen += len(heads)
+        waiting = self.waiting.setdefault(group.name, [])
+        waiting.append(([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
+        if self.seen == geometry.layers * geometry.heads or sum(own.numel() for *_, own in waiting) >= AT_ONCE:
+            self._look()
+
+    def _look(self) -> None:
+        """Measure what waits, before its keys change."""
+        for name, waiting in self.waiting.items():
+            places, queries, keys = zip(*waiting)
+            queries, keys = (each[0] if len(each) == 1 else torch.cat(each, 1) for each in (queries, keys))
+            self.places += [place for layer in places for place in layer]
+            self.masses.append(frame_mass(queries, keys, self.page_frame[name], len(self.key_frames)))
+        self.waiting.clear()
 
     def closed(self) -> PassMass:
         mass = np.zeros((*self.shape, len(self.frames), len(self.key_frames)), np.float32)

@@ -70,6 +70,6 @@ def frame_mass(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, blo
     scale, pages, sums = query.shape[-1] ** -0.5, (len(page_frame), -1), []
     with float32_by_onednn() if query.is_cpu and multiplies_float32() else nullcontext():
         for part in query.split(block, 2):
-            weights = (part.float() @ keys).mul_(scale)
+            weights = (part.float() * scale) @ keys
             sums.append(torch.softmax(weights, -1, out=weights).unflatten(-1, pages).sum(-1))
     return torch.cat(sums, 2) @ member

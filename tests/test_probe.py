@@ -45,6 +45,28 @@ def test_heads_keep_the_models_numbers_however_they_are_grouped(small):
     assert np.abs(masses[0][1, 0] - masses[0][1, 1]).max() > 1e-4
 
 
+def test_layers_looked_at_together_are_seen_as_each_alone(small, monkeypatch):
+    records, calls, frame_mass = [], [], probe_module.frame_mass
+    for at_once in (1, probe_module.AT_ONCE):
+        calls.append(0)
+
+        def counted(*seen):
+            calls[-1] += 1
+            return frame_mass(*seen)
+
+        monkeypatch.setattr(probe_module, "frame_mass", counted)
+        monkeypatch.setattr(probe_module, "AT_ONCE", at_once)
+        stream, probe = Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False), FrameMassProbe(passes=None)
+        for _ in range(3):
+            stream.step(probe)
+        records.append(probe.take())
+    held = [group.name for layer in stream.caches[0].slices for group, _ in layer]
+    assert calls == [len(held) * len(records[0]), len(set(held)) * len(records[1])] and calls[0] > calls[1]
+    for alone, together in zip(*records, strict=True):
+        np.testing.assert_allclose(alone.mass, together.mass, atol=1e-6)
+        assert (alone.name, alone.key_frames) == (together.name, together.key_frames)
+
+
 def test_rows_sum_to_one_and_dropped_frames_have_no_mass(small):
     stream, probe = Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False), FrameMassProbe(passes={"context"})
     for _ in range(4):
