@@ -27,7 +27,8 @@ from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 from .models.coordinates import input_channels, with_coordinates
 
 HEAD_ORDERS, ORDER_BYTES = 4, 1 << 30
-"""In how many head orders self-attention weights are kept, and in how many bytes, but in one at least."""
+"""In how many head orders self-attention weights are kept, and in how many bytes; but in one at least, and in two for recorded passes,
+which end with the weights that they use: two streams side by side would otherwise never replay one."""
 TIMESTEPS = 8
 """For how many timesteps it is kept what they ask of the blocks."""
 
@@ -140,13 +141,14 @@ class CausalTransformer:
 
     def rope(self, frames: Sequence[int], rows: int, cols: int) -> Tensor:
         """RoPE table of a chunk's tokens at absolute latent frames, complex64 [tokens, head_dim / 2]."""
-        return rope_table(frames, rows, cols, self.head_dim).to(self.device)
+        return rope_table(frames, rows, cols, self.head_dim, self.device)
 
     def weights_for(self, order: Heads) -> list[BlockWeights]:
         """Weights per layer with heads in this order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
         if order not in self._orders:
             size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
-            while len(self._orders) >= max(1, min(HEAD_ORDERS, ORDER_BYTES // size)):
+            least = 1 if self._graphs is None else 2
+            while len(self._orders) >= max(least, min(HEAD_ORDERS, ORDER_BYTES // size)):
                 self._orders.pop(next(iter(self._orders)))
             self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
         return self._orders[order]

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
+
+from kernels import tables_used
 
 from .cache import KVCache
 
@@ -29,16 +31,27 @@ def check_graphs(device: str) -> None:
 
 
 class CudaCapture:
-    """Records CUDA graphs; all of them share one pool of memory, since only one runs at a time and its result is copied."""
+    """Records CUDA graphs; all that are alive share one pool of memory, since only one runs at a time and its result is copied.
+
+    A pool ends with its last graph: PyTorch up to 2.10 at least refuses to record into it again.
+    """
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
+        self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        if not self._alive:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
+        with tables_used() as tables, torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
             out = work()
-        return graph.replay, out
+        self._alive.add(graph)
+
+        def replay(held: Sequence[Tensor] = tuple(tables)) -> None:
+            graph.replay()
+
+        return replay, out
 
 
 @dataclass

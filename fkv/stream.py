@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -203,10 +203,14 @@ class Stream:
 
     # Generation.
 
-    @torch.inference_mode()
     def step(self, probe: Probe | None = None) -> Chunk:
         """Generate the next chunk. `probe` sees the attention of every pass."""
-        timer = _Timer(self.model.transformer.device)
+        device = self.model.transformer.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton and CUDA graphs take the current one
+            return self._step(probe, _Timer(device))
+
+    @torch.inference_mode()
+    def _step(self, probe: Probe | None, timer: _Timer) -> Chunk:
         events = [event for change in self._changes if (event := change(timer))]
         self._changes.clear()
         if self.policy.caches == "none":
@@ -299,7 +303,7 @@ class Stream:
             far = [f for f in cache.frames() if frames[-1] - self._position.get(f, f) >= POSITION_LIMIT]
             if far:
                 step = POSITION_LIMIT // 2
-                turn = rope_table([step], 1, 1, self.geometry.head_dim)[0].to(self.model.transformer.device)
+                turn = rope_table([step], 1, 1, self.geometry.head_dim, self.model.transformer.device)[0]
                 cache.rotate(far, turn)
                 self._position |= {f: self._position.get(f, f) + step for f in far}
 

@@ -4,6 +4,7 @@ PyTorch definition, a Triton kernel where that pays; `kernels.dispatch` says whi
 from .attention import attention
 from .dispatch import choices
 from .frame_mass import frame_mass
+from .head_table import tables_used
 from .hybrid_attention import hybrid_attention
 from .linear import linear, multiplies_in_eight_bits
 from .norm_rope_store import norm_rope_store
@@ -13,5 +14,5 @@ from .segment_similarity import segment_similarity
 
 __all__ = [
     "apply_rope", "attention", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put",
-    "rope_table", "segment_similarity", "take",
+    "rope_table", "segment_similarity", "tables_used", "take",
 ]  # fmt: skip

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+_used: ContextVar[list[Tensor] | None] = ContextVar("_used", default=None)
+
+
+@contextmanager
+def tables_used() -> Iterator[list[Tensor]]:
+    """Collects the tables that are asked for within: recorded launches read them at their addresses for as long as they are replayed."""
+    token = _used.set([])
+    try:
+        yield _used.get()
+    finally:
+        _used.reset(token)
 
 
 @lru_cache(maxsize=4096)
@@ -16,7 +30,8 @@ def _rows(groups: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
         for heads, keys, keys_head, keys_batch, values, values_head, values_batch, last in groups
         for head in range(heads)
     ]
-    return torch.tensor(rows, dtype=torch.int64).to(device)
+    table = torch.tensor(rows, dtype=torch.int64)
+    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
 
 
 def head_table(groups: Sequence[tuple[Tensor, Tensor, int]]) -> Tensor:
@@ -34,4 +49,7 @@ def head_table(groups: Sequence[tuple[Tensor, Tensor, int]]) -> Tensor:
         size = keys.element_size()
         sides = [part for x in (keys, values) for part in (x.data_ptr(), x.stride(1) * size, x.stride(0))]
         described.append((keys.shape[1], *sides, number))
-    return _rows(tuple(described), groups[0][0].device)
+    table = _rows(tuple(described), groups[0][0].device)
+    if (used := _used.get()) is not None:
+        used.append(table)
+    return table

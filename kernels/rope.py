@@ -14,21 +14,21 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * space, space, space
 
 
-def _angles(positions: Tensor, dims: int) -> Tensor:
+def _turns(positions: Tensor, dims: int) -> Tensor:
     speed = THETA ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
-    return positions.double()[:, None] * speed
+    angles = positions.double()[:, None] * speed
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def rope_table(frames: Sequence[int], rows: int, cols: int, head_dim: int) -> Tensor:
+def rope_table(frames: Sequence[int], rows: int, cols: int, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
     """Turns for the tokens of latent frames at absolute indices `frames`, in order frame, row, column.
 
     Computed in float64 for any index, so there is no longest stream. Returns complex64 [tokens, head_dim / 2].
     """
-    shape, dims = (len(frames), rows, cols), axis_dims(head_dim)
-    grids = torch.meshgrid(torch.as_tensor(list(frames)), torch.arange(rows), torch.arange(cols), indexing="ij")
-    angles = torch.cat([_angles(grid.reshape(-1), d) for grid, d in zip(grids, dims)], 1)
-    assert angles.shape[0] == shape[0] * shape[1] * shape[2]
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+    places = torch.as_tensor(list(frames)), torch.arange(rows), torch.arange(cols)
+    time, row, col = (_turns(place, dims).to(device) for place, dims in zip(places, axis_dims(head_dim)))
+    shape = (len(frames), rows, cols, -1)
+    return torch.cat([time[:, None, None].expand(shape), row[:, None].expand(shape), col.expand(shape)], 3).flatten(0, 2)
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:

@@ -3,8 +3,11 @@
 A trace does what a CUDA graph does: it holds the operations on the very memory that they used, and nothing of the program around them.
 """
 
+import contextlib
 import dataclasses
 import gc
+import itertools
+import weakref
 
 import pytest
 import torch
@@ -12,10 +15,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fkv import policies
 from fkv.attention import CausalTransformer
+from fkv.graphs import CudaCapture
 from fkv.models import registry
 from fkv.probe import FrameMassProbe
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
+from kernels.head_table import _rows, head_table
 
 
 class Trace:
@@ -106,6 +111,16 @@ def test_a_probe_sees_every_pass_that_it_wants(small, recorded):
     assert trace.count % (passes - 1) == 0 and trace.replayed >= 4 * (passes - 1)
 
 
+def test_streams_side_by_side_are_replayed_where_weights_are_kept_in_few_orders(small, recorded, monkeypatch):
+    monkeypatch.setattr("fkv.attention.ORDER_BYTES", 0)
+    model, trace = recorded
+    pairs = [both(small, model, policy) for policy in ("sliding-window:window_frames=6", "forcing-kv")]
+    for _ in range(7):
+        for plain, replaying in pairs:
+            assert torch.equal(plain.step().latents, replaying.step().latents)
+    assert trace.replayed >= 2 * 3 * (len(model.schedule.sigmas) + 1)
+
+
 def test_nothing_is_kept_of_a_stream_that_is_gone(recorded):
     model, _ = recorded
     stream = Stream(model, policies.parse("forcing-kv"), "a red ball", decode=False)
@@ -120,6 +135,50 @@ def test_nothing_is_kept_of_a_stream_that_is_gone(recorded):
 def test_a_device_without_graphs_is_refused_in_words(small):
     with pytest.raises(ValueError, match="add --device cuda"):
         CausalTransformer(small.transformer.model).record()
+
+
+class PretendedGraph:
+    """Stands for a CUDA graph: it is recorded into a pool, and that is all it does."""
+
+    def replay(self):
+        pass
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    """CUDA's graphs without a GPU; the list of pools into which was recorded."""
+    used, handles = [], itertools.count()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool, **options: contextlib.nullcontext(used.append(pool)))
+    return used
+
+
+def test_a_pool_of_memory_ends_with_its_last_graph(pools):
+    capture = CudaCapture()
+    first, second = capture(list), capture(list)
+    del first
+    third = capture(list)
+    assert pools == [0, 0, 0]
+    del second, third
+    gc.collect()
+    capture(list)
+    assert pools == [0, 0, 0, 1]
+
+
+def test_a_graph_keeps_the_tables_that_its_launches_read(pools):
+    def buffers(tokens):
+        return torch.zeros(2, 1, 1, tokens, 8).unbind(0)
+
+    keys, values = buffers(4)
+    address, tables = weakref.ref(head_table([(keys, values, 4)])), []
+    replay, _ = CudaCapture()(lambda: tables.append(weakref.ref(head_table([(keys, values, 4)]))))
+    _rows.cache_clear()
+    assert tables[0]() is address() is not None
+    replay()
+    del replay
+    gc.collect()
+    assert address() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

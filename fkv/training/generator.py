@@ -104,7 +104,7 @@ def flow_loss(
     batch, chunks, device = len(x0), len(clips.chunks), x0.device
     rows, cols = x0.shape[-2] // 2, x0.shape[-1] // 2
     positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
-    table = rope_table(positions, rows, cols, transformer.config.attention_head_dim).to(device)
+    table = rope_table(positions, rows, cols, transformer.config.attention_head_dim, device)
     past = int(chunks > 1)  # an opening chunk attends to itself alone, and needs no clean copy
     context = draw_context(rng, table, past + noisy, chunks, rows * cols, len(transformer.blocks))
     for block in transformer.blocks:
