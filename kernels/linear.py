@@ -27,7 +27,7 @@ def multiplies_in_eight_bits(device: str) -> bool:
 def _in_eight_bits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x is scaled row by row so that its largest number is the largest that 8 bits hold."""
     rows = x.flatten(0, -2)
-    scale = rows.abs().amax(1, keepdim=True).float().clamp(min=1e-12) / LARGEST
+    scale = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).float().clamp(min=1e-12) / LARGEST
     narrow, ones = (rows / scale).to(weight.dtype), scale.new_ones(1, len(weight))
     out = torch._scaled_mm(narrow, weight.t(), scale, ones, bias, out_dtype=x.dtype, use_fast_accum=x.is_cuda)
     return out.unflatten(0, x.shape[:-1])

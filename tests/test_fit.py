@@ -127,6 +127,13 @@ def test_a_model_that_cannot_run_is_refused_before_anything_is_loaded(monkeypatc
         fit.check(MODELS["self-forcing"].release, Setup(), "cpu")
 
 
+def test_what_pytorch_holds_unused_on_a_gpu_counts_as_free(monkeypatch):
+    counts = {"mem_get_info": (7, 80), "memory_reserved": 20, "memory_allocated": 15}
+    for name, count in counts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, count=count: count)
+    assert memory.free_memory("cuda")["device"] == 7 + 5
+
+
 def test_free_memory_of_this_machine():
     assert 1e8 < memory.free_memory("cpu")["device"] < 1e14
 

@@ -280,9 +280,18 @@ def test_embeddings_are_those_of_the_library(offline):
 
 def test_embeddings_are_kept_and_the_encoder_goes_home(offline, monkeypatch):
     places, encoder = [], umt5()
-    monkeypatch.setattr(encoder, "to", lambda place: places.append(place) or encoder)
+
+    def visit(place):
+        places.append(place)
+        for parameter in encoder.parameters():
+            parameter.data = parameter.data.clone()
+        return encoder
+
+    monkeypatch.setattr(encoder, "to", visit)
     words = text.TextEncoder(tokenizer(), encoder, 12, home="cpu", device="cpu:0")
-    assert words(f"  {PROMPT}\n") is words(PROMPT.replace(" ", "  ")) and places == ["cpu", "cpu:0", "cpu"]
+    at_home = [parameter.data_ptr() for parameter in encoder.parameters()]
+    assert words(f"  {PROMPT}\n") is words(PROMPT.replace(" ", "  ")) and places == ["cpu", "cpu:0"]
+    assert [parameter.data_ptr() for parameter in encoder.parameters()] == at_home
     for i in range(text.KEPT + 1):
         words(f"a fox {i}")
     assert len(words._kept) == text.KEPT and PROMPT not in words._kept

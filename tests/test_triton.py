@@ -300,6 +300,18 @@ def test_pages_that_a_kernel_writes_are_compared_too():
     assert torch.equal(keys, groups[0][0][:, :, [4, 1]]) and torch.equal(values, groups[0][1][:, :, [4, 1]])
 
 
+def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
+    monkeypatch.setattr(dispatch, "_choices", {})
+    page = torch.zeros(4)
+
+    def call(implementation):
+        if implementation == "torch":
+            page.fill_(1.0)
+        return []
+
+    assert dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem == "its result is another than that of PyTorch"
+
+
 def test_the_faster_one_is_chosen_once_per_size(monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
     calls = []

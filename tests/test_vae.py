@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,17 @@ def test_the_vae_streams_what_it_decodes_at_once(wan_vae, tmp_path):
     assert frames.shape == (29, 32, 48, 3) and frames.dtype == np.uint8
     expected = ((whole[0].permute(1, 2, 3, 0) + 1) * 127.5).numpy()
     assert np.abs(frames - expected).max() <= 0.51
+
+
+@torch.inference_mode()
+def test_weights_stored_channels_last_decode_the_same(wan_vae):
+    plain, other = vae.StreamingVae(wan_vae), vae.StreamingVae(copy.deepcopy(wan_vae))
+    other.channels_last()
+    kernels = [parameter for parameter in other.vae.decoder.parameters() if parameter.dim() == 5]
+    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last_3d) for kernel in kernels)
+    latents = torch.randn(1, 6, 4, 4, 6)
+    for ours, theirs in zip(*(chunked(decoder.decode, latents, 3, 1) for decoder in (other, plain))):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,6 @@ from ..spread import over_ray
 from . import attention, models, report, streams
 from .official import OFFICIAL
 from .work import Ceilings, ceilings
-
-RECORDED = 2
-"""Rounds after which every pass has been recorded as a CUDA graph."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +85,8 @@ def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     height, width = models.latent_size(args.resolution or "480p")
     head, dtype = _head(args, device), COMPUTE[args.precision or native_precision(device)]
-    measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
     return {**head, "dtype": _name(dtype), "kernels": report.kernel_choices(), "attention": measured}
 
 
@@ -150,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
     registry.check_device(args.device)
     registry.check_speed(args)
-    args.warmup = max(args.warmup, RECORDED) if args.graphs else args.warmup
+    args.warmup = max(args.warmup, streams.RECORDED) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     if args.read:
         made = read(args.read)

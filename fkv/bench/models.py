@@ -67,6 +67,8 @@ def _decoder(name: str, device: torch.device) -> Decoder | None:
     module: nn.Module = decoder if name == "small" else decoder.vae
     for parameter in module.eval().parameters():
         parameter.requires_grad_(False).data = parameter.data.to(device, dtype)
+    if name == "vae" and device.type == "cuda":
+        decoder.channels_last()
     return decoder
 
 

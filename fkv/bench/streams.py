@@ -24,6 +24,8 @@ from .models import TooLarge, require_memory
 from .work import Ceilings, bare_calls, pass_work, seconds
 
 PROMPT = "a red ball bouncing over the hills at sunset"
+RECORDED = 2
+"""Chunks after which kernels are chosen and every pass has been recorded as a CUDA graph."""
 STAGES = ("rebuild", "denoise", "context", "decode", "generate", "total")
 
 
@@ -84,12 +86,17 @@ def _peak(model: VideoModel, policy: Policy, context: int) -> int:
     """Bytes while one chunk is generated and nothing else is held: CUDA's peak, on a CPU the process's resident size."""
     device = model.transformer.device
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     stream = prepare(model, policy, context)
-    stream.step()
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    if device.type != "cuda":
+        stream.step()
+        return psutil.Process().memory_info().rss
+    place = Place.of(stream)
+    for _ in range(RECORDED):
+        _step(stream, place)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    _step(stream, place)
+    return torch.cuda.max_memory_allocated(device)
 
 
 def _passes(stream: Stream) -> int:

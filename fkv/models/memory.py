@@ -165,9 +165,10 @@ def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
 
 
 def free_memory(device: str) -> dict[str, int]:
-    """Bytes free by place: `device` and `host` for CUDA, `device` alone for a CPU."""
+    """Bytes free by place: `device`, what PyTorch holds without using it included, and `host` for CUDA, `device` alone for a CPU."""
     if str(device).startswith("cuda"):
-        return {"device": torch.cuda.mem_get_info(device)[0], "host": host_memory()}
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return {"device": torch.cuda.mem_get_info(device)[0] + held, "host": host_memory()}
     return {"device": host_memory()}
 
 

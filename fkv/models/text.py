@@ -35,6 +35,7 @@ class TextEncoder:
     ) -> None:
         self.tokenizer, self.encoder, self.words = tokenizer, encoder.eval().requires_grad_(False).to(home), words
         self.home, self.device = home, device
+        self._at_home = [(parameter, parameter.data) for parameter in self.encoder.parameters()]
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
     def __call__(self, prompt: str) -> Tensor:
@@ -53,7 +54,8 @@ class TextEncoder:
         try:
             embeds = self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         finally:
-            self.encoder.to(self.home)
+            for parameter, data in self._at_home:
+                parameter.data = data
             if self.home != self.device and self.device.startswith("cuda"):
                 torch.cuda.empty_cache()
         return embeds * tokens.attention_mask[:, :, None].to(embeds.dtype)

@@ -29,6 +29,13 @@ class StreamingVae:
         shape = (1, -1, 1, 1, 1)
         self.mean, self.std = (torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std))
 
+    def channels_last(self) -> None:
+        """Store the weights of 3-D convolutions channels last: in bfloat16 some versions of cuDNN take no others, and what PyTorch does
+        instead needs tens of gigabytes at 1080p (PyTorch 2.9)."""
+        for parameter in self.vae.parameters():
+            if parameter.dim() == 5:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last_3d)
+
     def decode(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """Latents [1, F, Z, h, w] -> video [1, 3, T, H, W] in [-1, 1] and the state for the next call (None starts a stream)."""
         weight = self.vae.post_quant_conv.weight
@@ -56,4 +63,6 @@ def load(folder: str | Path, device: str = "cpu") -> StreamingVae:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"the VAE in {folder} is missing or damaged ({reason}); delete it and download it again") from None
     decoder.vae.to(device)
+    if torch.device(device).type == "cuda":
+        decoder.channels_last()
     return decoder
