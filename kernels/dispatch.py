@@ -102,7 +102,7 @@ def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> st
 
 
 def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:
-    rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(3)]
+    rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(5)]
     seconds = {way: min(each[way] for each in rounds) for way in ways}
     _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get), problem)
 
