@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkv.cache import Geometry, KVCache
+from fkv.cache import GROWTH, Geometry, KVCache
 
 GEOMETRY = Geometry(layers=2, heads=3, head_dim=4, rows=2, cols=3, frames_per_chunk=3)
 SPLIT = {"static": ((0, 2), ()), "dynamic": ((1,), (0, 1, 2))}
@@ -93,6 +93,17 @@ def test_a_steady_stream_fills_its_buffers_and_never_moves_them():
             assert now == pointers
         pointers = now
         cache.commit(keep_sink_and_anchor(cache))
+
+
+def test_a_buffer_that_always_grows_is_seldom_copied_and_never_more_than_an_eighth_too_large():
+    cache, grown, before = KVCache(GEOMETRY, SPLIT, 2), 0, 0
+    for chunk in range(100):
+        write_chunk(cache, chunk)
+        now = [buffer.data_ptr() for buffer in cache.groups["dynamic"].keys], cache.allocated_bytes()
+        grown, before = grown + (now != before), now
+        assert cache.bytes() <= cache.allocated_bytes() <= GROWTH * cache.bytes()
+        cache.commit({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
+    assert grown < 40
 
 
 def test_bytes_counted_from_the_table_are_the_bytes_of_the_buffers():

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..attention import CausalTransformer
-from ..cache import Geometry, Heads, KVCache
+from ..cache import GROWTH, Geometry, Heads, KVCache
 from ..policies import Moment, Policy
 from ..roles import HeadRoles
 from .convert import empty_model
@@ -90,7 +90,7 @@ def kv_bytes(
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 4,
 ) -> int:
-    """Bytes of K and V at their most in a stream of `chunks` chunks: the real cache, run under `policy` on the meta device.
+    """Bytes of K and V buffers at their most in a stream of `chunks` chunks: the real cache, run under `policy` on the meta device.
 
     Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that classes
     heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before the chunk.
@@ -101,11 +101,11 @@ def kv_bytes(
 
 def _kv_bytes(geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int) -> int:
     cache = _Sizes(geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, policy.stored(dtype), "meta")
-    sizes = []
+    held, buffers = [], []
     for chunk in range(min(chunks, SIMULATED_CHUNKS)):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
-        sizes.append(cache.bytes())
+        held.append(cache.bytes()), buffers.append(cache.allocated_bytes())
         now = Moment(chunk, frames, cache)
         if policy.watches(chunk, cache):
             earlier = tuple(cache.frames())
@@ -116,8 +116,8 @@ def _kv_bytes(geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunk
             cache = cache.split(groups, policy.segments)
             now = dataclasses.replace(now, cache=cache)
         policy.commit(now)
-    growth = sizes[-1] - sizes[-2] if len(sizes) > 1 else 0
-    return max(sizes[-1] + growth * (chunks - len(sizes)), *sizes)
+    growth = held[-1] - held[-2] if chunks > SIMULATED_CHUNKS else 0
+    return max(*buffers, int((held[-1] + growth * (chunks - len(held))) * GROWTH) if growth else 0)
 
 
 class _Sizes(KVCache):
