@@ -2,8 +2,8 @@
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
-    auto  the default: Triton where it agrees with the twin and is faster, found out once per kernel, type and size (to the next
-          power of two) on the tensors at hand. `choices()` reports what was found.
+    auto  the default: Triton where it agrees with the twin and is not clearly slower (`MARGIN`), found out once per kernel, type and
+          size (to the next power of two) on the tensors at hand. `choices()` reports what was found.
     0     the twin.
     1     Triton.
 
@@ -32,6 +32,9 @@ except ImportError:  # there is Triton for Linux alone
     triton = tl = None
 
 VARIABLE = "FKV_TRITON"
+MARGIN = 1.15
+"""How many times as fast PyTorch's way must be to be taken. Ways round differently, so a stream depends on which is taken; this keeps
+chance from deciding where both take about as long."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 log = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
 
 
 def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> str:
-    """Which way to compute something with arguments of this size takes the least time. Found out once."""
+    """The way to take with arguments of this size: `torch`, or another that is not clearly slower (`MARGIN`). Found out once."""
     signature = _signature(arguments)
     if (name, signature) not in _choices:
         _choose(name, signature, ways)
@@ -104,7 +107,8 @@ def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> st
 def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:
     rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(5)]
     seconds = {way: min(each[way] for each in rounds) for way in ways}
-    _choices[name, signature] = Choice(name, signature, seconds, min(seconds, key=seconds.get), problem)
+    ranked = sorted(seconds, key=lambda way: seconds[way] * (MARGIN if way == "torch" else 1))
+    _choices[name, signature] = Choice(name, signature, seconds, ranked[0], problem)
 
 
 def choices() -> list[Choice]:

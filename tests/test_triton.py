@@ -312,6 +312,13 @@ def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
     assert dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem == "its result is another than that of PyTorch"
 
 
+@pytest.mark.parametrize("torch_takes, taken", [(0.8, "torch"), (0.9, "triton"), (1.1, "triton")])
+def test_chance_does_not_choose_between_ways_that_take_about_as_long(torch_takes, taken, monkeypatch):
+    monkeypatch.setattr(dispatch, "_choices", {})
+    monkeypatch.setattr(dispatch, "_seconds", lambda run: run())
+    assert dispatch.fastest("sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}) == taken
+
+
 def test_the_faster_one_is_chosen_once_per_size(monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
     calls = []
