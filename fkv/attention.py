@@ -26,9 +26,9 @@ from .cache import Geometry, HeadGroup, Heads, KVCache
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 from .models.coordinates import input_channels, with_coordinates
 
-HEAD_ORDERS, ORDER_BYTES = 4, 1 << 30
-"""In how many head orders self-attention weights are kept, and in how many bytes; but in one at least, and in two for recorded passes,
-which end with the weights that they use: two streams side by side would otherwise never replay one."""
+HEAD_ORDERS, ORDER_BYTES = 4, 1_200_000_000
+"""In how many head orders self-attention weights are kept, and in how many bytes, which are enough for two orders of Wan 1.3B; but in
+one at least, and in two for recorded passes, which end with their weights: two streams side by side would otherwise never replay one."""
 TIMESTEPS = 8
 """For how many timesteps it is kept what they ask of the blocks."""
 
