@@ -68,11 +68,11 @@ def _load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]
     return model, override
 
 
-def at_chunk(text: str) -> tuple[int, str]:
-    """A chunk number and what comes with it, from CHUNK:WHAT. Raises ValueError for anything else."""
+def at_chunk(text: str, example: str = "5:forcing-kv or 5:a blue star") -> tuple[int, str]:
+    """A chunk number and what comes with it, from CHUNK:WHAT. Raises ValueError, with an example, for anything else."""
     chunk, colon, what = text.partition(":")
     if not colon or not chunk.isdecimal() or not what:
-        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in 5:forcing-kv or 5:a blue star")
+        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in {example}")
     return int(chunk), what
 
 

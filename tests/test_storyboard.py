@@ -74,7 +74,9 @@ def test_recache_is_said_to_be_impossible_where_it_is(scored):
     ("story", "words"),
     [("2: a\nthen a star", "line 2 of the storyboard: 'then a star' should be written CHUNK:WHAT"), ("0: a star", "line 1.*from 1 to"),
      ("2: A = nonsense", "line 1.*no policy 'nonsense'"), ("2: threshold = high", "line 1.*'high' is not a number"),
-     ("2: threshold = 7", "line 1.*from 0 to 1"), ("9: a star", "line 1.*chunk 9 comes after the last of 4"), ("2:   ", "line 1")],
+     ("2: threshold = 7", "line 1.*from 0 to 1"),
+     ("2: forcing-kv", "line 1.*'forcing-kv' is a policy; write A = forcing-kv"),
+     ("9: a star", "line 1.*chunk 9 comes after the last of 4"), ("2:   ", "line 1")],
 )  # fmt: skip
 def test_a_bad_line_is_named(story, words, scored):
     with pytest.raises(ValueError, match=words):

@@ -56,7 +56,7 @@ function lineChart(canvas, lines, cursor) {
     if (last >= 0) {
       pen.setLineDash([]);
       pen.beginPath(); pen.arc(x(last), y(line.values[last]), line.width + 0.6, 0, 7); pen.fill();
-      ends.push({ x: x(last) + 7, y: y(line.values[last]), label: line.label, ink: pen.fillStyle });
+      if (line.label) ends.push({ x: x(last) + 7, y: y(line.values[last]), label: line.label, ink: pen.fillStyle });
     }
   }
   pen.setLineDash([]); pen.textAlign = "left";

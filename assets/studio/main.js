@@ -8,6 +8,7 @@ const player = new Player((key, number) => `${root}/stage/${key}/${number}`, scr
 const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 const born = performance.now();
 let manifest = {}, marks = [], stepping = false, moved = null;
+let wish = null; // whether the stream was asked to pause, until it has followed
 window.fkvStage = {
   painted: player.painted, player, factor: FACTOR, get waited() { return moved && moved - born; }, get marks() { return marks; }, get state() { return manifest.state ?? "idle"; }, get view() { return stage.dataset.view; },
 };
@@ -26,8 +27,10 @@ function receive() {
   if (!next.run) return;
   remember();
   player.ended = !running();
-  if (next.state === "paused" && before.state !== "paused") { player.hold(!stepping); stepping = false; }
-  if (next.state === "live" && before.state === "paused") player.hold(false);
+  if (!running() || wish === (next.state === "paused")) wish = null;
+  if (next.state === "paused" && before.state !== "paused" && wish === null) { player.hold(!stepping); stepping = false; }
+  if (next.state === "live" && before.state === "paused" && wish === null) player.hold(false);
+  if (next.state !== before.state) { overlay(true); draw(null); }
   if (next.chunks > player.wanted) player.advance(next.chunks);
 }
 
@@ -39,6 +42,8 @@ function begin(next) {
   $(".fkv-marks").replaceChildren();
   write($(".fkv-fps"), String(next.fps));
   write($(".fkv-run"), "");
+  for (const ratio of $$("[data-ratio]")) write(ratio, "");
+  wish = null;
   stage.dataset.streams = next.streams.join("");
   for (const canvas of Object.values(screens)) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   for (const figure of $$(".fkv-screen")) {
@@ -168,8 +173,9 @@ function paintTimeline(round) {
   canvas.setAttribute("aria-valuenow", shown + 1);
   canvas.setAttribute("aria-valuetext", count ? `chunk ${shown + 1} of ${count}` : "nothing generated yet");
   $(".fkv-edge").disabled = !count || shown === count - 1 || player.loop;
-  const live = player.following && !player.ended, pace = Math.min(player.fps * 1.15, live ? player.pace : player.fps).toFixed(0);
-  write($(".fkv-pace"), count ? `${manifest.state === "recorded" ? "recording" : live ? "live" : "replay"}, ${pace} of ${player.fps} fps shown` : "");
+  const live = player.following && !player.ended, pace = live ? player.pace : player.fps, name = manifest.state === "recorded" ? "recording" : live ? "live" : "replay";
+  const how = player.held ? "held" : pace > player.fps + 0.5 ? "catching up" : `${pace.toFixed(0)} of ${player.fps} fps shown`;
+  write($(".fkv-pace"), count ? `${name}, ${how}` : "");
   playing();
 }
 
@@ -206,7 +212,7 @@ $(".fkv-begin").addEventListener("click", () => press("fkv-go"));
 function space() {
   if (running()) { press("fkv-pause"); return; }
   if (!player.rounds.length) return;
-  if (player.following && player.ended) player.seek(0);
+  if (player.following && player.ended) { player.seek(0); player.hold(false); }
   else player.hold(!player.held);
   playing();
 }
@@ -233,7 +239,7 @@ function look(wanted) {
   write($(".fkv-factor"), shown === "difference" ? `|A − B| × ${FACTOR}` : "");
   for (const [label, title] of TITLES) {
     const input = label.querySelector("input");
-    input.disabled = shown === "difference" || (input.value === "attention" && !watched());
+    input.disabled = shown === "difference" || (input.value === "attention" && !watched() && !askable());
     label.title = shown === "difference" ? NO_LAYERS : title;
   }
   overlay(true);
@@ -247,6 +253,9 @@ function divide(percent) {
   divider.setAttribute("aria-valuenow", Math.round(split));
   divider.setAttribute("aria-valuetext", `${Math.round(split)} % A, ${Math.round(100 - split)} % B`);
 }
+
+/* Whether a stream can be asked where a head looks: one runs, and the Heads tab has been opened. */
+const askable = () => Boolean(window.fkvHeads) && ["live", "paused"].includes(manifest.state);
 
 /* The newest record that says where the chosen head looks. */
 const watched = () => player.rounds.findLast((round) => round.record?.heads)?.record.heads;
@@ -262,17 +271,18 @@ function overlay(anew = false) {
   const frame = latentFrame(round, player.offset), [cache, attention] = $$(".fkv-layers input"), key = [player.key, frame, newest.index, cache.checked, attention.checked].join();
   if (!anew && key === overlaid) return;
   overlaid = key;
-  attention.disabled = !heads || cache.disabled;
+  attention.disabled = cache.disabled || !(heads || askable());
   for (const canvas of $$(".fkv-over").filter((each) => each.offsetParent)) {
     const name = canvas.closest("[data-stream]").dataset.stream, own = newest.streams[name];
     sheet(canvas);
     if (cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid, canvas.classList.contains("fkv-right"));
-    if (attention.checked && heads?.stream === name) drawAttention(canvas, heads, frame);
+    if (attention.checked && heads?.stream === name && frame <= heads.frames.at(-1)) drawAttention(canvas, heads, frame);
   }
 }
 
 for (const input of $$(".fkv-views input")) input.addEventListener("change", () => look(input.value));
 for (const input of $$(".fkv-layers input")) input.addEventListener("change", () => overlay(true));
+$(".fkv-layers [value=attention]").addEventListener("change", (event) => window.fkvHeads?.watch(event.target.checked));
 $(".fkv-both .fkv-frame").addEventListener("pointermove", (event) => {
   const box = event.currentTarget.getBoundingClientRect();
   divide((100 * (event.clientX - box.left)) / box.width);
@@ -320,7 +330,8 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 document.addEventListener("click", (event) => {
-  if (event.target.closest?.("#fkv-pause")) { stepping = false; player.hold(manifest.state !== "paused"); } // at once; the stream follows at the next chunk
+  if (event.target.closest?.("#fkv-pause")) { stepping = false; wish = !(wish ?? manifest.state === "paused"); player.hold(wish); } // at once; the stream follows at the next chunk
+  if (event.target.closest?.("#fkv-go") && window.innerWidth <= 720) stage.scrollIntoView({ behavior: still ? "auto" : "smooth" });
   if (event.target.closest?.("#fkv-step")) { stepping = true; if (!player.following) player.follow(); player.hold(false); }
   const name = event.target.closest?.("[data-fkv]")?.dataset.fkv;
   if (name) ({ theme: actions.d, talk: actions.t, help }[name] ?? (() => {}))();

@@ -85,13 +85,12 @@ class Player {
     this.held = held;
   }
 
-  /* Show a chunk that was there before, and play on from it. */
+  /* Show a chunk that was there before, and play on from it unless the picture is held. */
   seek(number) {
     if (!this.rounds.length) return;
     this.at = Math.max(0, Math.min(this.rounds.length - 1, number));
     this.offset = 0;
     this.following = false;
-    this.held = false;
     this.tick(performance.now());
   }
 

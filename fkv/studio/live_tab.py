@@ -26,6 +26,9 @@ from .zero import generating
 SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
 EXAMPLES = 3
+LINKED = "The address holds the run that is set above. Go live paints it; until then a recording of another one plays."
+WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses what is typed beyond its ends
+NO_FILM = "Nothing recorded yet"
 STORY = "6: a cyan star drifting over the sea at night\n12: A = sliding-window\n18: re-cache = a yellow box swinging over the mountains"
 STORY_HELP = (
     "One change a line, before the chunk of that number: `6: another prompt`, `6: re-cache = another prompt`, `6: A = policy`, "
@@ -48,17 +51,16 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
             with gr.Column(scale=5, min_width=320):
                 if model.examples:
                     gr.Examples([[text] for text in model.examples[:EXAMPLES]], prompt, elem_id="fkv-examples", api_visibility="private")
+                hint = gr.HTML('<p class="fkv-hint"></p>', apply_default_css=False, elem_id="fkv-hint")
             with gr.Column(scale=5, min_width=320):
                 with gr.Row():
                     view = gr.Radio(views(lean, reference), value="AB", label="Stream", scale=3, min_width=300)
                     length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=165)
                     seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=100)
-                hint = gr.HTML('<p class="fkv-hint"></p>', apply_default_css=False, elem_id="fkv-hint")
     recorded = _recorded(model, registry)
     stage = gr.HTML(
         recorded, html_template=asset("stage.html"), js_on_load="\n".join(map(asset, SCRIPTS)), apply_default_css=False, elem_id="fkv-stage"
     )
-    gr.HTML(about.html(), apply_default_css=False, elem_id="fkv-about")
     own = model.roles.provenance.get("threshold") if model.roles and model.roles.scores is not None else None
     with gr.Accordion("Policies and parameters", open=False, elem_id="fkv-advanced"):
         with gr.Row():
@@ -79,7 +81,8 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
         plain = gr.Checkbox(False, label="Plain", info="the pictures alone, without labels and charts", scale=2)
         film = gr.Button("Make MP4", elem_id="fkv-film", scale=1)
-        fetch = gr.DownloadButton("Nothing recorded yet", elem_id="fkv-fetch", interactive=False, scale=2)
+        fetch = gr.DownloadButton(NO_FILM, elem_id="fkv-fetch", interactive=False, scale=2)
+    gr.HTML(about.html(), apply_default_css=False, elem_id="fkv-about")
 
     fields = [prompt, seed, length, view, first, second, threshold, story]
     shown = [stage, go, change, pause, step, stop]
@@ -129,7 +132,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
 
     def toggle_pause(request: gr.Request) -> None:
         if run := running(request):
-            run.pause(not run.paused)
+            run.toggle()
 
     def step_once(request: gr.Request) -> None:
         if run := running(request):
@@ -156,11 +159,16 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
             label = f"Download MP4: {work.total} chunks, {path.stat().st_size / 1e6:.1f} MB"
             yield gr.DownloadButton(label, value=path, interactive=True, variant="primary")
 
+    def forget_film() -> gr.DownloadButton:
+        """A new run begins: the film of the one before is not offered as its own."""
+        return gr.DownloadButton(NO_FILM, value=None, interactive=False, variant="secondary")
+
     def restore(request: gr.Request) -> list[Any]:
         """The stage and the form as the address says, so that a link brings a run back."""
         ask = request.query_params.get
         other = f"This link was made with the model {ask('model')}; here {model.name} runs, and paints other pictures."
-        first_seen = {"state": "idle"} | recorded | {"text": other} if ask("model") not in (None, model.name) else None
+        told = other if ask("model") not in (None, model.name) else LINKED if recorded and ask("prompt") else None
+        first_seen = {"state": "idle"} | recorded | {"text": told} if told else None
         streams = ask("view") if ask("view") in ("A", "B", "AB") else None
         numbers = _number(ask("seed")), _number(ask("length"))
         values = first_seen, ask("prompt"), *numbers, streams, ask("a"), ask("b"), _share(ask("threshold")), ask("story")
@@ -170,6 +178,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     queued, at_once = quiet | {"concurrency_id": "stream", "concurrency_limit": registry.limits.waiting + 8}, quiet | {"queue": False}
     latest = at_once | {"trigger_mode": "always_last"}
     go.click(start, {*fields, recache}, shown, **queued)
+    go.click(forget_film, None, fetch, **at_once)
     prompt.submit(enter, {*fields, recache}, shown, **queued)
     change.click(change_prompt, [prompt, recache], None, **at_once)
     pause.click(toggle_pause, None, None, **at_once)
@@ -178,13 +187,13 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     film.click(record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"})
     prompt.change(lambda text: _hints(model, text or ""), prompt, hint, **latest)
     if own is not None:
-        threshold.input(change_threshold, threshold, threshold, **latest)
+        threshold.input(change_threshold, threshold, threshold, js=f"(share) => {WITHIN}", **latest)
     for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
         policy.change(change_policy_of(name), policy, None, **at_once)
         policy.change(lambda a, b: gr.Radio(choices=views(a, b)), [first, second], view, **at_once)
         policy.change(lambda a, b: gr.Checkbox(info=_recaching(a, b)), [first, second], recache, **at_once)
         policy.change(lambda text: gr.Slider(**_keeping_of(text)), policy, keep, **latest)
-        keep.input(_kept, [policy, keep], policy, **latest)
+        keep.input(_kept, [policy, keep], policy, js=f"(text, share) => [text, {WITHIN}]", **latest)
     page.load(restore, None, [stage, *fields], **at_once | {"trigger_mode": "once"})
 
 

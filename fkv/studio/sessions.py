@@ -135,6 +135,11 @@ class Run:
         self._unseen = None
         self._hold(paused, 0)
 
+    def toggle(self) -> None:
+        """Pause, or go on where it is paused; two at once cancel out."""
+        with self._wake:
+            self.pause(not self.paused)
+
     def step(self) -> None:
         """While paused: make one more chunk, and pause anew."""
         self._hold(self._paused, self._count + 1)

@@ -41,7 +41,7 @@ def parse(text: str, roles: HeadRoles | None = None, chunks: int | None = None) 
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                chunk, what = at_chunk(line.strip())
+                chunk, what = at_chunk(line.strip(), "6: A = sliding-window or 6: a blue star")
                 if chunks is not None and check_chunks(chunk) > chunks:
                     raise ValueError(f"chunk {chunk} comes after the last of {chunks}")
                 cues.append(Cue(check_chunks(chunk) - 1, change(what.strip(), roles)))
@@ -54,6 +54,8 @@ def change(what: str, roles: HeadRoles | None) -> Change:
     """What a line asks for after its number. Raises ValueError when that cannot be done with any stream."""
     found = LINE.fullmatch(what)
     key, value = found.groups() if found else ("prompt", what)
+    if not found and _is_policy(what):
+        raise ValueError(f"{what!r} is a policy; write A = {what} or B = {what}, or prompt = {what} if it is what to paint")
     if key in ("prompt", "re-cache"):
         return changes.prompt(check_prompt(value), recache=key == "re-cache")
     if key == "threshold":
@@ -88,6 +90,13 @@ def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
     threshold = stream.roles.provenance.get("threshold")
     cut = threshold is not None and stream.roles.scores is not None and stream.roles == from_scores(stream.roles.scores, threshold)
     return f"threshold = {threshold}" if cut else event
+
+
+def _is_policy(text: str) -> bool:
+    try:
+        return bool(policies.parse(text))
+    except ValueError:
+        return False
 
 
 def _number(text: str) -> float:

@@ -123,6 +123,7 @@ def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_checked()
     tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, OVER.format("B"))  # the head is one of A
+    tab.until("window.fkvStage.player.rounds.at(-1).record?.heads && window.fkvStage.player.rounds.some((round) => !round.record?.heads)")
     tab.page.keyboard.press("4")
     tab.page.wait_for_function(DRAWN, arg=WIPE_OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, WIPE_OVER.format("B"))
@@ -188,6 +189,23 @@ def test_a_storyboard_that_cannot_be_read_names_its_line(visit):
     assert tab.status.startswith("Line 2 of the storyboard: 'later a red one' should be written CHUNK:WHAT")
 
 
+def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
+    tab = visit(query="?length=0&view=A")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 2")
+    tab.page.locator(".fkv-timeline").focus()
+    for _ in range(2):
+        tab.page.keyboard.press(" ")  # faster than the stream can follow
+    chunks = tab.stage("player.rounds.length")
+    tab.until(f"window.fkvStage.player.rounds.length > {chunks + 1} && !window.fkvStage.player.held && window.fkvStage.state === 'live'")
+    tab.page.keyboard.press(" ")
+    tab.until("window.fkvStage.state === 'paused'")
+    tab.page.keyboard.press("ArrowLeft")
+    place = tab.stage("player.position")
+    tab.page.wait_for_timeout(500)
+    assert tab.stage("player.held") and tab.stage("player.position") == place
+
+
 def test_talk_mode_by_keyboard_alone(visit):
     tab = visit(query="?length=3&talk=1")
     tab.until("window.fkvStage.painted.A > 0")
@@ -226,6 +244,8 @@ def test_the_run_can_be_taken_home_as_a_film(visit):
     with av.open(str(download.value.path())) as film:
         frames = sum(1 for _ in film.decode(video=0))
     assert frames == 24
+    tab.press("Go live")
+    tab.page.locator("#fkv-fetch", has_text="Nothing recorded yet").wait_for()  # the old film is not the new run's
 
 
 def test_everything_that_can_be_pressed_has_a_name(visit):
