@@ -63,8 +63,8 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = 
     """Scaled dot-product attention: [batch, heads, tokens, head_dim] and keys and values [batch, heads, their tokens, head_dim], of
     query's type or in 8 bits -> query's shape and type, in `out` if it is given. No gradients.
 
-    On a CPU one of two ways, found out once (`dispatch.fastest`): PyTorch's own, or products in float32 with a softmax between. On two cores of an
-    AMD EPYC those were up to 1.7 times as fast, and nearer to float64.
+    On a CPU one of two ways, found out once (`dispatch.fastest`): PyTorch's own, or products in float32 with a softmax between. On two
+    cores of an AMD EPYC those were up to 1.7 times as fast, and nearer to float64.
     """
     if not query.is_cpu or torch.compiler.is_compiling():
         return by_pytorch(query, keys, values, out)
