@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +18,10 @@ from . import __version__, parity, policies, roles
 from .compare import compare
 from .models import registry
 from .models.base import VideoModel
+from .overlap import Overlap, add_overlap
 from .probe import FrameMassProbe
 from .report import stream_record
-from .stream import MAX_SEED, Stream, check_chunks, check_prompt, check_seed
+from .stream import MAX_SEED, Chunk, Stream, check_chunks, check_prompt, check_seed
 from .video import Mp4Writer
 
 PROMPT = "a red ball bouncing over the hills at sunset"
@@ -95,18 +96,25 @@ def stream(args: argparse.Namespace) -> int:
     model, override = _load(args)
     _hint(model, args.prompt)
     probe = FrameMassProbe() if record else None
-    live = Stream(model, policy, args.prompt, args.seed, override)
+    decoded = Overlap(model) if args.overlap else iter
+    live = Stream(model, policy, args.prompt, args.seed, override, decode=not args.overlap)
     made, masses = [], []
-    with Mp4Writer(out, model.fps) if out else nullcontext() as video:
+
+    def chunks() -> Iterator[Chunk]:
         for index in tqdm(range(args.chunks), unit="chunk", file=sys.stderr):
             for _, switched in (s for s in switches if s[0] == index):
                 live.set_policy(switched)
             for _, prompt in (p for p in prompts if p[0] == index):
                 live.set_prompt(prompt, recache=args.recache)
-            made.append(live.step(probe))
-            masses += probe.take() if probe else []
+            chunk = live.step(probe)
+            masses.extend(probe.take() if probe else [])
+            yield chunk
+
+    with Mp4Writer(out, model.fps) if out else nullcontext() as video:
+        for chunk in decoded(chunks()):
+            made.append(chunk)
             if video:
-                video.write(made[-1].video)
+                video.write(chunk.video)
     emit(stream_record(made, model, args.seed, args.device), report)
     if record:
         from analysis.record import Run, save, settings_of
@@ -199,6 +207,7 @@ def _parser(called: Collection[str]) -> argparse.ArgumentParser:
             "--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on"
         )
         command.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
+        add_overlap(command)
 
     def compare_arguments(command: argparse.ArgumentParser) -> None:
         _run_arguments(command)

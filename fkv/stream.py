@@ -33,7 +33,8 @@ POSITION_LIMIT = 1024
 @dataclass(frozen=True)
 class Timings:
     """Seconds per stage of one chunk. `text` is above 0 only where a new prompt was encoded; `rebuild` where the cache
-    was computed anew (a prompt change with re-cache, or a policy that recomputes)."""
+    was computed anew (a prompt change with re-cache, or a policy that recomputes). `decode` is what decoding adds: where it runs
+    beside the next chunk (`fkv.overlap`), the time for which it was waited for."""
 
     text: float = 0.0
     rebuild: float = 0.0
@@ -89,7 +90,7 @@ class _Timer:
 
     def now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()  # not the device, where a decoder may be at work beside
         return time.perf_counter()
 
     @contextmanager

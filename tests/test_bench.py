@@ -131,6 +131,14 @@ def test_a_report_follows_from_its_own_measurements(recorded):
     assert {"date", "command", "hardware", "versions", "meaning", "repeats"} <= data.keys() and data["hardware"]["processor"]
 
 
+def test_decoding_beside_the_next_chunk_counts_as_the_wait_for_it(capsys, small):
+    data, _ = report(capsys, "--context", "9", "--policies", "full", "--overlap")
+    row = data["results"][0]
+    assert data["overlap"] and row["fps_end_to_end"] == 12 / row["seconds"]["total"]["median"] < row["fps_denoise"]
+    with pytest.raises(ValueError, match="no decoder"):
+        streams.measure(dataclasses.replace(small, decoder=None), [policies.make("full")], 9, 1, 1, lambda: None, True)
+
+
 def test_policies_without_one_cache_are_measured_too(capsys):
     data, table = report(capsys, "--context", "9", "--policies", "recompute,per-step,dummy-forcing", "--decoder", "none")
     recompute, per_step, dummy = data["results"]

@@ -17,6 +17,7 @@ from .. import policies
 from ..models import registry
 from ..models.precision import COMPUTE, native_precision
 from ..models.release import BASES, RESOLUTIONS
+from ..overlap import add_overlap
 from ..report import FPS_MEANING
 from ..spread import over_ray
 from . import attention, models, report, streams
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--warmup", "rounds before them that do not count", 1, type=int)
     registry.add_device(parser)
     registry.add_speed(parser)
+    add_overlap(parser)
     add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
     add("--read", "take an earlier report instead of measuring", metavar="FILE")
     add("--against", "compare with an earlier report", metavar="FILE")
@@ -98,7 +100,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
-            made, seen = streams.measure(model, chosen, context, args.repeats, args.warmup, sample, bar.update)
+            made, seen = streams.measure(model, chosen, context, args.repeats, args.warmup, sample, args.overlap, bar.update)
             rows, best = rows + made, best.or_better(seen)
     return {
         **head,
@@ -111,6 +113,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "decoder": "none" if model.decoder is None else args.decoder or "own",
         **({"compiled": True} if args.compile else {}),
         **({"graphs": True} if args.graphs else {}),
+        **({"overlap": True} if args.overlap else {}),
         "kernels": report.kernel_choices(),
         "ceilings": {"tflops": best.flops / 1e12, "gbps": best.bandwidth / 1e9},
         "meaning": {**FPS_MEANING, **report.MEANINGS},

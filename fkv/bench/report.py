@@ -23,7 +23,8 @@ MEANINGS = {
     "kv_bytes": "keys and values held while the chunk attends, counted from the page tables",
     "peak_bytes": "on CUDA the most that was allocated while one chunk was generated and no other stream was held; "
     "on a CPU the resident size of the process",
-    "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved rounds",
+    "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved rounds; "
+    "with --overlap, decode is the wait for a decoder that works beside the next chunk, and what that costs there is in generate",
     "tflop": "matrix products and attention of all passes of a chunk; norms, activations, text encoder and decoder are not counted",
     "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds it; "
     "the ceiling is of the type that the model computes in, which products in 8 bits (fp8-fast) may pass",
@@ -154,7 +155,7 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     """
     if ("attention" in report) != ("attention" in other):
         raise ValueError("a report of one layer (--attention) can only be compared with another one")
-    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "hardware", "versions")
+    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "overlap", "hardware", "versions")
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
     if _taken(report) != _taken(other):
         differ["kernels"] = [_taken(other), _taken(report)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..cache import KVCache
 from ..compare import labels_of
 from ..models.base import VideoModel
 from ..models.memory import kv_bytes
+from ..overlap import Overlap
 from ..policies import Moment, Policy
 from ..policies.full import Full
 from ..stream import Chunk, Stream
@@ -43,12 +44,12 @@ def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
         policy.commit(Moment(chunk, frames, cache))
 
 
-def prepare(model: VideoModel, policy: Policy, context: int) -> Stream:
+def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True) -> Stream:
     """A stream whose next chunk attends, under `full`, to `context` latent frames, its own included.
 
     Earlier chunks are filled in, or generated where a policy recomputes them or looks at their attention.
     """
-    stream, chunks = Stream(model, policy, PROMPT), context // model.frames_per_chunk - 1
+    stream, chunks = Stream(model, policy, PROMPT, decode=decode), context // model.frames_per_chunk - 1
     if policy.caches == "none" or type(policy).watches is not Policy.watches:
         for _ in range(chunks):
             stream.step()
@@ -82,20 +83,20 @@ class Place:
                 group.frame, group.segment = np.pad(frame, (0, more), constant_values=-1), np.pad(segment, (0, more), constant_values=-1)
 
 
-def _peak(model: VideoModel, policy: Policy, context: int) -> int:
+def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int:
     """Bytes while one chunk is generated and nothing else is held: CUDA's peak, on a CPU the process's resident size."""
     device = model.transformer.device
     gc.collect()
-    stream = prepare(model, policy, context)
+    stream, beside = prepare(model, policy, context, decode=not overlap), Overlap(model) if overlap else None
     if device.type != "cuda":
         stream.step()
         return psutil.Process().memory_info().rss
     place = Place.of(stream)
     for _ in range(RECORDED):
-        _step(stream, place)
+        _step(stream, place, beside)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    _step(stream, place)
+    _step(stream, place, beside)
     return torch.cuda.max_memory_allocated(device)
 
 
@@ -104,10 +105,19 @@ def _passes(stream: Stream) -> int:
     return len(stream.model.schedule.sigmas) + (stream.policy.caches != "per-step")
 
 
-def _step(stream: Stream, place: Place) -> Chunk:
-    place.restore(stream)
-    stream.model.transformer.weights_for(stream.caches[0].order)
-    return stream.step()
+def _step(stream: Stream, place: Place, beside: Overlap | None) -> Chunk:
+    """The chunk of that place. beside : decodes it; what is measured then is a chunk of a long stream, generated while one like it is
+    decoded, and the wait for that one."""
+
+    def once() -> Chunk:
+        place.restore(stream)
+        stream.model.transformer.weights_for(stream.caches[0].order)
+        return stream.step()
+
+    if beside is None:
+        return once()
+    before, chunk = beside(once() for _ in range(2))
+    return replace(chunk, timings=replace(chunk.timings, decode=before.timings.decode))
 
 
 def measure(
@@ -117,13 +127,14 @@ def measure(
     repeats: int,
     warmup: int,
     ceilings: Callable[[], Ceilings],
+    overlap: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict[str, Any]], Ceilings]:
     """One row per policy at a context length, and the best ceilings seen meanwhile.
 
     Every round generates the same chunk once per policy, who goes first alternates, and measures the bare calls of a
     pass and the ceilings between them; the first `warmup` rounds are thrown away. A policy that does not fit in memory gets
-    a row that says so.
+    a row that says so. overlap : decode beside the next chunk.
     """
     device, labels, rows = model.transformer.device, labels_of(policies), {}
     peaks: dict[str, int] = {}
@@ -132,10 +143,11 @@ def measure(
     for label, policy in zip(labels, policies):
         try:
             require_memory(kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps), device, label)
-            peaks[label] = _peak(model, policy, context)
+            peaks[label] = _peak(model, policy, context, overlap)
         except (torch.OutOfMemoryError, TooLarge):
             rows[label] = {"policy": label, "context": context, "error": "does not fit in memory"}
-    streams = {label: prepare(model, policy, context) for label, policy in zip(labels, policies) if label in peaks}
+    streams = {label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks}
+    beside = {label: Overlap(model) if overlap else None for label in streams}
     places = {label: Place.of(stream) for label, stream in streams.items()}
     made: dict[str, list[Chunk]] = {label: [] for label in streams}
     bare: dict[str, list[float]] = {label: [] for label in streams}
@@ -145,7 +157,7 @@ def measure(
         best = best.or_better(ceilings())
         for label in list(streams) if turn % 2 == 0 else reversed(list(streams)):
             stream = streams[label]
-            chunk = _step(stream, places[label])
+            chunk = _step(stream, places[label], beside[label])
             alone = partial(bare_calls, model.transformer, stream.caches[0], chunk.kv_tokens, tokens, text, passes=_passes(stream))
             took = seconds(alone, device)
             if turn >= warmup:
