@@ -27,7 +27,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     from fkv.models import registry
 
     env = os.environ.get
-    parser = argparse.ArgumentParser(description="Stream video live with a hybrid KV cache, with a full one, or side by side.")
+    parser = argparse.ArgumentParser(
+        description="Stream video live with a hybrid KV cache, with a full one, or side by side.",
+        epilog="Most options are also environment variables, as FKV_MODEL and FKV_LONGEST_RUN; Spaces.md lists them.",
+    )
     registry.add_arguments(parser)
     chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", "lora", *registry.CHOICES)}
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
@@ -56,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         from fkv.studio.serve import check_port
 
         check_port(args.host, args.port)
+        for name, *_ in LIMITS:
+            if not (value := getattr(args, name.replace("-", "_"))) >= 0:
+                raise ValueError(f"--{name} must be a number of at least 0, not {value}")
         from fkv.models import registry
         from fkv.models.memory import free_memory
         from fkv.studio import engine, observe, zero
@@ -78,4 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

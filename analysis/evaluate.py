@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import random
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,6 +29,7 @@ from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.precision import precision_of
 from fkv.models.release import CHOICES
+from fkv.output import emit, outputs
 from fkv.policies import parse, split, write
 from fkv.report import FPS_MEANING, device_name, rates
 from fkv.spread import over_ray
@@ -209,6 +211,8 @@ def evaluate(
     if (workers > 1 or ray) and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
+    if isinstance(model, str) and registry.entry(model).release:
+        raise ValueError(f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
     file = Path(out) / "records.jsonl" if out is not None else None
@@ -242,7 +246,8 @@ def _run(
         for job in jobs:
             yield from _records(loaded, *job)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    unmoved = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; this process says what there is to say
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *unmoved) as pool:
         for future in as_completed([pool.submit(_job, *asked, *job) for job in jobs]):
             yield from future.result()
 
@@ -368,12 +373,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
-    from fkv.cli import emit, writable
-
-    target, sheet = (writable(path) if path else None for path in (args.json, args.sheet))
+    target, sheet, folder = outputs(args, "json", "sheet", "out/")
+    if sheet and sheet.suffix != ".png":
+        raise ValueError(f"--sheet is drawn as PNG, not {sheet.suffix or 'a file without an ending'}; name a file that ends with .png")
     policies = split(args.policy)
     asked = args.model, args.device, args.precision
-    records = evaluate(policies, args.prompts, args.seeds, args.seconds, *asked, args.out, args.workers, args.ray)
+    records = evaluate(policies, args.prompts, args.seeds, args.seconds, *asked, folder, args.workers, args.ray)
     if args.oracle or args.sheet:
         model = registry.load(args.model, args.device, precision=args.precision)
     print(table(records), file=sys.stderr)
@@ -384,11 +389,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"oracle on {source}: " + ", ".join(f"{word} {share:.1%}" for word, share in words.items()), file=sys.stderr)
         print("renders: " + ", ".join(f"{name} {value:.3f}" for name, value in more["renders"].items()), file=sys.stderr)
     found = report(records, **more)
-    if args.out:
+    if folder:
         from .evaluation_plots import overview
 
-        overview(over_time(records), pd.json_normalize(records), Path(args.out) / "evaluation.png")
-        emit(found, Path(args.out) / "report.json")
+        overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
+        emit(found, folder / "report.json")
     if sheet:
         contact_sheet(model, policies[0], sheet, args.prompts, args.seconds)
     emit(found, target)

@@ -14,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from fkv.output import outputs
 from fkv.probe import PassMass, head_scores
 from fkv.roles import HeadRoles
 
@@ -176,16 +177,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", action="append", default=[], metavar="LAYER.HEAD", help="also draw where this head looks; may be repeated"
     )
-    parser.add_argument("--theme", choices=("light", "dark"), default="light")
+    parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of the figures (default: light)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw a recorded run. Raises ValueError with a sentence for the user."""
-    heads = [_head(text) for text in args.head]
+    heads, [out] = [_head(text) for text in args.head], outputs(args, "out/")
     recorded = record.load(args.run_folder)
     if heads and not recorded.masses:
         raise ValueError(f"{args.run_folder} holds no attention masses, so --head has nothing to draw; record the run with a probe")
-    for path in export_run(recorded, Path(args.out), heads, args.theme):
+    for path in export_run(recorded, out, heads, args.theme):
         print(path, file=sys.stderr)
     return 0
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from fkv import roles as role_files
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.output import emit, outputs
 from fkv.policies import Full
 from fkv.probe import FrameMassProbe, head_scores, uniform_score
 from fkv.roles import HeadRoles, from_scores
@@ -157,6 +158,16 @@ def _entropy(p: np.ndarray) -> np.ndarray:
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
 
 
+def check_settings(threshold: float, skip: int, last_k: int, queries: int | None) -> None:
+    """Raises ValueError for settings of `profile` that are out of range for any model."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold must lie above 0 and be at most 1, it is {threshold}")
+    if skip < 0 or last_k < 1:
+        raise ValueError(f"skip must be at least 0 and last-k at least 1, they are {skip} and {last_k}")
+    if queries is not None and queries < 1:
+        raise ValueError(f"queries must be at least 1, or left out for all; it is {queries}")
+
+
 def profile(
     model: VideoModel,
     prompts: Sequence[str],
@@ -180,8 +191,7 @@ def profile(
     prompts, seeds = [check_prompt(prompt) for prompt in prompts], [check_seed(seed) for seed in seeds]
     if not prompts or not seeds:
         raise ValueError("profiling needs at least one prompt and one seed")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"the threshold must lie above 0 and be at most 1, it is {threshold}")
+    check_settings(threshold, skip, last_k, queries)
     if passes not in (CONTEXT, "all"):
         raise ValueError(f"passes must be {CONTEXT!r} or 'all', not {passes!r}")
     if uniform_score(chunks * model.frames_per_chunk, last_k, skip) == 1:
@@ -213,19 +223,23 @@ def checkpoint_hash(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16] if files else ""
 
 
-def prompts_for(model: VideoModel, wanted: str) -> list[str]:
-    """Prompts to profile with: `wanted` is how many, or a text file with one per line.
+def read_prompts(path: str) -> list[str]:
+    """The prompts in a text file, one per line. Raises ValueError for another file, one without any, and unusable ones."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}") from None
+    if not (prompts := [check_prompt(line) for line in lines if line.strip()]):
+        raise ValueError(f"{path} holds no prompt; write one per line")
+    return prompts
 
-    The tiny model gets captions of random scenes of its world, other models their examples.
+
+def prompts_for(model: VideoModel, count: int) -> list[str]:
+    """So many prompts to profile with: captions of random scenes for the tiny model, for other models their examples.
+
     Raises ValueError when there are not as many.
     """
-    if not wanted.isdecimal():
-        try:
-            lines = Path(wanted).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"--prompts is a number or a text file with one prompt per line; cannot read {wanted}: {error}") from None
-        return [check_prompt(line) for line in lines if line.strip()]
-    count = int(wanted)
     if model.name == "tiny":
         rng = random.Random(0)
         return [caption(sample_scene(rng), rng) for _ in range(count)]
@@ -256,17 +270,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile a model's heads. Raises ValueError with a sentence for the user."""
-    from fkv.cli import emit, writable
-
     check_chunks(args.chunks)
+    check_settings(args.threshold, args.skip, args.last_k, args.queries)
     if not 1 <= args.seeds <= 1000:
         raise ValueError(f"--seeds must be 1 to 1000, it is {args.seeds}")
+    if args.prompts.isdecimal() and not 1 <= int(args.prompts) <= 1000:
+        raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {args.prompts}")
+    given = [] if args.prompts.isdecimal() else read_prompts(args.prompts)
     other = role_files.load(args.compare) if args.compare else None
-    out, target = (writable(path) if path else None for path in (args.out, args.json))
+    out, target, figures = outputs(args, "out", "json", "figures/")
+    if args.official and not out:
+        raise ValueError("--official is the form of the roles file; name that with --out")
     model = registry.chosen(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
-    prompts, seeds = prompts_for(model, args.prompts), range(args.seeds)
+    prompts, seeds = given or prompts_for(model, int(args.prompts)), range(args.seeds)
     with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         found = profile(
             model, prompts, seeds, args.chunks, args.threshold, args.skip, args.last_k, args.passes, args.queries, bar.update
@@ -276,9 +294,9 @@ def run(args: argparse.Namespace) -> int:
         report["agreement_with"] = {"file": Path(args.compare).name, "agreement": round(found.roles.agreement(other), 4)}
     if out:
         role_files.save(found.roles, out, args.official)
-    if args.figures:
+    emit(report, target)
+    if figures:
         from .export import export_profile
 
-        export_profile(found, Path(args.figures))
-    emit(report, target)
+        export_profile(found, figures)
     return 0

@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv import roles as role_files
+from fkv.cache import Geometry
 from fkv.compare import psnr
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.output import emit, outputs
 from fkv.policies import Policy
 from fkv.policies.silenced import Head, Silenced, read_heads, write_heads
 from fkv.roles import HeadRoles
-from fkv.stream import Chunk, Stream, check_chunks, check_prompt, check_seed
+from fkv.stream import MAX_SEED, Chunk, Stream, check_chunks, check_prompt, check_seed
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -100,9 +102,12 @@ def _flipped(roles: HeadRoles | None, heads: Sequence[Head]) -> HeadRoles:
 
 
 def _check(model: VideoModel, heads: Sequence[Head]) -> None:
-    geometry = model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
     for layer, head in heads:
-        geometry.check_head(layer, head)
+        _geometry(model).check_head(layer, head)
+
+
+def _geometry(model: VideoModel) -> Geometry:
+    return model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )  # fmt: skip
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED} (default: 0)")
     parser.add_argument("--chunks", type=int, default=7, help="chunks per stream (default: 7)")
     parser.add_argument("--json", metavar="FILE", help="also write the effects there")
     parser.add_argument("--out", metavar="FIGURE", help="also draw them there, as PNG, SVG or PDF")
@@ -124,21 +129,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Operate on heads and print what that changes. Raises ValueError with a sentence for the user."""
-    from fkv.cli import emit, writable
-
     operations = list(dict.fromkeys((name, read_heads(text, ",")) for name, text in args.operations or ()))
     if not operations:
         raise ValueError("nothing to operate on; name heads with --flip or --silence, as in --flip 3.2,4.1")
     policy = policies.parse(args.policy)
     check_chunks(args.chunks), check_seed(args.seed)
+    if args.prompt is not None:
+        check_prompt(args.prompt)
     if args.out and Path(args.out).suffix not in FORMATS:
         raise ValueError(f"--out is drawn as {', '.join(FORMATS)}, not {Path(args.out).suffix or 'a file without an ending'}")
-    target, drawing = (writable(path) if path else None for path in (args.json, args.out))
+    target, drawing = outputs(args, "json", "out")
     roles = role_files.load(args.roles) if args.roles else None
     model = registry.chosen(args)
     prompt = check_prompt(args.prompt or next(iter(model.examples), ""))
     for _, heads in operations:
         _check(model, heads)
+    if any(name == "flip" for name, _ in operations) and policy.groups(_geometry(model), roles or model.roles) is None:
+        raise ValueError(f"policy {policy.name!r} does not go by head roles, so to flip one changes nothing; name another with --policy")
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
     print(table(effects))

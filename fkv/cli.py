@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -18,6 +15,7 @@ from . import __version__, parity, policies, roles
 from .compare import compare
 from .models import registry
 from .models.base import VideoModel
+from .output import emit, outputs
 from .overlap import Overlap, add_overlap
 from .probe import FrameMassProbe
 from .report import stream_record
@@ -25,27 +23,6 @@ from .stream import MAX_SEED, Chunk, Stream, check_chunks, check_prompt, check_s
 from .video import Mp4Writer
 
 PROMPT = "a red ball bouncing over the hills at sunset"
-
-
-def writable(path: str, folder: bool = False) -> Path:
-    """An output path, refused before any work when it could not be written."""
-    target = Path(path)
-    if target.is_dir() and not folder:
-        raise ValueError(f"{path} is a folder; name a file in it")
-    if target.is_file() and folder:
-        raise ValueError(f"{path} is a file; name a folder")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: the folder {target.parent} does not exist or is not writable")
-    return target
-
-
-def emit(report: dict[str, Any], target: Path | None) -> None:
-    """Write a report as JSON to a file, or to stdout without one."""
-    text = json.dumps(report, indent=1)
-    if target is None:
-        print(text)
-    else:
-        target.write_text(text + "\n", encoding="utf-8")
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +68,9 @@ def stream(args: argparse.Namespace) -> int:
     for chunk, _ in (*switches, *prompts):
         if chunk >= args.chunks:
             raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
-    out, report = (writable(path) if path else None for path in (args.out, args.json))
-    record = writable(args.record, folder=True) if args.record else None
+    if args.recache and not prompts:
+        raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
+    out, report, record = outputs(args, "out", "json", "record/")
     model, override = _load(args)
     _hint(model, args.prompt)
     probe = FrameMassProbe() if record else None
@@ -115,11 +93,11 @@ def stream(args: argparse.Namespace) -> int:
             made.append(chunk)
             if video:
                 video.write(chunk.video)
-    emit(stream_record(made, model, args.seed, args.device), report)
     if record:
         from analysis.record import Run, save, settings_of
 
         save(Run(settings_of(live), tuple(made), tuple(masses), live.roles), record)
+    emit(stream_record(made, model, args.seed, args.device), report)
     return 0
 
 
@@ -127,7 +105,7 @@ def run_compare(args: argparse.Namespace) -> int:
     """Run several policies interleaved on the same noise."""
     check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
     chosen = [policies.parse(text) for text in policies.split(args.policies)]
-    report = writable(args.json) if args.json else None
+    [report] = outputs(args, "json")
     model, override = _load(args)
     _hint(model, args.prompt)
     count = len(chosen) + all(policy.name != "full" for policy in chosen)
@@ -145,8 +123,8 @@ def run_compare(args: argparse.Namespace) -> int:
 
 def run_parity(args: argparse.Namespace) -> int:
     """Replay golden data and report every difference."""
+    [target] = outputs(args, "json")
     report = parity.check(args.folder)
-    target = writable(args.json) if args.json else None
     emit(report, target)
     for name, run in report["runs"].items():
         for what, result in run.items():
@@ -240,14 +218,15 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser(argv[:1]).parse_args(argv)
     try:
         return args.run(args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone; the rest is flushed to nobody
+        return 0
     except ValueError as error:
         print(f"fkv {args.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"fkv {args.command}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         print(f"fkv {args.command}: stopped", file=sys.stderr)
         return 130

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 
 from .models import registry
 from .models.fit import explain, fit
 from .models.memory import host_memory
 from .models.release import Setup
+from .output import emit, outputs
 from .stream import check_chunks
 
 
@@ -17,19 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     registry.add_arguments(parser)
     parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
-    parser.add_argument("--memory", type=float, metavar="GB", help="ask for a device with that much free instead of this machine's")
+    parser.add_argument("--memory", type=float, metavar="GB", help="ask for a GPU with that much free instead of this machine's")
     parser.add_argument("--json", metavar="FILE", help="write the table there too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
-    from .cli import emit, writable
-
     release = registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
     if release is None:
-        raise ValueError(f"model {args.model!r} ships with the studio and is small; `fkv fit` is for the models that have to be downloaded")
+        others = ", ".join(model.name for model in registry.MODELS.values() if model.release)
+        raise ValueError(f"model {args.model!r} ships with the studio and is small; name one that is downloaded with --model: {others}")
     check_chunks(args.chunks)
-    target = writable(args.json) if args.json else None
+    if args.memory is not None and not 0 < args.memory < math.inf:
+        raise ValueError(f"--memory is a number of gigabytes above 0, not {args.memory:g}")
+    [target] = outputs(args, "json")
     free = None if args.memory is None else {"device": round(args.memory * 1e9), "host": host_memory()}
     device = "cuda" if free else args.device
     if not free:

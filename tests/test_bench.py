@@ -284,6 +284,29 @@ def test_bad_input_is_refused_in_a_sentence(options, message):
         run(*options)
 
 
+def test_what_cannot_be_done_with_a_report_is_refused_before_measuring(recorded, tmp_path, monkeypatch):
+    def measured(*_):
+        raise AssertionError("measured all the same")
+
+    monkeypatch.setattr(bench, "_attention", measured)
+    monkeypatch.setattr(bench, "_streams", measured)
+    for options in (["--figure", str(tmp_path / "f.png")], ["--against", str(recorded[1])]):
+        with pytest.raises(ValueError, match="one layer"):
+            run("--attention", *options)
+    with pytest.raises(ValueError, match="self-forcing is not measured itself; wan-1.3b"):
+        models.build("self-forcing", torch.device("cpu"))
+
+
+def test_what_was_measured_is_not_lost_where_there_is_nothing_to_compare(recorded, tmp_path, capsys):
+    other = json.loads(recorded[1].read_text())
+    other["results"] = [row | {"context": 999} for row in other["results"]]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="no policy at the same context in common"):
+        run("--read", str(recorded[1]), "--against", str(tmp_path / "other.json"))
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == recorded[0] and "forcing-kv" in printed.err
+
+
 def test_reports_of_different_kinds_are_not_compared(recorded, tmp_path, capsys):
     run("--attention", "--resolution", "32x96", "--json", str(tmp_path / "layer.json"))
     with pytest.raises(ValueError, match="can only be compared with another one"):

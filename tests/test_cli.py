@@ -8,6 +8,7 @@ import pytest
 from fkv import cli
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
+from fkv.models.tiny import FOLDER
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 
@@ -96,6 +97,14 @@ def test_unknown_words_get_a_hint(capsys):
         (["--roles", "/no/such/file.json"], "cannot read head roles"),
         (["--out", "/no/such/folder/v.mp4"], "does not exist or is not writable"),
         (["--out", "/"], "is a folder"),
+        (["--out", ""], "--out is empty; name a file or leave it out"),
+        (["--record", __file__], "is a file; name a folder"),
+        (["--json", "/tmp/" + 300 * "x"], "File name too long"),
+        (["--lora", __file__], "name that with --checkpoint"),
+        (["--model", "self-forcing", "--checkpoint", __file__], "are two models; leave one out"),
+        (["--checkpoint", __file__], "is incomplete or no PyTorch checkpoint"),
+        (["--checkpoint", str(FOLDER / "transformer" / "diffusion_pytorch_model.safetensors")], "not of wan-1.3b; name its base"),
+        (["--recache"], "--recache goes with another prompt"),
         (["--switch", "forcing-kv"], "CHUNK:WHAT"),
         (["--switch", "99:full", "--chunks", "3"], "chunk 99 is not part of a stream of 3 chunks"),
     ],

@@ -121,6 +121,10 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     assert "adherence at 2 s" in printed.err and "Traceback" not in printed.err
     for picture in (out / "evaluation.png", sheet):
         assert cv2.imread(str(picture)).std() > 1
+    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("streamed all the same"))
+    for words, message in ((["--sheet", str(tmp_path / "s.jpg")], "ends with .png"), (["--model", "krea-realtime"], "toy world")):
+        with pytest.raises(ValueError, match=message):
+            ev.run(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,13 @@ def test_missing_asset_at_start_is_one_sentence(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("arguments", [["--longest-turn", "-1"], ["--most-waiting", "-3"], ["--longest-run", "nan"]])
 def test_impossible_limits_are_refused(arguments, capsys):
     assert app.main(["--port", "0", *arguments]) == 2
-    assert "limit" in capsys.readouterr().err
+    assert f"app.py: {arguments[0]} must be a number of at least 0, not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["-5", "65536", "99999"])
+def test_impossible_ports_are_refused(port, capsys):
+    assert app.main(["--port", port]) == 2
+    assert capsys.readouterr().err == f"app.py: --port is a number from 0 to 65535, not {port}\n"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import profile as profiling
-from analysis.profile import Profile, checkpoint_hash, divergence, profile, prompts_for
+from analysis.profile import Profile, checkpoint_hash, divergence, profile, prompts_for, read_prompts
 from fkv import roles as role_files
 from fkv.probe import head_scores
 
@@ -120,14 +120,17 @@ def test_the_checkpoint_hash_is_the_files_sha256(tmp_path):
 
 def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp_path):
     (tmp_path / "prompts.txt").write_text("one\n\n two \n")
-    assert prompts_for(small, str(tmp_path / "prompts.txt")) == ["one", "two"]
+    assert read_prompts(str(tmp_path / "prompts.txt")) == ["one", "two"]
     toy = replace(small, name="tiny")
-    assert len(set(prompts_for(toy, "6"))) == 6 and prompts_for(toy, "6")[:3] == prompts_for(toy, "3")
-    assert not any(toy.hints(prompt) for prompt in prompts_for(toy, "6"))
+    assert len(set(prompts_for(toy, 6))) == 6 and prompts_for(toy, 6)[:3] == prompts_for(toy, 3)
+    assert not any(toy.hints(prompt) for prompt in prompts_for(toy, 6))
     with pytest.raises(ValueError, match="comes with 0 example prompts"):
-        prompts_for(small, "1")
-    with pytest.raises(ValueError, match="cannot read"):
-        prompts_for(small, str(tmp_path / "missing.txt"))
+        prompts_for(small, 1)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
+    for name, message in (("missing.txt", "No such file"), ("empty.txt", "holds no prompt"), ("picture.png", "it is no text")):
+        with pytest.raises(ValueError, match=message):
+            read_prompts(str(tmp_path / name))
 
 
 def command(*words: str) -> argparse.Namespace:

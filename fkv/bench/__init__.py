@@ -17,6 +17,7 @@ from .. import policies
 from ..models import registry
 from ..models.precision import COMPUTE, native_precision
 from ..models.release import BASES, RESOLUTIONS
+from ..output import emit, outputs
 from ..overlap import add_overlap
 from ..report import FPS_MEANING
 from ..spread import over_ray
@@ -143,34 +144,38 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ValueError for options that do not go together and for files that cannot be used.
     """
-    from ..cli import emit, writable
-
     if args.repeats < 1 or args.warmup < 1:
         raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
-    target, drawing = (writable(path) if path else None for path in (args.json, args.figure))
+    target, drawing = outputs(args, "json", "figure")
     if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
     registry.check_device(args.device)
     registry.check_speed(args)
     args.warmup = max(args.warmup, streams.RECORDED) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
-    if args.read:
-        made = read(args.read)
+    known = read(args.read) if args.read else None
+    one_layer = args.attention if known is None else "attention" in known
+    if drawing and one_layer:
+        raise ValueError("--figure draws the speed of streams; a report of one layer has none")
+    if other and one_layer != ("attention" in other):
+        raise ValueError("a report of one layer (--attention) can only be compared with another one")
+    if known:
+        made = known
     elif args.ray and not args.attention:
         made = _over_ray(args)
     else:
         made = (_attention if args.attention else _streams)(args, torch.device(args.device))
-    if drawing and "attention" in made:
-        raise ValueError("--figure draws the speed of streams; a report of one layer has none")
     text = report.table(made)
     if args.official:
         made = {**made, "official": OFFICIAL}
         text += ["", *report.official_table(OFFICIAL)]
-    if other:
-        made = {**made, "against": {"file": args.against, **report.against(made, other)}}
-        text += ["", *report.against_table(made["against"], Path(args.against).name)]
+    try:
+        if other:
+            made = {**made, "against": {"file": args.against, **report.against(made, other)}}
+            text += ["", *report.against_table(made["against"], Path(args.against).name)]
+    finally:
+        emit(made, target)
+        print("\n".join(text), file=sys.stderr)
     if drawing:
         report.figure(made, drawing)
-    emit(made, target)
-    print("\n".join(text), file=sys.stderr)
     return 0 if made.get("attention", {}).get("equal", True) else 1

@@ -87,6 +87,8 @@ def build(
     Raises ValueError for an unknown name, for options that do not apply, and when memory does not suffice.
     """
     if name not in BASES:
+        if registry.entry(name).release:
+            raise ValueError(f"{name} is not measured itself; {', '.join(BASES)} take as long as the models of their size")
         if resolution or layers or decoder not in (None, "own", "none"):
             others = "--resolution, --layers and the decoders vae and small"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")

@@ -151,10 +151,8 @@ def official_table(official: Mapping[str, Any]) -> list[str]:
 def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """This report / another one, row by row of the same policy and context, and every setting in which the two differ.
 
-    Raises ValueError when they have no row in common.
+    Both are of one layer or both of streams. Raises ValueError when they have no row in common.
     """
-    if ("attention" in report) != ("attention" in other):
-        raise ValueError("a report of one layer (--attention) can only be compared with another one")
     settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "overlap", "hardware", "versions")
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
     if _taken(report) != _taken(other):

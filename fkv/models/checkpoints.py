@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,8 +52,8 @@ class Adapter:
         return torch.addmm(weight.float(), up, down, alpha=scale)
 
 
-def read(path: str | Path) -> Any:
-    """What a .pt, .pth, .bin or .safetensors file holds, memory-mapped on the CPU. No code in it is run.
+def read(path: str | Path, place: str = "cpu") -> Any:
+    """What a .pt, .pth, .bin or .safetensors file holds, memory-mapped on the CPU; on `meta`, names and shapes alone. No code in it is run.
 
     Raises CheckpointError for a missing, incomplete or foreign file, and for a pickle that holds more than tensors.
     """
@@ -65,8 +65,11 @@ def read(path: str | Path) -> Any:
         if head.startswith(b"version https://git-lfs"):
             raise CheckpointError(f"{path} is a Git LFS pointer, not the weights themselves; fetch it with `git lfs pull` or `hf download`")
         if path.suffix == ".safetensors":
+            if place == "meta":
+                with safe_open(path, "pt") as tensors:
+                    return {name: torch.empty(tensors.get_slice(name).get_shape(), device=place) for name in tensors.keys()}  # noqa: SIM118
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location=place, weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
     except SafetensorError as error:
@@ -145,14 +148,7 @@ def load_transformer(
     Only one tensor at a time is copied, so host memory holds the weights once. Raises CheckpointError for a checkpoint of
     another base or an image-to-video one, and names every missing and unexpected weight.
     """
-    weights = state_dict(read(path), key)
-    merge = adapter(weights, lora_alpha)
-    weights = {name: value for name, value in weights.items() if not LORA.fullmatch(name)}
-    if lora is not None:
-        merge = adapter(state_dict(read(lora), wrappers=LORA_WRAPPERS), lora_alpha)
-        if not merge.pairs:
-            raise CheckpointError(f"{lora} holds no LoRA adapter (no lora_A and lora_B)")
-    _check(Path(path), weights, merge, base)
+    weights, merge = _parts(path, base, key, lora, lora_alpha)
     model = empty_model(base.original)
     names = diffusers_names(weights)
 
@@ -165,6 +161,26 @@ def load_transformer(
         raise CheckpointError(f"{path}: {error}") from None
     use_eight_bits(model, precision)
     return model
+
+
+def check_file(path: str | Path, base: Base, lora: str | Path | None = None) -> None:
+    """Raises CheckpointError, before memory is taken for it, for a file that is no checkpoint of `base` with this adapter."""
+    _parts(path, base, None, lora, None, "meta")
+
+
+def _parts(
+    path: str | Path, base: Base, key: str | None, lora: str | Path | None, lora_alpha: float | None, place: str = "cpu"
+) -> tuple[dict[str, Tensor], Adapter]:
+    """A checkpoint's weights and the adapter that goes with them."""
+    weights = state_dict(read(path, place), key)
+    merge = adapter(weights, lora_alpha)
+    weights = {name: value for name, value in weights.items() if not LORA.fullmatch(name)}
+    if lora is not None:
+        merge = adapter(state_dict(read(lora, place), wrappers=LORA_WRAPPERS), lora_alpha)
+        if not merge.pairs:
+            raise CheckpointError(f"{lora} holds no LoRA adapter (no lora_A and lora_B)")
+    _check(Path(path), weights, merge, base)
+    return weights, merge
 
 
 def _check(path: Path, weights: Mapping[str, Tensor], merge: Adapter, base: Base) -> None:

@@ -62,8 +62,9 @@ class Fit:
     def __str__(self) -> str:
         rows = [(need.what, need.where, need.bytes, "while it runs" if need.kind == "working" else "") for need in self.needs]
         rows += [("together, with slack", where, self.total(where), f"of {_gb(free)} free") for where, free in self.free.items()]
+        width = max(len(what) for what, *_ in rows)
         title = f"{self.release.name} at {self.setup.resolution} in {self.setup.precision}, {self.policy}, {self.chunks} chunks"
-        return "\n".join([title, *(f"{what:<42} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows)])
+        return "\n".join([title, *(f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows)])
 
 
 def fit(

@@ -14,6 +14,7 @@ from ..attention import CausalTransformer, check_compiler
 from ..graphs import check_graphs
 from . import fit, tiny, wan
 from .base import VideoModel
+from .checkpoints import check_file
 from .release import BASES, CHOICES, RESOLUTIONS, Release, Setup, Source
 
 
@@ -113,7 +114,7 @@ def entry(name: str) -> ModelEntry:
 def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
     """A checkpoint file of one's own as a release: sampled like Self Forcing, its heads not classed.
 
-    Raises ValueError for a missing file or an unknown base.
+    Raises ValueError for a missing file, an unknown base, and a file that is told from names and shapes to be no checkpoint of it.
     """
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
@@ -121,6 +122,7 @@ def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Re
         if not Path(path).is_file():
             raise ValueError(f"there is no file {path}")
     path = Path(checkpoint)
+    check_file(path, BASES[base], lora)
     return Release(path.stem, base, path, "its own", lora=Path(lora) if lora else None)
 
 
@@ -139,8 +141,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
     for name, default in vars(Setup()).items():
-        own = "; tiny's is what the device multiplies in hardware" if name == "precision" else ""
-        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"for real models (default: {default}{own})")
+        what = "for real models"
+        if name == "precision":
+            what, default = "of any model", f"{default}; tiny's is what the device multiplies in hardware"
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +190,11 @@ def chosen(args: argparse.Namespace) -> VideoModel:
 
 
 def setup_of(args: argparse.Namespace) -> dict[str, str]:
-    """The fields of `Setup` that were set."""
+    """The fields of `Setup` that were set. Raises ValueError for options of a checkpoint of one's own that go with none or another."""
+    if args.lora and not args.checkpoint:
+        raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
+    if args.checkpoint and args.model != "tiny":
+        raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")
     return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}
 
 

@@ -45,6 +45,8 @@ def make(name: str, **given: object) -> Policy:
 
     Raises ValueError for an unknown name or parameter or a value of the wrong kind, and says what there is.
     """
+    if "," in name:
+        raise ValueError(f"{name!r} are several policies; name one")
     if name not in POLICIES:
         raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
     policy = POLICIES[name]
@@ -60,7 +62,7 @@ def make(name: str, **given: object) -> Policy:
     return policy(**given)
 
 
-def _value(text: str) -> object:
+def _value(key: str, text: str) -> object:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -68,13 +70,13 @@ def _value(text: str) -> object:
             return kind(text)
         except ValueError:
             pass
-    raise ValueError(f"{text!r} is not a number, true or false")
+    raise ValueError(f"{key} must be a number, true or false, not {text!r}")
 
 
 def parse(text: str) -> Policy:
     """A policy from `name` or `name:key=value,key=value`, as the command line and permalinks write it; with ` without 3.2+4.1`
     behind it, these heads are silenced."""
-    text, silenced, heads = text.partition(WITHOUT)
+    text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
         return Silenced(parse(text), read_heads(heads))
     name, _, rest = text.partition(":")
@@ -83,7 +85,9 @@ def parse(text: str) -> Policy:
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
-        given[key] = _value(value)
+        if key in given:
+            raise ValueError(f"{key} is given twice in {text!r}")
+        given[key] = _value(key, value)
     return make(name, **given)
 
 

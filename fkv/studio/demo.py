@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fkv.studio.demo", description=__doc__.partition("\n")[0])
     registry.add_arguments(parser)
     parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--chunks", type=int, default=10, help="how long the recording is (default: 10)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="default: %(default)s")
     args = parser.parse_args(argv)

@@ -36,6 +36,8 @@ SESSIONS = 100
 
 def check_port(host: str, port: int) -> None:
     """Raises ValueError when nothing can listen at this address."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is a number from 0 to 65535, not {port}")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, proto) as probe:

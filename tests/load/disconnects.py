@@ -46,9 +46,9 @@ def disconnect(address: str, dice: random.Random, longest: float = 6.0) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=200, help="visitors in all (default: 200)")
     parser.add_argument("--at-once", type=int, default=4, help="visitors at a time (default: 4)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of when they leave (default: 0)")
     args = parser.parse_args(argv)
     dice, ways, lock = random.Random(args.seed), dict[str, int](), threading.Lock()
     with studio("--longest-idle", "10") as started, Visitor(started.address) as watcher:

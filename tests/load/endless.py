@@ -30,7 +30,7 @@ STAGES = ("text_s", "rebuild_s", "denoise_s", "context_s", "decode_s")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
     parser.add_argument("--window", type=int, default=100, help="chunks at either end that are compared (default: 100)")
     args = parser.parse_args(argv)
     seconds, memory, seen = [], [], 0

@@ -223,8 +223,8 @@ def playground(model: VideoModel) -> Iterator[Server]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=10_000, help="inputs (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
     args = parser.parse_args(argv)
     checks, figures = {}, {}
     with playground(replace(small_model(), examples=("a red ball",))) as server:

@@ -50,10 +50,10 @@ def come(address: str, waits: Sequence[float], chunks: int, told: list[dict[str,
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=20, help="visitors (default: 20)")
     parser.add_argument("--minutes", type=float, default=5.0, help="within which they come (default: 5)")
     parser.add_argument("--chunks", type=int, default=14, help="length of each run (default: 14)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of when they come (default: 0)")
     args = parser.parse_args(argv)
     dice, told = random.Random(args.seed), []
     with studio("--longest-turn", "60") as started, Visitor(started.address) as watcher:
