@@ -156,11 +156,11 @@ def test_jumps_of_the_clock_change_nothing(small, monkeypatch, tmp_path):
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + random.choice((-1e6, 1e6)))
     kept = Shelf()
-    with kept.place("mp4") as path:
+    with kept.place("clip.mp4") as path:
         path.write_bytes(b"clip")
     limits = Limits(lead=1.0, seconds=60, idle=60, turn=60, pause=60)
     assert last(live(small, plan(3), Run(1 << 20), Line(), limits))["text"].startswith("Finished")
-    with kept.place("mp4"):
+    with kept.place("clip.mp4"):
         pass
     assert path.exists()
 
@@ -169,13 +169,13 @@ def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(monkeypatch, tmp_pat
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     kept = Shelf(memory=10, count=3)
     for letter in "abcd":
-        with kept.place("mp4") as path:
+        with kept.place("clip.mp4") as path:
             path.write_text(letter * 4)
     assert sorted(file.read_text() for file in tmp_path.rglob("*.mp4")) == ["cccc", "dddd"]
-    with pytest.raises(RuntimeError), kept.place("mp4") as path:
+    with pytest.raises(RuntimeError), kept.place("clip.mp4") as path:
         path.write_text("half")
         raise RuntimeError
-    assert not path.exists()
+    assert not path.exists() and len(list(tmp_path.rglob("*.mp4"))) == len(list((tmp_path / "forcing-kv-clips").iterdir())) == 2
 
 
 def test_missing_asset_at_start_is_one_sentence(monkeypatch, tmp_path, capsys):
@@ -289,16 +289,17 @@ def test_metrics_without_their_package_are_a_sentence(monkeypatch, capsys):
 
 
 def test_a_full_disk_while_a_clip_is_written_is_a_sentence(address, monkeypatch):
-    def full(ending: str) -> str:
-        path = Path(os.environ["GRADIO_TEMP_DIR"], "forcing-kv-clips", f"full.{ending}")
+    def full(name: str) -> str:
+        path = Path(os.environ["GRADIO_TEMP_DIR"], "forcing-kv-clips", "full", name)
+        path.parent.mkdir(parents=True)
         path.symlink_to("/dev/full")
         return "full"
 
-    monkeypatch.setattr(shelf.secrets, "token_urlsafe", lambda size: full("mp4"))
+    monkeypatch.setattr(shelf.secrets, "token_urlsafe", lambda size: full("forcing-kv.mp4"))
     assert "disk of this machine is full" in _clip(address)
     monkeypatch.undo()
-    assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full.*"))
-    assert _clip(address).endswith(".mp4")
+    assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full"))
+    assert _clip(address).endswith("/forcing-kv.mp4")
 
 
 def _clip(address: str) -> str:

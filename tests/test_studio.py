@@ -152,7 +152,7 @@ def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [({"prompt": " "}, "empty"), ({"seed": None}, "seed"), ({"seed": -1}, "seed"), ({"length": 1.5}, "whole number"),
-     ({"length": -2}, "chunks"), ({"a": "nonsense"}, "no policy"), ({"a": "forcing-kv:x=1"}, "no parameter")],
+     ({"length": -2}, "must be 0, for a run that goes on"), ({"a": "nonsense"}, "no policy"), ({"a": "forcing-kv:x=1"}, "no parameter")],
 )  # fmt: skip
 def test_bad_forms_get_a_sentence(fields, words):
     with pytest.raises(ValueError, match=words):

@@ -147,7 +147,8 @@ def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tm
     ("options", "words"),
     [("", "nothing to operate on"), ("--flip 3", "LAYER.HEAD"), ("--flip 9.0", "no head 0 in layer 9"), ("--silence 1.1,", "LAYER.HEAD"),
      ("--flip 1.1 --chunks 0", "chunks"), ("--flip 1.1 --out f.txt", "not .txt"), ("--flip 1.1 --policy x", "no policy"),
-     ("--flip 1.1 --policy full", "does not go by head roles"), ("--flip 1.1 --json /nowhere/r.json", "does not exist"), ("--flip 1.1 --roles /nowhere.json", "cannot read")],
+     ("--flip 1.1 --policy full", "does not go by head roles"),
+     ("--flip 1.1 --json /nowhere/r.json", "does not exist"), ("--flip 1.1 --roles /nowhere.json", "cannot read")],
 )  # fmt: skip
 def test_the_command_refuses_in_one_sentence(capsys, small_by_default, options, words):
     code, _, err = surgery(capsys, *options.split())

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from .style import STATIC, Theme, canvas, drawing, finish, palette
 
-TITLE = "Speed against quality"
+TITLE, ACROSS = "Speed against quality", "denoise FPS, median over chunks"
 LARGEST = 36
 """Diameter of the largest marker in Plotly's pixels; in a file, in points, two thirds of it."""
 
@@ -60,14 +60,14 @@ def pareto(rows: pd.DataFrame, theme: Theme = "light") -> go.Figure:
     figure.add_scatter(
         x=table["fps_denoise"], y=table["quality"], mode="markers+text", text=table["policy"], cliponaxis=False,
         textposition=["bottom center" if below else "top center" for below in _below(table)], textfont={"size": 14},
-        customdata=table["kv_bytes_peak"] / 1e6, hovertemplate="%{text}<br>%{x:.1f} fps_denoise, %{customdata:.2f} MB KV<br>"
+        customdata=table["kv_bytes_peak"] / 1e6, hovertemplate="%{text}<br>%{x:.1f} FPS of denoising, %{customdata:.2f} MB KV<br>"
         + axis + " %{y}<extra></extra>",
         marker={
             "size": table["kv_bytes_peak"], "sizemode": "area", "sizemin": 4, "sizeref": table["kv_bytes_peak"].max() / LARGEST**2,
             "color": [STATIC if on else "rgba(0,0,0,0)" for on in table["front"]], "opacity": 0.85, "line": {"color": STATIC, "width": 2},
         },
     )  # fmt: skip
-    figure.update_xaxes(title="fps_denoise (median)", rangemode="tozero", gridcolor=colours.grid)
+    figure.update_xaxes(title=ACROSS, rangemode="tozero", gridcolor=colours.grid)
     figure.update_yaxes(title=axis, **_up(rows))
     figure.update_layout(showlegend=False)
     return finish(figure, TITLE, subtitle, theme, 420)
@@ -93,7 +93,7 @@ def draw_pareto(rows: pd.DataFrame, theme: Theme = "light") -> Figure:
                 row.policy, (row.fps_denoise, row.quality), (0, offset), textcoords="offset points", ha="center",
                 va="top" if below else "bottom", color=colours.ink,
             )  # fmt: skip
-        axes.set(xlabel="fps_denoise (median)", ylabel=axis, xlim=(0, table["fps_denoise"].max() * 1.15))
+        axes.set(xlabel=ACROSS, ylabel=axis, xlim=(0, table["fps_denoise"].max() * 1.15))
         axes.grid(color=colours.grid, lw=0.6)
         if _quality(rows) == "adherence":
             axes.set(ylim=(0, 1.16), yticks=_up(rows)["tickvals"])

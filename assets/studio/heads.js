@@ -30,6 +30,11 @@ const applied = () => newest()?.heads.static ?? released;
 const roles = () => draft ?? asked ?? applied();
 const scores = () => (source === "live" ? newest()?.heads.scores : profile?.scores) ?? null;
 const isStatic = (of, layer, head) => Boolean(of?.[layer].includes(head));
+/* Whether the stream's policy keeps the same for all heads of a layer, although it parts others by role. */
+function unparted(layer) {
+  const groups = newest()?.streams[stream]?.xray ?? [], all = groups.find((group) => group.name === "all");
+  return Boolean(all) && groups.some((group) => group.name in ROLES) && layer < all.heads / heads;
+}
 const everyHead = (make) => Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => make(layer, head)));
 
 function cividis(level) {
@@ -46,8 +51,9 @@ function look() {
   trigger("look", want);
 }
 
-function ask(next) {
+/* at: the threshold of the profile's scores that gives these static heads, if one does. */
+function ask(next, at = null) {
   asked = next; draft = null;
-  trigger("roles", { static_heads: next });
+  trigger("roles", { static_heads: next, threshold: at });
   paint();
 }

@@ -2,7 +2,7 @@
 
 function paintDetail() {
   const { layer, head } = chosen, record = shown() ?? newest(), seen = record?.heads, role = roles() && (isStatic(roles(), layer, head) ? "static" : "dynamic");
-  const facts = [role, silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
+  const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
   write($(".fkv-detail h3"), `Layer ${layer}, head ${head} · ${facts.filter(Boolean).join(" · ")}`);
   $(".fkv-detail").dataset.head = `${layer}.${head}`;
   write($('[data-do="flip"]'), role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");

@@ -49,7 +49,7 @@ function mirror() {
   write(
     $(".fkv-detail-top .fkv-note"),
     there ? `Patch at row ${record.heads.focus.row}, column ${record.heads.focus.col} of frame ${record.heads.frames.at(-1)}: ${percent(share)} of its attention falls on frame ${latent(round, record.heads)}, which is on screen.`
-      : running() ? "Arrives with the next chunk." : names().length ? "The stream has ended; go live again to follow this head." : "Go live, and the picture appears here.",
+      : running() ? "Arrives with the next chunk." : window.fkvStage?.state === "recorded" ? "A recorded run; go live to follow this head." : names().length ? "The stream has ended; go live again to follow this head." : "Go live, and the picture appears here.",
   );
   canvas.setAttribute("aria-label", `Query patch at row ${patch.row}, column ${patch.col}; arrow keys move it`);
 }

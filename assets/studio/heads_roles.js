@@ -26,7 +26,7 @@ function paintRoles() {
   write($(".fkv-consequence"), known ? consequence() : "This stream gives no head a score: none holds frames beyond the sink and the newest four.");
   const tuneable = running() && (newest()?.heads.cost || !newest());
   $('[data-do="apply"]').disabled = !tuneable || !draft || same(draft, applied());
-  $('[data-do="flip"]').disabled = !tuneable || !applied();
+  $('[data-do="flip"]').disabled = !tuneable || !applied() || unparted(chosen.layer);
   $('[data-do="silence"]').disabled = !running() || silenced();
   $('[data-do="reset"]').disabled = !released || (!draft && (!tuneable || same(asked ?? applied(), released)));
   if (applied()) histogram($(".fkv-histogram"));

@@ -8,6 +8,7 @@ function say() {
   if (record && running()) return `Stream ${stream}, ${record.streams[stream].policy}: attention of the ${record.heads.pass} pass of every chunk, from a sample of its queries.`;
   if (running()) return "Waiting for the next chunk of the stream.";
   if (state === "queued") return "Waiting for a turn on this machine.";
+  if (state === "recorded" && record) return `A recorded run; this is its chunk ${(shown() ?? record).index + 1}. Go live to see where heads look now.`;
   return record ? `The stream has ended; this is its chunk ${(shown() ?? record).index + 1}.` : `Scores are ${model}'s own profile. Go live to see where its heads look.`;
 }
 
@@ -38,7 +39,7 @@ function see(now) {
 }
 
 const actions = {
-  apply: () => ask(draft), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
+  apply: () => ask(draft, source === "profile" ? threshold : null), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
   silence: () => trigger("silence", { stream, layer: chosen.layer, head: chosen.head }),
   reset: () => { threshold = profile.threshold ?? threshold; draft = null; if (same(asked ?? applied(), released)) paint(); else ask(released); },
   download: () => {

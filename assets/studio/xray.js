@@ -8,14 +8,15 @@ const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynami
 function drawXray(canvas, name, groups, frames) {
   const { pen, width, height, size, ink, soft, colour } = sheet(canvas);
   if (!groups) { pen.fillStyle = soft; pen.fillText(name, 2, height / 2); return; }
-  const left = Math.min(width * 0.28, 16 + Math.max(...groups.map((group) => pen.measureText(title(group, name)).width)));
+  const byRole = groups.some((group) => group.name in ROLES);
+  const left = Math.min(width * 0.28, 16 + Math.max(...groups.map((group) => pen.measureText(title(group, name, byRole)).width)));
   const gap = 6, heads = groups.reduce((sum, group) => sum + group.heads, 0), room = height - gap * (groups.length - 1);
   const least = Math.min(size, room / groups.length), cell = (width - left) / Math.max(12, frames);
   const extra = room - least * groups.length;
   let top = 0;
   for (const group of groups) {
     const high = least + (extra * group.heads) / heads, part = high / group.segments;
-    pen.fillStyle = ink; pen.textAlign = "left"; pen.fillText(title(group, name), 0, top + high / 2, left - 14);
+    pen.fillStyle = ink; pen.textAlign = "left"; pen.fillText(title(group, name, byRole), 0, top + high / 2, left - 14);
     pen.fillStyle = colour(ROLES[group.name] ?? "--fkv-kept"); pen.fillRect(left - 8, top, 3, high);
     pen.fillStyle = colour("--fkv-dropped");
     for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, Math.max(0.5, cell - spacing(cell)), high);
@@ -35,7 +36,8 @@ function drawXray(canvas, name, groups, frames) {
   }
 }
 
-const title = (group, stream) => `${stream}  ${GROUP_NAMES[group.name] ?? group.name} (${group.heads})`;
+/* Where heads are parted by role, those that all keep alike are the first layer's. */
+const title = (group, stream, byRole) => `${stream}  ${byRole && group.name === "all" ? "first layer" : GROUP_NAMES[group.name] ?? group.name} (${group.heads})`;
 const spacing = (cell) => (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0);
 
 /* A mark per kind, so that none is told by colour alone. */

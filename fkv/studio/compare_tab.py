@@ -69,7 +69,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
         bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
         rows = gr.HTML(_table(None, world), apply_default_css=False)
-        plot = gr.Plot(show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
+        plot = gr.Plot(visible=False, show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
         with gr.Row(elem_id="fkv-compare-files"):
             files = [gr.DownloadButton(f"Download {kind}", interactive=False, size="sm", min_width=90) for kind in ("CSV", "PNG", "JSON")]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
@@ -140,13 +140,13 @@ def _cell(name: str, value: float) -> str:
 def _pareto(found: pd.DataFrame) -> Any:
     """The plot on no paper, so that the page's style gives it the colours of its theme."""
     clear = "rgba(0,0,0,0)"
-    return pareto(found).update_layout(paper_bgcolor=clear, plot_bgcolor=clear)
+    return gr.Plot(pareto(found).update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)
 
 
 def _save(shelf: Shelf, found: pd.DataFrame, told: dict[str, Any]) -> Sequence[Any]:
     """The figures as files, behind the three buttons."""
     with ExitStack() as places:
-        csv, png, js = (places.enter_context(shelf.place(f"comparison.{kind}")) for kind in ("csv", "png", "json"))
+        csv, png, js = (places.enter_context(shelf.place(f"forcing-kv-comparison.{kind}")) for kind in ("csv", "png", "json"))
         found.to_csv(csv)
         draw_pareto(found).savefig(png, dpi=160)
         js.write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -57,7 +57,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
             parse(words(policy, "the policy")), check_prompt(prompt)
             if not 1 <= chunks <= LONGEST:
                 raise ValueError(f"a clip has 1 to {LONGEST} chunks, not {chunks}")
-            with call.turn(line), shelf.place("mp4") as path, Mp4Writer(path, model.fps) as out:
+            with call.turn(line), shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, model.fps) as out:
                 for _, chunk in call.caller.while_here(play((policy,), prompt, seed, chunks, 0)):
                     call.made.append(chunk)
                     out.write(chunk.video)

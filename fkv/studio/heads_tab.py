@@ -16,6 +16,7 @@ from ..roles import HeadRoles
 from . import changes
 from .files import asset
 from .sessions import Registry
+from .storyboard import at_threshold
 from .trouble import sentence
 from .watch import Watch
 
@@ -42,7 +43,7 @@ def heads_tab(model: VideoModel, registry: Registry) -> None:
     def change_roles(event: gr.EventData, request: gr.Request) -> None:
         """Give the streams of the run these static heads."""
         if run := registry.of(request.session_hash):
-            run.ask(changes.roles(_said(lambda asked: roles_of(model, asked["static_heads"]), event)))
+            run.ask(changes.roles(_said(lambda asked: roles_of(model, **asked), event)))
 
     def silence(event: gr.EventData, request: gr.Request) -> None:
         """Take the history of a head of a stream away."""
@@ -56,10 +57,15 @@ def heads_tab(model: VideoModel, registry: Registry) -> None:
     page.silence(silence, None, None, **at_once)
 
 
-def roles_of(model: VideoModel, static: Any) -> HeadRoles:
-    """Roles with these static heads, layer by layer, and the model's own scores. Raises ValueError when there are no such heads."""
+def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = None) -> HeadRoles:
+    """Roles with these static heads, layer by layer, and the model's own scores; with a threshold, those that it gives.
+
+    Raises ValueError when there are no such heads, or no scores for a threshold.
+    """
+    if threshold is not None:
+        return at_threshold(model.roles, threshold)
     shape = {"num_layers": model.transformer.layers, "num_heads": model.transformer.heads}
-    roles = role_files.from_json(shape | {"static_heads": static})
+    roles = role_files.from_json(shape | {"static_heads": static_heads})
     return replace(model.roles, static=roles.static) if model.roles else roles
 
 

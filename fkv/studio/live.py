@@ -62,7 +62,7 @@ class Plan:
         length, seed = whole(length, "the length"), whole(seed, "the seed")
         link = {"prompt": prompt, "seed": seed, "length": length, "view": view, "a": a, "b": b, "threshold": threshold, "story": story}
         link = urlencode({name: value for name, value in link.items() if value not in (None, "")})
-        chosen, chunks = {name: policies.parse(text) for name, text in texts.items()}, check_chunks(length) if length else None
+        chosen, chunks = {name: policies.parse(text) for name, text in texts.items()}, _length(length)
         own = None if threshold is None else at_threshold(roles, threshold)
         return cls(prompt, check_seed(seed), chunks, chosen, texts, link, own, parse_story(story, own or roles, chunks))
 
@@ -88,6 +88,13 @@ def words(text: Any, what: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{what} must be a text, not {'empty' if text is None else repr(text)[:40]}")
     return text
+
+
+def _length(chunks: int) -> int | None:
+    """Chunks of a run; None for 0, which is until it is stopped."""
+    if chunks < 0:
+        raise ValueError(f"the length must be 0, for a run that goes on until you stop it, or a number of chunks, not {chunks}")
+    return check_chunks(chunks) if chunks else None
 
 
 Generate = Callable[[Plan, Run, Line, Limits, dict[str, Tally]], Iterator[tuple[str, str]]]

@@ -148,7 +148,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        with shelf.place("mp4") as path:
+        with shelf.place("forcing-kv.mp4") as path:
             source = f"live on {device_name(model.transformer.device)}"
             with Encoding(Film(run.files(), model.fps, source, plain), path).running() as work:
                 while work.wait(0.5):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -24,16 +25,17 @@ class Shelf:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def place(self, ending: str) -> Iterator[Path]:
-        """A path that nobody can guess, to write a file to, which lies on the shelf once the block ends well and is removed otherwise."""
-        folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / "forcing-kv-clips"
+    def place(self, name: str) -> Iterator[Path]:
+        """Where to write a file of this name, in a folder that nobody can guess. It lies on the shelf once the block ends well and is
+        removed otherwise."""
+        folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / "forcing-kv-clips" / secrets.token_urlsafe(12)
         folder.mkdir(parents=True, exist_ok=True)
         self._make_room()
-        path = folder / f"{secrets.token_urlsafe(12)}.{ending}"
+        path = folder / name
         try:
             yield path
         except BaseException:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         with self._lock:
             self._files.append((time.monotonic(), path))
@@ -49,5 +51,5 @@ class Shelf:
                 crowded = len(self._files) > 1 and (len(self._files) > self.count or sum(sizes) > self.memory)
                 if not crowded and now - placed <= self.seconds:
                     break
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path.parent, ignore_errors=True)
                 del self._files[0], sizes[0]

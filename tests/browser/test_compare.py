@@ -56,6 +56,7 @@ def cells(page, policy: str) -> list[str]:
 def test_two_policies_two_chunks_from_start_to_files(compare):
     page = compare()
     drop(page, "sliding-window")
+    expect(page.locator("#fkv-pareto")).to_be_hidden()  # nothing to show yet
     start(page, 2)
     finished(page, "Finished: 2 streams of 2 chunks")
     expect(page.get_by_role("button", name="Download JSON")).to_be_enabled()  # the last of what the end puts on the page
@@ -70,7 +71,7 @@ def test_two_policies_two_chunks_from_start_to_files(compare):
     for kind in ("CSV", "PNG", "JSON"):
         with page.expect_download() as download:
             page.get_by_role("button", name=f"Download {kind}").click()
-        assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+        assert download.value.suggested_filename == f"forcing-kv-comparison.{kind.lower()}"
         found[kind] = download.value.path().read_bytes()
     assert found["PNG"].startswith(b"\x89PNG") and found["CSV"].decode().splitlines()[1].startswith("full,")
     told = json.loads(found["JSON"])

@@ -66,6 +66,25 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
     tab.until(f"{WATCHED}.at(-1).record.heads.static[{LAYER}].includes({HEAD})")
 
 
+def test_an_applied_threshold_is_a_line_of_the_storyboard_in_the_address(visit):
+    tab = watching(visit, chunks=1)
+    tab.page.locator(".fkv-threshold input").fill("0.5")
+    tab.press("Apply threshold")
+    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'threshold = 0.5')")
+    tab.until("new URLSearchParams(location.search).get('story')?.endsWith(': threshold = 0.5')")
+    static = [list(heads) for heads in role_files.from_scores(ROLES.scores, 0.5).static]
+    assert tab.page.evaluate(f"{WATCHED}.at(-1).record.heads.static") == static
+
+
+def test_in_the_first_layer_which_is_not_parted_no_role_is_flipped(visit):
+    tab = watching(visit, chunks=1)
+    flip = tab.page.locator('[data-do="flip"]')
+    for layer, ready in ((1, True), (0, False)):
+        cell(tab, layer, 0).click()
+        playwright.expect(flip).to_be_enabled() if ready else playwright.expect(flip).to_be_disabled()
+        assert ("role not used in this layer" in tab.page.locator(".fkv-detail h3").inner_text()) != ready
+
+
 def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_so(visit):
     tab = watching(visit, chunks=2)
     cell(tab, 3, 2).click()
