@@ -16,7 +16,7 @@ from .compare import compare
 from .models import registry
 from .models.base import VideoModel
 from .output import emit, outputs
-from .overlap import Overlap, add_overlap
+from .overlap import Overlap, add_overlap, check_overlap
 from .probe import FrameMassProbe
 from .report import stream_record
 from .stream import MAX_SEED, Chunk, Stream, check_chunks, check_prompt, check_seed
@@ -61,7 +61,7 @@ def _hint(model: VideoModel, prompt: str) -> None:
 
 def stream(args: argparse.Namespace) -> int:
     """Generate one stream; write video and report."""
-    check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
+    check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks), check_overlap(args)
     policy = policies.parse(args.policy)
     switches = [(chunk, policies.parse(what)) for chunk, what in map(at_chunk, args.switch)]
     prompts = [(chunk, check_prompt(what)) for chunk, what in map(at_chunk, args.say)]

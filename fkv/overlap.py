@@ -19,7 +19,13 @@ from .stream import Chunk
 
 def add_overlap(parser: argparse.ArgumentParser) -> None:
     """The option for commands that may decode so."""
-    parser.add_argument("--overlap", action="store_true", help="decode each chunk while the next one is generated; meant for cuda")
+    parser.add_argument("--overlap", action="store_true", help="decode each chunk while the next one is generated; needs cuda")
+
+
+def check_overlap(args: argparse.Namespace) -> None:
+    """Raises ValueError where the option is asked for and the model would run on a CPU, all of which generating takes already."""
+    if args.overlap and not args.device.startswith("cuda"):
+        raise ValueError(f"--overlap decodes on a CUDA stream of its own, and the model would run on {args.device}; add --device cuda")
 
 
 class Overlap:

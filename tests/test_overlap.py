@@ -8,8 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from fkv import policies
-from fkv.cli import main
+from fkv import cli, policies
 from fkv.overlap import Overlap
 from fkv.stream import Stream
 
@@ -89,12 +88,19 @@ def test_without_a_decoder_there_is_nothing_to_overlap(small):
         Overlap(dataclasses.replace(small, decoder=None))
 
 
-def test_the_command_line_makes_the_same_video_so(tmp_path):
+def test_it_is_refused_where_there_is_no_gpu(capsys):
+    for command in (["stream"], ["bench"]):
+        assert cli.main([*command, "--overlap", "--device", "cpu"]) == 2
+        assert "the model would run on cpu; add --device cuda" in capsys.readouterr().err
+
+
+def test_the_command_line_makes_the_same_video_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "check_overlap", lambda args: None)
     reports = []
     for name, options in (("plain", []), ("beside", ["--overlap"])):
         target = tmp_path / f"{name}.json"
         video = ["--out", str(tmp_path / f"{name}.mp4"), "--record", str(tmp_path / name)]
-        assert main(["stream", "--chunks", "3", "--switch", "1:full", "--json", str(target), *video, *options]) == 0
+        assert cli.main(["stream", "--chunks", "3", "--switch", "1:full", "--json", str(target), *video, *options]) == 0
         reports.append(json.loads(target.read_text()))
     plain, beside = reports
     assert plain["frames_sha256"] == beside["frames_sha256"]

@@ -18,7 +18,7 @@ from ..models import registry
 from ..models.precision import COMPUTE, native_precision
 from ..models.release import BASES, RESOLUTIONS
 from ..output import emit, outputs
-from ..overlap import add_overlap
+from ..overlap import add_overlap, check_overlap
 from ..report import FPS_MEANING
 from ..spread import over_ray
 from . import attention, models, report, streams
@@ -151,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
     registry.check_device(args.device)
     registry.check_speed(args)
+    check_overlap(args)
     args.warmup = max(args.warmup, streams.RECORDED) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None
