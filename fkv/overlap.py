@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +62,7 @@ class Overlap:
         return video
 
 
-def _waited_for(chunk: Chunk, video: Future[Any]) -> Chunk:
+def _waited_for(chunk: Chunk, video: Future[np.ndarray]) -> Chunk:
     began = time.perf_counter()
     done = video.result()
     return replace(chunk, video=done, timings=replace(chunk.timings, decode=time.perf_counter() - began))
