@@ -254,8 +254,21 @@ function divide(percent) {
   divider.setAttribute("aria-valuetext", `${Math.round(split)} % A, ${Math.round(100 - split)} % B`);
 }
 
-/* Whether a stream can be asked where a head looks: one runs, and the Heads tab has been opened. */
-const askable = () => Boolean(window.fkvHeads) && ["live", "paused"].includes(manifest.state);
+/* Whether a stream can be asked where a head looks. */
+const askable = () => ["live", "paused"].includes(manifest.state);
+
+/* What asks is the Heads tab's script, which Gradio starts when that tab is shown first: where it has not been, for a moment. */
+async function headsScript() {
+  if (!window.fkvHeads) {
+    const [live, tab] = document.querySelectorAll("[role=tab]"), top = scrollY;
+    tab.click();
+    for (const until = performance.now() + 5000; !window.fkvHeads && performance.now() < until; ) await new Promise(requestAnimationFrame);
+    live.click();
+    await new Promise(requestAnimationFrame);
+    scrollTo(0, top);
+  }
+  return window.fkvHeads;
+}
 
 /* The newest record that says where the chosen head looks. */
 const watched = () => player.rounds.findLast((round) => round.record?.heads)?.record.heads;
@@ -282,7 +295,7 @@ function overlay(anew = false) {
 
 for (const input of $$(".fkv-views input")) input.addEventListener("change", () => look(input.value));
 for (const input of $$(".fkv-layers input")) input.addEventListener("change", () => overlay(true));
-$(".fkv-layers [value=attention]").addEventListener("change", (event) => window.fkvHeads?.watch(event.target.checked));
+$(".fkv-layers [value=attention]").addEventListener("change", async (event) => (await headsScript())?.watch(event.target.checked));
 $(".fkv-both .fkv-frame").addEventListener("pointermove", (event) => {
   const box = event.currentTarget.getBoundingClientRect();
   divide((100 * (event.clientX - box.left)) / box.width);

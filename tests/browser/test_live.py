@@ -129,6 +129,18 @@ def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     assert not tab.page.evaluate(DRAWN, WIPE_OVER.format("B"))
 
 
+def test_attention_is_drawn_though_the_heads_tab_was_never_opened(visit):
+    tab = visit(query="?length=0")
+    tab.press("Go live")
+    expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_enabled()
+    tab.page.keyboard.press("a")
+    expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_checked()
+    expect(tab.page.get_by_role("tab", name="Live")).to_have_attribute("aria-selected", "true")
+    tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
+    tab.page.keyboard.press("a")
+    tab.until("!window.fkvStage.player.rounds.at(-1).record?.heads")  # off again, nobody is asked to look any longer
+
+
 def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentence(visit):
     tab = visit(query="?length=0&view=A")
     tab.press("Go live")
