@@ -29,7 +29,7 @@ from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.precision import precision_of
 from fkv.models.release import CHOICES
-from fkv.output import emit, outputs
+from fkv.output import check_ending, emit, outputs
 from fkv.policies import parse, split, write
 from fkv.report import FPS_MEANING, device_name, rates
 from fkv.spread import over_ray
@@ -212,7 +212,7 @@ def evaluate(
         raise ValueError("several processes need the model by name, so that each can load it")
     policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     if isinstance(model, str) and registry.entry(model).release:
-        raise ValueError(f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
+        raise _not_readable(model)
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
     file = Path(out) / "records.jsonl" if out is not None else None
@@ -278,7 +278,11 @@ def draws_world(model: VideoModel) -> bool:
 def check_world(model: VideoModel) -> None:
     """Raises ValueError unless the model draws the toy world."""
     if not draws_world(model):
-        raise ValueError(f"model {model.name!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
+        raise _not_readable(model.name)
+
+
+def _not_readable(model: str) -> ValueError:
+    return ValueError(f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
 
 
 def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -374,8 +378,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
     target, sheet, folder = outputs(args, "json", "sheet", "out/")
-    if sheet and sheet.suffix != ".png":
-        raise ValueError(f"--sheet is drawn as PNG, not {sheet.suffix or 'a file without an ending'}; name a file that ends with .png")
+    check_ending("sheet", sheet, ".png")
     policies = split(args.policy)
     asked = args.model, args.device, args.precision
     records = evaluate(policies, args.prompts, args.seeds, args.seconds, *asked, folder, args.workers, args.ray)

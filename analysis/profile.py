@@ -274,9 +274,10 @@ def run(args: argparse.Namespace) -> int:
     check_settings(args.threshold, args.skip, args.last_k, args.queries)
     if not 1 <= args.seeds <= 1000:
         raise ValueError(f"--seeds must be 1 to 1000, it is {args.seeds}")
-    if args.prompts.isdecimal() and not 1 <= int(args.prompts) <= 1000:
+    count = int(args.prompts) if args.prompts.isdecimal() else None
+    if count is not None and not 1 <= count <= 1000:
         raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {args.prompts}")
-    given = [] if args.prompts.isdecimal() else read_prompts(args.prompts)
+    given = read_prompts(args.prompts) if count is None else []
     other = role_files.load(args.compare) if args.compare else None
     out, target, figures = outputs(args, "out", "json", "figures/")
     if args.official and not out:
@@ -284,7 +285,7 @@ def run(args: argparse.Namespace) -> int:
     model = registry.chosen(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
-    prompts, seeds = given or prompts_for(model, int(args.prompts)), range(args.seeds)
+    prompts, seeds = given or prompts_for(model, count), range(args.seeds)
     with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         found = profile(
             model, prompts, seeds, args.chunks, args.threshold, args.skip, args.last_k, args.passes, args.queries, bar.update

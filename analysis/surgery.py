@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,17 +13,14 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv import roles as role_files
-from fkv.cache import Geometry
 from fkv.compare import psnr
 from fkv.models import registry
 from fkv.models.base import VideoModel
-from fkv.output import emit, outputs
+from fkv.output import PICTURES, check_ending, emit, outputs
 from fkv.policies import Policy
 from fkv.policies.silenced import Head, Silenced, read_heads, write_heads
 from fkv.roles import HeadRoles
 from fkv.stream import MAX_SEED, Chunk, Stream, check_chunks, check_prompt, check_seed
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -103,11 +99,7 @@ def _flipped(roles: HeadRoles | None, heads: Sequence[Head]) -> HeadRoles:
 
 def _check(model: VideoModel, heads: Sequence[Head]) -> None:
     for layer, head in heads:
-        _geometry(model).check_head(layer, head)
-
-
-def _geometry(model: VideoModel) -> Geometry:
-    return model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
+        model.geometry.check_head(layer, head)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,15 +128,14 @@ def run(args: argparse.Namespace) -> int:
     check_chunks(args.chunks), check_seed(args.seed)
     if args.prompt is not None:
         check_prompt(args.prompt)
-    if args.out and Path(args.out).suffix not in FORMATS:
-        raise ValueError(f"--out is drawn as {', '.join(FORMATS)}, not {Path(args.out).suffix or 'a file without an ending'}")
     target, drawing = outputs(args, "json", "out")
+    check_ending("out", drawing, *PICTURES)
     roles = role_files.load(args.roles) if args.roles else None
     model = registry.chosen(args)
     prompt = check_prompt(args.prompt or next(iter(model.examples), ""))
     for _, heads in operations:
         _check(model, heads)
-    if any(name == "flip" for name, _ in operations) and policy.groups(_geometry(model), roles or model.roles) is None:
+    if any(name == "flip" for name, _ in operations) and policy.groups(model.geometry, roles or model.roles) is None:
         raise ValueError(f"policy {policy.name!r} does not go by head roles, so to flip one changes nothing; name another with --policy")
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
     """The paths given with these options, `name` for a file and `name/` for a folder; None where one is not given.
@@ -55,17 +57,25 @@ def _folder(text: str) -> Path:
     return target
 
 
+def check_ending(option: str, path: Path | None, *endings: str) -> None:
+    """Raises ValueError for a picture that cannot be drawn as what its name ends with."""
+    if path and path.suffix not in endings:
+        *others, last = (ending.removeprefix(".") for ending in endings)
+        kinds, found = " or ".join(filter(None, (", ".join(others), last))), path.suffix or "a file without an ending"
+        raise ValueError(f"--{option} draws {kinds} files, not {found}; name one that ends with {endings[0]}")
+
+
 def emit(report: dict[str, Any], target: Path | None) -> None:
     """Write a report as JSON to a file, or to stdout without one and where the file cannot be written after all.
 
     Raises ValueError in that case.
     """
     text = json.dumps(report, indent=1)
+    if target is None:
+        print(text)
+        return
     try:
-        if target:
-            target.write_text(text + "\n", encoding="utf-8")
-            return
+        target.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         print(text)
         raise ValueError(f"cannot write {target}: {error.strerror}; the report is on stdout instead") from None
-    print(text)

@@ -33,7 +33,7 @@ const isStatic = (of, layer, head) => Boolean(of?.[layer].includes(head));
 /* Whether the stream's policy keeps the same for all heads of a layer, although it parts others by role. */
 function unparted(layer) {
   const groups = newest()?.streams[stream]?.xray ?? [], all = groups.find((group) => group.name === "all");
-  return Boolean(all) && groups.some((group) => group.name in ROLES) && layer < all.heads / heads;
+  return Boolean(all) && partedByRole(groups) && layer < all.heads / heads;
 }
 const everyHead = (make) => Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => make(layer, head)));
 

@@ -8,7 +8,7 @@ const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynami
 function drawXray(canvas, name, groups, frames) {
   const { pen, width, height, size, ink, soft, colour } = sheet(canvas);
   if (!groups) { pen.fillStyle = soft; pen.fillText(name, 2, height / 2); return; }
-  const byRole = groups.some((group) => group.name in ROLES);
+  const byRole = partedByRole(groups);
   const left = Math.min(width * 0.28, 16 + Math.max(...groups.map((group) => pen.measureText(title(group, name, byRole)).width)));
   const gap = 6, heads = groups.reduce((sum, group) => sum + group.heads, 0), room = height - gap * (groups.length - 1);
   const least = Math.min(size, room / groups.length), cell = (width - left) / Math.max(12, frames);
@@ -36,6 +36,7 @@ function drawXray(canvas, name, groups, frames) {
   }
 }
 
+const partedByRole = (groups) => groups.some((group) => group.name in ROLES);
 /* Where heads are parted by role, those that all keep alike are the first layer's. */
 const title = (group, stream, byRole) => `${stream}  ${byRole && group.name === "all" ? "first layer" : GROUP_NAMES[group.name] ?? group.name} (${group.heads})`;
 const spacing = (cell) => (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0);

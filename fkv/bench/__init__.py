@@ -17,7 +17,7 @@ from .. import policies
 from ..models import registry
 from ..models.precision import COMPUTE, native_precision
 from ..models.release import BASES, RESOLUTIONS
-from ..output import emit, outputs
+from ..output import PICTURES, check_ending, emit, outputs
 from ..overlap import add_overlap, check_overlap
 from ..report import FPS_MEANING
 from ..spread import over_ray
@@ -147,8 +147,7 @@ def run(args: argparse.Namespace) -> int:
     if args.repeats < 1 or args.warmup < 1:
         raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
     target, drawing = outputs(args, "json", "figure")
-    if drawing and drawing.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--figure draws png, svg or pdf files, not {args.figure}")
+    check_ending("figure", drawing, *PICTURES)
     registry.check_device(args.device)
     registry.check_speed(args)
     check_overlap(args)
@@ -158,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
     one_layer = args.attention if known is None else "attention" in known
     if drawing and one_layer:
         raise ValueError("--figure draws the speed of streams; a report of one layer has none")
-    if other and one_layer != ("attention" in other):
-        raise ValueError("a report of one layer (--attention) can only be compared with another one")
+    if other:
+        report.check_kinds(one_layer, other)
     if known:
         made = known
     elif args.ray and not args.attention:

@@ -148,11 +148,18 @@ def official_table(official: Mapping[str, Any]) -> list[str]:
     return [heading, *lines(["model", "full", "forcing-kv", "ratio"], rows)]
 
 
+def check_kinds(one_layer: bool, other: Mapping[str, Any]) -> None:
+    """Raises ValueError unless both reports are of one layer or both of streams."""
+    if one_layer != ("attention" in other):
+        raise ValueError("a report of one layer (--attention) can only be compared with another one")
+
+
 def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """This report / another one, row by row of the same policy and context, and every setting in which the two differ.
 
-    Both are of one layer or both of streams. Raises ValueError when they have no row in common.
+    Raises ValueError like `check_kinds`, and when they have no row in common.
     """
+    check_kinds("attention" in report, other)
     settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "overlap", "hardware", "versions")
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
     if _taken(report) != _taken(other):

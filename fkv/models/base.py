@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..attention import CausalTransformer
+from ..cache import Geometry
 from ..roles import HeadRoles
 from ..sampler import Schedule
 
@@ -47,3 +48,8 @@ class VideoModel:
     examples: tuple[str, ...] = ()
     policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()
+
+    @property
+    def geometry(self) -> Geometry:
+        """Cache geometry of one stream."""
+        return self.transformer.geometry(*self.latent[1:], self.frames_per_chunk)

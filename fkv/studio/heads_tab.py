@@ -26,7 +26,7 @@ SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
 
 def heads_tab(model: VideoModel, registry: Registry) -> None:
     """Build the tab inside the page that is being built."""
-    geometry = model.transformer.geometry(*model.latent[1:], model.frames_per_chunk)
+    geometry = model.geometry
     facts = {
         "model": model.name, "layers": geometry.layers, "heads": geometry.heads, "rows": geometry.rows, "cols": geometry.cols,
         "perLatent": model.video_frames_per_latent, "profile": role_files.to_json(model.roles) if model.roles else None,

@@ -43,9 +43,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, proto) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"cannot listen at {host}:{port} ({reason}); choose another with --host and --port") from None
+    except OSError as error:
+        raise ValueError(f"cannot listen at {host}:{port} ({error.strerror or error}); choose another with --host and --port") from None
 
 
 def chunk_route(registry: Registry) -> Route:
