@@ -7,7 +7,7 @@ The body of every public kernel is its PyTorch twin. For CUDA tensors the enviro
     0     the twin.
     1     Triton.
 
-CPU tensors always take the twin; `fastest` lets one choose between two ways of its own. The Triton kernels are tested in Triton's
+CPU tensors always take the twin; `fastest` lets a twin choose between two ways of its own. The Triton kernels are tested in Triton's
 interpreter and compiled for Hopper GPUs, but have not yet been run on one.
 """
 
@@ -33,7 +33,7 @@ except ImportError:  # there is Triton for Linux alone
 
 VARIABLE = "FKV_TRITON"
 MARGIN = 1.15
-"""How many times as fast PyTorch's way must be to be taken. Ways round differently, so a stream depends on which is taken; this keeps
+"""How many times as fast another way must be to be taken. Ways round differently, so a stream depends on which is taken; this keeps
 chance from deciding where both take about as long."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
 
 
 def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> str:
-    """The way to take with arguments of this size: `torch`, or another that is not clearly slower (`MARGIN`). Found out once."""
+    """The way to take with arguments of this size: the last, unless another is clearly faster (`MARGIN`). Found out once."""
     signature = _signature(arguments)
     if (name, signature) not in _choices:
         _choose(name, signature, ways)
@@ -107,8 +107,9 @@ def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> st
 def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:
     rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(5)]
     seconds = {way: min(each[way] for each in rounds) for way in ways}
-    ranked = sorted(seconds, key=lambda way: seconds[way] * (MARGIN if way == "torch" else 1))
-    _choices[name, signature] = Choice(name, signature, seconds, ranked[0], problem)
+    last = list(ways)[-1]
+    taken = min(ways, key=lambda way: seconds[way] * (1 if way == last else MARGIN))
+    _choices[name, signature] = Choice(name, signature, seconds, taken, problem)
 
 
 def choices() -> list[Choice]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .dispatch import fastest
 from .onednn import onednn_computes
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
+SLOPE = math.sqrt(8 / math.pi)
 
 
 @lru_cache
@@ -33,6 +37,43 @@ def _in_eight_bits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out.unflatten(0, x.shape[:-1])
 
 
+def _gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form, which is `x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x**3))`; a processor computes that in half the time
+    of PyTorch's tanh. In 16 bits PyTorch rounds once, at the end."""
+    if not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    return torch.addcmul(x.new_tensor(SLOPE), x, x, value=0.044715 * SLOPE).mul_(x).sigmoid_().mul_(x)
+
+
+def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
+    """`linear` as PyTorch computes it."""
+    out = F.linear(x, weight, bias)
+    return _gelu(out) if gelu else out
+
+
+def by_onednn(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
+    """`linear` as one call of oneDNN, which computes GELU inside the product; on CPUs, for types that `onednn_computes`."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(("gelu", [], "tanh") if gelu else ("none", [], "")))
+
+
+@lru_cache
+def _way(dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Which of the two to take on this machine: in 16 bits oneDNN, to which PyTorch's own way leads too, only longer."""
+    if not onednn_computes(dtype):
+        return by_pytorch
+    if dtype != torch.float32:
+        return by_onednn
+    x = torch.linspace(-3, 3, 192 * 256).view(192, 256)
+    layers = [(x.new_ones(1024, 256), x.new_ones(1024)) for _ in range(8)]  # more than the caches next to a core hold, as in a pass
+
+    def run(way: Callable[..., Tensor]) -> None:
+        for weight, bias in layers:
+            way(x, weight, bias, gelu=True)
+
+    ways = {"onednn": by_onednn, "torch": by_pytorch}
+    return ways[fastest("linear", (x, layers), {name: partial(run, way) for name, way in ways.items()})]
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bool = False) -> Tensor:
     """A linear layer: [..., inputs], [outputs, inputs], [outputs] -> [..., outputs]; with `gelu`, GELU of it, in its tanh form.
     No gradients.
@@ -40,14 +81,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bo
     A weight in 8 bits is widened to x's type; `fast`, x is narrowed instead, which needs `multiplies_in_eight_bits`, a bfloat16 x
     and numbers of inputs and outputs that 16 divides.
 
-    On a CPU oneDNN is called directly: it computes GELU inside the product, and PyTorch's own way to it is longer (bfloat16) or
-    leads to another library (float32). The compiler fuses by itself.
+    On a CPU one of two ways: oneDNN called directly, which computes GELU inside the product, or PyTorch's own, which in float32 leads to
+    another library; there it is found out once which is faster (`dispatch.fastest`). The compiler fuses by itself.
     """
     if fast and weight.element_size() == 1:
         out = _in_eight_bits(x, weight, bias)
-    else:
-        weight = weight.to(x.dtype)
-        if x.is_cpu and not torch.compiler.is_compiling() and onednn_computes(x.dtype):
-            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(("gelu", [], "tanh") if gelu else ("none", [], "")))
-        out = F.linear(x, weight, bias)
-    return F.gelu(out, approximate="tanh") if gelu else out
+        return _gelu(out) if gelu else out
+    way = _way(x.dtype) if x.is_cpu and not torch.compiler.is_compiling() else by_pytorch
+    return way(x, weight.to(x.dtype), bias, gelu)
