@@ -77,7 +77,8 @@ def check_compiler() -> None:
 
 
 class CausalTransformer:
-    """A chunk-causal, cached view of a `WanTransformer3DModel`. Several streams may share one; passes take turns.
+    """A chunk-causal, cached view of a `WanTransformer3DModel`. Several streams may share one, in several threads; recorded passes
+    take turns.
 
     Models with more input than output channels get coordinate channels (the tiny model).
     Raises ValueError for image-to-video checkpoints, which this project does not stream, and for patches that are not square.
@@ -93,7 +94,7 @@ class CausalTransformer:
         self.layers, self.heads, self.head_dim = config.num_layers, config.num_attention_heads, config.attention_head_dim
         self.channels, self.eps, self._enter, self._leave = config.out_channels, config.eps, enter, leave
         self.coordinates = config.in_channels == input_channels(config.out_channels)
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._orders: dict[Heads, list[BlockWeights]] = {}
         self._moved: dict[float, Moved] = {}
         self._graphs: PassGraphs | None = None
@@ -145,25 +146,27 @@ class CausalTransformer:
 
     def weights_for(self, order: Heads) -> list[BlockWeights]:
         """Weights per layer with heads in this order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
-        if order not in self._orders:
-            size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
-            least = 1 if self._graphs is None else 2
-            while len(self._orders) >= max(least, min(HEAD_ORDERS, ORDER_BYTES // size)):
-                self._orders.pop(next(iter(self._orders)))
-            self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
-        return self._orders[order]
+        with self._lock:
+            if order not in self._orders:
+                size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
+                least = 1 if self._graphs is None else 2
+                while len(self._orders) >= max(least, min(HEAD_ORDERS, ORDER_BYTES // size)):
+                    self._orders.pop(next(iter(self._orders)))
+                self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
+            return self._orders[order]
 
     def _modulation(self, timestep: float) -> Moved:
         """What a timestep asks; the last few are kept."""
-        if timestep not in self._moved:
-            if len(self._moved) >= TIMESTEPS:
-                self._moved.pop(next(iter(self._moved)))
-            no_words = torch.zeros(1, 1, self.model.config.text_dim, device=self.device, dtype=self.dtype)
-            embedded, projected, *_ = self.model.condition_embedder(torch.tensor([timestep], device=self.device), no_words)
-            projected = projected.unflatten(1, (6, -1))
-            blocks = [Modulation.of(block.scale_shift_table, projected) for block in self.model.blocks]
-            self._moved[timestep] = blocks, (self.model.scale_shift_table + embedded).float()[0]
-        return self._moved[timestep]
+        with self._lock:
+            if timestep not in self._moved:
+                if len(self._moved) >= TIMESTEPS:
+                    self._moved.pop(next(iter(self._moved)))
+                no_words = torch.zeros(1, 1, self.model.config.text_dim, device=self.device, dtype=self.dtype)
+                embedded, projected, *_ = self.model.condition_embedder(torch.tensor([timestep], device=self.device), no_words)
+                projected = projected.unflatten(1, (6, -1))
+                blocks = [Modulation.of(block.scale_shift_table, projected) for block in self.model.blocks]
+                self._moved[timestep] = blocks, (self.model.scale_shift_table + embedded).float()[0]
+            return self._moved[timestep]
 
     def _attend(self, layer: int, qkv: Tensor, own: BlockWeights, cache: KVCache, table: Tensor, probes: Probes) -> Tensor:
         """Write the chunk to the cache, attend to every head group's live pages: [batch, tokens, 3 dim] -> [batch, tokens, dim]."""
@@ -183,15 +186,15 @@ class CausalTransformer:
 
         Writes the chunk's K and V to the pages that `cache.begin` reserved.
         """
-        with self.lock:
-            moved, weights = self._modulation(timestep), self.weights_for(cache.order)
+        moved, weights = self._modulation(timestep), self.weights_for(cache.order)
 
-            def work(latents: Tensor, table: Tensor) -> Tensor:
-                return self._flow(latents, moved, weights, text, cache, table, probes)
+        def work(latents: Tensor, table: Tensor) -> Tensor:
+            return self._flow(latents, moved, weights, text, cache, table, probes)
 
-            given = latents.to(self.device), table
-            if self._graphs is None or probes:
-                return work(*given)
+        given = latents.to(self.device), table
+        if self._graphs is None or probes:
+            return work(*given)
+        with self._lock:
             return self._graphs.run(work, given, timestep, cache, (moved, weights, text))
 
     def _flow(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Choice:
 
 
 _choices: dict[tuple, Choice] = {}
+_choosing = threading.RLock()  # a twin may have a choice of its own to make
 
 
 def jit(function: Callable) -> Any:
@@ -88,20 +90,22 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
     """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes, `written()`
     what it wrote besides. Found out once."""
     signature = _signature(arguments)
-    if (name, signature) not in _choices:
-        problem = _problem(call, written)
-        if problem:
-            log.warning("the Triton kernel %s is not used: %s", name, problem)
-        _choose(name, signature, {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}, problem)
-    return _choices[name, signature]
+    with _choosing:
+        if (name, signature) not in _choices:
+            problem = _problem(call, written)
+            if problem:
+                log.warning("the Triton kernel %s is not used: %s", name, problem)
+            _choose(name, signature, {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}, problem)
+        return _choices[name, signature]
 
 
 def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> str:
     """The way to take with arguments of this size: the last, unless another is clearly faster (`MARGIN`). Found out once."""
     signature = _signature(arguments)
-    if (name, signature) not in _choices:
-        _choose(name, signature, ways)
-    return _choices[name, signature].fastest
+    with _choosing:
+        if (name, signature) not in _choices:
+            _choose(name, signature, ways)
+        return _choices[name, signature].fastest
 
 
 def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:

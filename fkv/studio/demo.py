@@ -20,8 +20,8 @@ from analysis.profile import checkpoint_hash
 
 from ..models import registry
 from ..models.base import VideoModel
-from ..report import device_name
 from ..stream import check_chunks
+from ..together import device_of
 from .files import ASSETS
 from .live import Plan, live
 from .sessions import Limits, Line, Run
@@ -43,7 +43,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
             raise ValueError(last["text"])
     facts = {
         "model": model.name, "checkpoint": checkpoint_hash(model.weights), "prompt": plan.prompt, "seed": seed, "policies": plan.texts,
-        "device": device_name(model.transformer.device), "date": datetime.date.today().isoformat(), "torch": torch.__version__,
+        "device": device_of(model.transformer, len(plan.policies)), "date": datetime.date.today().isoformat(), "torch": torch.__version__,
     }  # fmt: skip
     return join(facts, (run.get(number) for number in range(chunks)))
 

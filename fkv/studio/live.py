@@ -1,4 +1,4 @@
-"""One run: step the streams in turn, pack what they made, say in words what goes on."""
+"""One run: step the streams, pack what they made, say in words what goes on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 
 from .. import policies
 from ..models.base import VideoModel
-from ..report import device_name
 from ..roles import HeadRoles
 from ..stream import Chunk, Stream, check_chunks, check_prompt, check_seed
+from ..together import device_of
 from .observe import Tally, stream_ended
 from .sessions import Limits, Line, Run
 from .storyboard import Cue, at_threshold, happened
@@ -108,12 +108,12 @@ def live(model: VideoModel, plan: Plan, run: Run, line: Line, limits: Limits, ge
     generate : what does the work, by default `guarded` here.
     """
     generate = generate or partial(guarded, model)
-    link, source = f"{urlencode({'model': model.name})}&{plan.link}", f"live on {device_name(model.transformer.device)}"
+    link, run.source = f"{urlencode({'model': model.name})}&{plan.link}", f"live on {device_of(model.transformer, len(plan.policies))}"
 
     def manifest(state: str, text: str) -> dict[str, Any]:
         return {
             "run": run.key, "began": run.began, "chunks": run.count, "state": state, "text": text, "fps": model.fps,
-            "source": source, "link": link, "streams": list(plan.policies), "policies": plan.texts,
+            "source": run.source, "link": link, "streams": list(plan.policies), "policies": plan.texts,
         }  # fmt: skip
 
     run.live, turned, tallies = True, None, {name: Tally() for name in plan.policies}

@@ -12,7 +12,6 @@ import gradio as gr
 
 from ..models.base import VideoModel
 from ..policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
-from ..report import device_name
 from . import about, changes, demo
 from .files import asset
 from .live import Plan, live, words
@@ -149,8 +148,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
         with shelf.place("forcing-kv.mp4") as path:
-            source = f"live on {device_name(model.transformer.device)}"
-            with Encoding(Film(run.files(), model.fps, source, plain), path).running() as work:
+            with Encoding(Film(run.files(), model.fps, run.source, plain), path).running() as work:
                 while work.wait(0.5):
                     yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
             if work.problem:

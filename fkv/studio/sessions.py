@@ -92,7 +92,7 @@ class Line:
 class Run:
     """One generation from Go live to its end: control from the page, encoded chunks for it.
 
-    watch : whose heads the visitor looks at; None while they look at none. Any thread may set it.
+    watch : whose heads the visitor looks at; None while they look at none. Any thread may set it. source : where its figures come from.
     """
 
     def __init__(self, memory: int, crowded: Callable[[], None] = lambda: None) -> None:
@@ -100,7 +100,7 @@ class Run:
         self.key = secrets.token_urlsafe(16)
         self.began = time.monotonic()
         self.live = False
-        self.ended = ""
+        self.ended = self.source = ""
         self.paused_seconds = 0.0
         self.made_bytes = self.held = self.kv_bytes = 0
         self._memory, self._crowded = memory, crowded

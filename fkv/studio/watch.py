@@ -12,6 +12,7 @@ from ..cache import Geometry
 from ..probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from ..roles import HeadRoles
 from ..stream import Chunk, Stream
+from ..together import step_all
 
 UNIT = 10_000
 """Masses travel as whole numbers of 1 / `UNIT`; `GONE` stands for what the cache holds no more."""
@@ -57,10 +58,10 @@ class Watch:
 
 
 def step(streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None) -> tuple[dict[str, Chunk], dict[str, Any] | None]:
-    """Make the next chunk of every stream, in the order of `turn`; with a watch on one of them, also what was seen there."""
+    """Make the next chunk of every stream, see `fkv.together.step_all`; with a watch on one of them, also what was seen there."""
     watched = watch.stream if watch and watch.stream in streams else None
     probe = watch.probe(streams[watched]) if watched else None
-    made = {name: streams[name].step(probe if name == watched else None) for name in turn}
+    made = step_all(streams, turn, {watched: probe} if probe else {})
     return made, watch.record(probe.take()[0], made[watched], streams[watched]) if probe else None
 
 
