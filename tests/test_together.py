@@ -1,4 +1,4 @@
-"""Streams side by side: really at once where threads are shared, in turn elsewhere, and always the same chunks."""
+"""Streams side by side: really at once where each has a thread, in turn elsewhere, and always the same chunks."""
 
 import dataclasses
 import threading
@@ -26,19 +26,20 @@ def pair(model) -> dict[str, Stream]:
     return {name: Stream(model, policies.make(name), "a red ball", seed=2) for name in ("full", "forcing-kv")}
 
 
-def test_threads_are_shared_where_streams_compute_in_float32(two_threads):
-    def on(device: str, dtype: torch.dtype) -> SimpleNamespace:
-        return SimpleNamespace(device=torch.device(device), dtype=dtype)
-
-    assert [together.threads_each(on("cpu", torch.float32), streams) for streams in (1, 2, 3)] == [0, 1, 0]
-    assert together.threads_each(on("cpu", torch.bfloat16), 2) == together.threads_each(on("cuda", torch.float32), 2) == 0
-    assert together.device_of(on("cpu", torch.float32), 2).endswith("CPU, 2 threads, 1 for each stream")
-    assert together.device_of(on("cpu", torch.float32), 1).endswith("CPU, 2 threads")
+def on(device: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
+    return SimpleNamespace(device=torch.device(device), dtype=dtype)
 
 
-def test_attention_that_one_thread_at_a_time_may_compute_is_computed_in_turn(two_threads, monkeypatch):
+def test_streams_compute_at_once_in_float32_with_a_thread_each(two_threads, monkeypatch):
+    assert [together.at_once(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
+    assert not together.at_once(on("cpu", torch.bfloat16), 2) and not together.at_once(on("cuda"), 2)
+    assert together.device_of(on("cpu"), 2).endswith("CPU, 2 threads, one for each stream")
+    assert together.device_of(on("cpu"), 1).endswith("CPU, 2 threads")
+    torch.set_num_threads(4)
+    assert not together.at_once(on("cpu"), 2), "in turn each has four"
+    torch.set_num_threads(2)
     monkeypatch.setattr(together, "multiplies_float32", lambda: True)
-    assert together.threads_each(SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32), 2) == 0
+    assert not together.at_once(on("cpu"), 2), "one thread at a time may compute attention"
 
 
 def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):
@@ -53,18 +54,18 @@ def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_streams_meet_only_where_threads_are_shared(small, two_threads, monkeypatch, shared):
+@pytest.mark.parametrize("apart", [True, False])
+def test_streams_meet_only_where_each_has_a_thread(small, two_threads, monkeypatch, apart):
     """Each waits in its decoder for the other; in turn, the first one would wait for ever."""
-    monkeypatch.setattr(together, "multiplies_float32", lambda: not shared)
+    monkeypatch.setattr(together, "multiplies_float32", lambda: not apart)
     meeting = threading.Barrier(2)
 
     def decoder(latents, state):
-        meeting.wait(60 if shared else 0.2)
+        meeting.wait(60 if apart else 0.2)
         return np.full((1, 8, 8, 3), torch.get_num_threads(), np.uint8), state
 
     streams = pair(dataclasses.replace(small, decoder=decoder))
-    if shared:
+    if apart:
         assert all((chunk.video == 1).all() for chunk in together.step_all(streams, streams, {}).values())
     else:
         with pytest.raises(threading.BrokenBarrierError):
