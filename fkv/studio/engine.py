@@ -2,7 +2,8 @@
 
 OpenMP keeps a team of threads for every thread that computes. With more of them than processors they sleep between two parallel
 loops instead of waiting awake, and to wake them takes longer than the loops: on two cores a chunk then takes about twice as long.
-The page's events run in many threads, so they hand the model's work, loading included, to this one.
+The page's events run in many threads, so they hand the model's work, loading included, to this one. Streams that compute at once
+(`fkv.together`) have a thread each and so no team.
 """
 
 from __future__ import annotations
