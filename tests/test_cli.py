@@ -1,6 +1,8 @@
 """The command line: reports, refusals, and no traceback for users."""
 
 import json
+import subprocess
+import sys
 
 import av
 import pytest
@@ -118,3 +120,10 @@ def test_words_for_numbers_are_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit) as refusal:
         cli.main(["stream", "--chunks", "many"])
     assert refusal.value.code == 2 and "--chunks" in capsys.readouterr().err
+
+
+def test_the_list_of_commands_waits_for_no_library():
+    """torch and diffusers take seconds to load, and a command's own module is imported only when it is called."""
+    script = "import sys; from fkv import cli\ntry: cli.main(['--help'])\nfinally: print({'torch', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.endswith("set()\n") and all(f"  {name} " in done.stdout for name in cli.COMMANDS)

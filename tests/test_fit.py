@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
-from fkv import fit as command
 from fkv import policies
 from fkv.cache import GROWTH
+from fkv.commands import fit as command
 from fkv.models import fit, memory
 from fkv.models.registry import MODELS
 from fkv.models.release import BASES, Setup

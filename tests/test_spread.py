@@ -47,6 +47,7 @@ def test_a_cluster_that_is_not_there_is_a_sentence():
         list(over_ray(square, [], "127.0.0.1:1"))
 
 
+@pytest.mark.timeout(600)  # its workers load torch and make streams beside this process
 def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
     one, spread = (
         evaluate(["sliding-window", "forcing-kv"], prompts=2, seconds=2, out=tmp_path / name, ray=ray)

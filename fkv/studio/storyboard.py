@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import policies
-from ..cli import at_chunk
+from ..commands.stream import at_chunk
 from ..roles import HeadRoles, from_scores
 from ..stream import Chunk, Stream, check_chunks, check_prompt
 from . import changes

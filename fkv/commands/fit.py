@@ -6,12 +6,12 @@ import argparse
 import dataclasses
 import math
 
-from .models import registry
-from .models.fit import explain, fit
-from .models.memory import host_memory
-from .models.release import Setup
-from .output import emit, outputs
-from .stream import check_chunks
+from ..models import registry
+from ..models.fit import explain, fit
+from ..models.memory import host_memory
+from ..models.release import Setup
+from ..output import emit, outputs
+from ..stream import check_chunks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

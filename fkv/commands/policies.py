@@ -1,0 +1,22 @@
+"""python -m fkv policies: what cache policies there are and their parameters."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import policies
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print them."""
+    for policy in policies.POLICIES.values():
+        paper = f"  [{policy.paper}]" if policy.paper else ""
+        print(f"{policy.name:>16}  {policy.help}{paper}")
+        if own := policies.defaults(policy):
+            print(f"{'':>16}  parameters: {', '.join(own)}")
+    print("{:>16}  with any of them: {}".format(*policies.FOR_ALL))
+    return 0

@@ -1,0 +1,82 @@
+"""python -m fkv stream: generate one stream; write video and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+from tqdm import tqdm
+
+from .. import policies
+from ..output import emit, outputs
+from ..overlap import Overlap, add_overlap, check_overlap
+from ..probe import FrameMassProbe
+from ..report import stream_record
+from ..stream import Chunk, Stream, check_prompt
+from ..video import Mp4Writer
+from .run import add_run, check_run, load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv stream`."""
+    add_run(parser)
+    parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
+    parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
+    parser.add_argument("--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`")
+    parser.add_argument(
+        "--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on"
+    )
+    parser.add_argument("--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on")
+    parser.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
+    add_overlap(parser)
+
+
+def at_chunk(text: str, example: str = "5:forcing-kv or 5:a blue star") -> tuple[int, str]:
+    """A chunk number and what comes with it, from CHUNK:WHAT. Raises ValueError, with an example, for anything else."""
+    chunk, colon, what = text.partition(":")
+    if not colon or not chunk.isdecimal() or not what:
+        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in {example}")
+    return int(chunk), what
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raises ValueError with a sentence for the user."""
+    check_run(args), check_overlap(args)
+    policy = policies.parse(args.policy)
+    switches = [(chunk, policies.parse(what)) for chunk, what in map(at_chunk, args.switch)]
+    prompts = [(chunk, check_prompt(what)) for chunk, what in map(at_chunk, args.say)]
+    for chunk, _ in (*switches, *prompts):
+        if chunk >= args.chunks:
+            raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
+    if args.recache and not prompts:
+        raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
+    out, report, record = outputs(args, "out", "json", "record/")
+    model, override = load(args)
+    probe = FrameMassProbe() if record else None
+    decoded = Overlap(model) if args.overlap else iter
+    live = Stream(model, policy, args.prompt, args.seed, override, decode=not args.overlap)
+    made, masses = [], []
+
+    def chunks() -> Iterator[Chunk]:
+        for index in tqdm(range(args.chunks), unit="chunk", file=sys.stderr):
+            for _, switched in (s for s in switches if s[0] == index):
+                live.set_policy(switched)
+            for _, prompt in (p for p in prompts if p[0] == index):
+                live.set_prompt(prompt, recache=args.recache)
+            chunk = live.step(probe)
+            masses.extend(probe.take() if probe else [])
+            yield chunk
+
+    with Mp4Writer(out, model.fps) if out else nullcontext() as video:
+        for chunk in decoded(chunks()):
+            made.append(chunk)
+            if video:
+                video.write(chunk.video)
+    if record:
+        from analysis.record import Run, save, settings_of
+
+        save(Run(settings_of(live), tuple(made), tuple(masses), live.roles), record)
+    emit(stream_record(made, model, args.seed, args.device), report)
+    return 0
