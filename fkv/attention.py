@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from kernels import hybrid_attention, linear, norm_rope_store, rope_table
+from kernels import hybrid_attention, linear, norm_rope_store, one_thread_between, rope_table
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
@@ -29,6 +30,8 @@ from .models.coordinates import input_channels, with_coordinates
 HEAD_ORDERS, ORDER_BYTES = 4, 1_200_000_000
 """In how many head orders self-attention weights are kept, and in how many bytes, which are enough for two orders of Wan 1.3B; but in
 one at least, and in two for recorded passes, which end with their weights: two streams side by side would otherwise never replay one."""
+SMALL = 2**16
+"""Up to how many numbers the hidden states of a pass are small, see `kernels.one_thread_between`."""
 TIMESTEPS = 8
 """For how many timesteps it is kept what they ask of the blocks."""
 
@@ -189,13 +192,20 @@ class CausalTransformer:
         moved, weights = self._modulation(timestep), self.weights_for(cache.order)
 
         def work(latents: Tensor, table: Tensor) -> Tensor:
-            return self._flow(latents, moved, weights, text, cache, table, probes)
+            with one_thread_between() if self._is_small(len(table) * len(latents)) else nullcontext():
+                return self._flow(latents, moved, weights, text, cache, table, probes)
 
         given = latents.to(self.device), table
         if self._graphs is None or probes:
             return work(*given)
         with self._lock:
             return self._graphs.run(work, given, timestep, cache, (moved, weights, text))
+
+    def _is_small(self, tokens: int) -> bool:
+        """Whether what lies between products and attention is too little for several threads of a processor; in float32, in which that
+        was measured, and not compiled, since the compiler's loops have their number of threads built in."""
+        small = tokens * self.heads * self.head_dim <= SMALL
+        return small and self.device.type == "cpu" and self.dtype == torch.float32 and self._enter is enter
 
     def _flow(
         self,

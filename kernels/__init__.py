@@ -11,8 +11,9 @@ from .norm_rope_store import norm_rope_store
 from .pages import put, take
 from .rope import apply_rope, rope_table
 from .segment_similarity import segment_similarity
+from .threads import one_thread_between
 
 __all__ = [
     "apply_rope", "attention", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put",
-    "rope_table", "segment_similarity", "tables_used", "take",
+    "one_thread_between", "rope_table", "segment_similarity", "tables_used", "take",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from .arithmetic import product, rounded
 from .attention import attention, token_major
 from .dispatch import INTERPRETED, jit, tl, triton, with_triton
 from .head_table import head_table
+from .threads import by_all_threads
 
 LOG2_E = math.log2(math.e)
 
@@ -88,6 +89,7 @@ def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @with_triton(_triton)
+@by_all_threads
 def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Attention of all head groups of a layer, each over its own keys; one launch in Triton.
 

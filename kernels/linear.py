@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .dispatch import fastest
 from .onednn import onednn_computes
+from .threads import by_all_threads
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 SLOPE = math.sqrt(8 / math.pi)
@@ -74,6 +75,7 @@ def _way(dtype: torch.dtype) -> Callable[..., Tensor]:
     return ways[fastest("linear", (x, layers), {name: partial(run, way) for name, way in ways.items()})]
 
 
+@by_all_threads
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bool = False) -> Tensor:
     """A linear layer: [..., inputs], [outputs, inputs], [outputs] -> [..., outputs]; with `gelu`, GELU of it, in its tanh form.
     No gradients.
