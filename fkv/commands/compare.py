@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .. import policies
 from ..compare import compare
 from ..output import emit, outputs
-from .run import add_run, check_run, load
+from .common import add_run, check_run, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

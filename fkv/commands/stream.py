@@ -16,7 +16,7 @@ from ..probe import FrameMassProbe
 from ..report import stream_record
 from ..stream import Chunk, Stream, check_prompt
 from ..video import Mp4Writer
-from .run import add_run, check_run, load
+from .common import add_run, check_run, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
