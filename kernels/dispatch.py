@@ -60,6 +60,14 @@ def jit(function: Callable) -> Any:
     return triton.jit(function) if triton else function
 
 
+def setting() -> str:
+    """What `FKV_TRITON` asks for. Raises ValueError when there is no such setting."""
+    asked = os.environ.get(VARIABLE) or "auto"
+    if asked not in ("auto", "0", "1"):
+        raise ValueError(f"{VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {asked!r}")
+    return asked
+
+
 def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = None) -> Callable[[Callable], Callable]:
     """Decorates a PyTorch twin: calls go to it or to `launch`, its Triton implementation with the same parameters.
 
@@ -70,7 +78,7 @@ def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = 
     def decorate(twin: Callable) -> Callable:
         @functools.wraps(twin)
         def kernel(first: Tensor, *args: Any, **options: Any) -> Any:
-            wanted = os.environ.get(VARIABLE, "auto") if triton and first.is_cuda else "0"
+            wanted = setting() if triton and first.is_cuda else "0"
             if wanted == "auto":
 
                 def call(implementation: str) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 import kernels
 from fkv import policies
+from fkv.models import registry
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
 from kernels import dispatch, rope_table
@@ -246,6 +247,12 @@ def test_tokens_with_gaps_are_refused(interpreter):
     keys = random(1, 1, 8, 16)[:, :, ::2]
     with pytest.raises(ValueError, match="one after another"):
         interpreter("hybrid_attention", random(1, 1, 4, 16), [(keys, keys)])
+
+
+def test_a_setting_that_there_is_not_is_refused_where_a_device_is_named(monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, "yes")
+    with pytest.raises(ValueError, match="FKV_TRITON is auto, 0 .* or 1 .*, not 'yes'"):
+        registry.check_device("cpu")
 
 
 @pytest.mark.parametrize("setting", [None, "0", "1", "auto"])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kernels import choices
-from kernels.dispatch import VARIABLE
+from kernels.dispatch import VARIABLE, setting
 
 from ..report import device_name, processor
 
@@ -66,7 +66,7 @@ def kernel_choices() -> dict[str, Any]:
         {"kernel": c.kernel, "signature": str(c.signature), "seconds": c.seconds, "fastest": c.fastest, "problem": c.problem}
         for c in choices()
     ]
-    return {VARIABLE: os.environ.get(VARIABLE, "auto"), "choices": measured}
+    return {VARIABLE: setting(), "choices": measured}
 
 
 def _taken(report: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from kernels.dispatch import setting
+
 from ..attention import CausalTransformer, check_compiler
 from ..graphs import check_graphs
 from . import fit, tiny, wan
@@ -97,7 +99,8 @@ def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a device that is not here, and says which are."""
+    """Raises ValueError for a device that is not here, and for a setting of its kernels that there is not."""
+    setting()
     gpus = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
     here = ["cpu", *gpus]
     if name not in here:
