@@ -51,6 +51,13 @@ class HeadRoles:
         """Share of static heads, 0 to 1."""
         return sum(map(len, self.static)) / (self.num_layers * self.num_heads)
 
+    @property
+    def threshold(self) -> float | None:
+        """The threshold at which the scores give these heads; None where none is known to, as after one was flipped by hand."""
+        asked = self.provenance.get("threshold")
+        known = asked is not None and self.scores is not None and self == from_scores(self.scores, asked)
+        return asked if known else None
+
     def heads(self, role: Literal["static", "dynamic"]) -> tuple[tuple[int, ...], ...]:
         """The heads of one role, layer by layer, ascending."""
         wanted = role == "static"

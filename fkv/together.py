@@ -11,6 +11,7 @@ import torch
 from kernels.onednn import multiplies_float32
 
 from .attention import CausalTransformer, Probe
+from .models.precision import precision_of
 from .report import device_name
 from .stream import Chunk, Stream
 
@@ -28,8 +29,9 @@ def at_once(transformer: CausalTransformer, streams: int) -> bool:
 
 
 def device_of(transformer: CausalTransformer, streams: int) -> str:
-    """The device in words, and what each of some streams has of it, as it belongs beside figures measured there."""
-    return device_name(transformer.device) + (", one for each stream" if at_once(transformer, streams) else "")
+    """The device in words, what each of some streams has of it, and the precision, as they belong beside figures measured there."""
+    share = ", one for each stream" if at_once(transformer, streams) else ""
+    return f"{device_name(transformer.device)}{share}, {precision_of(transformer.model)}"
 
 
 def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping[str, Probe]) -> dict[str, Chunk]:

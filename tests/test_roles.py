@@ -39,6 +39,12 @@ def test_scores_at_the_threshold_are_static_and_provenance_is_kept(tmp_path):
     assert np.allclose(again.scores, made.scores)
 
 
+def test_the_threshold_is_known_until_a_head_is_flipped():
+    found = roles.from_scores(np.array([[0.2, 0.9], [0.85, 0.1]]), 0.8)
+    assert found.threshold == 0.8 and found.flipped(1, 0).threshold is None and found.flipped(1, 0).flipped(1, 0).threshold == 0.8
+    assert HeadRoles(2, ((1,), (0,))).threshold is None
+
+
 def test_flipping_a_head_twice_changes_nothing():
     one = HeadRoles(3, ((0,), (1, 2)))
     assert one.flipped(1, 0).static == ((0,), (0, 1, 2)) and one.flipped(1, 0).flipped(1, 0) == one

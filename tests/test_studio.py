@@ -211,6 +211,12 @@ def test_a_field_without_a_policy_leaves_the_form_in_order(text):
     assert not live_tab._keeping_of(text)["interactive"] and "not possible" not in live_tab._recaching(text, "full")
 
 
+def test_another_retention_keeps_what_else_a_policy_says():
+    assert live_tab._kept("forcing-kv:anchor_frames=2 without 3.2", 0.5) == "forcing-kv:anchor_frames=2,retention=0.5 without 3.2"
+    assert live_tab._keeping_of("forcing-kv:retention=0.5 without 3.2")["value"] == 0.5
+    assert [live_tab._kept(text, 0.5) for text in ("full", "nonsense", None)] == [None] * 3
+
+
 def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)

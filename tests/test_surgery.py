@@ -15,6 +15,7 @@ from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
 from fkv.policies.silenced import Silenced
+from fkv.policies.silenced import silenced as silence
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
 from fkv.studio import changes
@@ -26,6 +27,8 @@ POLICY = ForcingKV(segments_per_frame=2)
 def test_silenced_heads_are_written_and_read_like_any_policy():
     silenced = Silenced(policies.parse("forcing-kv:retention=0.5"), ((0, 5), (3, 2)))
     assert policies.write(silenced) == "forcing-kv:retention=0.5 without 0.5+3.2" and policies.parse(policies.write(silenced)) == silenced
+    assert silence(silence(silenced.base, (3, 2)), (0, 5)) == silenced and silence(silenced, (0, 5)) == silenced
+    assert silence(silence(silenced, (0, 5), False), (3, 2), False) == silenced.base == silence(silenced.base, (0, 5), False)
     for text in ("full without", "full without 3", "full without 3.2,4.1", "nothing without 3.2"):
         with pytest.raises(ValueError):
             policies.parse(text)

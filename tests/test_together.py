@@ -30,11 +30,11 @@ def on(device: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
     return SimpleNamespace(device=torch.device(device), dtype=dtype)
 
 
-def test_streams_compute_at_once_in_float32_with_a_thread_each(two_threads, monkeypatch):
+def test_streams_compute_at_once_in_float32_with_a_thread_each(small, two_threads, monkeypatch):
     assert [together.at_once(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
     assert not together.at_once(on("cpu", torch.bfloat16), 2) and not together.at_once(on("cuda"), 2)
-    assert together.device_of(on("cpu"), 2).endswith("CPU, 2 threads, one for each stream")
-    assert together.device_of(on("cpu"), 1).endswith("CPU, 2 threads")
+    assert together.device_of(small.transformer, 2).endswith("CPU, 2 threads, one for each stream, fp32")
+    assert together.device_of(small.transformer, 1).endswith("CPU, 2 threads, fp32")
     torch.set_num_threads(4)
     assert not together.at_once(on("cpu"), 2), "in turn each has four"
     torch.set_num_threads(2)

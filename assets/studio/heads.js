@@ -14,8 +14,9 @@ const released = profile?.static_heads ?? null;
 const lowest = profile?.scores ? profile.scores.flat().indexOf(Math.min(...profile.scores.flat())) : 0;
 
 let chosen = { layer: Math.floor(lowest / heads), head: lowest % heads }, patch = { row: Math.floor(rows / 2), col: Math.floor(cols / 2) };
-let stream = "A", source = "profile", threshold = profile?.threshold ?? 0.8;
-let draft = null, asked = null; // static heads per layer: as the slider would have them; as the stream was asked to have them
+let stream = "A", source = "profile", followed = "";
+let given = new Set(); // silenced heads that are to have a past in the next run
+let draft = null, asked = null, wanted = null; // static heads per layer: as the slider would have them; as the stream was asked to have them; where the slider is
 let visible = false, overlaid = false, sent = "", sentAt = 0, drawn = "";
 
 /* What is known: rounds of the player that were watched. */
@@ -28,6 +29,8 @@ const newest = () => watched().at(-1)?.record;
 const shown = () => { const round = player()?.rounds[player().at]; return round?.record?.heads?.stream === stream ? round.record : null; };
 const applied = () => newest()?.heads.static ?? released;
 const roles = () => draft ?? asked ?? applied();
+/* The threshold that gives the roles, null where none does, as after one was flipped. */
+const threshold = () => wanted ?? (newest() ? newest().heads.threshold : profile?.threshold) ?? null;
 const scores = () => (source === "live" ? newest()?.heads.scores : profile?.scores) ?? null;
 const isStatic = (of, layer, head) => Boolean(of?.[layer].includes(head));
 /* Whether the stream's policy keeps the same for all heads of a layer, although it parts others by role. */
@@ -51,9 +54,16 @@ function look() {
   trigger("look", want);
 }
 
+/* What another run was asked for, or not yet asked for, is not this one's. */
+function follow() {
+  if (followed === (followed = player()?.key ?? "")) return;
+  draft = asked = wanted = null;
+  given = new Set();
+}
+
 /* at: the threshold of the profile's scores that gives these static heads, if one does. */
 function ask(next, at = null) {
-  asked = next; draft = null;
+  asked = next; draft = null; wanted = at;
   trigger("roles", { static_heads: next, threshold: at });
   paint();
 }

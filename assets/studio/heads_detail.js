@@ -5,6 +5,7 @@ function paintDetail() {
   const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
   write($(".fkv-detail h3"), `Layer ${layer}, head ${head} · ${facts.filter(Boolean).join(" · ")}`);
   $(".fkv-detail").dataset.head = `${layer}.${head}`;
+  write($('[data-do="silence"]'), !silenced() ? "Silence" : given.has(named()) ? "Has a past in the next run" : "Give it a past again");
   write($('[data-do="flip"]'), role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");
   agesChart($(".fkv-ages"), seen && seen.mass[layer][head], seen);
   framesChart($(".fkv-frames"));

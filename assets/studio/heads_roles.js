@@ -21,13 +21,15 @@ function paintRoles() {
   const values = scores()?.flat().filter((score) => score !== null) ?? [], known = values.length > 0;
   $(".fkv-roles-tools").hidden = !applied();
   $('.fkv-threshold input').disabled = !known;
-  $(".fkv-threshold output").textContent = threshold.toFixed(2);
-  $('.fkv-threshold input').value = threshold;
+  const at = threshold();
+  $(".fkv-threshold output").textContent = at?.toFixed(2) ?? "none: roles were changed one by one";
+  if (at !== null) $('.fkv-threshold input').value = at;
+  write($(".fkv-scores-note"), source === "live" ? "of the newest chunk, under its cache: not those that the roles were drawn from" : "heads from the threshold on are static");
   write($(".fkv-consequence"), known ? consequence() : "This stream gives no head a score: none holds frames beyond the sink and the newest four.");
   const tuneable = running() && (newest()?.heads.cost || !newest());
   $('[data-do="apply"]').disabled = !tuneable || !draft || same(draft, applied());
   $('[data-do="flip"]').disabled = !tuneable || !applied() || unparted(chosen.layer);
-  $('[data-do="silence"]').disabled = !running() || silenced();
+  $('[data-do="silence"]').disabled = !running() || (silenced() && given.has(named()));
   $('[data-do="reset"]').disabled = !released || (!draft && (!tuneable || same(asked ?? applied(), released)));
   if (applied()) histogram($(".fkv-histogram"));
 }
@@ -57,9 +59,13 @@ function histogram(canvas) {
     pen.textAlign = right ? "left" : "right"; pen.fillText(text, x(score) + (right ? 5 : -5), (dash ? 1.6 : 0.5) * size + 1);
   };
   if (source === "profile" && profile?.uniform_score) line(profile.uniform_score, "uniform attention", true);
-  line(threshold, `static from ${threshold.toFixed(2)}`);
-  canvas.setAttribute("aria-label", `Histogram of scores: ${values.flat().filter((score) => score !== null && score >= threshold).length} heads reach the threshold`);
+  const at = source === "live" ? wanted : threshold();
+  if (at !== null) line(at, `static from ${at.toFixed(2)}`);
+  canvas.setAttribute("aria-label", `Histogram of scores${at === null ? "" : `: ${values.flat().filter((score) => score !== null && score >= at).length} heads reach the threshold`}`);
 }
+
+/* The chosen head of the stream that is looked into. */
+const named = () => `${stream}${chosen.layer}.${chosen.head}`;
 
 /* Whether the chosen head has lost its past in the newest chunk. */
 function silenced() {

@@ -13,7 +13,8 @@ function say() {
 }
 
 function paint() {
-  if (asked && (same(asked, newest()?.heads.static) || !running())) asked = null;
+  follow();
+  if (asked && (same(asked, newest()?.heads.static) || !running())) asked = wanted = null;
   const there = names();
   if (there.length && !there.includes(stream)) stream = there[0];
   for (const input of $$('[data-of="stream"] input')) { input.checked = input.value === stream; input.disabled = there.length < 2; }
@@ -39,9 +40,13 @@ function see(now) {
 }
 
 const actions = {
-  apply: () => ask(draft, source === "profile" ? threshold : null), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
-  silence: () => trigger("silence", { stream, layer: chosen.layer, head: chosen.head }),
-  reset: () => { threshold = profile.threshold ?? threshold; draft = null; if (same(asked ?? applied(), released)) paint(); else ask(released); },
+  apply: () => ask(draft, source === "profile" ? wanted : null), flip: () => { const now = asked ?? applied(), { layer, head } = chosen; ask(now.map((each, i) => (i !== layer ? each : isStatic(now, layer, head) ? each.filter((other) => other !== head) : [...each, head].sort((a, b) => a - b)))); },
+  silence: () => {
+    trigger("silence", { stream, layer: chosen.layer, head: chosen.head, silent: !silenced() });
+    if (silenced()) given.add(named());
+    paint();
+  },
+  reset: () => { draft = wanted = null; if (same(asked ?? applied(), released)) paint(); else ask(released); },
   download: () => {
     const file = { model, num_layers: layers, num_heads: heads, ...profile, static_heads: roles() }, link = document.createElement("a");
     if (!same(roles(), released)) file.source = "changed by hand in the studio; scores as profiled";
@@ -52,9 +57,9 @@ const actions = {
   },
 };
 for (const button of $$("[data-do]")) button.addEventListener("click", actions[button.dataset.do]);
-$(".fkv-threshold input").addEventListener("input", (event) => { threshold = Number(event.target.value); draft = split(threshold); paintGrid(); paintRoles(); paintDetail(); });
+$(".fkv-threshold input").addEventListener("input", (event) => { wanted = Number(event.target.value); draft = split(wanted); paintGrid(); paintRoles(); paintDetail(); });
 for (const input of $$('[data-of="stream"] input')) input.addEventListener("change", () => { stream = input.value; paint(); });
-for (const input of $$('[data-of="source"] input')) input.addEventListener("change", () => { source = input.value; draft = null; paint(); });
+for (const input of $$('[data-of="source"] input')) input.addEventListener("change", () => { source = input.value; draft = wanted = null; paint(); });
 $(".fkv-heads-go").addEventListener("click", () => document.querySelector("#fkv-go")?.click());
 
 new IntersectionObserver((entries) => see({ visible: entries.at(-1).isIntersecting })).observe($(".fkv-heads"));

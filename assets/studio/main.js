@@ -8,6 +8,7 @@ const player = new Player((key, number) => `${root}/stage/${key}/${number}`, scr
 const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 const born = performance.now();
 let manifest = {}, marks = [], stepping = false, moved = null;
+let left = null; // the run that was left for another, whose chunks the server forgets
 let wish = null; // whether the stream was asked to pause, until it has followed
 window.fkvStage = {
   painted: player.painted, player, factor: FACTOR, get waited() { return moved && moved - born; }, get marks() { return marks; }, get state() { return manifest.state ?? "idle"; }, get view() { return stage.dataset.view; },
@@ -19,12 +20,15 @@ function write(node, text) { if (node && node.textContent !== text) node.textCon
 function receive() {
   const next = props.value;
   if (!next || !next.state || (next.began ?? Infinity) < (manifest.began ?? 0)) return;
-  if (next.run && next.run !== player.key) begin(next);
+  if (!next.run) left = null; // it goes on, since what was asked for instead cannot be done
+  else if (next.run === left) return;
+  const waits = next.state === "queued" && player.loop; // the recording plays on meanwhile
+  if (next.run && next.run !== player.key && !waits) begin(next);
   const before = manifest;
   manifest = next;
   stage.dataset.state = next.state;
   write($(".fkv-status"), next.text);
-  if (!next.run) return;
+  if (!next.run || waits) return;
   remember();
   player.ended = !running();
   if (!running() || wish === (next.state === "paused")) wish = null;
@@ -147,16 +151,14 @@ function paintPanels(round) {
   lineChart($('[data-chart="fps"]'), lines, cursor);
   lineChart($('[data-chart="kv"]'), streams.map((name) => ({ label: name, values: series(name, (own) => own.kv_bytes / 1e6), dash: name === "B", width: 2.4 })), cursor);
   stackedBars($('[data-chart="stages"]'), round?.record ? streams.map((name) => ({ label: name, parts: stages(round.record.streams[name]).each })) : [], "ms");
-  for (const canvas of $$(".fkv-xray canvas")) {
-    const own = round?.record?.streams[canvas.dataset.stream];
-    drawXray(canvas, canvas.dataset.stream, own?.xray, round?.record ? round.record.frame + 1 : 0);
-  }
+  const tables = Object.fromEntries(Object.entries(round?.record?.streams ?? {}).map(([name, own]) => [name, own.xray]));
+  for (const canvas of $$(".fkv-xray canvas")) drawXray(canvas, canvas.dataset.stream, tables, round?.record ? round.record.frame + 1 : 0);
   paintTimeline(round);
 }
 
 function paintTimeline(round) {
   const canvas = $(".fkv-timeline"), { pen, width, height, size, ink, soft, colour } = sheet(canvas);
-  const count = player.rounds.length, room = Math.max(12, count, Number(new URLSearchParams(manifest.link).get("length")) || 0);
+  const count = player.rounds.length, room = span();
   const cell = width / room, top = size + 6, shown = round ? round.number : -1;
   for (let i = 0; i < room; i++) {
     pen.fillStyle = i === shown ? ink : i < count ? colour("--fkv-done") : colour("--fkv-dropped");
@@ -174,7 +176,7 @@ function paintTimeline(round) {
   canvas.setAttribute("aria-valuetext", count ? `chunk ${shown + 1} of ${count}` : "nothing generated yet");
   $(".fkv-edge").disabled = !count || shown === count - 1 || player.loop;
   const live = player.following && !player.ended, pace = live ? player.pace : player.fps, name = manifest.state === "recorded" ? "recording" : live ? "live" : "replay";
-  const how = player.held ? "held" : pace > player.fps + 0.5 ? "catching up" : `${pace.toFixed(0)} of ${player.fps} fps shown`;
+  const how = manifest.state === "paused" && player.following ? "paused" : player.held ? "held" : pace > player.fps + 0.5 ? "catching up" : `${pace.toFixed(0)} of ${player.fps} fps shown`;
   write($(".fkv-pace"), count ? `${name}, ${how}` : "");
   playing();
 }
@@ -198,13 +200,24 @@ function clip(pen, text, room) {
 const press = (id) => { const button = document.querySelector(`#${id}`); if (button && !button.disabled) button.click(); };
 const running = () => ["queued", "live", "paused"].includes(manifest.state);
 
+/* For how many chunks the timeline has room. */
+const span = () => Math.max(12, player.rounds.length, Number(new URLSearchParams(manifest.link).get("length")) || 0);
+
+function chunkAt(event) {
+  const box = $(".fkv-timeline").getBoundingClientRect();
+  return Math.floor(((event.clientX - box.left) / box.width) * span());
+}
+
 function seekAt(event) {
-  const box = $(".fkv-timeline").getBoundingClientRect(), count = Math.max(12, player.rounds.length, Number(new URLSearchParams(manifest.link).get("length")) || 0);
-  const number = Math.floor(((event.clientX - box.left) / box.width) * count);
+  const number = chunkAt(event);
   if (number >= 0 && number < player.rounds.length) player.seek(number);
 }
 $(".fkv-timeline").addEventListener("pointerdown", (event) => { event.currentTarget.setPointerCapture(event.pointerId); seekAt(event); });
-$(".fkv-timeline").addEventListener("pointermove", (event) => { if (event.buttons) seekAt(event); });
+$(".fkv-timeline").addEventListener("pointermove", (event) => {
+  if (event.buttons) seekAt(event);
+  const chunk = chunkAt(event), mark = marks.findLast((each) => each.chunk <= chunk);
+  event.currentTarget.title = mark && chunk < player.rounds.length ? `chunk ${chunk + 1}; since chunk ${mark.chunk + 1}: ${mark.text}` : "";
+});
 $(".fkv-edge").addEventListener("click", () => player.follow());
 $(".fkv-play").addEventListener("click", () => space());
 $(".fkv-begin").addEventListener("click", () => press("fkv-go"));
@@ -289,7 +302,9 @@ function overlay(anew = false) {
     const name = canvas.closest("[data-stream]").dataset.stream, own = newest.streams[name];
     sheet(canvas);
     if (cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid, canvas.classList.contains("fkv-right"));
-    if (attention.checked && heads?.stream === name && frame <= heads.frames.at(-1)) drawAttention(canvas, heads, frame);
+    if (!attention.checked || heads?.stream !== name) continue;
+    if (frame <= heads.frames.at(-1)) drawAttention(canvas, heads, frame);
+    label(canvas, `${name}: where layer ${heads.focus.layer}, head ${heads.focus.head} looks`, canvas.classList.contains("fkv-right"));
   }
 }
 
@@ -312,6 +327,9 @@ const setDark = (dark) => document.body.classList.toggle("dark", dark);
 const talk = (on) => {
   if (on) document.querySelector("[role=tab]")?.click(); // the Live tab
   document.body.classList.toggle("fkv-talk", on);
+  const address = new URL(window.location.href);
+  if (on) address.searchParams.set("talk", "1"); else address.searchParams.delete("talk");
+  window.history.replaceState(null, "", address);
   draw(null);
 };
 const help = () => { const dialog = document.querySelector(".fkv-help"); if (dialog.open) dialog.close(); else dialog.showModal(); };
@@ -344,6 +362,7 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("#fkv-pause")) { stepping = false; wish = !(wish ?? manifest.state === "paused"); player.hold(wish); } // at once; the stream follows at the next chunk
+  if (event.target.closest?.("#fkv-go") && running()) left = player.key;
   if (event.target.closest?.("#fkv-go") && window.innerWidth <= 720) stage.scrollIntoView({ behavior: still ? "auto" : "smooth" });
   if (event.target.closest?.("#fkv-step")) { stepping = true; if (!player.following) player.follow(); player.hold(false); }
   const name = event.target.closest?.("[data-fkv]")?.dataset.fkv;

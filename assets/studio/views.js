@@ -68,6 +68,13 @@ function plate(pen, text, x, y, size) {
   pen.fillStyle = "#fff"; pen.fillText(text, x + size / 2 + 2, y + 0.5);
 }
 
+/* What is drawn on a picture, in words at its upper left or right; on a canvas whose pen `sheet` has set. */
+function label(canvas, text, right) {
+  const pen = canvas.getContext("2d"), high = 1.8 * parseFloat(pen.font), wide = pen.measureText(text).width + high, x = right ? canvas.clientWidth - wide - 8 : 8;
+  pen.fillStyle = "rgba(10,14,20,.82)"; pen.fillRect(x, 8, wide, high);
+  pen.textAlign = "left"; pen.fillStyle = "#fff"; pen.fillText(text, x + high / 2, 8 + high / 2);
+}
+
 /* Where the chosen head looked from its query patch, on the frame that is shown. heads: of the newest record that has them. */
 function drawAttention(canvas, heads, frame) {
   const { pen, width, height, colour } = sheet(canvas), own = heads.maps.find(([number]) => number === frame);

@@ -4,19 +4,19 @@ const KINDS = { sink: "--fkv-sink", anchor: "--fkv-anchor", moved: "--fkv-dynami
 const ROLES = { static: "--fkv-static", dynamic: "--fkv-dynamic" };
 const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynamic heads" };
 
-/* groups: of the record's xray. frames: how many latent frames the axis spans. */
-function drawXray(canvas, name, groups, frames) {
-  const { pen, width, height, size, ink, soft, colour } = sheet(canvas);
+/* streams: name -> groups of the record's xray, of all streams, so that their columns begin at the same place. frames: how many
+   latent frames the axis spans. */
+function drawXray(canvas, name, streams, frames) {
+  const { pen, width, height, size, ink, soft, colour } = sheet(canvas), groups = streams[name];
   if (!groups) { pen.fillStyle = soft; pen.fillText(name, 2, height / 2); return; }
-  const byRole = partedByRole(groups);
-  const left = Math.min(width * 0.28, 16 + Math.max(...groups.map((group) => pen.measureText(title(group, name, byRole)).width)));
-  const gap = 6, heads = groups.reduce((sum, group) => sum + group.heads, 0), room = height - gap * (groups.length - 1);
-  const least = Math.min(size, room / groups.length), cell = (width - left) / Math.max(12, frames);
-  const extra = room - least * groups.length;
-  let top = 0;
-  for (const group of groups) {
-    const high = least + (extra * group.heads) / heads, part = high / group.segments;
-    pen.fillStyle = ink; pen.textAlign = "left"; pen.fillText(title(group, name, byRole), 0, top + high / 2, left - 14);
+  const left = Math.min(width * 0.28, 16 + Math.max(...Object.entries(streams).flatMap(([each, own]) => titles(own, each)).map((text) => pen.measureText(text).width)));
+  const gap = 4, heads = groups.reduce((sum, group) => sum + group.heads, 0), room = height - gap * (groups.length - 1);
+  const cell = (width - left) / Math.max(12, frames), highs = groups.map((group) => (room * group.heads) / heads);
+  const tops = highs.map((_, i) => highs.slice(0, i).reduce((sum, high) => sum + high + gap, 0)), names = titles(groups, name);
+  pen.fillStyle = ink; pen.textAlign = "left";
+  spread(tops.map((top, i) => top + highs[i] / 2), size, height).forEach((y, i) => pen.fillText(names[i], 0, y, left - 14));
+  groups.forEach((group, i) => {
+    const top = tops[i], high = highs[i], part = high / group.segments;
     pen.fillStyle = colour(ROLES[group.name] ?? "--fkv-kept"); pen.fillRect(left - 8, top, 3, high);
     pen.fillStyle = colour("--fkv-dropped");
     for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, Math.max(0.5, cell - spacing(cell)), high);
@@ -32,13 +32,20 @@ function drawXray(canvas, name, groups, frames) {
         }
       }
     }
-    top += high + gap;
-  }
+  });
+}
+
+/* Where texts of this size go that belong at `wanted`, downwards, without lying on each other. */
+function spread(wanted, size, height) {
+  const placed = [];
+  wanted.forEach((y, i) => placed.push(Math.max(y, size / 2, i ? placed[i - 1] + size : 0)));
+  for (let i = placed.length - 1, most = height - size / 2; i >= 0; most = placed[i--] - size) placed[i] = Math.min(placed[i], most);
+  return placed;
 }
 
 const partedByRole = (groups) => groups.some((group) => group.name in ROLES);
 /* Where heads are parted by role, those that all keep alike are the first layer's. */
-const title = (group, stream, byRole) => `${stream}  ${byRole && group.name === "all" ? "first layer" : GROUP_NAMES[group.name] ?? group.name} (${group.heads})`;
+const titles = (groups, stream) => groups.map((group) => `${stream}  ${partedByRole(groups) && group.name === "all" ? "first layer" : GROUP_NAMES[group.name] ?? group.name} (${group.heads})`);
 const spacing = (cell) => (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0);
 
 /* A mark per kind, so that none is told by colour alone. */

@@ -74,6 +74,13 @@ class Silenced(Policy):
         return rest | {SILENT: tuple(tuple(sorted({h for at, h in self.heads if at == layer})) for layer in layers)}
 
 
+def silenced(policy: Policy, head: Head, silent: bool = True) -> Policy:
+    """A policy with the history of one more head taken away, or, unless `silent`, of one less."""
+    base, heads = (policy.base, policy.heads) if isinstance(policy, Silenced) else (policy, ())
+    left = {*heads, head} if silent else {*heads} - {head}
+    return Silenced(base, tuple(sorted(left))) if left else base
+
+
 def write_heads(heads: Iterable[Head], between: str = "+") -> str:
     """Heads as `3.2+4.1`: layer, head."""
     return between.join(f"{layer}.{head}" for layer, head in sorted(heads))

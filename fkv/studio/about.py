@@ -1,4 +1,4 @@
-"""The tab that explains, in four sentences and one picture."""
+"""What explains: four sentences and a picture at the foot of Live, and in a tab of their own with the words that the page uses."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ SENTENCES = (
     "that changed most, and drops the rest, so the cache stays the same size however long the stream runs.",
 )
 
+PAPER = "https://arxiv.org/abs/2605.09681"
+TERMS = {
+    "Chunk": "three latent frames, made together in a few denoising steps; a latent frame becomes four frames of video.",
+    "Context pass": "one more pass over a chunk that is done, without noise, whose keys and values the cache keeps.",
+    "Sink": "the very first latent frame. Every head goes on looking at it, so it is never dropped.",
+    "Anchor frame": "the last latent frame before the current chunk: the transition into it.",
+    "Segment": "a part of a latent frame, some rows of its patches. The cache keeps or drops it as a whole: that is a page.",
+    "Moved most": "segments whose keys are least like those of the same segment one frame later.",
+    "Retention": "the share of these segments that dynamic heads keep.",
+    "Score of a head": "of its attention beyond the sink, the share on the newest four frames: the current chunk and the anchor frame.",
+    "Threshold": "heads with this score or more are static, all others dynamic.",
+    "Full": "the policy that drops nothing: what Forcing-KV is compared with.",
+}
+
 FRAMES, SEGMENTS, SINK, ANCHOR = 12, 4, 0, 8
 EVERY = range(SEGMENTS)
 STATIC = {SINK: ("sink", EVERY), ANCHOR: ("anchor", EVERY)} | {frame: ("current", EVERY) for frame in range(ANCHOR + 1, FRAMES)}
@@ -24,9 +38,13 @@ READING = "latent frames, oldest to newest; each is cut into segments, and a pag
 SPOKEN = "Static heads keep the sink and the anchor frame; dynamic heads also keep the segments that moved most; the rest is dropped."
 
 
-def html() -> str:
-    """The explanation and the picture of what either kind of head keeps."""
-    return f'<article class="fkv-how">{"".join(f"<p>{sentence}</p>" for sentence in SENTENCES)}{_picture()}</article>'
+def html(terms: bool = False) -> str:
+    """The explanation and the picture of what either kind of head keeps; with `terms`, what the words on the page mean."""
+    parts = [f"<p>{sentence}</p>" for sentence in SENTENCES] + [_picture()]
+    if terms:
+        parts.append(f"<dl>{''.join(f'<dt>{term}</dt><dd>{meaning}</dd>' for term, meaning in TERMS.items())}</dl>")
+        parts.append(f'<p>The method: <a href="{PAPER}" target="_blank" rel="noopener">Forcing-KV, arXiv 2605.09681</a>.</p>')
+    return f'<article class="fkv-how">{"".join(parts)}</article>'
 
 
 def _picture() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from .. import policies
-from ..policies.silenced import Head, Silenced
+from ..policies.silenced import Head, silenced
 from ..roles import HeadRoles
 from ..stream import Stream
 
@@ -56,6 +56,4 @@ def _roles(new: HeadRoles, streams: Mapping[str, Stream]) -> None:
 
 def _silence(name: str, head: Head, streams: Mapping[str, Stream]) -> None:
     if name in streams:
-        coming = streams[name].coming
-        base, heads = (coming.base, coming.heads) if isinstance(coming, Silenced) else (coming, ())
-        streams[name].set_policy(Silenced(base, tuple(sorted({*heads, head}))))
+        streams[name].set_policy(silenced(streams[name].coming, head))

@@ -11,10 +11,14 @@ from typing import Any
 import gradio as gr
 
 from .. import roles as role_files
+from ..cache import Geometry
 from ..models.base import VideoModel
+from ..policies import parse, write
+from ..policies.silenced import Head, silenced
 from ..roles import HeadRoles
 from . import changes
 from .files import asset
+from .live_tab import Form, parted
 from .sessions import Registry
 from .storyboard import at_threshold
 from .trouble import sentence
@@ -24,8 +28,8 @@ PARTS = ("heads", "heads_grid", "heads_roles", "heads_detail", "heads_patches", 
 SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
 
 
-def heads_tab(model: VideoModel, registry: Registry) -> None:
-    """Build the tab inside the page that is being built."""
+def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
+    """Build the tab inside the page that is being built. form : what follows when heads are changed here."""
     geometry = model.geometry
     facts = {
         "model": model.name, "layers": geometry.layers, "heads": geometry.heads, "rows": geometry.rows, "cols": geometry.cols,
@@ -40,21 +44,28 @@ def heads_tab(model: VideoModel, registry: Registry) -> None:
         if run := registry.of(request.session_hash):
             run.watch = _said(lambda asked: asked["stream"] and Watch.of(**asked, geometry=geometry), event)
 
-    def change_roles(event: gr.EventData, request: gr.Request) -> None:
-        """Give the streams of the run these static heads."""
+    def change_roles(event: gr.EventData, request: gr.Request) -> Any:
+        """Give the streams of the run these static heads. A threshold that gives them is that of the next run, too."""
+        roles = _said(lambda asked: roles_of(model, **asked), event)
         if run := registry.of(request.session_hash):
-            run.ask(changes.roles(_said(lambda asked: roles_of(model, **asked), event)))
+            run.ask(changes.roles(roles))
+        return gr.skip() if roles.threshold is None else gr.Slider(value=roles.threshold, info=parted(model, roles.threshold))
 
-    def silence(event: gr.EventData, request: gr.Request) -> None:
-        """Take the history of a head of a stream away."""
-        if run := registry.of(request.session_hash):
-            watch = _said(lambda asked: Watch.of(**asked, row=0, col=0, geometry=geometry), event)
-            run.ask(changes.silence(watch.stream, (watch.focus.layer, watch.focus.head)))
+    def silence(a: str, b: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        """Take the history of a head of a stream away, in the next run, too; or let it have one again there."""
+        name, head, silent = _said(lambda asked: silenced_head(geometry, **asked), event)
+        if silent and (run := registry.of(request.session_hash)):
+            run.ask(changes.silence(name, head))
+        try:
+            follow = {name: write(silenced(parse({"A": a, "B": b}[name]), head, silent))}
+        except (ValueError, TypeError):  # a field that holds no policy stays as it is
+            follow = {}
+        return [follow.get(field, gr.skip()) for field in form.policies]
 
     at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     page.look(look, None, None, **at_once)
-    page.roles(change_roles, None, None, **at_once)
-    page.silence(silence, None, None, **at_once)
+    page.roles(change_roles, None, form.threshold, **at_once)
+    page.silence(silence, list(form.policies.values()), list(form.policies.values()), **at_once)
 
 
 def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = None) -> HeadRoles:
@@ -67,6 +78,14 @@ def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = Non
     shape = {"num_layers": model.transformer.layers, "num_heads": model.transformer.heads}
     roles = role_files.from_json(shape | {"static_heads": static_heads})
     return replace(model.roles, static=roles.static) if model.roles else roles
+
+
+def silenced_head(geometry: Geometry, stream: Any, layer: Any, head: Any, silent: Any) -> tuple[str, Head, bool]:
+    """A stream, a head of it, and whether it is to be silent. Raises ValueError when there are none such."""
+    if stream not in ("A", "B") or not isinstance(silent, bool):
+        raise ValueError(f"a stream is A or B, and a head silent or not, not {stream!r:.20} and {silent!r:.20}")
+    watch = Watch.of(stream, layer, head, 0, 0, geometry)
+    return stream, (watch.focus.layer, watch.focus.head), silent
 
 
 def _said(read: Any, event: gr.EventData) -> Any:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from .. import policies
 from ..models.base import VideoModel
 from ..roles import HeadRoles
-from ..stream import Chunk, Stream, check_chunks, check_prompt, check_seed
+from ..stream import MAX_CHUNKS, Chunk, Stream, check_prompt, check_seed
 from ..together import device_of
 from .observe import Tally, stream_ended
 from .sessions import Limits, Line, Run
@@ -59,7 +59,7 @@ class Plan:
         if view not in ("A", "B", "AB"):
             raise ValueError(f"the view must be A, B or AB, not {view!r:.40}")
         texts = {name: text for name, text in (("A", a), ("B", b)) if name in view}
-        length, seed = whole(length, "the length"), whole(seed, "the seed")
+        length, seed = whole(length, "the number of chunks"), whole(seed, "the seed")
         link = {"prompt": prompt, "seed": seed, "length": length, "view": view, "a": a, "b": b, "threshold": threshold, "story": story}
         link = urlencode({name: value for name, value in link.items() if value not in (None, "")})
         chosen, chunks = {name: policies.parse(text) for name, text in texts.items()}, _length(length)
@@ -92,9 +92,11 @@ def words(text: Any, what: str) -> str:
 
 def _length(chunks: int) -> int | None:
     """Chunks of a run; None for 0, which is until it is stopped."""
-    if chunks < 0:
-        raise ValueError(f"the length must be 0, for a run that goes on until you stop it, or a number of chunks, not {chunks}")
-    return check_chunks(chunks) if chunks else None
+    if not 0 <= chunks <= MAX_CHUNKS:
+        raise ValueError(
+            f"the number of chunks must be 0, for a run that goes on until you stop it, or at most {MAX_CHUNKS:,}, not {chunks:,}"
+        )
+    return chunks or None
 
 
 Generate = Callable[[Plan, Run, Line, Limits, dict[str, Tally]], Iterator[tuple[str, str]]]

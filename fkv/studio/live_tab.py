@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from html import escape
@@ -12,6 +13,7 @@ import gradio as gr
 
 from ..models.base import VideoModel
 from ..policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
+from ..policies.silenced import Silenced
 from . import about, changes, demo
 from .files import asset
 from .live import Plan, live, words
@@ -24,6 +26,7 @@ from .zero import generating
 
 SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
+UNFINISHED = re.compile(r"\w+$")  # the word that is being typed
 EXAMPLES = 3
 LINKED = "The address holds the run that is set above. Go live paints it; until then a recording of another one plays."
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses what is typed beyond its ends
@@ -35,7 +38,15 @@ STORY_HELP = (
 )
 
 
-def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """Fields of this tab that another one changes, too: how the streams go on, and how the next run begins."""
+
+    policies: dict[str, gr.Dropdown]
+    threshold: gr.Slider
+
+
+def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
     """Build the tab inside the page that is being built."""
     lean, reference = model.policies
     with gr.Column(elem_id="fkv-controls"):
@@ -71,7 +82,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
                 keep_b = _retention("B", reference)
             with gr.Column():
                 threshold = gr.Slider(
-                    0, 1, own or 0, step=0.01, label="Threshold of static heads", info=_parted(model, own), interactive=own is not None
+                    0, 1, own or 0, step=0.01, label="Threshold of static heads", info=parted(model, own), interactive=own is not None
                 )
                 recache = gr.Checkbox(False, label="Re-cache when the prompt changes", info=_recaching(lean, reference))
         gr.Markdown(policy_table())
@@ -124,10 +135,19 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
 
         return change_policy
 
+    def change_retention_of(name: str) -> Callable[..., Any]:
+        def change_retention(text: str | None, share: float, request: gr.Request) -> Any:
+            if (kept := _kept(text, share)) is None:
+                return gr.skip()
+            change_policy_of(name)(kept, request)
+            return kept
+
+        return change_retention
+
     def change_threshold(value: float, request: gr.Request) -> Any:
         if run := running(request):
             run.ask(changes.roles(at_threshold(model.roles, value)))
-        return gr.Slider(info=_parted(model, value))
+        return gr.Slider(info=parted(model, value))
 
     def toggle_pause(request: gr.Request) -> None:
         if run := running(request):
@@ -183,16 +203,18 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> None:
     step.click(step_once, None, None, **at_once)
     stop.click(stop_run, None, None, **at_once)
     film.click(record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"})
-    prompt.change(lambda text: _hints(model, text or ""), prompt, hint, **latest)
+    prompt.change(lambda text: _hints(model, UNFINISHED.sub("", text or "")), prompt, hint, **latest)
+    prompt.blur(lambda text: _hints(model, text or ""), prompt, hint, **latest)
     if own is not None:
         threshold.input(change_threshold, threshold, threshold, js=f"(share) => {WITHIN}", **latest)
     for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
-        policy.change(change_policy_of(name), policy, None, **at_once)
+        policy.input(change_policy_of(name), policy, None, **at_once)
         policy.change(lambda a, b: gr.Radio(choices=views(a, b)), [first, second], view, **at_once)
         policy.change(lambda a, b: gr.Checkbox(info=_recaching(a, b)), [first, second], recache, **at_once)
         policy.change(lambda text: gr.Slider(**_keeping_of(text)), policy, keep, **latest)
-        keep.input(_kept, [policy, keep], policy, js=f"(text, share) => [text, {WITHIN}]", **latest)
+        keep.input(change_retention_of(name), [policy, keep], policy, js=f"(text, share) => [text, {WITHIN}]", **latest)
     page.load(restore, None, [stage, *fields], **at_once | {"trigger_mode": "once"})
+    return Form({"A": first, "B": second}, threshold)
 
 
 def _recorded(model: VideoModel, registry: Registry) -> dict[str, Any]:
@@ -210,17 +232,25 @@ def _retention(name: str, text: str) -> gr.Slider:
 
 def _keeping_of(text: str) -> dict[str, Any]:
     """The retention slider as a policy's text sets it; without effect where the policy has no such parameter."""
-    share = getattr(_policy(text), "retention", None)
+    share = getattr(_base(_policy(text)), "retention", None)
     if isinstance(share, float):
         return {"value": share, "interactive": True, "info": "share of segments that dynamic heads keep of the chunk before"}
     what = "this policy keeps nothing by similarity" if share is None else f"a whole number of segments, {share}, is set above"
     return {"value": 0, "interactive": False, "info": what}
 
 
-def _kept(text: str, share: float) -> Any:
-    """A policy's text with another retention."""
+def _kept(text: str | None, share: float) -> str | None:
+    """A policy's text with another retention; None where it has none."""
     policy = _policy(text)
-    return write(dataclasses.replace(policy, retention=float(share))) if hasattr(policy, "retention") else gr.skip()
+    if not hasattr(base := _base(policy), "retention"):
+        return None
+    base = dataclasses.replace(base, retention=float(share))
+    return write(dataclasses.replace(policy, base=base) if isinstance(policy, Silenced) else base)
+
+
+def _base(policy: Policy | None) -> Policy | None:
+    """The policy that some heads of which may be silenced."""
+    return policy.base if isinstance(policy, Silenced) else policy
 
 
 def _policy(text: str | None) -> Policy | None:
@@ -231,7 +261,7 @@ def _policy(text: str | None) -> Policy | None:
         return None
 
 
-def _parted(model: VideoModel, threshold: float | None) -> str:
+def parted(model: VideoModel, threshold: float | None) -> str:
     """How a threshold parts the heads, in words."""
     if threshold is None:
         return "this model's heads carry no scores; profile it first"
@@ -270,7 +300,7 @@ def _buttons(state: str) -> list[Any]:
     running, streams = state in ("queued", "live", "paused"), state in ("live", "paused")
     return [
         gr.Button("Start anew" if running else "Go live", variant="secondary" if running else "primary"),
-        gr.Button(interactive=streams, variant="primary" if running else "secondary"),
+        gr.Button(interactive=streams, variant="primary" if streams else "secondary"),
         gr.Button("Resume" if state == "paused" else "Pause", interactive=streams),
         gr.Button(interactive=state == "paused"),
         gr.Button(interactive=running),

@@ -33,15 +33,15 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
             gr.HTML(f'<p class="fkv-facts">{zero.notice(registry.limits)}</p>', apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
-                live_tab(page, model, registry)
+                form = live_tab(page, model, registry)
             with gr.Tab("Heads", id="heads"):
-                heads_tab(model, registry)
+                heads_tab(model, registry, form)
             with gr.Tab("Atlas", id="atlas"):
                 atlas_tab(model)
             with gr.Tab("Compare", id="compare"):
                 compare_tab(model, registry, play)
             with gr.Tab("How it works", id="how"):
-                gr.HTML(about.html(), apply_default_css=False)
+                gr.HTML(about.html(terms=True), apply_default_css=False)
         add_endpoints(model, registry, play)
         page.unload(leave)
     return page

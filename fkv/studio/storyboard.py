@@ -87,9 +87,8 @@ def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
         return f"re-cache = {what}" if recached else f"prompt = {what}" if LINE.fullmatch(what) else what
     if kind == "policy":
         return f"{name} = {policies.write(stream.policy)}"
-    threshold = stream.roles.provenance.get("threshold")
-    cut = threshold is not None and stream.roles.scores is not None and stream.roles == from_scores(stream.roles.scores, threshold)
-    return f"threshold = {threshold}" if cut else event
+    threshold = stream.roles.threshold
+    return event if threshold is None else f"threshold = {threshold}"
 
 
 def _is_policy(text: str) -> bool:

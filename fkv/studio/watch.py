@@ -46,14 +46,15 @@ class Watch:
 
         mass : [layers][heads][query frames][key frames]. scores : [layers][heads], None where they say nothing.
         ages : of each key frame, as in `fkv.probe.AGES`. maps : rows [key frame, mass per patch] of the focus.
-        static : the static heads of each layer. cost : see `head_bytes`.
+        static : the static heads of each layer. threshold : that gives them, None where none does. cost : see `head_bytes`.
         """
         mass = np.where(seen.mass.sum(-2, keepdims=True) > 0, np.rint(seen.mass * UNIT), GONE).astype(int)
         maps = [[frame, np.nan_to_num(np.rint(patches * UNIT), nan=GONE).astype(int).tolist()] for frame, patches in seen.maps.items()]
         return {
             "stream": self.stream, "pass": seen.name, "frames": list(seen.frames), "key_frames": list(seen.key_frames),
             "ages": ages_of(seen.key_frames, seen.frames[0]), "mass": mass.tolist(), "scores": live_scores(seen.mass),
-            "focus": vars(self.focus), "maps": maps, "static": stream.roles and stream.roles.static, "cost": head_bytes(chunk, stream),
+            "focus": vars(self.focus), "maps": maps, "static": stream.roles and stream.roles.static,
+            "threshold": stream.roles and stream.roles.threshold, "cost": head_bytes(chunk, stream),
         }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def loosened(text: str, rng: random.Random) -> str:
 
 def words(text: str) -> list[str]:
     """Lower-case words of a prompt with synonyms replaced by the world's own word."""
-    return [SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())]
+    return [SYNONYMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
 
 
 def known_words() -> tuple[str, ...]:

@@ -96,7 +96,35 @@ def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_
         f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.ages[i], mass]).filter(([, mass]) => mass >= 0).map(([age]) => age)"
     )
     assert set(held) == {"current"}
-    playwright.expect(tab.page.get_by_role("button", name="Silence")).to_be_disabled()
+    tab.press("Give it a past again")
+    playwright.expect(tab.page.get_by_role("button", name="Has a past in the next run")).to_be_disabled()
+    open_tab(tab, "Live")
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    playwright.expect(tab.page.get_by_label("Policy of A")).to_have_value("forcing-kv")
+
+
+def test_what_is_changed_here_is_what_the_form_says(visit):
+    tab = watching(visit, chunks=1)
+    cell(tab, 3, 2).click()
+    tab.press("Silence")
+    tab.page.locator(".fkv-threshold input").fill("0.5")
+    tab.press("Apply threshold")
+    tab.until("window.fkvStage.marks.some((mark) => mark.text.includes('threshold = 0.5'))")
+    open_tab(tab, "Live")
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    playwright.expect(tab.page.get_by_label("Policy of A")).to_have_value("forcing-kv without 3.2")
+    playwright.expect(tab.page.get_by_label("Threshold of static heads").first).to_have_value("0.5")
+    retention = tab.page.get_by_label("Retention of A").first
+    retention.fill("0.5")
+    retention.press("Enter")
+    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv:retention=0.5 without 3.2')")
+    tab.press("Start anew")
+    tab.until(f"{WATCHED}.length === 0")
+    open_tab(tab, "Heads")
+    tab.until(f"{WATCHED}.length > 0")
+    playwright.expect(tab.page.locator(".fkv-threshold output")).to_have_text("0.50")
+    static = int(role_files.from_scores(ROLES.scores, 0.5).is_static().sum())
+    playwright.expect(tab.page.locator('[data-count="static"]')).to_have_text(str(static))
 
 
 def test_the_threshold_relabels_at_once_and_says_what_changes(visit, tmp_path):

@@ -86,8 +86,10 @@ def test_closing_the_tab_frees_its_chunks_and_the_machine(visit, studio):
     first.until("window.fkvStage.painted.A > 0")
     chunk = f"{studio}/stage/{first.stage('player.key')}/0"
     assert urllib.request.urlopen(chunk).status == 200
+    shown = second.stage("player.key")
     second.press("Go live")
     second.until("window.fkvStage.state === 'queued'")
+    assert second.stage("player.key") == shown, "what was shown stays while they wait"
     assert "Place 1 in the queue" in second.status
     first.page.close()
     second.until("window.fkvStage.state === 'done' && window.fkvStage.painted.A > 0")
