@@ -22,7 +22,7 @@ function paintRoles() {
   $(".fkv-roles-tools").hidden = !applied();
   $('.fkv-threshold input').disabled = !known;
   const at = threshold();
-  $(".fkv-threshold output").textContent = at?.toFixed(2) ?? "none: roles were changed one by one";
+  $(".fkv-threshold output").textContent = at?.toFixed(2) ?? "none gives these roles";
   if (at !== null) $('.fkv-threshold input').value = at;
   write($(".fkv-scores-note"), source === "live" ? "of the newest chunk, under its cache: not those that the roles were drawn from" : "heads from the threshold on are static");
   write($(".fkv-consequence"), known ? consequence() : "This stream gives no head a score: none holds frames beyond the sink and the newest four.");
