@@ -35,7 +35,8 @@ const scores = () => (source === "live" ? newest()?.heads.scores : profile?.scor
 const isStatic = (of, layer, head) => Boolean(of?.[layer].includes(head));
 /* Whether the stream's policy keeps the same for all heads of a layer, although it parts others by role. */
 function unparted(layer) {
-  const groups = newest()?.streams[stream]?.xray ?? [], all = groups.find((group) => group.name === "all");
+  const record = newest() ?? player()?.rounds.findLast((round) => round.record)?.record;
+  const groups = record?.streams[stream]?.xray ?? [], all = groups.find((group) => group.name === "all");
   return Boolean(all) && partedByRole(groups) && layer < all.heads / heads;
 }
 const everyHead = (make) => Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => make(layer, head)));

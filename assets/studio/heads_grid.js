@@ -36,6 +36,7 @@ function choose(layer, head) {
 function paintGrid() {
   const now = roles(), before = applied(), values = scores();
   let changing = false;
+  const unused = buttons.map((_, layer) => unparted(layer));
   buttons.forEach((row, layer) => row.forEach((button, head) => {
     const score = values?.[layer][head] ?? null, role = now ? (isStatic(now, layer, head) ? "static" : "dynamic") : "";
     const changed = Boolean(now) && isStatic(now, layer, head) !== isStatic(before, layer, head), selected = layer === chosen.layer && head === chosen.head;
@@ -43,7 +44,8 @@ function paintGrid() {
     const colour = score === null ? null : cividis(score);
     button.style.background = colour ? `rgb(${colour})` : "";
     button.style.color = colour ? (score > 0.45 ? "#000" : "#fff") : "";
-    button.dataset.role = role; button.dataset.changed = changed;
+    button.dataset.role = role; button.dataset.changed = changed; button.dataset.unused = unused[layer];
+    button.title = unused[layer] ? "All heads of this layer keep the same: roles are not used in it" : "";
     button.firstChild.textContent = role.charAt(0).toUpperCase();
     button.lastChild.textContent = score === null ? "–" : score >= 0.995 ? "1.0" : score.toFixed(2).slice(1);
     button.setAttribute("aria-pressed", selected);
