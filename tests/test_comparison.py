@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from analysis import figures
 from analysis.evaluate import EQUAL_DB, held_out_scene
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings
-from fkv.studio import compare_tab, comparison
+from fkv.studio import compare_tab, comparison, filmstrip
 from fkv.studio.comparison import Plan
 from fkv.studio.sessions import Limits, Line, Run
 from fkv.world.captions import caption
@@ -85,6 +86,29 @@ def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_librar
     assert json.loads(json.dumps(told, allow_nan=False))["policies"]["full"]["psnr_to_reference"] is None
 
 
+def test_pictures_come_with_the_chunks_and_the_newest_runs_keep_theirs(toy):
+    steps = list(run_of(toy, plan(seeds="0 1 2")))
+    first = next(step.strips[-1] for step in steps if step.strips)
+    assert first.at == (1, 2) and [len(row) for row in first.rows.values()] == [1, 1]
+    *_, last = steps
+    assert [(strip.prompt, strip.seed) for strip in last.strips] == list(plan(seeds="0 1 2").runs[-comparison.STRIPS :])
+    assert all([len(row) for row in strip.rows.values()] == [2, 2] for strip in last.strips)
+
+
+def test_a_strip_shows_the_last_frame_of_every_moment_and_frames_for_those_to_come():
+    made = chunks_of(1, 1000, count=9)
+    strip = filmstrip.filmstrip("<b>", 4, {"full": made, "a & b": made[:5]}, 20)
+    assert strip.at == (1, 4, 6, 9, 12, 15, 17, 20) and [len(row) for row in strip.rows.values()] == [4, 2]
+    shown = cv2.imdecode(np.frombuffer(strip.rows["full"][3], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(shown.astype(int) - made[8].video[-1]).mean() < 3 < np.abs(shown.astype(int) - made[8].video[0]).mean()
+    html = filmstrip.html([strip])
+    assert html.count("<img") == 6 and html.count("<td></td>") == 1 + 10 and "&lt;b&gt;" in html and 'alt="a &amp; b, chunk 4"' in html
+    large = replace(made[0], video=np.zeros((1, 480, 832, 3), np.uint8))
+    assert cv2.imdecode(np.frombuffer(filmstrip.filmstrip("", 0, {"full": [large]}, 2).rows["full"][0], np.uint8), 1).shape == (120, 208, 3)
+    bare = [replace(chunk, video=None) for chunk in made]
+    assert filmstrip.html([filmstrip.filmstrip("", 0, {"full": bare}, 9)]) == ""
+
+
 def test_a_model_of_another_world_is_compared_without_the_oracle(small):
     *_, last = run_of(small, plan(prompts="a red ball bouncing over the sea by day"))
     rows = comparison.table(last.records)
@@ -149,6 +173,15 @@ def test_the_front_is_what_no_other_policy_beats():
     assert table["front"].tolist() == [True, True, False] and table["quality"].tolist() == [0.9, 0.8, 0.8]
     without = figures.pareto_table(rows_of(fps_denoise=[10, 30, 20], adherence=[np.nan] * 3))
     assert without["policy"].tolist() == ["a", "b"] and without["quality"].tolist() == [30, 20]
+
+
+def test_labels_of_policies_about_as_fast_do_not_overlap():
+    def below(fps, adherence):
+        labels = figures.pareto(rows_of(fps_denoise=fps, adherence=adherence)).data[1].textposition
+        return [label == "bottom center" for label in labels]
+
+    assert below([20.8, 23.2, 21.9], [1, 1, 1]) == [False, False, True]
+    assert below([10, 10.1, 30], [0.5, 0.9, 0.9]) == [True, False, False] and below([10, 10.1, 30], [0.9, 0.5, 0.9]) == [False, True, False]
 
 
 def test_the_plot_and_its_file_show_every_policy():

@@ -17,6 +17,7 @@ from analysis.figures import draw_pareto, pareto
 from ..models.base import VideoModel
 from ..policies import POLICIES
 from ..world.oracle import WORDS
+from . import filmstrip
 from .comparison import Plan, Play, Progress, held_out_prompts, report, table, work
 from .sessions import Registry
 from .shelf import Shelf
@@ -69,6 +70,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
         bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
         rows = gr.HTML(_table(None, world), apply_default_css=False)
+        films = gr.HTML("", apply_default_css=False, elem_id="fkv-films")
         plot = gr.Plot(visible=False, show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
         with gr.Row(elem_id="fkv-compare-files"):
             files = [gr.DownloadButton(f"Download {kind}", interactive=False, size="sm", min_width=90) for kind in ("CSV", "PNG", "JSON")]
@@ -78,9 +80,9 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
         try:
             plan = Plan.of(names, prompts, seeds, chunks)
         except ValueError as error:
-            yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 5, *_buttons("error")]
+            yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
             return
-        run, measured = registry.begin(visitor(request)), 0
+        run, measured, strips = registry.begin(visitor(request)), 0, ()
         with closing(work(model, play, plan, run, registry.line, registry.limits)) as steps:
             for step in steps:
                 found = table(step.records) if step.records else None
@@ -89,15 +91,16 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
                 saved = [gr.DownloadButton(interactive=False)] * 3
                 if step.state in ("done", "error") and complete:
                     saved = _save(shelf, found, report(model, plan, step.records, device, run.ended))
-                measured = complete
-                yield [_bar(step, plan.total), _table(found, world), picture, *saved, *_buttons(step.state)]
+                pictures = filmstrip.html(step.strips) if step.strips is not strips else gr.skip()
+                measured, strips = complete, step.strips
+                yield [_bar(step, plan.total), _table(found, world), pictures, picture, *saved, *_buttons(step.state)]
 
     def stop(request: gr.Request) -> None:
         if run := registry.of(visitor(request)):
             run.stop()
 
     quiet, waiting = {"show_progress": "hidden", "api_visibility": "private"}, registry.limits.waiting + 1
-    shown = [bar, rows, plot, *files, go, cancel]
+    shown = [bar, rows, films, plot, *files, go, cancel]
     go.click(start, [names, prompts, seeds, chunks], shown, concurrency_limit=waiting, **quiet)
     cancel.click(stop, None, None, queue=False, **quiet)
 

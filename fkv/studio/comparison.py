@@ -29,6 +29,7 @@ from ..world import FPS
 from ..world.captions import Scene, caption
 from ..world.captions import parse as scene_of
 from ..world.oracle import WORDS
+from .filmstrip import Filmstrip, filmstrip
 from .live import WAIT, whole, words
 from .observe import stream_ended
 from .sessions import Limits, Line, Run
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 BOUNDS = {"policies": (2, 8), "prompts": (1, 16), "seeds": (1, 8), "chunks per stream": (2, 60)}
 MOST = 2000
 """Chunks of one comparison in all."""
+STRIPS = 4
+"""Prompts and seeds, the newest ones, of which there are pictures."""
 MEASURES = ["fps_denoise", "fps_end_to_end", "ratio_denoise"]
 """Measured per chunk; a policy's figure is the median over all chunks."""
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
@@ -95,12 +98,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """state : queued, running, done or error. done : chunks so far. records : of complete streams, then of those under way."""
+    """state : queued, running, done or error. done : chunks so far. records : of complete streams, then of those under way.
+    strips : pictures of the newest runs."""
 
     state: str
     text: str
     done: int = 0
     records: tuple[Record, ...] = ()
+    strips: tuple[Filmstrip, ...] = ()
 
 
 def held_out_prompts(model: VideoModel, count: int = 2) -> list[str]:
@@ -145,7 +150,7 @@ def work(model: VideoModel, play: Play, plan: Plan, run: Run, line: Line, limits
         if run.ended == "failed":
             log.exception("a comparison failed")
             text = f"The comparison broke off after {last.done} of {plan.total} chunks: {type(error).__name__}."
-        yield Progress("error", text, last.done, last.records)
+        yield replace(last, state="error", text=text)
     finally:
         run.live = False
         free(model.transformer.device)
@@ -156,28 +161,31 @@ def work(model: VideoModel, play: Play, plan: Plan, run: Run, line: Line, limits
 
 
 def _measured(model: VideoModel, play: Play, plan: Plan, run: Run, limits: Limits) -> Iterator[Progress]:
-    began, done, records = time.monotonic(), 0, []
+    began, done, records, strips = time.monotonic(), 0, [], ()
     yield Progress("running", f"Warming up {', '.join(plan.policies)}.")
     for number, (prompt, seed) in enumerate(plan.runs, 1):
         made: list[list[Chunk]] = [[] for _ in plan.policies]
         under_way: list[Record] = []
+        earlier = strips[1 - STRIPS :]
         with closing(play(plan.policies, prompt, seed, plan.chunks, int(number == 1))) as chunks:
             for which, chunk in chunks:
                 made[which].append(chunk)
                 done += 1
                 if done % len(made) == 0:
                     under_way = [record(policy, seed, own, made[0]) for policy, own in zip(plan.policies, made)]
+                    strips = (*earlier, filmstrip(prompt, seed, dict(zip(plan.policies, made)), plan.chunks))
                 known, at = (*records, *under_way), f"chunk {len(made[which])} of {plan.chunks}"
-                yield Progress("running", f"{plan.policies[which]}, {at}, {plan.where(number)}.", done, known)
+                yield Progress("running", f"{plan.policies[which]}, {at}, {plan.where(number)}.", done, known, strips)
                 if reason := _ended(run, limits, made, began):
-                    run.ended, text = reason
-                    yield Progress("done", f"{text} after {done:,} of {plan.total:,} chunks; the figures are of those.", done, known)
+                    run.ended, why = reason
+                    text = f"{why} after {done:,} of {plan.total:,} chunks; the figures are of those."
+                    yield Progress("done", text, done, known, strips)
                     return
         scene = _scene(model, prompt)
         records += [known | quality(own, made[0], scene) for known, own in zip(under_way, made)]
-        yield Progress("running", f"Measured {plan.where(number)}.", done, tuple(records))
+        yield Progress("running", f"Measured {plan.where(number)}.", done, tuple(records), strips)
     run.ended = "finished"
-    yield Progress("done", f"Finished: {len(records)} streams of {plan.chunks} chunks.", done, tuple(records))
+    yield Progress("done", f"Finished: {len(records)} streams of {plan.chunks} chunks.", done, tuple(records), strips)
 
 
 def _ended(run: Run, limits: Limits, made: list[list[Chunk]], began: float) -> tuple[str, str] | None:

@@ -64,6 +64,10 @@ def test_two_policies_two_chunks_from_start_to_files(compare):
     full, hybrid = cells(page, "full"), cells(page, "forcing-kv")
     assert full[2] == "1.00 ×" and full[4] == "–" and all(float(each) > 0 for each in (*full[:2], *hybrid[:2], *hybrid[3:6]))
     assert full[6].endswith("%") and float(hybrid[3]) < float(full[3])
+    pictures = page.locator("#fkv-films img")
+    assert pictures.evaluate_all("all => all.map(each => [each.alt, each.naturalWidth])") == [
+        [f"{policy}, chunk {number}", 160] for policy in ("full", "forcing-kv") for number in (1, 2)
+    ]
     labels = page.locator("#fkv-pareto .textpoint")
     expect(labels).to_have_count(2)
     assert sorted(labels.all_text_contents()) == ["forcing-kv", "full"]
