@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from html import escape
 from typing import Any
@@ -28,6 +28,7 @@ SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
 UNFINISHED = re.compile(r"\w+$")  # the word that is being typed
 EXAMPLES = 3
+NEXT_RUN = "Stream, chunks and seed are those of the next run: Start anew takes them."
 LINKED = "The address holds the run that is set above. Go live paints it; until then a recording of another one plays."
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses what is typed beyond its ends
 NO_FILM = "Nothing recorded yet"
@@ -124,6 +125,9 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
     def running(request: gr.Request) -> Run | None:
         return registry.of(request.session_hash)
 
+    def for_next_run(text: str | None, request: gr.Request) -> Any:
+        return _hint([*model.hints(text or ""), NEXT_RUN]) if running(request) else gr.skip()
+
     def change_prompt(prompt: str, recache: bool, request: gr.Request) -> None:
         if run := running(request):
             run.ask(changes.prompt(prompt, recache))
@@ -203,8 +207,9 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
     step.click(step_once, None, None, **at_once)
     stop.click(stop_run, None, None, **at_once)
     film.click(record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"})
-    prompt.change(lambda text: _hints(model, UNFINISHED.sub("", text or "")), prompt, hint, **latest)
-    prompt.blur(lambda text: _hints(model, text or ""), prompt, hint, **latest)
+    prompt.change(lambda text: _hint(model.hints(UNFINISHED.sub("", text or ""))), prompt, hint, **latest)
+    gr.on([prompt.blur, go.click], lambda text: _hint(model.hints(text or "")), prompt, hint, **latest)
+    gr.on([view.input, length.input, seed.input], for_next_run, prompt, hint, **latest)
     if own is not None:
         threshold.input(change_threshold, threshold, threshold, js=f"(share) => {WITHIN}", **latest)
     for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
@@ -307,8 +312,8 @@ def _buttons(state: str) -> list[Any]:
     ]
 
 
-def _hints(model: VideoModel, prompt: str) -> str:
-    return f'<p class="fkv-hint" role="status">{escape(" ".join(model.hints(prompt)))}</p>'
+def _hint(sentences: Sequence[str]) -> str:
+    return f'<p class="fkv-hint" role="status">{escape(" ".join(sentences))}</p>'
 
 
 def _share(text: str | None) -> float | None:

@@ -176,6 +176,20 @@ def test_step_makes_exactly_one_chunk(visit):
     assert tab.stage("player.wanted") == chunks + 2
 
 
+def test_fields_of_the_next_run_say_so_while_one_goes_on(visit):
+    tab = visit(query="?length=0&view=A")
+    seed, hint = tab.page.get_by_label("Seed", exact=True), tab.page.locator(".fkv-hint")
+    seed.fill("4")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 1")
+    expect(hint).to_be_hidden()
+    seed.fill("5")
+    expect(hint).to_have_text("Stream, chunks and seed are those of the next run: Start anew takes them.")
+    tab.press("Start anew")
+    expect(hint).to_be_hidden()
+    expect(tab.page.locator(".fkv-status")).to_contain_text("seed 5")
+
+
 STORY = "2: a cyan star drifting over the sea at night\n3: A = sliding-window"
 
 
