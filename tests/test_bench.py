@@ -19,6 +19,7 @@ from fkv.bench import models, streams
 from fkv.bench.official import OFFICIAL
 from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
 from fkv.models import registry
+from fkv.models.memory import free_memory
 from fkv.models.registry import ModelEntry
 from fkv.models.release import BASES, Base
 from fkv.policies import POLICIES
@@ -201,6 +202,14 @@ def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
     data, table = report(capsys, "--context", "9")
     assert data["results"][0] == {"policy": "full", "context": 9, "error": "does not fit in memory"}
     assert data["results"][1]["fps_denoise"] > 0 and "speed_vs_full" not in data["results"][1] and "does not fit in memory" in table
+
+
+def test_what_does_not_fit_beside_the_others_is_said_so(capsys, monkeypatch):
+    free = free_memory("cpu")["device"]
+    monkeypatch.setattr(streams, "kv_bytes", lambda *given: free * 3 // 5)
+    data, _ = report(capsys, "--context", "9")
+    assert data["results"][0]["fps_denoise"] > 0
+    assert data["results"][1] == {"policy": "forcing-kv", "context": 9, "error": "does not fit in memory beside the others"}
 
 
 def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):

@@ -169,13 +169,14 @@ def test_dummy_forcing_classes_heads_once_by_their_attention(small):
 
 
 def test_dummy_forcing_gives_each_head_what_it_looks_at(small):
-    policy = policies.make("dummy-forcing", dummy_share=1 / 3)
-    mass = np.zeros((1, 3, 3, 6))
+    policy = policies.make("dummy-forcing", dummy_share=0.5)
+    mass = np.zeros((1, 4, 3, 6))
     mass[0, 0, :, 0], mass[0, 0, :, 4] = 0.6, 0.4
     mass[0, 1, :, 2], mass[0, 1, :, 4] = 0.5, 0.5
     mass[0, 2, :, 1], mass[0, 2, :, 4] = 0.1, 0.9
+    mass[0, 3, :, 0], mass[0, 3, :, 1], mass[0, 3, :, 4] = 0.3, 0.3, 0.4  # the larger of the two counts, not what both come to
     now = Moment(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
-    assert policy.regroup(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2,),)}
+    assert policy.regroup(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2, 3),)}
 
 
 def test_dummy_forcing_refuses_to_watch_a_step_that_there_is_not(small):

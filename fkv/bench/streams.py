@@ -133,19 +133,22 @@ def measure(
     """One row per policy at a context length, and the best ceilings seen meanwhile.
 
     Every round generates the same chunk once per policy, who goes first alternates, and measures the bare calls of a
-    pass and the ceilings between them; the first `warmup` rounds are thrown away. A policy that does not fit in memory gets
-    a row that says so. overlap : decode beside the next chunk.
+    pass and the ceilings between them; the first `warmup` rounds are thrown away. A policy that does not fit in memory, alone
+    or beside those named before it, gets a row that says so. overlap : decode beside the next chunk.
     """
     device, labels, rows = model.transformer.device, labels_of(policies), {}
     peaks: dict[str, int] = {}
-    geometry = Stream(model, Full(), PROMPT).geometry
+    geometry, held = Stream(model, Full(), PROMPT).geometry, 0
     chunks, steps = context // model.frames_per_chunk, len(model.schedule.sigmas)
     for label, policy in zip(labels, policies):
+        own = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps)
         try:
-            require_memory(kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps), device, label)
+            require_memory(held + own, device, label)
             peaks[label] = _peak(model, policy, context, overlap)
+            held += own
         except (torch.OutOfMemoryError, TooLarge):
-            rows[label] = {"policy": label, "context": context, "error": "does not fit in memory"}
+            beside = " beside the others" if held else ""
+            rows[label] = {"policy": label, "context": context, "error": f"does not fit in memory{beside}"}
     streams = {label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks}
     beside = {label: Overlap(model) if overlap else None for label in streams}
     places = {label: Place.of(stream) for label, stream in streams.items()}
