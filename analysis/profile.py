@@ -85,7 +85,16 @@ class Profile:
     @property
     def head_scores(self) -> np.ndarray:
         """The mean over runs and scored passes, [layers, heads]."""
-        return self.scores[:, [self.passes.index(name) for name in self.scored]].mean((0, 1))
+        return self._scored(self.scores)
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """The mean of the masses over runs and scored passes, [layers][heads][query frames][key frames], with the frames' numbers."""
+        mass = self._scored(self.mass).round(4).astype(np.float64).round(4).tolist()
+        return {"frames": list(self.frames), "key_frames": list(self.key_frames), "mass": mass}
+
+    def _scored(self, samples: np.ndarray) -> np.ndarray:
+        return samples[:, [self.passes.index(name) for name in self.scored]].mean((0, 1))
 
     @property
     def uniform(self) -> float:
@@ -99,7 +108,7 @@ class Profile:
             self.head_scores, self.threshold, model=self.model, checkpoint=self.checkpoint, sink=self.skip, last_k=self.last_k,
             prompts=list(dict.fromkeys(prompt for prompt, _ in self.runs)), seeds=sorted({seed for _, seed in self.runs}),
             chunks=len(self.key_frames) // len(self.frames), passes=list(self.scored), uniform_score=round(self.uniform, 4),
-            date=self.date, source="analysis.profile",
+            date=self.date, source="analysis.profile", attention=self.attention,
         )  # fmt: skip
 
     @cached_property
@@ -125,10 +134,11 @@ class Profile:
         )  # fmt: skip
 
     def report(self) -> dict[str, Any]:
-        """Everything but the raw masses, ready for JSON."""
+        """Everything but the masses, ready for JSON."""
         stability, scores = self.stability, self.head_scores
+        roles = {name: value for name, value in role_files.to_json(self.roles).items() if name != "attention"}
         return {
-            **role_files.to_json(self.roles),
+            **roles,
             "static_share": round(self.roles.static_share, 4),
             "score_quantiles": dict(zip(("min", "median", "max"), np.quantile(scores, (0, 0.5, 1)).round(4).tolist())),
             "stability": {

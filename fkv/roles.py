@@ -26,7 +26,7 @@ class HeadRoles:
     """Static heads per layer of a model with `num_heads` heads; the others are dynamic.
 
     scores : optional [layers, heads], the share of attention mass on the last key frames that the roles follow from.
-    provenance : model, checkpoint hash, threshold, sink, last_k, prompts, source.
+    provenance : model, checkpoint hash, threshold, sink, last_k, prompts, source; attention, the mean masses that the scores follow from.
     """
 
     num_heads: int
@@ -213,5 +213,6 @@ def to_json(roles: HeadRoles, official: bool = False) -> dict[str, Any]:
 
 
 def save(roles: HeadRoles, path: str | Path, official: bool = False) -> None:
-    """Write a roles file in our form or the official one."""
-    Path(path).write_text(json.dumps(to_json(roles, official), indent=1) + "\n", encoding="utf-8")
+    """Write a roles file in our form or the official one, a line for each of its facts."""
+    facts = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in to_json(roles, official).items())
+    Path(path).write_text(f"{{\n{facts}\n}}\n", encoding="utf-8")

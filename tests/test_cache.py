@@ -54,6 +54,15 @@ def test_pages_change_to_8_bits_and_back():
     assert [content(wide, layer) for layer in range(GEOMETRY.layers)] == before, "small whole numbers are exact in 8 bits"
 
 
+def test_only_a_chunk_with_nothing_before_it_opens_the_stream():
+    cache, seen = KVCache(GEOMETRY, SPLIT), []
+    for chunk, kept in enumerate((True, False, True)):
+        write_chunk(cache, chunk)
+        seen.append(cache.opening)
+        cache.commit({name: np.full(len(group.pages), kept) for name, group in cache.groups.items()})
+    assert seen == [True, False, True]
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), segments=st.sampled_from([1, 2, 3, 6]), dtype=st.sampled_from([torch.float32, torch.float8_e4m3fn]))
 def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segments, dtype):

@@ -56,6 +56,9 @@ def test_roles_say_where_they_come_from_and_survive_a_file(found, tmp_path):
     loaded = role_files.load(tmp_path / "roles.json")
     assert loaded == found.roles
     np.testing.assert_allclose(loaded.scores, found.head_scores, atol=1e-4)
+    attention = loaded.provenance["attention"]
+    np.testing.assert_allclose(attention["mass"], found.mass[:, -1].mean(0), atol=1e-4)
+    assert attention["frames"] == [6, 7, 8] and attention["key_frames"] == list(range(9))
     wanted = {"model": "small", "threshold": 0.6, "sink": 1, "last_k": 4, "prompts": list(PROMPTS), "seeds": [0], "chunks": 3}
     assert wanted.items() <= loaded.provenance.items()
     assert loaded.provenance["passes"] == ["context"] and loaded.provenance["uniform_score"] == 0.5 and loaded.provenance["date"]
@@ -65,7 +68,7 @@ def test_the_report_is_json_and_holds_every_sample(found):
     report = json.loads(json.dumps(found.report()))
     assert len(report["samples"]) == 2 * 3 and np.shape(report["samples"][0]["scores"]) == (3, 4)
     assert report["stability"]["within_heads"] == pytest.approx(found.stability.within.mean(), abs=1e-4)
-    assert role_files.from_json(report) == found.roles
+    assert role_files.from_json(report) == found.roles and "attention" not in report
 
 
 def test_heads_that_never_change_are_perfectly_stable():

@@ -9,12 +9,12 @@ import pytest
 
 from fkv.policies import POLICIES, ForcingKV, Full, PerStep
 from fkv.probe import AGES, Focus, FrameMassProbe, head_scores
-from fkv.roles import HeadRoles
+from fkv.roles import HeadRoles, from_scores
 from fkv.stream import Stream
 from fkv.studio import changes
 from fkv.studio.live import Plan, live
 from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.watch import GONE, UNIT, Watch, step
+from fkv.studio.watch import GONE, UNIT, Watch, profiled, step
 from fkv.studio.wire import unpack
 
 PROMPT = "a red ball"
@@ -150,3 +150,12 @@ def test_what_differs_in_words(small):
     assert small.roles.changes(small.roles) == "0 heads changed"
     assert small.roles.flipped(0, 3).flipped(2, 0).changes(small.roles) == "0.3 static, 2.0 dynamic"
     assert HeadRoles(4, ((), (), ())).changes(small.roles) == "5 heads changed"
+
+
+def test_what_a_profile_saw_has_the_form_of_a_record():
+    mass = np.random.default_rng(0).dirichlet(np.ones(9), (2, 3, 3)).round(4)
+    roles = from_scores(np.ones((2, 3)), attention={"frames": [6, 7, 8], "key_frames": list(range(9)), "mass": mass.tolist()})
+    found = profiled(roles)
+    assert found["ages"] == ["sink", *["older"] * 4, "anchor", *["current"] * 3] and found["frames"] == [6, 7, 8]
+    np.testing.assert_allclose(np.array(found["mass"]) / UNIT, mass)
+    assert profiled(None) is None and profiled(HeadRoles(3, ((0,),))) is None

@@ -1,7 +1,7 @@
 /* Heads: what is known of every head, from the newest chunk that was watched, what is chosen, and what the server is asked. */
 
 const $ = (selector) => element.querySelector(selector), $$ = (selector) => [...element.querySelectorAll(selector)];
-const { layers, heads, rows, cols, perLatent, model, profile } = props.value;
+const { layers, heads, rows, cols, perLatent, model, profile, profiled } = props.value;
 const UNIT = 10000, GONE = -1, ROWS = 24, AGES = { sink: "sink frame", older: "older frames", anchor: "anchor frame", current: "current chunk" };
 const AGE_KINDS = { sink: "sink", older: "moved", anchor: "anchor", current: "current" };
 const CIVIDIS = "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838"
@@ -27,6 +27,8 @@ const names = () => Object.keys(player()?.rounds.findLast((round) => round.recor
 const watched = () => (player()?.rounds ?? []).filter((round) => round.record?.heads?.stream === stream);
 const newest = () => watched().at(-1)?.record;
 const shown = () => { const round = player()?.rounds[player().at]; return round?.record?.heads?.stream === stream ? round.record : null; };
+/* Attention to draw: of the chunk on screen or the newest, and where nothing runs, the mean of the profile. */
+const attention = () => (shown() ?? newest())?.heads ?? (running() ? null : profiled);
 const applied = () => newest()?.heads.static ?? released;
 const roles = () => draft ?? asked ?? applied();
 /* The threshold that gives the roles, null where none does, as after one was flipped. */

@@ -1,8 +1,8 @@
 /* Heads: one head, by age of what it looks at and frame by frame. */
 
 function paintDetail() {
-  const { layer, head } = chosen, record = shown() ?? newest(), seen = record?.heads, role = roles() && (isStatic(roles(), layer, head) ? "static" : "dynamic");
-  const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, seen && `live score ${seen.scores[layer][head]?.toFixed(2) ?? "none"}`];
+  const { layer, head } = chosen, record = shown() ?? newest(), live = record?.heads, seen = attention(), role = roles() && (isStatic(roles(), layer, head) ? "static" : "dynamic");
+  const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, live && `live score ${live.scores[layer][head]?.toFixed(2) ?? "none"}`];
   write($(".fkv-detail h3"), `Layer ${layer}, head ${head} · ${facts.filter(Boolean).join(" · ")}`);
   $(".fkv-detail").dataset.head = `${layer}.${head}`;
   write($('[data-do="silence"]'), !silenced() ? "Silence" : given.has(named()) ? "Has a past in the next run" : "Give it a past again");
@@ -41,13 +41,14 @@ function agesChart(canvas, mass, seen) {
 /* Rows of the newest watched chunks; columns are the key frames that any of them held. */
 let framesAt = null;
 function framesChart(canvas) {
-  const { layer, head } = chosen, seen = watched().slice(-Math.ceil(ROWS / 3)).map((round) => round.record.heads);
+  const { layer, head } = chosen, chunks = watched().slice(-Math.ceil(ROWS / 3)).map((round) => round.record.heads);
+  const seen = chunks.length ? chunks : [attention()].filter(Boolean);
   framesAt = null;
   if (!seen.length) { empty(canvas, WAITING); return; }
   const { pen, width, height, size, soft, colour } = sheet(canvas);
   const lines = seen.flatMap((each) => each.frames.map((frame, i) => ({ frame, own: each.frames, keys: each.key_frames, mass: each.mass[layer][head][i] }))).slice(-ROWS);
   const keys = [...new Set(lines.flatMap((line) => line.keys))].sort((a, b) => a - b), place = new Map(keys.map((key, i) => [key, i]));
-  const left = 34, top = 2, bottom = height - size - 6, wide = (width - left) / keys.length, high = (bottom - top) / Math.max(12, lines.length), space = wide > 5 ? 1 : 0;
+  const left = 34, top = 2, bottom = height - size - 6, wide = (width - left) / keys.length, high = (bottom - top) / Math.max(chunks.length ? 12 : 3, lines.length), space = wide > 5 ? 1 : 0;
   const peak = Math.max(1, ...lines.flatMap((line) => line.mass));
   lines.forEach((line, i) => {
     pen.fillStyle = colour("--fkv-dropped"); pen.fillRect(left, top + i * high, width - left, high - space);

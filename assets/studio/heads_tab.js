@@ -9,7 +9,7 @@ function say() {
   if (running()) return "Waiting for the next chunk of the stream.";
   if (state === "queued") return "Waiting for a turn on this machine.";
   if (state === "recorded" && record) return `A recorded run; this is its chunk ${(shown() ?? record).index + 1}. Go live to see where heads look now.`;
-  return record ? `The stream has ended; this is its chunk ${(shown() ?? record).index + 1}.` : `Scores are ${model}'s own profile. Go live to see where its heads look.`;
+  return record ? `The stream has ended; this is its chunk ${(shown() ?? record).index + 1}.` : `Scores${profiled ? " and attention" : ""} are the means of ${model}'s own profile${profiled ? `, of ${profile.prompts.length} prompts under the full cache` : ""}. Go live to see where heads look in a stream.`;
 }
 
 function paint() {

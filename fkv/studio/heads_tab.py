@@ -22,7 +22,7 @@ from .live_tab import Form, parted
 from .sessions import Registry
 from .storyboard import at_threshold
 from .trouble import sentence
-from .watch import Watch
+from .watch import Watch, profiled
 
 PARTS = ("heads", "heads_grid", "heads_roles", "heads_detail", "heads_patches", "heads_tab")
 SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
@@ -34,6 +34,7 @@ def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
     facts = {
         "model": model.name, "layers": geometry.layers, "heads": geometry.heads, "rows": geometry.rows, "cols": geometry.cols,
         "perLatent": model.video_frames_per_latent, "profile": role_files.to_json(model.roles) if model.roles else None,
+        "profiled": profiled(model.roles),
     }  # fmt: skip
     page = gr.HTML(
         facts, html_template=asset("heads.html"), js_on_load="\n".join(map(asset, SCRIPTS)), apply_default_css=False, elem_id="fkv-heads"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,25 @@ class Watch:
         ages : of each key frame, as in `fkv.probe.AGES`. maps : rows [key frame, mass per patch] of the focus.
         static : the static heads of each layer. threshold : that gives them, None where none does. cost : see `head_bytes`.
         """
-        mass = np.where(seen.mass.sum(-2, keepdims=True) > 0, np.rint(seen.mass * UNIT), GONE).astype(int)
+        held = seen.mass.sum(-2, keepdims=True) > 0
         maps = [[frame, np.nan_to_num(np.rint(patches * UNIT), nan=GONE).astype(int).tolist()] for frame, patches in seen.maps.items()]
         return {
-            "stream": self.stream, "pass": seen.name, "frames": list(seen.frames), "key_frames": list(seen.key_frames),
-            "ages": ages_of(seen.key_frames, seen.frames[0]), "mass": mass.tolist(), "scores": live_scores(seen.mass),
+            "stream": self.stream, "pass": seen.name, **_masses(seen.frames, seen.key_frames, np.where(held, seen.mass, GONE / UNIT)),
+            "scores": live_scores(seen.mass),
             "focus": vars(self.focus), "maps": maps, "static": stream.roles and stream.roles.static,
             "threshold": stream.roles and stream.roles.threshold, "cost": head_bytes(chunk, stream),
         }  # fmt: skip
+
+
+def profiled(roles: HeadRoles | None) -> dict[str, Any] | None:
+    """The attention that a profile holds, as a record's: frames, key_frames, ages, mass. None for roles without any."""
+    found = roles and roles.provenance.get("attention")
+    return found and _masses(found["frames"], found["key_frames"], np.array(found["mass"]))
+
+
+def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) -> dict[str, Any]:
+    units = np.rint(mass * UNIT).astype(int).tolist()
+    return {"frames": list(frames), "key_frames": list(key_frames), "ages": ages_of(key_frames, frames[0]), "mass": units}
 
 
 def step(streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None) -> tuple[dict[str, Chunk], dict[str, Any] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from fkv import roles as role_files
@@ -43,6 +44,19 @@ def watching(visit, chunks: int):
     tab.page.locator(".fkv-heads-go").click()
     tab.until(f"{WATCHED}.length >= {chunks}")
     return tab
+
+
+def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
+    tab = visit()
+    open_tab(tab, "Heads")
+    cell(tab, LAYER, HEAD).click()
+    mass = np.array(ROLES.provenance["attention"]["mass"][LAYER][HEAD])
+    shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(1, 17), slice(17, 18), slice(18, 21))]
+    names = "sink frame", "older frames", "anchor frame", "current chunk"
+    words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
+    playwright.expect(tab.page.locator(".fkv-ages")).to_have_attribute("aria-label", f"Attention by age: {words}")
+    assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
+    assert f"of {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
 
 
 def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
