@@ -8,6 +8,7 @@ from fkv import policies
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles
 from fkv.stream import POSITION_LIMIT, Stream
+from kernels import apply_rope, rope_table
 
 HYBRID = ForcingKV(segments_per_frame=4)
 
@@ -138,21 +139,19 @@ def test_a_steady_pass_concatenates_and_allocates_nothing_of_the_caches_size(sma
             assert event.self_cpu_memory_usage < layer_bytes
 
 
-def test_positions_beyond_the_limit_keep_distances_in_range(small):
-    live = stream(small)
+def test_a_sink_far_back_moves_along_and_its_stored_keys_with_it(small):
+    def keys():
+        return live.caches[0].keys_of(0, "all", [0]).flatten(2, 3).transpose(1, 2)  # [batch, tokens, heads, head_dim], as RoPE takes them
+
+    live = stream(small, policies.make("forcing-kv"))
     live.step()
-    live.index = POSITION_LIMIT // 3 + 5
-    chunk = live.step()
-    assert live._position[0] == POSITION_LIMIT // 2 and torch.isfinite(chunk.latents).all()
-
-
-def test_moving_a_key_by_rotation_is_writing_it_at_the_other_position(small):
-    from kernels import apply_rope, rope_table
-
-    keys = torch.randn(1, 12, 4, 12)
-    turn = rope_table([512], 1, 1, 12)[0]
-    moved = torch.view_as_real(torch.view_as_complex(apply_rope(keys, rope_table([3], 2, 6, 12)).unflatten(-1, (-1, 2))) * turn).flatten(-2)
-    assert torch.allclose(moved, apply_rope(keys, rope_table([515], 2, 6, 12)), atol=1e-5)
+    before, moved = keys(), POSITION_LIMIT // 2
+    for distance in (moved, 2 * moved):
+        live.index = (moved + distance) // 3 + 5
+        chunk = live.step()
+        assert live._position[0] == distance and torch.isfinite(chunk.latents).all()
+        turns = rope_table([distance], 1, 1, small.transformer.head_dim).expand(before.shape[1], -1)
+        assert torch.allclose(keys(), apply_rope(before, turns), atol=1e-4)
 
 
 def test_decoding_chunk_by_chunk_is_decoding_the_whole(small):
