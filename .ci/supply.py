@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+ELSEWHERE = {"cuda-toolkit": "NVIDIA Proprietary Software"}
+"""Licences of packages that state none themselves: https://docs.nvidia.com/cuda/eula."""
 UPPER = {"<", "<=", "==", "~=", "==="}
 
 
@@ -34,7 +36,8 @@ def licence(package: Distribution) -> str:
     facts = package.metadata
     classified = [text.rpartition(":: ")[2] for text in facts.get_all("Classifier", []) if text.startswith("License ::")]
     stated = (facts.get("License") or "").strip().splitlines()
-    return facts.get("License-Expression") or ", ".join(classified) or (stated[0][:60] if stated else "")
+    own = facts.get("License-Expression") or ", ".join(classified) or (stated[0][:60] if stated else "")
+    return own or ELSEWHERE.get(canonicalize_name(facts["Name"]), "")
 
 
 def closure(wanted: list[Requirement]) -> dict[str, Distribution | None]:

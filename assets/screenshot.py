@@ -64,6 +64,18 @@ def atlas(browser: Browser, url: str, theme: str) -> Path:
     return path
 
 
+def compare(browser: Browser, url: str, theme: str) -> Path:
+    """A finished comparison, as the form begins."""
+    page, path = opened(browser, url, theme), FOLDER / f"compare-{theme}.png"
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.locator('.fkv-progress[data-state="done"]').wait_for()
+    page.locator("#fkv-pareto .textpoint").nth(2).wait_for()
+    page.screenshot(path=path, full_page=True)
+    page.close()
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
@@ -76,6 +88,7 @@ def main() -> None:
             print(live(browser, args.url, theme, args.chunks))
             print(heads(browser, args.url, theme, args.chunks))
             print(atlas(browser, args.url, theme))
+            print(compare(browser, args.url, theme))
         browser.close()
 
 

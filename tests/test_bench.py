@@ -293,6 +293,8 @@ def test_a_figure_is_drawn(recorded, tmp_path, capsys):
         (["--json", "/no/such/folder/r.json"], "does not exist"),
         (["--read", "/no/such/file.json"], "cannot read"),
         (["--against", __file__], "is not JSON"),
+        (["--attention", "--context", "42", "--ray", "local"], "measures one layer, where --context and --ray would do nothing"),
+        (["--read", "r.json", "--precision", "fp32"], "--read takes what was measured before, where --precision would do nothing"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(options, message):

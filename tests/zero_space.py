@@ -58,6 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if torch.version.cuda is None:  # a build without CUDA lacks what `spaces` replaces
         torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "12.8", nothing, nothing
+    torch.cuda.synchronize = torch.accelerator.synchronize = nothing  # a build with CUDA would wait for a GPU while it measures
     server = ThreadingHTTPServer(("127.0.0.1", 0), Scheduler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     group = Path(tempfile.mkdtemp()) / "cgroup"

@@ -25,6 +25,13 @@ from . import attention, models, report, streams
 from .official import OFFICIAL
 from .work import Ceilings, ceilings
 
+STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
+UNUSED = {
+    "attention": ("measures one layer", STREAMS),
+    "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention")),
+}
+"""Options by which others have no effect: what they do instead, and which those are."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
@@ -139,6 +146,16 @@ def _over_ray(args: argparse.Namespace) -> dict[str, Any]:
     return {**made[lengths[0]], "command": shlex.join(["fkv", *sys.argv[1:]]), "ceilings": best, "results": rows}
 
 
+def _check_used(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that would have no effect."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for option, (does, others) in UNUSED.items():
+        idle = [f"--{name}" for name in others if getattr(args, name) != parser.get_default(name)]
+        if getattr(args, option) and idle:
+            raise ValueError(f"--{option} {does}, where {' and '.join(idle)} would do nothing; leave one or the other out")
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, or read an earlier report; print tables to stderr, write JSON. Returns 1 when outputs that must be equal are not.
 
@@ -146,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.repeats < 1 or args.warmup < 1:
         raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
+    _check_used(args)
     target, drawing = outputs(args, "json", "figure")
     check_ending("figure", drawing, *PICTURES)
     registry.check_device(args.device)
@@ -161,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         report.check_kinds(one_layer, other)
     if known:
         made = known
-    elif args.ray and not args.attention:
+    elif args.ray:
         made = _over_ray(args)
     else:
         made = (_attention if args.attention else _streams)(args, torch.device(args.device))
