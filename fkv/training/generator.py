@@ -197,6 +197,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     registry.add_device(parser)
     args = parser.parse_args()
+    if not hasattr(torch.optim, "Muon"):
+        parser.error(f"training needs PyTorch 2.9 or newer, for its optimizer Muon; this is {torch.__version__}")
     args.out.mkdir(parents=True, exist_ok=True)
     codec = TinyCodec.from_pretrained(args.codec).to(args.device).requires_grad_(False)
     if args.origin:
