@@ -50,14 +50,14 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
 
 def filmstrips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Sequence[float], path: str | Path) -> None:
     """Write strips of frames, each below its title, and under the last one their times. strips : uint8 [len(seconds), H, W, 3] each."""
-    width = strips[0].shape[2]
+    width, digits = strips[0].shape[2], 0 if max(seconds) >= 20 else 1
     with drawing("light") as theme:
         picture = Figure(figsize=(len(seconds) * 1.6, 0.2 + len(strips) * 1.25))
         for row, axes in enumerate(picture.subplots(len(strips), 1, squeeze=False)[:, 0]):
             axes.imshow(np.concatenate([np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in strips[row]], 1))
             axes.set_title(titles[row], pad=3, color=theme.ink)
             axes.set_yticks([])
-            axes.set_xticks([(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.0f} s" for at in seconds])
+            axes.set_xticks([(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds])
             axes.tick_params(length=0, labelbottom=row == len(strips) - 1)
             axes.spines[:].set_visible(False)
         picture.savefig(path, dpi=130)

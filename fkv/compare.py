@@ -30,6 +30,11 @@ def interleave(streams: Sequence[Stream], chunks: int) -> Iterator[tuple[int, Ch
             yield which, streams[which].step()
 
 
+def moments(chunks: int, most: int = 8) -> tuple[int, ...]:
+    """Of so many chunks the numbers, from 1, of `most` at most, evenly spread from the first to the last."""
+    return tuple(np.unique(np.linspace(1, chunks, min(chunks, most)).round().astype(int)).tolist())
+
+
 def speed_ratios(reference: Sequence[Chunk], own: Sequence[Chunk]) -> list[float]:
     """The reference's seconds / these, per chunk, of all stages but text and decoding."""
     return [other.timings.generate / chunk.timings.generate for other, chunk in zip(reference, own)]
@@ -43,13 +48,13 @@ def compare(
     chunks: int,
     roles: HeadRoles | None = None,
     warmup: int = 1,
-    progress: Callable[[], None] = lambda: None,
+    seen: Callable[[str, Chunk], None] = lambda label, chunk: None,
 ) -> dict[str, Any]:
     """Run policies interleaved on the same noise and compare each with `full`, which joins them when it is not listed.
 
     `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds, per chunk and as the median;
     `ratio_kv_bytes` full / policy at the last chunk; `psnr_vs_full` per chunk in dB, None where the pictures are equal.
-    The first `warmup` chunks of a separate short run are thrown away.
+    The first `warmup` chunks of a separate short run are thrown away. `seen` is called with every other one, and whose it is.
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
@@ -58,7 +63,7 @@ def compare(
     made: list[list[Chunk]] = [[] for _ in policies]
     for which, chunk in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], chunks):
         made[which].append(chunk)
-        progress()
+        seen(labels[which], chunk)
     reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
     results = {}
     for label, own in zip(labels, made):

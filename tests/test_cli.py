@@ -5,12 +5,16 @@ import subprocess
 import sys
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
 
-from fkv import cli
+from analysis import evaluation_plots
+from fkv import cli, policies
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.models.tiny import FOLDER
+from fkv.stream import Stream
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 
@@ -66,6 +70,20 @@ def test_compare_reports_ratios_against_full(capsys):
     assert full["ratio_denoise"]["median"] == 1 and full["psnr_vs_full"] == [None] * 5
     assert hybrid["ratio_kv_bytes"] == full["chunks"][-1]["kv_bytes"] / hybrid["chunks"][-1]["kv_bytes"] > 1
     assert hybrid["psnr_vs_full"][0] is None or hybrid["psnr_vs_full"][0] > 50
+
+
+def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkeypatch):
+    drawn, draw = [], evaluation_plots.filmstrips
+    monkeypatch.setattr(evaluation_plots, "filmstrips", lambda *given: drawn.append(given) or draw(*given))
+    sheet = tmp_path / "sheet.png"
+    assert run(capsys, "compare", "--policies", "forcing-kv", "--chunks", "9", "--seed", "4", "--sheet", str(sheet))[0] == 0
+    [(titles, strips, seconds, _)] = drawn
+    assert titles == ["full", "forcing-kv"] and seconds.tolist() == [0.75 * number for number in (1, 2, 3, 4, 6, 7, 8, 9)]
+    stream = Stream(small, policies.parse("forcing-kv"), PROMPT, 4)
+    last = [stream.step().video[-1] for _ in range(9)]
+    assert np.array_equal(strips[1], np.stack(last[:4] + last[5:])) and Image.open(sheet).size[0] > 1000
+    code, printed = run(capsys, "compare", "--chunks", "3", "--sheet", str(tmp_path / "sheet.gif"))
+    assert code == 2 and "--sheet draws png files" in printed.err
 
 
 def test_compare_adds_full_as_the_reference(capsys):

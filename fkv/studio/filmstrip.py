@@ -10,11 +10,12 @@ from html import escape
 import cv2
 import numpy as np
 
+from ..compare import moments
 from ..stream import Chunk
 from .wire import jpeg
 
-MOMENTS, TALL = 8, 120
-"""The most pictures of a row, and how many pixels high they are at most."""
+TALL = 120
+"""How many pixels high a picture is at most."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Filmstrip:
 
 def filmstrip(prompt: str, seed: int, made: Mapping[str, Sequence[Chunk]], chunks: int) -> Filmstrip:
     """The strip of streams that are to have so many chunks, each policy with those that it has made; without a decoder no pictures."""
-    at = tuple(np.unique(np.linspace(1, chunks, min(chunks, MOMENTS)).round().astype(int)).tolist())
+    at = moments(chunks)
     shown = {policy: [own[n - 1].video for n in at if n <= len(own)] for policy, own in made.items()}
     rows = {policy: tuple(_small(video[-1]) for video in videos if video is not None) for policy, videos in shown.items()}
     return Filmstrip(prompt, seed, at, rows)
