@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +12,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from fkv.output import outputs
 from fkv.probe import PassMass, head_scores
 from fkv.roles import HeadRoles
 
@@ -168,31 +165,3 @@ def _export(panels: list[Panel], folder: Path, name: str, title: str, facts: Map
     target = Path(folder) / f"{name}.html"
     target.write_text(page(panels, title, facts, theme), encoding="utf-8")
     return [*written, target]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv analyze`."""
-    parser.add_argument("run_folder", metavar="RUN", help="folder of a recorded run (record.json, record.safetensors)")
-    parser.add_argument("--out", metavar="DIR", required=True, help="write figures (PNG, SVG, CSV) and run.html there")
-    parser.add_argument(
-        "--head", action="append", default=[], metavar="LAYER.HEAD", help="also draw where this head looks; may be repeated"
-    )
-    parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of the figures (default: light)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Draw a recorded run. Raises ValueError with a sentence for the user."""
-    heads, [out] = [_head(text) for text in args.head], outputs(args, "out/")
-    recorded = record.load(args.run_folder)
-    if heads and not recorded.masses:
-        raise ValueError(f"{args.run_folder} holds no attention masses, so --head has nothing to draw; record the run with a probe")
-    for path in export_run(recorded, out, heads, args.theme):
-        print(path, file=sys.stderr)
-    return 0
-
-
-def _head(text: str) -> tuple[int, int]:
-    layer, dot, head = text.partition(".")
-    if not dot or not layer.isdecimal() or not head.isdecimal():
-        raise ValueError(f"--head is written LAYER.HEAD, as in 3.0, not {text!r}")
-    return int(layer), int(head)

@@ -11,29 +11,29 @@ from importlib import import_module
 from . import __version__
 
 COMMANDS = {
-    "stream": ("fkv.commands.stream", "generate one stream; write video and report"),
-    "compare": ("fkv.commands.compare", "run policies interleaved on the same noise and compare them with full"),
-    "bench": ("fkv.bench", "measure speed and memory; random weights will do"),
-    "eval": ("analysis.evaluate", "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory"),
-    "profile": ("analysis.profile", "score a model's heads and give them roles"),
-    "surgery": ("analysis.surgery", "flip the role of heads or silence them, and see what that changes"),
-    "analyze": ("analysis.export", "draw the figures of a recorded run"),
-    "fit": ("fkv.commands.fit", "what a real model needs in memory, and what would fit"),
-    "parity": ("fkv.commands.parity", "replay golden data of the official implementation and report every difference"),
-    "policies": ("fkv.commands.policies", "list the cache policies and their parameters"),
-    "models": ("fkv.commands.models", "list the models"),
+    "stream": "generate one stream; write video and report",
+    "compare": "run policies interleaved on the same noise and compare them with full",
+    "bench": "measure speed and memory; random weights will do",
+    "eval": "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory",
+    "profile": "score a model's heads and give them roles",
+    "surgery": "flip the role of heads or silence them, and see what that changes",
+    "analyze": "draw the figures of a recorded run",
+    "fit": "what a real model needs in memory, and what would fit",
+    "parity": "replay golden data of the official implementation and report every difference",
+    "policies": "list the cache policies and their parameters",
+    "models": "list the models",
 }
-"""Every command, the module with its `add_arguments` and `run`, imported only when it is called, and what it does."""
+"""What every command does. Each is a module of `fkv.commands` with `add_arguments` and `run`, imported only when it is called."""
 
 
 def _parser(called: Collection[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fkv", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, help) in COMMANDS.items():
+    for name, help in COMMANDS.items():
         command = commands.add_parser(name, help=help, description=help)
         if name in called:
-            found = import_module(module)
+            found = import_module(f".commands.{name}", __package__)
             found.add_arguments(command)
             command.set_defaults(run=found.run)
     return parser

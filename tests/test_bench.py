@@ -13,11 +13,12 @@ from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fkv import bench, policies
+from fkv import policies
 from fkv.attention import CausalTransformer
-from fkv.bench import models, streams
+from fkv.bench import attention, models, streams
 from fkv.bench.official import OFFICIAL
 from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
+from fkv.commands import bench
 from fkv.models import registry
 from fkv.models.memory import free_memory
 from fkv.models.registry import ModelEntry
@@ -224,7 +225,7 @@ def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
 
 
 def test_one_layer_that_differs_is_an_error(capsys, monkeypatch):
-    monkeypatch.setattr(bench.attention.Layer, "store", lambda layer: None)
+    monkeypatch.setattr(attention.Layer, "store", lambda layer: None)
     assert run("--attention", "--resolution", "32x96", "--precision", "fp32") == 1
     assert "OUTPUTS DIFFER" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from analysis import evaluate as ev
+from fkv.commands import eval as command
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.stream import Chunk, Timings
@@ -106,11 +107,11 @@ def test_the_oracle_is_measured_through_the_codec(toy):
 def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
     parser = argparse.ArgumentParser()
-    ev.add_arguments(parser)
+    command.add_arguments(parser)
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
     policies = "full,forcing-kv:segments_per_frame=4,retention=3"
     options = ["--prompts", "1", "--seconds", "2", "--out", str(out), "--sheet", str(sheet)]
-    assert ev.run(parser.parse_args(["--policy", policies, *options])) == 0
+    assert command.run(parser.parse_args(["--policy", policies, *options])) == 0
     printed = capsys.readouterr()
     data = json.loads(printed.out)
     assert list(data["policies"]) == ["full", "forcing-kv:segments_per_frame=4,retention=3"]
@@ -124,7 +125,7 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("streamed all the same"))
     for words, message in ((["--sheet", str(tmp_path / "s.jpg")], "ends with .png"), (["--model", "krea-realtime"], "toy world")):
         with pytest.raises(ValueError, match=message):
-            ev.run(parser.parse_args(words))
+            command.run(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(

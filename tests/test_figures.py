@@ -18,6 +18,7 @@ from analysis.figures.style import PALETTES, ROLE_MARKS
 from analysis.figures.xray import STATES
 from analysis.profile import Profile, profile
 from analysis.record import Run
+from fkv.commands import analyze
 from fkv.policies import ForcingKV, Full
 from fkv.probe import Focus, FrameMassProbe
 from fkv.roles import HeadRoles, from_scores
@@ -198,9 +199,9 @@ def test_unknown_themes_are_named(scored):
 def test_the_command_writes_files_that_open(run, tmp_path):
     record.save(run, tmp_path / "run")
     parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
+    analyze.add_arguments(parser)
     out = tmp_path / "out"
-    assert export.run(parser.parse_args([str(tmp_path / "run"), "--out", str(out), "--head", "1.2"])) == 0
+    assert analyze.run(parser.parse_args([str(tmp_path / "run"), "--out", str(out), "--head", "1.2"])) == 0
     names = {path.name for path in out.iterdir()}
     for figure in ("cache-xray", "cost", "head-map", "mass-by-age", "frames-layer1-head2"):
         assert {f"{figure}.png", f"{figure}.svg", f"{figure}.csv"} <= names
@@ -221,7 +222,7 @@ def test_the_page_is_self_contained_and_escapes_text(run):
 def test_heads_to_draw_are_checked(run, tmp_path):
     record.save(replace(run, masses=()), tmp_path / "run")
     parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
+    analyze.add_arguments(parser)
     for head, words in (("3", "LAYER.HEAD"), ("0.0", "holds no attention masses")):
         with pytest.raises(ValueError, match=words):
-            export.run(parser.parse_args([str(tmp_path / "run"), "--out", str(tmp_path), "--head", head]))
+            analyze.run(parser.parse_args([str(tmp_path / "run"), "--out", str(tmp_path), "--head", head]))

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import profile as profiling
-from analysis.profile import Profile, checkpoint_hash, divergence, profile, prompts_for, read_prompts
+from analysis.profile import Profile, checkpoint_hash, divergence, profile
 from fkv import roles as role_files
+from fkv.commands import profile as command
+from fkv.commands.profile import prompts_for, read_prompts
+from fkv.models import registry
 from fkv.probe import head_scores
 
 PROMPTS = ("a red ball bouncing over the hills at sunset", "a cyan star drifting over the sea at night")
@@ -136,17 +138,17 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
             read_prompts(str(tmp_path / name))
 
 
-def command(*words: str) -> argparse.Namespace:
+def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    profiling.add_arguments(parser)
+    command.add_arguments(parser)
     return parser.parse_args(words)
 
 
 def test_the_command_writes_roles_figures_and_a_report(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(profiling.registry, "load", lambda name, device: replace(small, name=name))
+    monkeypatch.setattr(registry, "load", lambda name, device: replace(small, name=name))
     out, report = tmp_path / "roles.json", tmp_path / "report.json"
     words = ["--prompts", "2", "--chunks", "3", "--out", str(out), "--figures", str(tmp_path / "figures")]
-    assert profiling.run(command(*words, "--json", str(report))) == 0
+    assert command.run(arguments(*words, "--json", str(report))) == 0
     assert capsys.readouterr().out == ""
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"profile.html", "head-map.png", "head-map.svg", "head-map.csv", "stability.png", "atlas.csv", "mass-by-age.svg"} <= written
@@ -154,13 +156,13 @@ def test_the_command_writes_roles_figures_and_a_report(small, tmp_path, monkeypa
     assert (roles.num_layers, roles.num_heads) == (3, 4) and json.loads(report.read_text())["static_heads"] == [
         list(h) for h in roles.static
     ]
-    assert profiling.run(command("--prompts", "2", "--chunks", "3", "--out", str(out), "--official", "--compare", str(out))) == 0
+    assert command.run(arguments("--prompts", "2", "--chunks", "3", "--out", str(out), "--official", "--compare", str(out))) == 0
     assert json.loads(capsys.readouterr().out)["agreement_with"] == {"file": "roles.json", "agreement": 1.0}
     assert json.loads(out.read_text())["format"] == "forcingkv_offline" and role_files.load(out) == roles
 
 
 @pytest.mark.parametrize("words", [("--seeds", "0"), ("--chunks", "0"), ("--out", "/nowhere/roles.json")])
 def test_the_command_refuses_bad_input_before_it_loads_a_model(words, monkeypatch):
-    monkeypatch.setattr(profiling.registry, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(registry, "load", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ValueError):
-        profiling.run(command(*words))
+        command.run(arguments(*words))

@@ -1,3 +1,1 @@
-"""Commands of `python -m fkv`, one a file: `add_arguments` says what a command takes, `run` does it and returns its exit status.
-
-Those that live with what they do are elsewhere; `fkv.cli` lists all."""
+"""Commands of `python -m fkv`, one a file: `add_arguments` says what a command takes, `run` does it and returns its exit status."""

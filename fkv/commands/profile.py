@@ -1,0 +1,99 @@
+"""python -m fkv profile: score a model's heads and give them roles."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from analysis.profile import CONTEXT, check_settings, profile
+
+from .. import roles as role_files
+from ..models import registry
+from ..models.base import VideoModel
+from ..output import emit, outputs
+from ..stream import check_chunks, check_prompt
+from ..world.captions import caption, sample_scene
+
+
+def read_prompts(path: str) -> list[str]:
+    """The prompts in a text file, one per line. Raises ValueError for another file, one without any, and unusable ones."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}") from None
+    if not (prompts := [check_prompt(line) for line in lines if line.strip()]):
+        raise ValueError(f"{path} holds no prompt; write one per line")
+    return prompts
+
+
+def prompts_for(model: VideoModel, count: int) -> list[str]:
+    """So many prompts to profile with: captions of random scenes for the tiny model, for other models their examples.
+
+    Raises ValueError when there are not as many.
+    """
+    if model.name == "tiny":
+        rng = random.Random(0)
+        return [caption(sample_scene(rng), rng) for _ in range(count)]
+    if count > len(model.examples):
+        raise ValueError(
+            f"{model.name} comes with {len(model.examples)} example prompts, not {count}; name a file with one prompt per line"
+        )
+    return list(model.examples[:count])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fkv profile`."""
+    registry.add_arguments(parser)
+    parser.add_argument("--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
+    parser.add_argument("--chunks", type=int, default=7, help="chunks per run; the last one is measured (default: 7)")
+    parser.add_argument("--threshold", type=float, default=0.8, help="heads that score at least this are static (default: 0.8)")
+    parser.add_argument("--skip", type=int, default=1, help="sink frames left out of the score (default: 1)")
+    parser.add_argument("--last-k", type=int, default=4, help="last key frames that the score counts (default: 4)")
+    parser.add_argument("--passes", choices=(CONTEXT, "all"), default=CONTEXT, help="passes that roles are drawn from (default: context)")
+    parser.add_argument("--queries", type=int, help="about how many queries per frame to look at (default: all)")
+    parser.add_argument("--out", metavar="FILE", help="write the roles there")
+    parser.add_argument("--official", action="store_true", help="write the roles in the official form, without scores")
+    parser.add_argument("--compare", metavar="FILE", help="say how many heads have the same role in this roles file")
+    parser.add_argument("--figures", metavar="DIR", help="write figures (PNG, SVG, CSV) and one HTML page there")
+    parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Profile a model's heads. Raises ValueError with a sentence for the user."""
+    check_chunks(args.chunks)
+    check_settings(args.threshold, args.skip, args.last_k, args.queries)
+    if not 1 <= args.seeds <= 1000:
+        raise ValueError(f"--seeds must be 1 to 1000, it is {args.seeds}")
+    count = int(args.prompts) if args.prompts.isdecimal() else None
+    if count is not None and not 1 <= count <= 1000:
+        raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {args.prompts}")
+    given = read_prompts(args.prompts) if count is None else []
+    other = role_files.load(args.compare) if args.compare else None
+    out, target, figures = outputs(args, "out", "json", "figures/")
+    if args.official and not out:
+        raise ValueError("--official is the form of the roles file; name that with --out")
+    model = registry.chosen(args)
+    if other:
+        other.check(model.transformer.layers, model.transformer.heads)
+    prompts, seeds = given or prompts_for(model, count), range(args.seeds)
+    with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
+        found = profile(
+            model, prompts, seeds, args.chunks, args.threshold, args.skip, args.last_k, args.passes, args.queries, bar.update
+        )  # fmt: skip
+    report = found.report()
+    if other:
+        report["agreement_with"] = {"file": Path(args.compare).name, "agreement": round(found.roles.agreement(other), 4)}
+    if out:
+        role_files.save(found.roles, out, args.official)
+    emit(report, target)
+    if figures:
+        from analysis.export import export_profile
+
+        export_profile(found, figures)
+    return 0
