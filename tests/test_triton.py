@@ -5,6 +5,7 @@ The interpreter is chosen when a kernel is defined, so it gets a process of its 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import multiprocessing
@@ -21,6 +22,7 @@ import kernels
 from fkv import policies
 from fkv.models import registry
 from fkv.probe import FrameMassProbe
+from fkv.sampler import Schedule
 from fkv.stream import Stream
 from kernels import dispatch, rope_table
 
@@ -60,7 +62,8 @@ def stream(setting, policy):
         patch.setenv(dispatch.VARIABLE, setting)
         patch.setattr(dispatch, "_choices", {})
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        live, probe = Stream(small_model(), policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
+        model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
+        live, probe = Stream(model, policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
         made = [live.step(probe).latents for _ in range(3)]
         return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
 
