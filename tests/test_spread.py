@@ -49,12 +49,11 @@ def test_a_cluster_that_is_not_there_is_a_sentence():
 
 @pytest.mark.timeout(600)  # its workers load torch and make streams beside this process
 def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
-    one, spread = (
-        evaluate(["sliding-window", "forcing-kv"], prompts=2, seconds=2, out=tmp_path / name, ray=ray)
-        for name, ray in (("one", None), ("spread", "local"))
-    )
-    same = ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
-    assert [[record[name] for name in same] for record in one] == [[record[name] for name in same] for record in spread]
+    policies, same = ["sliding-window", "forcing-kv"], ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
+    spread = evaluate(policies, prompts=2, seconds=2, out=tmp_path / "spread", ray="local")
+    assert [(record["policy"], record["prompt"]) for record in spread] == [(policy, prompt) for policy in policies for prompt in range(2)]
+    one = evaluate(policies, prompts=1, seconds=2, out=tmp_path / "one")
+    assert [[record[name] for name in same] for record in one] == [[record[name] for name in same] for record in spread[::2]]
 
 
 def test_bench_over_ray_puts_context_lengths_into_one_report(tmp_path):
