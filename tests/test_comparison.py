@@ -53,12 +53,12 @@ def test_figures_of_known_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     records = [
         comparison.record(name, 0, own, slow) | comparison.quality(own, slow, held_out_scene(0))
-        for name, own in (("full", slow), ("other", fast))
+        for name, own in (("full", slow), ("another", fast))
     ]
     rows = comparison.table(records)
     assert rows["fps_denoise"].tolist() == [6, 12] and rows["fps_end_to_end"].tolist() == [3, 6]
     assert rows["ratio_denoise"].tolist() == [1, 2] and rows["kv_bytes_peak"].tolist() == [1002, 402]
-    assert np.isnan(rows["psnr_to_reference"]["full"]) and rows["psnr_to_reference"]["other"] == EQUAL_DB
+    assert np.isnan(rows["psnr_to_reference"]["full"]) and rows["psnr_to_reference"]["another"] == EQUAL_DB
     assert rows["adherence"].tolist() == [1, 1] and rows["motion"].tolist() == [1, 1] and rows["streams"].tolist() == [1, 1]
 
 
@@ -66,7 +66,7 @@ def test_medians_are_over_chunks_and_quality_is_a_mean_over_complete_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     complete = comparison.record("full", 0, slow, slow) | comparison.quality(slow, slow, None)
     rows = comparison.table([complete, comparison.record("full", 1, fast[:1], fast[:1])])
-    assert rows["fps_denoise"].tolist() == [6] and rows["streams"].tolist() == [2]
+    assert rows["fps_denoise"].tolist() == [6] and rows["streams"].tolist() == [2] and rows["kv_bytes_peak"].tolist() == [1002]
     assert np.isnan(rows["adherence"]["full"]) and rows["discontinuity"]["full"] == complete["discontinuity"]
 
 
@@ -84,6 +84,17 @@ def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_librar
     assert last[0]["adherence"] is not None and last[2]["adherence"] is None  # the second prompt names no whole scene
     told = comparison.report(toy, asked, last, torch.device("cpu"), "finished")
     assert json.loads(json.dumps(told, allow_nan=False))["policies"]["full"]["psnr_to_reference"] is None
+
+
+def test_only_the_first_run_is_warmed_up(small):
+    warmups, own = [], comparison.player(small, Limits())
+
+    def play(names, prompt, seed, chunks, warmup):
+        warmups.append(warmup)
+        return own(names, prompt, seed, chunks, warmup)
+
+    *_, last = comparison.work(small, play, plan(), Run(0), Line(), Limits())
+    assert last.state == "done" and warmups == [1, 0]
 
 
 def test_pictures_come_with_the_chunks_and_the_newest_runs_keep_theirs(toy):

@@ -87,6 +87,7 @@ def test_the_table_adds_up():
     rows = {need.what: need for need in found.needs}
     assert rows["transformer"].bytes == pytest.approx(2 * 1_418_996_800, rel=0.01)
     assert rows["KV cache, forcing-kv"].bytes < 2e9 < rows["text encoder"].bytes
+    assert rows["a prompt's keys and values"].bytes == 30 * 2 * 512 * 1536 * 2
     resident = sum(need.bytes for need in found.needs if need.kind != "working")
     peak = max(need.bytes for need in found.needs if need.kind == "working")
     assert found.total("device") == round((resident + peak) * 1.05) and found.total("host") == 0 and found.fits
@@ -105,6 +106,15 @@ def test_settings_change_what_is_needed():
     assert total(text="cpu", decoder="small") < total(text="cpu", decoder="vae") - 1e9
     assert total(text="cpu", precision="fp8") < normal - 9e9 < normal < total(text="cpu", precision="fp32")
     assert total(text="cpu", resolution="720p") > normal and total(release.hybrid, text="cpu") < normal
+    sizes = [
+        {
+            need.what: need.bytes
+            for need in fit.fit(release, Setup(resolution), "full", 20, "cuda", plenty()).needs
+            if "decoder," in need.what
+        }
+        for resolution in ("480p", "720p")
+    ]
+    assert sizes[1] == pytest.approx({what: size * (90 * 160) / (60 * 104) for what, size in sizes[0].items()}) and len(sizes[1]) == 2
     assert total(where="host", text="offload") == total(where="host", text="cpu") > 11e9 > total(where="host", text="device")
 
 

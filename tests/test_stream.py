@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fkv import policies
+from fkv.compare import interleave
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles
 from fkv.stream import POSITION_LIMIT, Stream
@@ -167,6 +168,10 @@ def test_two_streams_share_a_model_without_mixing(small):
     alone = [stream(small, seed=1).step().latents, stream(small, policies.make("full"), seed=2).step().latents]
     a, b = stream(small, seed=1), stream(small, policies.make("full"), seed=2)
     assert torch.equal(a.step().latents, alone[0]) and torch.equal(b.step().latents, alone[1])
+
+
+def test_streams_in_turn_go_first_by_turns(small):
+    assert [which for which, _ in interleave([stream(small), stream(small)], 3)] == [0, 1, 1, 0, 0, 1]
 
 
 def test_policy_and_roles_changed_at_one_border_are_both_taken(small):
