@@ -106,15 +106,9 @@ def test_settings_change_what_is_needed():
     assert total(text="cpu", decoder="small") < total(text="cpu", decoder="vae") - 1e9
     assert total(text="cpu", precision="fp8") < normal - 9e9 < normal < total(text="cpu", precision="fp32")
     assert total(text="cpu", resolution="720p") > normal and total(release.hybrid, text="cpu") < normal
-    sizes = [
-        {
-            need.what: need.bytes
-            for need in fit.fit(release, Setup(resolution), "full", 20, "cuda", plenty()).needs
-            if "decoder," in need.what
-        }
-        for resolution in ("480p", "720p")
-    ]
-    assert sizes[1] == pytest.approx({what: size * (90 * 160) / (60 * 104) for what, size in sizes[0].items()}) and len(sizes[1]) == 2
+    plans = (fit.fit(release, Setup(resolution), "full", 20, "cuda", plenty()) for resolution in ("480p", "720p"))
+    small, large = ({need.what: need.bytes for need in plan.needs if "decoder," in need.what} for plan in plans)
+    assert large == pytest.approx({what: size * (90 * 160) / (60 * 104) for what, size in small.items()}) and len(large) == 2
     assert total(where="host", text="offload") == total(where="host", text="cpu") > 11e9 > total(where="host", text="device")
 
 
