@@ -165,9 +165,10 @@ def test_jumps_of_the_clock_change_nothing(small, monkeypatch, tmp_path):
     assert path.exists()
 
 
-def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(monkeypatch, tmp_path):
+@pytest.mark.parametrize("bounds", [{"memory": 10}, {"count": 2}], ids=str)
+def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(bounds, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    kept = Shelf(memory=10, count=3)
+    kept = Shelf(**bounds)
     for letter in "abcd":
         with kept.place("clip.mp4") as path:
             path.write_text(letter * 4)
