@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -106,6 +107,23 @@ def test_bodies_and_uploads_are_bounded(visitor, monkeypatch):
     answer = visitor.http.post("/gradio_api/upload", files={"files": ("small.txt", b"0")})
     assert answer.status_code == 507 and "hour" in answer.text
     assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("small.txt"))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_answer_that_has_begun_is_not_begun_again(begun, tmp_path):
+    async def broken(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200})
+        raise RuntimeError
+
+    async def told(message):
+        sent.append(message.get("status"))
+
+    sent: list[int | None] = []
+    scope = {"type": "http", "path": "/", "headers": [], "method": "GET"}
+    with pytest.raises(RuntimeError) if begun else nullcontext():
+        asyncio.run(gate.Gate(broken, tmp_path)(scope, None, told))
+    assert sent == ([200] if begun else [400, None])
 
 
 def test_an_upload_cannot_choose_where_it_lands_and_is_no_page(visitor):
