@@ -6,15 +6,18 @@ import itertools
 import re
 import socket
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from fkv.cache import Pages
 from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.stream import Stream
 from fkv.studio import changes, live_tab
+from fkv.studio import live as live_module
 from fkv.studio.files import asset
 from fkv.studio.live import Plan, live
 from fkv.studio.sessions import Limits, Line, Registry, Run
@@ -104,6 +107,21 @@ def test_live_packs_what_the_streams_make(small, run):
     assert record["streams"]["B"]["hash"] == frame_hash([again.step() for _ in range(3)])
 
 
+def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run, monkeypatch):
+    turns, rests, step = [], [], live_module.step
+
+    def paused_for_a_minute(streams, turn, watch):
+        turns.append(list(turn))
+        run.paused_seconds += 60
+        return step(streams, turn, watch)
+
+    monkeypatch.setattr(live_module, "step", paused_for_a_minute)
+    monkeypatch.setattr(run, "rest", rests.append)
+    list(live(small, plan(3), run, Line(), Limits()))
+    assert turns == [["A", "B"], ["B", "A"], ["A", "B"]]
+    assert rests[0] < 0 and 30 < rests[1] < 61 and 90 < rests[2] < 122
+
+
 def test_closing_the_iterator_leaves_the_line(small, run):
     line = Line()
     stream = live(small, plan(0), run, line, Limits(lead=1e9))
@@ -170,6 +188,14 @@ def test_xray_covers_exactly_the_pages_that_were_attended(small):
         assert drawn == set(zip(pages.frame.tolist(), pages.segment.tolist()))
         kinds = {frame: kind for first, last, kind, _ in group["runs"] for frame in range(first, last + 1)}
         assert kinds[0] == "sink" and kinds[chunk.frames[0] - 1] == "anchor" and kinds[chunk.frames[-1]] == "current"
+
+
+def test_xray_parts_frames_that_differ_or_are_no_neighbours(small):
+    chunk = Stream(small, Full(), "a red ball", 0).step()
+    frames = np.array([0, 1, 2, 4, 9, 10, 11])
+    held = replace(chunk, frames=(9, 10, 11), pages={"all": Pages(np.arange(7), frames, np.zeros(7, int))})
+    (group,) = xray(held, parse("sliding-window:sink_frames=2"), {"all": 12})
+    assert group["runs"] == [[0, 1, "sink", 1], [2, 2, "kept", 1], [4, 4, "kept", 1], [9, 11, "current", 1]]
 
 
 def test_app_refuses_with_one_sentence(capsys):
