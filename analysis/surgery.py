@@ -32,11 +32,6 @@ class Effect:
     def kv_change(self) -> int:
         return self.kv_bytes - self.kv_bytes_untouched
 
-    @property
-    def worst(self) -> float | None:
-        """The lowest PSNR of a chunk; None when nothing changed."""
-        return min((value for value in self.psnr if value is not None), default=None)
-
 
 def operate(
     model: VideoModel,

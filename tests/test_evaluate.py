@@ -45,6 +45,13 @@ def test_a_perfect_stream_gets_full_marks():
     assert 1 <= record["discontinuity"] < 3 and record["drift"]["colours"] < 0.1
 
 
+def test_a_mark_is_read_from_the_seconds_right_before_it():
+    before, (scene, word) = ev.held_out_scene(0), ev.switched_scene(0)
+    video = np.concatenate([chunk_of(i, before if i < 9 else scene).video for i in range(16)])  # 6.75 and 5.25 seconds
+    early, late = ev.adherence(video, scene, 12).values()
+    assert early[word] < 1 and set(late.values()) == {1.0}
+
+
 def test_held_out_prompts_say_their_scene_in_a_wording_of_their_own():
     for index in range(20):
         scene, (switched, word) = ev.held_out_scene(index), ev.switched_scene(index)

@@ -77,6 +77,9 @@ def test_heads_that_never_change_are_perfectly_stable():
     near = np.array([[0.95, 0.1], [0.5, 0.9]])
     stability = sharp(near).stability
     assert stability.within.max() == pytest.approx(0, abs=1e-9) and stability.over_runs == pytest.approx(0, abs=1e-9)
+    shares = np.stack([near.ravel(), 1 - near.ravel()], 1)  # on the last frames and on older ones, each spread evenly
+    apart = np.array([[divergence(one, other) for other in shares] for one in shares])
+    np.testing.assert_allclose(stability.between.ravel(), apart.sum(1) / 3, atol=1e-6)
     assert stability.between.min() > 0.05 and stability.ratio < 1e-6 and stability.agreement == 1.0
 
 

@@ -13,7 +13,7 @@ from fkv.studio import demo
 from fkv.studio.live import Plan, live
 from fkv.studio.recording import Encoding, Film, write
 from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.wire import join, unpack
+from fkv.studio.wire import join, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,12 @@ def test_a_plain_film_is_the_pictures_side_by_side(files, tmp_path):
     assert len(frames) == 2 * count and frames[0].shape == (32, 2 * 96, 3)
     last = np.hstack([cv2.imdecode(np.frombuffer(jpegs[i], np.uint8), 1)[..., ::-1] for i in (count - 1, 2 * count - 1)])
     assert np.abs(frames[-1].astype(int) - last).mean() < 12
+
+
+def test_a_film_has_the_colours_of_the_pictures(tmp_path):
+    film = pack({"streams": {"A": {}}}, [np.full((1, 32, 96, 3), (220, 40, 20), np.uint8)])
+    list(write(Film([film], 16, "here", plain=True), tmp_path / "film.mp4"))
+    assert np.abs(frames_of(tmp_path / "film.mp4")[0].mean((0, 1)) - (220, 40, 20)).max() < 12
 
 
 def test_the_film_shows_both_streams_with_labels_and_charts(files, tmp_path):
