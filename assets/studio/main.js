@@ -197,6 +197,8 @@ function clip(pen, text, room) {
 
 /* Controls. Gradio's own buttons do what needs the server. */
 
+/* Wait until something holds, or has not held for five seconds. */
+const soon = async (holds) => { for (const until = performance.now() + 5000; !holds() && performance.now() < until; ) await new Promise(requestAnimationFrame); };
 const press = (id) => { const button = document.querySelector(`#${id}`); if (button && !button.disabled) button.click(); };
 const running = () => ["queued", "live", "paused"].includes(manifest.state);
 
@@ -275,7 +277,7 @@ async function headsScript() {
   if (!window.fkvHeads) {
     const [live, tab] = document.querySelectorAll("[role=tab]"), top = scrollY;
     tab.click();
-    for (const until = performance.now() + 5000; !window.fkvHeads && performance.now() < until; ) await new Promise(requestAnimationFrame);
+    await soon(() => window.fkvHeads);
     live.click();
     await new Promise(requestAnimationFrame);
     scrollTo(0, top);
@@ -334,19 +336,23 @@ const talk = (on) => {
 };
 const help = () => { const dialog = document.querySelector(".fkv-help"); if (dialog.open) dialog.close(); else dialog.showModal(); };
 const actions = {
-  " ": space, ".": step, g: () => press("fkv-go"), s: () => press("fkv-stop"), t: () => talk(!document.body.classList.contains("fkv-talk")), "?": help,
+  " ": space, ".": step, g: async () => { await taking; press("fkv-go"); }, s: () => press("fkv-stop"), t: () => talk(!document.body.classList.contains("fkv-talk")), "?": help,
   d: () => setDark(!document.body.classList.contains("dark")), End: () => player.follow(), c: () => layer(0), a: () => layer(1), e: () => example(),
   ArrowLeft: () => player.seek(player.at - 1), ArrowRight: () => player.seek(player.at + 1),
   ...Object.fromEntries(VIEWS.map((name, i) => [String(i + 1), () => { if (!$(`.fkv-views [value=${name}]`).disabled) look(name); }])),
 };
 
-let taken = 0;
-function example() {
+/* The next example becomes the prompt, which takes a moment. */
+let taken = 0, taking = null;
+async function example() {
   const buttons = document.querySelectorAll("#fkv-examples button");
   if (!buttons.length) return;
   taken = (taken + 1) % buttons.length;
+  const field = document.querySelector("#fkv-prompt :is(textarea, input)"), before = field.value, text = buttons[taken].textContent.trim();
+  if (!running()) write($(".fkv-status"), `${manifest.text ?? ""} Next: ${text}.`);
   buttons[taken].click();
-  if (running()) setTimeout(() => press("fkv-change"), 300);
+  await (taking = soon(() => field.value === text || field.value !== before));
+  if (running()) press("fkv-change");
 }
 
 const TEXT = "textarea, select, [contenteditable], [role=listbox], input:not([type=radio], [type=checkbox], [type=range])";

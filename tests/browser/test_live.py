@@ -215,6 +215,15 @@ def test_a_storyboard_that_cannot_be_read_names_its_line(visit):
     assert tab.status.startswith("Line 2 of the storyboard: 'later a red one' should be written CHUNK:WHAT")
 
 
+def test_a_key_gives_the_running_stream_the_next_example(visit):
+    tab = visit(query="?length=0&view=A")
+    tab.press("Go live")
+    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.page.keyboard.press("e")
+    tab.until("window.fkvStage.marks.length === 2")
+    assert "a cyan star drifting over the sea at night" in tab.stage("marks[1]")["text"]
+
+
 def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
     tab = visit(query="?length=0&view=A")
     tab.press("Go live")
@@ -240,8 +249,11 @@ def test_talk_mode_by_keyboard_alone(visit):
     assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
     for canvas in tab.page.locator('.fkv-charts canvas:not([data-chart="stages"])').all():
         assert canvas.is_visible() and float(canvas.evaluate("(c) => parseFloat(getComputedStyle(c).fontSize)")) >= 18
+    keys.press("e")
+    expect(tab.page.get_by_role("status").first).to_contain_text("Next: a cyan star drifting over the sea at night.")
     keys.press("g")
     tab.until("window.fkvStage.state === 'done' && window.fkvStage.player.at === 2")
+    tab.until("window.location.search.includes('cyan')")
     for key, view in (("4", "wipe"), ("5", "difference"), ("2", "A"), ("1", "AB")):
         keys.press(key)
         assert tab.stage("view") == view
