@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument("--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`")
-    parser.add_argument(
-        "--switch", action="append", default=[], metavar="CHUNK:POLICY", help="go on with another policy from that chunk on"
-    )
-    parser.add_argument("--say", action="append", default=[], metavar="CHUNK:PROMPT", help="go on with another prompt from that chunk on")
+    for option, what in (("switch", "policy"), ("say", "prompt")):
+        parser.add_argument(
+            f"--{option}", action="append", default=[], metavar=f"CHUNK:{what.upper()}",
+            help=f"go on with another {what} from that chunk on, counted from 0; may be repeated",
+        )  # fmt: skip
     parser.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
     add_overlap(parser)
 
