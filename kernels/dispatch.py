@@ -34,8 +34,8 @@ except ImportError:  # there is Triton for Linux alone
 
 VARIABLE = "FKV_TRITON"
 MARGIN = 1.15
-"""How many times as fast another way must be to be taken. Ways round differently, so a stream depends on which is taken; this keeps
-chance from deciding where both take about as long."""
+"""How many times as fast as Triton the twin must be to be taken. They round differently, so a stream depends on which is taken; this
+keeps chance from deciding where both take about as long."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 log = logging.getLogger(__name__)
 
@@ -103,24 +103,25 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
             problem = _problem(call, written)
             if problem:
                 log.warning("the Triton kernel %s is not used: %s", name, problem)
-            _choose(name, signature, {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}, problem)
+            ways = {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}
+            _choose(name, signature, ways, MARGIN, problem)
         return _choices[name, signature]
 
 
-def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]]) -> str:
-    """The way to take with arguments of this size: the last, unless another is clearly faster (`MARGIN`). Found out once."""
+def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]], margin: float = MARGIN) -> str:
+    """The way to take with arguments of this size: the last, unless another is more than `margin` times as fast. Found out once."""
     signature = _signature(arguments)
     with _choosing:
         if (name, signature) not in _choices:
-            _choose(name, signature, ways)
+            _choose(name, signature, ways, margin)
         return _choices[name, signature].fastest
 
 
-def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], problem: str = "") -> None:
+def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], margin: float, problem: str = "") -> None:
     rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(5)]
     seconds = {way: min(each[way] for each in rounds) for way in ways}
     last = list(ways)[-1]
-    taken = min(ways, key=lambda way: seconds[way] * (1 if way == last else MARGIN))
+    taken = min(ways, key=lambda way: seconds[way] * (1 if way == last else margin))
     _choices[name, signature] = Choice(name, signature, seconds, taken, problem)
 
 

@@ -13,11 +13,9 @@ _precision = threading.Lock()
 
 
 @lru_cache
-def onednn_computes(dtype: torch.dtype) -> bool:
-    """Whether products of this type are its own on this machine."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def computes_bfloat16() -> bool:
+    """Whether products in bfloat16 are its own on this machine."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def float32_by_onednn() -> Iterator[None]:
 @lru_cache
 def multiplies_float32() -> bool:
     """Whether `float32_by_onednn` is there, from PyTorch 2.9 on, and keeps all of float32 on this processor."""
-    if not hasattr(torch.backends.mkldnn, "matmul") or not onednn_computes(torch.bfloat16):
+    if not hasattr(torch.backends.mkldnn, "matmul") or not computes_bfloat16():
         return False
     a, b = torch.linspace(-1, 1, 2 * 256 * 64).view(2, 256, 64), torch.linspace(-1, 2, 2 * 64 * 256).view(2, 64, 256)
     with float32_by_onednn():

@@ -257,7 +257,7 @@ def test_reports_whose_kernels_took_other_times_have_the_same_kernels(capsys, re
     for path, each in zip(files, reports):
         path.write_text(json.dumps(each))
     differ = [report(capsys, "--read", str(files[0]), "--against", str(other))[0]["against"]["differ"] for other in files[1:]]
-    assert differ == [{}, {"kernels": [f"FKV_TRITON=auto; found faster: attention by {way}" for way in ("torch", "products")]}]
+    assert differ == [{}, {"kernels": [f"FKV_TRITON=auto; measured and taken: attention by {way}" for way in ("torch", "products")]}]
 
 
 def test_the_papers_figures_stay_apart(capsys, recorded):

@@ -77,7 +77,7 @@ def _taken(report: Mapping[str, Any]) -> str | None:
     for choice in kernels.get("choices", ()):
         taken.setdefault(choice["kernel"], set()).add(choice["fastest"])
     measured = ", ".join(f"{kernel} by {' and '.join(sorted(ways))}" for kernel, ways in sorted(taken.items()))
-    return f"{VARIABLE}={kernels.get(VARIABLE)}" + (f"; found faster: {measured}" if measured else "")
+    return f"{VARIABLE}={kernels.get(VARIABLE)}" + (f"; measured and taken: {measured}" if measured else "")
 
 
 def _noted(report: Mapping[str, Any]) -> list[str]:
