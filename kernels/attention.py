@@ -15,6 +15,8 @@ from .onednn import float32_by_onednn, multiplies_float32
 SCORES = 2**20
 """How many scores are held at once: 4 MB, which stay in a processor's cache."""
 MOST_ROWS = 384
+FEW = 2**18
+"""Scores, of all heads and queries, below which products are not worth their many calls."""
 SURELY = 1.5
 """How many times as fast PyTorch's own way must be to be taken instead of `by_products`: more than a busy machine makes of nothing. The
 two round differently, and the same link shall show the same frames tomorrow."""
@@ -66,10 +68,10 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = 
     """Scaled dot-product attention: [batch, heads, tokens, head_dim] and keys and values [batch, heads, their tokens, head_dim], of
     query's type or in 8 bits -> query's shape and type, in `out` if it is given. No gradients.
 
-    On a CPU one of two ways, found out once (`dispatch.fastest`): PyTorch's own, or products in float32 with a softmax between. On two
-    cores of AMD EPYCs with bfloat16 those were 0.8 to 1.9 times as fast, 1.1 to 1.2 times in the sizes of the tiny model, and nearer to
-    float64.
+    On a CPU, where there are many scores, one of two ways, found out once (`dispatch.fastest`): PyTorch's own, or products in float32 with
+    a softmax between. On two cores of AMD EPYCs with bfloat16 those were 0.8 to 1.9 times as fast, 1.1 to 1.2 times in the sizes of the
+    tiny model, and nearer to float64.
     """
-    if not query.is_cpu or torch.compiler.is_compiling():
+    if not query.is_cpu or torch.compiler.is_compiling() or query[..., 0].numel() * keys.shape[2] < FEW:
         return by_pytorch(query, keys, values, out)
     return _way(query.shape[3], query.dtype)(query, keys, values, out)
