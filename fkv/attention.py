@@ -202,8 +202,8 @@ class CausalTransformer:
             return self._graphs.run(work, given, timestep, cache, (moved, weights, text))
 
     def _is_small(self, tokens: int) -> bool:
-        """Whether what lies between products and attention is too little for several threads of a processor; in float32, in which that
-        was measured, and not compiled, since the compiler's loops have their number of threads built in."""
+        """Whether what lies between products and attention is too little for several threads of a processor; in float32 (in bfloat16
+        chunks took a tenth longer so) and not compiled, since the compiler's loops have their number of threads built in."""
         small = tokens * self.heads * self.head_dim <= SMALL
         return small and self.device.type == "cpu" and self.dtype == torch.float32 and self._enter is enter
 

@@ -21,7 +21,8 @@ def at_once(transformer: CausalTransformer, streams: int) -> bool:
 
     At once on CPUs that compute in float32 and have just a thread for each: they save the many moments at which threads wait for each
     other. On two cores of an AMD EPYC without bfloat16 two streams made 1.1 to 1.5 times as much video so, with the same pictures to the
-    last bit. In turn on GPUs, and where attention needs `kernels.onednn.float32_by_onednn`, which lets in one thread at a time.
+    last bit. In turn on GPUs, in bfloat16, in which both ways take as long on two idle cores, and where attention needs
+    `kernels.onednn.float32_by_onednn`, which lets in one thread at a time.
     """
     if streams < 2 or transformer.device.type != "cpu" or transformer.dtype != torch.float32:
         return False
