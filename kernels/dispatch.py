@@ -108,7 +108,7 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
         return _choices[name, signature]
 
 
-def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]], margin: float = MARGIN) -> str:
+def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]], margin: float) -> str:
     """The way to take with arguments of this size: the last, unless another is more than `margin` times as fast. Found out once."""
     signature = _signature(arguments)
     with _choosing:

@@ -326,7 +326,7 @@ def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
 def test_chance_does_not_choose_between_ways_that_take_about_as_long(torch_takes, taken, monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
     monkeypatch.setattr(dispatch, "_seconds", lambda run: run())
-    assert dispatch.fastest("sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}) == taken
+    assert dispatch.fastest("sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.MARGIN) == taken
 
 
 def test_the_faster_one_is_chosen_once_per_size(monkeypatch):
