@@ -2,9 +2,9 @@
 
 import os
 
-# How long OpenMP's threads wait awake for each other. Its own 300,000 turns take milliseconds at every loop while another process
-# has a processor that they need: two streams at once on two cores then take seconds for a chunk. Read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# How many turns OpenMP's threads wait awake for each other. Its own 300,000 take milliseconds at every loop while another process has a
+# processor that they need; with 1,000 the second thread falls asleep between the operations of a pass. Read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from transformers.utils import import_utils  # noqa: E402
 

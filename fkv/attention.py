@@ -20,7 +20,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from kernels import hybrid_attention, linear, norm_rope_store, one_thread_between, rope_table
+from kernels import hybrid_attention, linear, norm_rope_store, one_thread_between, packed, rope_table
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
@@ -117,6 +117,7 @@ class CausalTransformer:
         """
         check_compiler()
         self._enter, self._leave = (torch.compile(half, fullgraph=True) for half in (enter, leave))
+        self._orders.clear()
 
     def record(self, capture: Capture | None = None) -> None:
         """Record passes that repeat themselves and replay them, as CUDA graphs or by another `capture`.
@@ -155,7 +156,8 @@ class CausalTransformer:
                 least = 1 if self._graphs is None else 2
                 while len(self._orders) >= max(least, min(HEAD_ORDERS, ORDER_BYTES // size)):
                     self._orders.pop(next(iter(self._orders)))
-                self._orders[order] = [BlockWeights.of(block, heads) for block, heads in zip(self.model.blocks, order)]
+                stored = packed if self._enter is enter else lambda weight: weight  # the compiler puts them in order itself
+                self._orders[order] = [BlockWeights.of(block, heads, stored) for block, heads in zip(self.model.blocks, order)]
             return self._orders[order]
 
     def _modulation(self, timestep: float) -> Moved:

@@ -7,7 +7,7 @@ stay in float32 from block to block, which norms and gates want; branches are co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,16 +59,18 @@ class BlockWeights:
     fast: bool
 
     @classmethod
-    def of(cls, block: nn.Module, order: Sequence[int]) -> BlockWeights:
+    def of(cls, block: nn.Module, order: Sequence[int], stored: Callable[[Tensor], Tensor]) -> BlockWeights:
+        """From a block, with heads in this order; `stored` makes what is kept of the weight of a linear layer."""
         own, text, (widen, _, narrow) = block.attn1, block.attn2, block.ffn.net
         size, parts = own.inner_dim // own.heads, (own.to_q, own.to_k, own.to_v)
         rows = torch.cat([torch.arange(h * size, (h + 1) * size) for h in order]).to(own.to_q.weight.device)
         return cls(
-            torch.cat([p.weight[rows] for p in parts]), torch.cat([p.bias[rows] for p in parts]),
+            stored(torch.cat([p.weight[rows] for p in parts])), torch.cat([p.bias[rows] for p in parts]),
             torch.stack([own.norm_q.weight[rows], own.norm_k.weight[rows]]).float(),
-            own.to_out[0].weight[:, rows].contiguous(), own.to_out[0].bias,
-            block.norm2.weight.float(), block.norm2.bias.float(), text.to_q.weight, text.to_q.bias, text.norm_q.weight,
-            text.to_out[0].weight, text.to_out[0].bias, widen.proj.weight, widen.proj.bias, narrow.weight, narrow.bias,
+            stored(own.to_out[0].weight[:, rows].contiguous()), own.to_out[0].bias,
+            block.norm2.weight.float(), block.norm2.bias.float(), stored(text.to_q.weight), text.to_q.bias, text.norm_q.weight,
+            stored(text.to_out[0].weight), text.to_out[0].bias, stored(widen.proj.weight), widen.proj.bias,
+            stored(narrow.weight), narrow.bias,
             getattr(narrow, "fast", False),
         )  # fmt: skip
 

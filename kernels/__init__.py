@@ -6,7 +6,7 @@ from .dispatch import choices
 from .frame_mass import frame_mass
 from .head_table import tables_used
 from .hybrid_attention import hybrid_attention
-from .linear import linear, multiplies_in_eight_bits
+from .linear import linear, multiplies_in_eight_bits, packed
 from .norm_rope_store import norm_rope_store
 from .pages import put, take
 from .rope import apply_rope, rope_table
@@ -14,6 +14,6 @@ from .segment_similarity import segment_similarity
 from .threads import one_thread_between
 
 __all__ = [
-    "apply_rope", "attention", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store", "put",
-    "one_thread_between", "rope_table", "segment_similarity", "tables_used", "take",
+    "apply_rope", "attention", "choices", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits", "norm_rope_store",
+    "one_thread_between", "packed", "put", "rope_table", "segment_similarity", "tables_used", "take",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ from .threads import by_all_threads
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 SLOPE = math.sqrt(8 / math.pi)
+LARGE = 2**20
+"""Numbers in a weight from which on `packed` makes no copy."""
 
 
 @lru_cache
@@ -55,13 +57,27 @@ def by_onednn(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Te
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(("gelu", [], "tanh") if gelu else ("none", [], "")))
 
 
+def _direct(x: Tensor) -> bool:
+    """Whether layers of such numbers are oneDNN's, called directly."""
+    return x.is_cpu and x.dtype == torch.bfloat16 and computes_bfloat16()
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A copy of a weight for `linear` alone, in the order in which oneDNN multiplies it and which it otherwise makes at every call:
+    chunks of the tiny model take 4 % less time, with the same pictures. The weight itself where `linear` does not call oneDNN, and from
+    `LARGE` numbers on, since such a weight is multiplied by so many tokens that their order costs nothing."""
+    if not _direct(weight) or weight.numel() >= LARGE:
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+
+
 @by_all_threads
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bool = False) -> Tensor:
     """A linear layer: [..., inputs], [outputs, inputs], [outputs] -> [..., outputs]; with `gelu`, GELU of it, in its tanh form.
     No gradients.
 
-    A weight in 8 bits is widened to x's type; `fast`, x is narrowed instead, which needs `multiplies_in_eight_bits`, a bfloat16 x
-    and numbers of inputs and outputs that 16 divides.
+    A weight may be `packed`. One in 8 bits is widened to x's type; `fast`, x is narrowed instead, which needs
+    `multiplies_in_eight_bits`, a bfloat16 x and numbers of inputs and outputs that 16 divides.
 
     On a CPU in bfloat16, oneDNN is called directly, where PyTorch's own way leads, too, only longer. In float32 PyTorch takes another
     library, with which chunks of the tiny model took 0.7 to 1.06 times as long as with oneDNN. The compiler fuses by itself.
@@ -69,5 +85,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bo
     if fast and weight.element_size() == 1:
         out = _in_eight_bits(x, weight, bias)
         return _gelu(out) if gelu else out
-    direct = x.is_cpu and x.dtype == torch.bfloat16 and computes_bfloat16() and not torch.compiler.is_compiling()
+    direct = not torch.compiler.is_compiling() and _direct(x)
     return (by_onednn if direct else by_pytorch)(x, weight.to(x.dtype), bias, gelu)

@@ -13,6 +13,7 @@ from fkv.cli import main
 from fkv.models.precision import stored_as, use_eight_bits
 from fkv.stream import Stream
 from kernels import multiplies_in_eight_bits
+from kernels.onednn import computes_bfloat16
 
 eight_bits = pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")
 LATENTS, WORDS = torch.randn(2, 3, 4, 4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 8).cumsum(1)
@@ -79,6 +80,15 @@ def test_compiled_blocks_make_the_same_stream_without_compiling_again(small, mon
     for chunk, latents in enumerate(expected):
         with torch.compiler.set_stance("fail_on_recompile" if chunk else "default"):
             torch.testing.assert_close(compiled.step().latents, latents, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_are_packed_for_eager_blocks_alone(monkeypatch):
+    monkeypatch.setattr("fkv.attention.check_compiler", lambda: None)
+    ours = CausalTransformer(transformer("bf16"))
+    order = (tuple(range(ours.heads)),) * ours.layers
+    assert ours.weights_for(order)[0].widen.is_mkldnn == computes_bfloat16()
+    ours.compile()
+    assert not ours.weights_for(order)[0].widen.is_mkldnn
 
 
 def test_a_missing_compiler_is_named(monkeypatch, capsys):

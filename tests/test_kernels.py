@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from kernels import apply_rope, attention, dispatch, frame_mass, linear, multiplies_in_eight_bits, rope_table, segment_similarity
+from kernels import apply_rope, attention, dispatch, frame_mass, linear, multiplies_in_eight_bits, packed, rope_table, segment_similarity
 from kernels.linear import by_onednn, by_pytorch
 from kernels.onednn import computes_bfloat16, multiplies_float32
 
@@ -50,6 +50,29 @@ def test_a_linear_layer_either_way(dtype, limit, way):
     wanted = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
     assert (way(x, weight, bias).double() - y).norm() <= limit * y.norm()
     assert (way(x, weight, bias, gelu=True).double() - wanted).norm() <= limit * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+def test_a_packed_weight_makes_the_same_numbers(dtype):
+    weight, bias = torch.randn(24, 16).to(dtype), torch.randn(24).to(dtype)
+    stored, direct = packed(weight), dtype == torch.bfloat16 and computes_bfloat16()
+    assert stored.is_mkldnn == direct and (direct or stored is weight)
+    for tokens in (1, 7, 300):
+        x = torch.randn(2, tokens, 16).to(dtype)
+        assert all(torch.equal(linear(x, stored, bias, gelu), linear(x, weight, bias, gelu)) for gelu in (False, True))
+
+
+def test_large_weights_and_those_in_eight_bits_are_not_packed():
+    for weight in (torch.zeros(1024, 1024).bfloat16(), torch.zeros(16, 16).to(torch.float8_e4m3fn), torch.zeros(4, 4, device="meta")):
+        assert packed(weight) is weight
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_linear_layer_compiles_before_it_ever_ran(dtype):
+    computes_bfloat16.cache_clear()
+    x, weight, bias = (torch.randn(shape).to(dtype) for shape in ((1, 5, 16), (24, 16), (24,)))
+    made = torch.compile(linear, fullgraph=True, backend="eager")(x, weight, bias, gelu=True)
+    assert (made - linear(x, weight, bias, gelu=True)).norm() <= (1e-2 if dtype == torch.bfloat16 else 1e-6) * made.norm()
 
 
 @pytest.fixture
