@@ -20,7 +20,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from kernels import hybrid_attention, linear, norm_rope_store, one_thread_between, packed, rope_table
+from kernels import choose_attention, hybrid_attention, linear, norm_rope_store, one_thread_between, packed, rope_table
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
@@ -101,6 +101,8 @@ class CausalTransformer:
         self._orders: dict[Heads, list[BlockWeights]] = {}
         self._moved: dict[float, Moved] = {}
         self._graphs: PassGraphs | None = None
+        if self.device.type == "cpu":
+            choose_attention(self.head_dim, self.dtype)
 
     @property
     def device(self) -> torch.device:

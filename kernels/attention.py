@@ -64,6 +64,11 @@ def _way(size: int, dtype: torch.dtype) -> Callable[..., Tensor]:
     return ways[fastest("attention", (query, keys), {name: partial(way, query, keys, keys) for name, way in ways.items()}, SURELY)]
 
 
+def choose_attention(size: int, dtype: torch.dtype) -> None:
+    """Find out now how a CPU attends to many keys by heads of this size, rather than in the middle of the first stream."""
+    _way(size, dtype)
+
+
 def attention(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: [batch, heads, tokens, head_dim] and keys and values [batch, heads, their tokens, head_dim], of
     query's type or in 8 bits -> query's shape and type, in `out` if it is given. No gradients.

@@ -82,6 +82,14 @@ def test_compiled_blocks_make_the_same_stream_without_compiling_again(small, mon
             torch.testing.assert_close(compiled.step().latents, latents, atol=1e-5, rtol=1e-4)
 
 
+def test_a_model_on_a_cpu_has_chosen_its_attention_before_it_streams(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("fkv.attention.choose_attention", lambda *of: chosen.append(of))
+    CausalTransformer(transformer("bf16"))
+    CausalTransformer(transformer().to("meta"))
+    assert chosen == [(16, torch.bfloat16)]
+
+
 def test_weights_are_packed_for_eager_blocks_alone(monkeypatch):
     monkeypatch.setattr("fkv.attention.check_compiler", lambda: None)
     ours = CausalTransformer(transformer("bf16"))
