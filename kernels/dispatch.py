@@ -17,6 +17,7 @@ import functools
 import logging
 import os
 import threading
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.benchmark import Timer
+
+from .threads import one_thread_between
 
 try:
     import triton
@@ -104,21 +107,29 @@ def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], writt
             if problem:
                 log.warning("the Triton kernel %s is not used: %s", name, problem)
             ways = {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}
-            _choose(name, signature, ways, MARGIN, problem)
+            _choose(name, signature, ways, MARGIN, _seconds, problem)
         return _choices[name, signature]
 
 
 def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]], margin: float) -> str:
-    """The way to take with arguments of this size: the last, unless another is more than `margin` times as fast. Found out once."""
+    """The way for a CPU to take with arguments of this size: the last, unless another is more than `margin` times as fast. Found out
+    once, by one thread: where a busy machine lets several wait for each other, all that is measured is how long."""
     signature = _signature(arguments)
-    with _choosing:
+    with _choosing, one_thread_between():
         if (name, signature) not in _choices:
-            _choose(name, signature, ways, margin)
+            _choose(name, signature, ways, margin, _seconds_of_one_thread)
         return _choices[name, signature].fastest
 
 
-def _choose(name: str, signature: tuple, ways: dict[str, Callable[[], Any]], margin: float, problem: str = "") -> None:
-    rounds = [{way: _seconds(run) for way, run in ways.items()} for _ in range(5)]
+def _choose(
+    name: str,
+    signature: tuple,
+    ways: dict[str, Callable[[], Any]],
+    margin: float,
+    timed: Callable[[Callable[[], Any]], float],
+    problem: str = "",
+) -> None:
+    rounds = [{way: timed(run) for way, run in ways.items()} for _ in range(5)]
     seconds = {way: min(each[way] for each in rounds) for way in ways}
     last = list(ways)[-1]
     taken = min(ways, key=lambda way: seconds[way] * (1 if way == last else margin))
@@ -148,6 +159,11 @@ def _seconds(run: Callable[[], Any]) -> float:
     """What a call takes when nothing disturbs it."""
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=0.01).times)
+
+
+def _seconds_of_one_thread(run: Callable[[], Any]) -> float:
+    """What a call takes when nothing disturbs it. PyTorch's timer would set the number of threads for the whole process."""
+    return min(timeit.repeat(run, number=1, repeat=5))
 
 
 def _signature(arguments: Any) -> tuple:

@@ -44,13 +44,13 @@ def one_thread_between() -> Iterator[None]:
     if use is None:
         yield
         return
-    _between.count = count
+    before, _between.count = getattr(_between, "count", None), count
     use(1)
     try:
         yield
     finally:
         use(count)
-        _between.count = None
+        _between.count = before
 
 
 def by_all_threads(function: Callable) -> Callable:

@@ -133,7 +133,7 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     monkeypatch.setattr(module, "FEW", 2 * 4 * 6)
     monkeypatch.setattr(module, "_way", lru_cache(module._way.__wrapped__))
     monkeypatch.setattr(module, "multiplies_float32", lambda: exact and multiplies_float32())
-    monkeypatch.setattr(dispatch, "_seconds", lambda run: {"by_pytorch": seconds, "by_products": 1}[run.func.__name__])
+    monkeypatch.setattr(dispatch, "_seconds_of_one_thread", lambda run: {"by_pytorch": seconds, "by_products": 1}[run.func.__name__])
     query, keys = torch.randn(1, 2, 4, 16), torch.randn(1, 2, 6, 16)
     types = ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.002))
 
@@ -146,7 +146,7 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     assert not dispatch.choices()
     for dtype, _ in types:
         choose_attention(16, dtype)
-    monkeypatch.setattr(dispatch, "_seconds", None)  # measured once
+    monkeypatch.setattr(dispatch, "_seconds_of_one_thread", None)  # measured once
     check(keys)
     taken = [(choice.kernel, choice.fastest, choice.seconds) for choice in dispatch.choices()]
     assert taken == [("attention", fastest, {"torch": seconds, "products": 1})] * (2 if exact and multiplies_float32() else 0)

@@ -8,7 +8,7 @@ import torch
 
 from fkv import policies
 from fkv.stream import Stream
-from kernels import one_thread_between
+from kernels import dispatch, one_thread_between
 from kernels.threads import _setter, by_all_threads
 
 pytestmark = pytest.mark.skipif(_setter() is None, reason="this build of PyTorch does not show its number of threads")
@@ -39,6 +39,25 @@ def test_what_is_small_gets_one_thread_and_what_is_large_all_of_them():
             assert (torch.get_num_threads(), large()) == (1, 2)
         assert (torch.get_num_threads(), large()) == (1, 2)
     assert (torch.get_num_threads(), large()) == (2, 2)
+
+
+def test_within_what_is_large_something_may_be_small():
+    @by_all_threads
+    def both() -> tuple[int, int]:
+        with one_thread_between():
+            alone = torch.get_num_threads()
+        return alone, torch.get_num_threads()
+
+    with one_thread_between():
+        assert (both(), torch.get_num_threads(), large()) == ((1, 2), 1, 2)
+
+
+def test_ways_are_tried_by_one_thread(monkeypatch):
+    monkeypatch.setattr(dispatch, "_choices", {})
+    tried = []
+    ways = {name: lambda name=name: tried.append((name, torch.get_num_threads())) for name in "ab"}
+    assert dispatch.fastest("test", torch.zeros(2), ways, 1e9) == "b"
+    assert set(tried) == {("a", 1), ("b", 1)} and (torch.get_num_threads(), elsewhere()) == (2, 2)
 
 
 def test_a_failure_leaves_all_threads():

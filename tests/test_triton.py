@@ -325,7 +325,7 @@ def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
 @pytest.mark.parametrize("torch_takes, taken", [(0.8, "torch"), (0.9, "triton"), (1.1, "triton")])
 def test_chance_does_not_choose_between_ways_that_take_about_as_long(torch_takes, taken, monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
-    monkeypatch.setattr(dispatch, "_seconds", lambda run: run())
+    monkeypatch.setattr(dispatch, "_seconds_of_one_thread", lambda run: run())
     assert dispatch.fastest("sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.MARGIN) == taken
 
 
