@@ -24,8 +24,8 @@ from kernels import choose_attention, hybrid_attention, linear, norm_rope_store,
 
 from .block import BlockWeights, Modulation, enter, leave, normed
 from .cache import Geometry, HeadGroup, Heads, KVCache
+from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
-from .models.coordinates import input_channels, with_coordinates
 
 HEAD_ORDERS, ORDER_BYTES = 4, 1_200_000_000
 """In how many head orders self-attention weights are kept, and in how many bytes, which are enough for two orders of Wan 1.3B; but in

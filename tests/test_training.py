@@ -10,8 +10,8 @@ from diffusers import WanTransformer3DModel
 
 from fkv.attention import CausalTransformer
 from fkv.cache import KVCache
+from fkv.coordinates import input_channels, with_coordinates
 from fkv.models.codec import TinyCodec
-from fkv.models.coordinates import input_channels, with_coordinates
 from fkv.models.words import WordEncoder
 from fkv.policies import Full, Moment
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention

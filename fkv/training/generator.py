@@ -6,7 +6,7 @@ border, and the generator's own earlier steps and chunks in place of the true on
 
 Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: places,
 sizes, the camera's start) is read from the first pixel of the first chunk's noise (`data.genes_of`), which every token of
-that chunk is shown (`models.coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
+that chunk is shown (`coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
 still exactly standard normal.
 """
 
@@ -29,9 +29,9 @@ from tqdm import tqdm
 from kernels import rope_table
 from kernels.rope import axis_dims
 
+from ..coordinates import input_channels, with_coordinates
 from ..models import registry
 from ..models.codec import FRAMES_PER_LATENT, TinyCodec
-from ..models.coordinates import input_channels, with_coordinates
 from ..models.words import WordEncoder
 from ..sampler import renoise, x0_of
 from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
