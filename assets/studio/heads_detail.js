@@ -2,7 +2,7 @@
 
 function paintDetail() {
   const { layer, head } = chosen, record = shown() ?? newest(), live = record?.heads, seen = attention(), role = roles() && (isStatic(roles(), layer, head) ? "static" : "dynamic");
-  const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, live && `live score ${live.scores[layer][head]?.toFixed(2) ?? "none"}`];
+  const facts = [role, unparted(layer) && "role not used in this layer", silenced() && "silenced", profile?.scores && `profile score ${profile.scores[layer][head].toFixed(2)}`, live && (live.scores[layer][head] == null ? "no live score: it holds nothing older" : `live score ${live.scores[layer][head].toFixed(2)}`)];
   write($(".fkv-detail h3"), `Layer ${layer}, head ${head} · ${facts.filter(Boolean).join(" · ")}`);
   $(".fkv-detail").dataset.head = `${layer}.${head}`;
   write($('[data-do="silence"]'), !silenced() ? "Silence" : given.has(named()) ? "Has a past in the next run" : "Give it a past again");
