@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several workers share the cores; read when torch is loaded
+
 from pathlib import Path
 
 import pytest
