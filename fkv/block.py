@@ -38,7 +38,7 @@ class Modulation:
 @dataclass(frozen=True)
 class BlockWeights:
     """The weights of a block. Those of self-attention have q, k, v fused and heads in cache order, so that head groups are views;
-    the others are the block's own, and in 8 bits may be `fast`, see `kernels.linear`."""
+    the others are the block's own, or `packed` copies of them, and in 8 bits may be `fast`; see `kernels.linear`."""
 
     qkv: Tensor
     qkv_bias: Tensor

@@ -14,7 +14,7 @@ from .threads import by_all_threads
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 SLOPE = math.sqrt(8 / math.pi)
-LARGE = 2**20
+MANY = 2**20
 """Numbers in a weight from which on `packed` makes no copy."""
 
 
@@ -65,8 +65,8 @@ def _direct(x: Tensor) -> bool:
 def packed(weight: Tensor) -> Tensor:
     """A copy of a weight for `linear` alone, in the order in which oneDNN multiplies it and which it otherwise makes at every call:
     chunks of the tiny model take 4 % less time, with the same pictures. The weight itself where `linear` does not call oneDNN, and from
-    `LARGE` numbers on, since such a weight is multiplied by so many tokens that their order costs nothing."""
-    if not _direct(weight) or weight.numel() >= LARGE:
+    `MANY` numbers on, since such a weight is multiplied by so many tokens that its order costs nothing."""
+    if not _direct(weight) or weight.numel() >= MANY:
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
 
