@@ -34,7 +34,9 @@ def requirements() -> list[Requirement]:
 def licence(package: Distribution) -> str:
     """The licence that a package states, empty where it states none."""
     facts = package.metadata
-    classified = [text.rpartition(":: ")[2] for text in facts.get_all("Classifier", []) if text.startswith("License ::")]
+    classified = [
+        text.rpartition(":: ")[2] for text in facts.get_all("Classifier", []) if text.startswith("License ::")
+    ]
     stated = (facts.get("License") or "").strip().splitlines()
     own = facts.get("License-Expression") or ", ".join(classified) or (stated[0][:60] if stated else "")
     return own or ELSEWHERE.get(canonicalize_name(facts["Name"]), "")
@@ -65,15 +67,29 @@ def audit(packages: dict[str, Distribution | None]) -> list[str]:
         print("not audited: pip install pip-audit", file=sys.stderr)
         return []
     pins = "\n".join(f"{name}=={package.version.partition('+')[0]}" for name, package in packages.items() if package)
-    command = [sys.executable, "-m", "pip_audit", "--requirement", "/dev/stdin", "--no-deps", "--disable-pip", "--format", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--requirement",
+        "/dev/stdin",
+        "--no-deps",
+        "--disable-pip",
+        "--format",
+        "json",
+    ]
     try:
-        asked = subprocess.run([*command, "--progress-spinner", "off"], input=pins, capture_output=True, text=True, timeout=300)
+        asked = subprocess.run(
+            [*command, "--progress-spinner", "off"], input=pins, capture_output=True, text=True, timeout=300
+        )
         told = json.loads(asked.stdout)["dependencies"]
     except (ValueError, KeyError, subprocess.TimeoutExpired):
         print("not audited: no database of vulnerabilities can be reached", file=sys.stderr)
         return []
     if skipped := [each["name"] for each in told if "skip_reason" in each]:
-        print(f"not audited: {len(skipped)} of {len(told)} packages, which the database did not tell of", file=sys.stderr)
+        print(
+            f"not audited: {len(skipped)} of {len(told)} packages, which the database did not tell of", file=sys.stderr
+        )
     return [f"{each['name']} {each['version']}: {flaw['id']}" for each in told for flaw in each.get("vulns", [])]
 
 

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.precision import precision_of
+from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
 from fkv.report import FPS_MEANING, device_name, rates
-from fkv.spread import over_ray
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_frames, to_pixels
 from fkv.world import FPS, HEIGHT, WIDTH, oracle
@@ -53,10 +53,15 @@ LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "worke
 KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds")
 """What tells records apart."""
 COLUMNS = {
-    "discontinuity": "chunk discontinuity", "drift.colours": "drift of colours", "flicker": "flicker",
-    "psnr_to_full": "PSNR to full (dB)", "switch.success": "switch success",
-    "fps_denoise": "fps_denoise", "fps_end_to_end": "fps_end_to_end", "kv_bytes_peak": "peak KV (bytes)",
-}  # fmt: skip
+    "discontinuity": "chunk discontinuity",
+    "drift.colours": "drift of colours",
+    "flicker": "flicker",
+    "psnr_to_full": "PSNR to full (dB)",
+    "switch.success": "switch success",
+    "fps_denoise": "fps_denoise",
+    "fps_end_to_end": "fps_end_to_end",
+    "kv_bytes_peak": "peak KV (bytes)",
+}
 """Columns of the table and what they are called there."""
 Record = dict[str, Any]
 
@@ -83,7 +88,9 @@ def marks(seconds: float) -> list[float]:
 
 def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict[str, float]]:
     """Per mark (as text, in seconds) and word, the share of what `scene` says that the oracle finds in the window before."""
-    windows = {f"{mark:g}": video[max(0, round((mark - WINDOW_SECONDS) * FPS)) : round(mark * FPS)] for mark in marks(seconds)}
+    windows = {
+        f"{mark:g}": video[max(0, round((mark - WINDOW_SECONDS) * FPS)) : round(mark * FPS)] for mark in marks(seconds)
+    }
     return {mark: oracle.agreement(scene, oracle.read(window)) for mark, window in windows.items()}
 
 
@@ -91,7 +98,11 @@ def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int |
     """After how many of these chunks the new colour of the first thing, or the new place, is there; None if it never is."""
     for count, video in enumerate(videos, 1):
         reading = oracle.read(video)
-        if reading.place == scene.place if word == "place" else scene.things[0].colour in [thing.colour for thing in reading.things]:
+        if (
+            reading.place == scene.place
+            if word == "place"
+            else scene.things[0].colour in [thing.colour for thing in reading.things]
+        ):
             return count
     return None
 
@@ -159,7 +170,12 @@ def _records(
         if policy in pending:
             names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds)))
             device = {"caption": chunks[0].prompt, "device": device_name(model.transformer.device)}
-            yield names | device | measure(chunks, scene, seconds, reference) | {"switch": run_switch(model, policy, prompt, seed)}
+            yield (
+                names
+                | device
+                | measure(chunks, scene, seconds, reference)
+                | {"switch": run_switch(model, policy, prompt, seed)}
+            )
         if policy == REFERENCE:
             reference = np.concatenate([chunk.video for chunk in chunks])
 
@@ -196,13 +212,19 @@ def evaluate(
     precision : of a model that is named.
     out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
     workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
-    ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.spread`.
+    ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.parallel.ray_map`.
     Raises ValueError with a sentence for the user when a parameter is out of range or the model cannot draw the toy world.
     """
     for name, value in (("prompts", prompts), ("seeds", seeds), ("seconds", seconds), ("workers", workers)):
         least, most = LIMITS[name]
-        if isinstance(value, bool) or not isinstance(value, int if name != "seconds" else (int, float)) or not least <= value <= most:
-            raise ValueError(f"{name} must be a {'whole ' if name != 'seconds' else ''}number from {least} to {most}, not {value!r}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if name != "seconds" else (int, float))
+            or not least <= value <= most
+        ):
+            raise ValueError(
+                f"{name} must be a {'whole ' if name != 'seconds' else ''}number from {least} to {most}, not {value!r}"
+            )
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
     if (workers > 1 or ray) and not isinstance(model, str):
@@ -232,7 +254,11 @@ def evaluate(
 
 
 def _run(
-    loaded: VideoModel, asked: tuple[VideoModel | str, str, str | None], jobs: list[tuple], workers: int, ray: str | None
+    loaded: VideoModel,
+    asked: tuple[VideoModel | str, str, str | None],
+    jobs: list[tuple],
+    workers: int,
+    ray: str | None,
 ) -> Iterator[Record]:
     if ray:
         _, device, _ = asked
@@ -243,7 +269,10 @@ def _run(
         for job in jobs:
             yield from _records(loaded, *job)
         return
-    unmoved = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; this process says what there is to say
+    unmoved = (
+        signal.signal,
+        (signal.SIGINT, signal.SIG_IGN),
+    )  # Ctrl-C reaches all; this process says what there is to say
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *unmoved) as pool:
         for future in as_completed([pool.submit(_job, *asked, *job) for job in jobs]):
             yield from future.result()
@@ -263,7 +292,9 @@ def _finished(file: Path) -> list[Record]:
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} holds a line that is no record ({error}); remove the line or choose another folder") from None
+        raise ValueError(
+            f"{file} holds a line that is no record ({error}); remove the line or choose another folder"
+        ) from None
 
 
 def draws_world(model: VideoModel) -> bool:
@@ -279,7 +310,9 @@ def check_world(model: VideoModel) -> None:
 
 
 def _not_readable(model: str) -> ValueError:
-    return ValueError(f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model")
+    return ValueError(
+        f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model"
+    )
 
 
 def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -332,7 +365,9 @@ def report(records: Sequence[Record], **more: Any) -> dict[str, Any]:
     return {"policies": means.to_dict("index"), "fps_meaning": FPS_MEANING, **more, "records": list(records)}
 
 
-def contact_sheet(model: VideoModel, policy: str, path: str | Path, prompts: int = 6, seconds: float = 60, columns: int = 8) -> None:
+def contact_sheet(
+    model: VideoModel, policy: str, path: str | Path, prompts: int = 6, seconds: float = 60, columns: int = 8
+) -> None:
     """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none picked: frames over time below each prompt.
 
     Raises ValueError when the model cannot draw the toy world or a number is out of range.
@@ -341,7 +376,9 @@ def contact_sheet(model: VideoModel, policy: str, path: str | Path, prompts: int
 
     check_world(model)
     if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
-        raise ValueError(f"a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, not {prompts}, {columns}, {seconds}")
+        raise ValueError(
+            f"a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, not {prompts}, {columns}, {seconds}"
+        )
     titles, strips = [], []
     for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
         chunks = run_stream(model, policy, index, index, seconds)

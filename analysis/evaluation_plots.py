@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .figures.style import ANCHOR, CURRENT, DYNAMIC, SINK, STATIC, canvas, drawing
+from fkv.analysis.figures.style import ANCHOR, CURRENT, DYNAMIC, SINK, STATIC, canvas, drawing
 
 HUES = (STATIC, DYNAMIC, ANCHOR, SINK, CURRENT)
 MEASURES = {
@@ -36,13 +36,29 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
         picture = canvas("Evaluation by the toy world's oracle", streams, 13, 3.8, theme)
         first, *others = picture.subplots(1, 1 + len(MEASURES), width_ratios=(2, *(1,) * len(MEASURES)))
         sns.pointplot(
-            seen, x="seconds", y="adherence", hue="policy", palette=colours, dodge=0.25, linewidth=1.6, formatter="{:g}".format, ax=first,
-            markers=[MARKS[i % len(MARKS)] for i in range(len(names))], linestyles=["--" if name == reference else "-" for name in names],
-        )  # fmt: skip
+            seen,
+            x="seconds",
+            y="adherence",
+            hue="policy",
+            palette=colours,
+            dodge=0.25,
+            linewidth=1.6,
+            formatter="{:g}".format,
+            ax=first,
+            markers=[MARKS[i % len(MARKS)] for i in range(len(names))],
+            linestyles=["--" if name == reference else "-" for name in names],
+        )
         first.legend(loc="lower left")
         first.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")
         for axes, (column, (label, unit)) in zip(others, MEASURES.items()):
-            sns.barplot(x=measured["policy"], y=measured[column] / unit, hue=measured["policy"], palette=colours, legend=False, ax=axes)
+            sns.barplot(
+                x=measured["policy"],
+                y=measured[column] / unit,
+                hue=measured["policy"],
+                palette=colours,
+                legend=False,
+                ax=axes,
+            )
             axes.set(xlabel="", ylabel=label)
             axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         picture.savefig(path, dpi=150)
@@ -54,10 +70,16 @@ def filmstrips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Seq
     with drawing("light") as theme:
         picture = Figure(figsize=(len(seconds) * 1.6, 0.2 + len(strips) * 1.25))
         for row, axes in enumerate(picture.subplots(len(strips), 1, squeeze=False)[:, 0]):
-            axes.imshow(np.concatenate([np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in strips[row]], 1))
+            axes.imshow(
+                np.concatenate(
+                    [np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in strips[row]], 1
+                )
+            )
             axes.set_title(titles[row], pad=3, color=theme.ink)
             axes.set_yticks([])
-            axes.set_xticks([(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds])
+            axes.set_xticks(
+                [(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds]
+            )
             axes.tick_params(length=0, labelbottom=row == len(strips) - 1)
             axes.spines[:].set_visible(False)
         picture.savefig(path, dpi=130)

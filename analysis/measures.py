@@ -96,7 +96,9 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
-    return float(((2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+    return float(
+        ((2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
+    )
 
 
 def _luma(video: np.ndarray) -> np.ndarray:
@@ -111,10 +113,14 @@ def _histograms(video: np.ndarray) -> np.ndarray:
 
 def _check(video: np.ndarray, least: int) -> None:
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) < least:
-        raise ValueError(f"a uint8 video [T, H, W, 3] of at least {least} frames is needed, not {video.dtype} {list(video.shape)}")
+        raise ValueError(
+            f"a uint8 video [T, H, W, 3] of at least {least} frames is needed, not {video.dtype} {list(video.shape)}"
+        )
 
 
 def _check_pair(video: np.ndarray, reference: np.ndarray) -> None:
     _check(video, 1), _check(reference, 1)
     if video.shape != reference.shape:
-        raise ValueError(f"the videos must have the same size and length, they are {list(video.shape)} and {list(reference.shape)}")
+        raise ValueError(
+            f"the videos must have the same size and length, they are {list(video.shape)} and {list(reference.shape)}"
+        )

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from .figures.style import AGE_COLOURS, AGE_LETTERS
-from .figures.xray import STATES
+from fkv.analysis.figures.style import AGE_COLOURS, AGE_LETTERS
+from fkv.analysis.figures.xray import STATES
 
 CELL_GAP = 6
 
@@ -98,7 +98,12 @@ def tint(frame: np.ndarray, states: Sequence[int], grid: tuple[int, int]) -> np.
 
 
 def attention_sheet(
-    video: np.ndarray, maps: Mapping[int, np.ndarray], query: tuple[int, int], query_frame: int, per_latent: int = 4, columns: int = 7
+    video: np.ndarray,
+    maps: Mapping[int, np.ndarray],
+    query: tuple[int, int],
+    query_frame: int,
+    per_latent: int = 4,
+    columns: int = 7,
 ) -> np.ndarray:
     """Where one query looks, over all frames so far: one picture per latent frame, labelled with its number and its mass.
 
@@ -120,9 +125,15 @@ def sheet(pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int = 
     height, width = pictures[0].shape[:2]
     band = 16
     rows = -(-len(pictures) // columns)
-    canvas = np.full((rows * (height + band + CELL_GAP), min(columns, len(pictures)) * (width + CELL_GAP) - CELL_GAP, 3), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height + band + CELL_GAP), min(columns, len(pictures)) * (width + CELL_GAP) - CELL_GAP, 3),
+        255,
+        np.uint8,
+    )
     for i, (picture, label) in enumerate(zip(pictures, labels)):
         y, x = (i // columns) * (height + band + CELL_GAP), (i % columns) * (width + CELL_GAP)
         canvas[y : y + height, x : x + width] = picture
-        cv2.putText(canvas, label, (x + 1, y + height + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 48, 60), 1, cv2.LINE_AA)
+        cv2.putText(
+            canvas, label, (x + 1, y + height + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 48, 60), 1, cv2.LINE_AA
+        )
     return canvas

@@ -98,11 +98,21 @@ class Profile:
     def roles(self) -> HeadRoles:
         """Static where the score reaches the threshold, with the provenance that a roles file carries."""
         return from_scores(
-            self.head_scores, self.threshold, model=self.model, checkpoint=self.checkpoint, sink=self.skip, last_k=self.last_k,
-            prompts=list(dict.fromkeys(prompt for prompt, _ in self.runs)), seeds=sorted({seed for _, seed in self.runs}),
-            chunks=len(self.key_frames) // len(self.frames), passes=list(self.scored), uniform_score=round(self.uniform, 4),
-            date=self.date, source="analysis.profile", attention=self.attention,
-        )  # fmt: skip
+            self.head_scores,
+            self.threshold,
+            model=self.model,
+            checkpoint=self.checkpoint,
+            sink=self.skip,
+            last_k=self.last_k,
+            prompts=list(dict.fromkeys(prompt for prompt, _ in self.runs)),
+            seeds=sorted({seed for _, seed in self.runs}),
+            chunks=len(self.key_frames) // len(self.frames),
+            passes=list(self.scored),
+            uniform_score=round(self.uniform, 4),
+            date=self.date,
+            source="analysis.profile",
+            attention=self.attention,
+        )
 
     @cached_property
     def stability(self) -> Stability:
@@ -118,13 +128,17 @@ class Profile:
             return float(pairs[chosen].mean()) if chosen.any() else None
 
         within = pairs[other].mean(0) if other.any() else np.zeros(layers * heads)
-        between = np.mean([[divergence(sample, head).sum() for head in sample] for sample in flat], 0) / max(1, layers * heads - 1)
+        between = np.mean([[divergence(sample, head).sum() for head in sample] for sample in flat], 0) / max(
+            1, layers * heads - 1
+        )
         static = self.scores >= self.threshold
         return Stability(
-            within.reshape(layers, heads), between.reshape(layers, heads),
-            mean_over(other & (step[:, None] == step)), mean_over(other & (run[:, None] == run)),
+            within.reshape(layers, heads),
+            between.reshape(layers, heads),
+            mean_over(other & (step[:, None] == step)),
+            mean_over(other & (run[:, None] == run)),
             float((static == self.roles.is_static()).mean()),
-        )  # fmt: skip
+        )
 
     def report(self) -> dict[str, Any]:
         """Everything but the masses, ready for JSON."""
@@ -135,16 +149,20 @@ class Profile:
             "static_share": round(self.roles.static_share, 4),
             "score_quantiles": dict(zip(("min", "median", "max"), np.quantile(scores, (0, 0.5, 1)).round(4).tolist())),
             "stability": {
-                "divergence": "Jensen-Shannon, bits, over key frames", "within_heads": _rounded(stability.within.mean()),
-                "between_heads": _rounded(stability.between.mean()), "ratio": _rounded(stability.ratio),
-                "over_runs": _rounded(stability.over_runs), "over_passes": _rounded(stability.over_passes),
+                "divergence": "Jensen-Shannon, bits, over key frames",
+                "within_heads": _rounded(stability.within.mean()),
+                "between_heads": _rounded(stability.between.mean()),
+                "ratio": _rounded(stability.ratio),
+                "over_runs": _rounded(stability.over_runs),
+                "over_passes": _rounded(stability.over_passes),
                 "agreement": _rounded(stability.agreement),
             },
             "samples": [
                 {"prompt": prompt, "seed": seed, "pass": name, "scores": self.scores[i, j].round(4).tolist()}
-                for i, (prompt, seed) in enumerate(self.runs) for j, name in enumerate(self.passes)
+                for i, (prompt, seed) in enumerate(self.runs)
+                for j, name in enumerate(self.passes)
             ],
-        }  # fmt: skip
+        }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -198,7 +216,9 @@ def profile(
     if passes not in (CONTEXT, "all"):
         raise ValueError(f"passes must be {CONTEXT!r} or 'all', not {passes!r}")
     if uniform_score(chunks * model.frames_per_chunk, last_k, skip) == 1:
-        raise ValueError(f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip")
+        raise ValueError(
+            f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip"
+        )
     runs, masses, records = tuple(itertools.product(prompts, seeds)), [], []
     for prompt, seed in runs:
         probe = FrameMassProbe(queries, passes=None)
@@ -210,10 +230,19 @@ def profile(
         masses.append(np.stack([record.mass for record in records]))
     names = tuple(record.name for record in records)
     return Profile(
-        model.name, checkpoint_hash(model.weights), runs, names, names if passes == "all" else (CONTEXT,),
-        records[0].frames, records[0].key_frames, np.stack(masses), threshold, skip, last_k,
+        model.name,
+        checkpoint_hash(model.weights),
+        runs,
+        names,
+        names if passes == "all" else (CONTEXT,),
+        records[0].frames,
+        records[0].key_frames,
+        np.stack(masses),
+        threshold,
+        skip,
+        last_k,
         datetime.date.today().isoformat(),
-    )  # fmt: skip
+    )
 
 
 def checkpoint_hash(files: Iterable[Path]) -> str:

@@ -55,12 +55,16 @@ def settings_of(stream: Stream) -> dict[str, Any]:
     """What a record says about a stream: model, device, and the policy with all its parameters."""
     policy: Policy = stream.policy
     return {
-        "model": stream.model.name, "device": device_name(stream.model.transformer.device), "torch": torch.__version__,
+        "model": stream.model.name,
+        "device": device_name(stream.model.transformer.device),
+        "torch": torch.__version__,
         "policy": {"name": policy.name, **dataclasses.asdict(policy)},
-    }  # fmt: skip
+    }
 
 
-def capture(stream: Stream, chunks: int, probe: FrameMassProbe | None = None, progress: Callable[[], Any] = lambda: None) -> Run:
+def capture(
+    stream: Stream, chunks: int, probe: FrameMassProbe | None = None, progress: Callable[[], Any] = lambda: None
+) -> Run:
     """Step a stream `chunks` times and keep everything; `progress` is called after every chunk."""
     made, masses = [], []
     for _ in range(chunks):
@@ -84,15 +88,19 @@ def save(run: Run, folder: str | Path) -> None:
         arrays[f"mass.{i}"] = mass.mass
         arrays |= {f"mass.{i}.map.{frame}": values for frame, values in mass.maps.items()}
     listed = {
-        "schema": SCHEMA, "settings": run.settings, "roles": role_files.to_json(run.roles) if run.roles else None,
+        "schema": SCHEMA,
+        "settings": run.settings,
+        "roles": role_files.to_json(run.roles) if run.roles else None,
         "chunks": [
-            {name: getattr(chunk, name) for name in SCALARS} | {"timings": dataclasses.asdict(chunk.timings), "groups": list(chunk.pages)}
+            {name: getattr(chunk, name) for name in SCALARS}
+            | {"timings": dataclasses.asdict(chunk.timings), "groups": list(chunk.pages)}
             for chunk in run.chunks
         ],
         "masses": [
-            {"chunk": m.chunk, "name": m.name, "frames": m.frames, "key_frames": m.key_frames, "maps": list(m.maps)} for m in run.masses
+            {"chunk": m.chunk, "name": m.name, "frames": m.frames, "key_frames": m.key_frames, "maps": list(m.maps)}
+            for m in run.masses
         ],
-    }  # fmt: skip
+    }
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "record.safetensors")
     (folder / "record.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
@@ -106,7 +114,9 @@ def load(folder: str | Path) -> Run:
         listed = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / "record.safetensors")
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is no recorded run: {Path(error.filename or 'record.safetensors').name} is missing") from None
+        raise ValueError(
+            f"{folder} is no recorded run: {Path(error.filename or 'record.safetensors').name} is missing"
+        ) from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"the record in {folder} cannot be read: {error}") from None
     if not isinstance(listed, dict) or listed.get("schema") != SCHEMA:
@@ -115,11 +125,15 @@ def load(folder: str | Path) -> Run:
         chunks = tuple(_chunk(i, entry, arrays) for i, entry in enumerate(listed["chunks"]))
         masses = tuple(
             PassMass(
-                entry["chunk"], entry["name"], tuple(entry["frames"]), tuple(entry["key_frames"]), arrays[f"mass.{i}"],
+                entry["chunk"],
+                entry["name"],
+                tuple(entry["frames"]),
+                tuple(entry["key_frames"]),
+                arrays[f"mass.{i}"],
                 {frame: arrays[f"mass.{i}.map.{frame}"] for frame in entry["maps"]},
             )
             for i, entry in enumerate(listed["masses"])
-        )  # fmt: skip
+        )
         roles = role_files.from_json(listed["roles"]) if listed["roles"] else None
         return Run(listed["settings"], chunks, masses, roles)
     except (KeyError, TypeError) as error:
@@ -130,10 +144,16 @@ def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Chun
     def array(group: str, part: str) -> np.ndarray:
         return arrays[f"chunk.{i}.{group}.{part}"]
 
-    scalars = {name: entry[name] for name in SCALARS} | {"frames": tuple(entry["frames"]), "events": tuple(entry["events"])}
+    scalars = {name: entry[name] for name in SCALARS} | {
+        "frames": tuple(entry["frames"]),
+        "events": tuple(entry["events"]),
+    }
     groups: Sequence[str] = entry["groups"]
     return Chunk(
-        latents=torch.from_numpy(arrays[f"chunk.{i}.latents"]), video=None, timings=Timings(**entry["timings"]),
+        latents=torch.from_numpy(arrays[f"chunk.{i}.latents"]),
+        video=None,
+        timings=Timings(**entry["timings"]),
         pages={name: Pages(*(array(name, part) for part in ("slot", "frame", "segment"))) for name in groups},
-        kept={name: array(name, "kept") for name in groups}, **scalars,
-    )  # fmt: skip
+        kept={name: array(name, "kept") for name in groups},
+        **scalars,
+    )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import put, take
+from .kernels import put, take
 
 FREE = -1
 GROWTH = 1.125
@@ -41,7 +41,9 @@ class Geometry:
     def check_head(self, layer: int, head: int) -> None:
         """Raises ValueError when there is no such head."""
         if not (0 <= layer < self.layers and 0 <= head < self.heads):
-            raise ValueError(f"there is no head {head} in layer {layer}; the model has {self.layers} layers of {self.heads} heads")
+            raise ValueError(
+                f"there is no head {head} in layer {layer}; the model has {self.layers} layers of {self.heads} heads"
+            )
 
     @property
     def tokens_per_frame(self) -> int:
@@ -115,12 +117,15 @@ class KVCache:
         device: torch.device | str = "cpu",
     ) -> None:
         if segments < 1 or geometry.tokens_per_frame % segments:
-            raise ValueError(f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly")
+            raise ValueError(
+                f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly"
+            )
         self.geometry, self.segments = geometry, segments
         self.page_tokens = geometry.tokens_per_frame // segments
         self.dtype, self.device = dtype, torch.device(device)
         self.groups = {
-            name: HeadGroup(name, heads, *([self._empty(len(layer), 0) for layer in heads] for _ in "kv")) for name, heads in groups.items()
+            name: HeadGroup(name, heads, *([self._empty(len(layer), 0) for layer in heads] for _ in "kv"))
+            for name, heads in groups.items()
         }
         self.opening = True
         self.order = self._order()
@@ -128,15 +133,21 @@ class KVCache:
         self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
 
     def _empty(self, heads: int, tokens: int) -> Tensor:
-        return torch.empty(self.geometry.batch, heads, tokens, self.geometry.head_dim, dtype=self.dtype, device=self.device)
+        return torch.empty(
+            self.geometry.batch, heads, tokens, self.geometry.head_dim, dtype=self.dtype, device=self.device
+        )
 
     def _order(self) -> Heads:
         """Heads per layer in storage order, in which every group is a contiguous slice."""
         geometry, groups = self.geometry, self.groups.values()
-        order = tuple(tuple(head for group in groups for head in group.heads[layer]) for layer in range(geometry.layers))
+        order = tuple(
+            tuple(head for group in groups for head in group.heads[layer]) for layer in range(geometry.layers)
+        )
         for layer, heads in enumerate(order):
             if sorted(heads) != list(range(geometry.heads)):
-                raise ValueError(f"layer {layer}: the groups must hold each of {geometry.heads} heads once, they hold {sorted(heads)}")
+                raise ValueError(
+                    f"layer {layer}: the groups must hold each of {geometry.heads} heads once, they hold {sorted(heads)}"
+                )
         return order
 
     def _slices(self, layer: int) -> list[tuple[HeadGroup, slice]]:
@@ -180,7 +191,8 @@ class KVCache:
     def where(self) -> tuple:
         """Everything by which two passes differ in the memory that they read and write."""
         return self.opening, *(
-            (g.live, g.write_index.data_ptr(), *(x.data_ptr() for x in (*g.keys, *g.values))) for g in self.groups.values()
+            (g.live, g.write_index.data_ptr(), *(x.data_ptr() for x in (*g.keys, *g.values)))
+            for g in self.groups.values()
         )
 
     def targets(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -198,19 +210,23 @@ class KVCache:
         """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""
         if layer not in self._views:
             self._views[layer] = [
-                (group, heads, *(side[layer][:, :, : group.live * self.page_tokens] for side in (group.keys, group.values)))
+                (
+                    group,
+                    heads,
+                    *(side[layer][:, :, : group.live * self.page_tokens] for side in (group.keys, group.values)),
+                )
                 for group, heads in self.slices[layer]
             ]
         return self._views[layer]
 
-    def commit(self, survivors: Mapping[str, np.ndarray]) -> None:
+    def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:
         """Keep the pages whose entry in the group's boolean mask [pages] is true, free the rest. Moves no tensor.
 
         Raises ValueError when a mask does not fit its group's pages.
         """
         self._views.clear()
         for name, group in self.groups.items():
-            keep, pages = np.asarray(survivors[name], bool), group.pages
+            keep, pages = np.asarray(keep_masks[name], bool), group.pages
             if keep.shape != (len(pages),):
                 raise ValueError(f"group {name!r} has {len(pages)} pages, its mask has shape {keep.shape}")
             group.frame[pages.slot[~keep]] = FREE
@@ -267,7 +283,10 @@ class KVCache:
         """
         new = KVCache(self.geometry, groups, segments, dtype or self.dtype, self.device)
         frames = np.array(self.frames(), np.int64)
-        tokens = {name: self._token_table(group, frames).reshape(len(frames), segments, -1) for name, group in self.groups.items()}
+        tokens = {
+            name: self._token_table(group, frames).reshape(len(frames), segments, -1)
+            for name, group in self.groups.items()
+        }
         for group in new.groups.values():
             sources = [[self._source(layer, head) for head in heads] for layer, heads in enumerate(group.heads)]
             names = {source.name for heads in sources for source, _ in heads}
@@ -293,7 +312,9 @@ class KVCache:
         """Where each token of `frames` lies in the group's buffers, `FREE` where it is not held: [frames, tokens_per_frame]."""
         pages = group.pages
         table = np.full((len(frames), self.segments, self.page_tokens), FREE)
-        table[np.searchsorted(frames, pages.frame), pages.segment] = pages.slot[:, None] * self.page_tokens + np.arange(self.page_tokens)
+        table[np.searchsorted(frames, pages.frame), pages.segment] = pages.slot[:, None] * self.page_tokens + np.arange(
+            self.page_tokens
+        )
         return table.reshape(len(frames), -1)
 
     def _tokens(self, slots: np.ndarray) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .models.base import VideoModel
+from fkv.models.base import VideoModel
+from fkv.policies.full import Full
+
 from .policies import Policy, write
-from .policies.full import Full
 from .report import FPS_MEANING, stream_record
 from .roles import HeadRoles
 from .stream import Chunk, Stream

@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .attention import CausalTransformer
-from .models.base import VideoModel
-from .models.convert import from_wan_names
-from .policies import Moment, Policy
-from .policies.forcing_kv import ForcingKV
-from .policies.full import Full
-from .policies.sliding_window import SlidingWindow
+from fkv.models.base import VideoModel
+from fkv.models.convert import from_wan_names
+from fkv.policies.forcing_kv import ForcingKV
+from fkv.policies.full import Full
+from fkv.policies.sliding_window import SlidingWindow
+from fkv.transformer.causal import CausalTransformer
+
+from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, head_scores
 from .roles import HeadRoles, RolesError, from_json
 from .sampler import Schedule
@@ -59,7 +60,9 @@ class Golden:
 
     def stream(self, policy: Policy, roles: HeadRoles | None = None) -> Stream:
         noise = RecordedNoise(self.inputs["noise"].float(), self.inputs["renoise"].float())
-        return Stream(self.model, policy, roles=roles, noise=noise, text=self.inputs["prompt_embeds"].float(), keep_steps=True)
+        return Stream(
+            self.model, policy, roles=roles, noise=noise, text=self.inputs["prompt_embeds"].float(), keep_steps=True
+        )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -90,9 +93,13 @@ def load(folder: str | Path) -> Golden:
         latent, sampler = meta["latent"], meta["sampler"]
         transformer = from_wan_names(_tensors(folder / "weights.safetensors"), meta["model"])
         model = VideoModel(
-            "golden", CausalTransformer(transformer), lambda prompt: None, Schedule(tuple(sampler["sigmas"])),
-            (latent["channels"], latent["height"], latent["width"]), frames_per_chunk=meta["frames_per_chunk"],
-        )  # fmt: skip
+            "golden",
+            CausalTransformer(transformer),
+            lambda prompt: None,
+            Schedule(tuple(sampler["sigmas"])),
+            (latent["channels"], latent["height"], latent["width"]),
+            frames_per_chunk=meta["frames_per_chunk"],
+        )
     except KeyError as error:
         raise ParityError(f"{folder / 'meta.json'} has no entry {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:
@@ -119,10 +126,14 @@ def _steps(chunks: list[Chunk], expected: dict[str, Tensor], atol: float) -> dic
 def _forcing_kv(run: dict[str, Any], params: dict[str, Any] | None = None) -> ForcingKV:
     p = run | (params or {})
     return ForcingKV(
-        sink_frames=p["sink_size"], anchor_frames=p["spatial_context_length"], dynamic_anchor_frames=p["temporal_context_length"],
+        sink_frames=p["sink_size"],
+        anchor_frames=p["spatial_context_length"],
+        dynamic_anchor_frames=p["temporal_context_length"],
         dynamic_frames=p["dynamic_context_length"] if p["dynamic_temporal_enabled"] else 0,
-        segments_per_frame=p["num_frame_patch"], retention=p["sim_retention_ratio"], start_chunk=p["ar_start"],
-    )  # fmt: skip
+        segments_per_frame=p["num_frame_patch"],
+        retention=p["sim_retention_ratio"],
+        start_chunk=p["ar_start"],
+    )
 
 
 def _kept(chunk: Chunk, policy: ForcingKV) -> list[int]:
@@ -141,14 +152,19 @@ def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[di
         made.append(stream.step(probe))
         if probe:
             masses = probe.take()
-    report = {"latents": _latents(made, expected["latents"], atol["latents"]), **_steps(made, expected, atol["latents"])}
+    report = {
+        "latents": _latents(made, expected["latents"], atol["latents"]),
+        **_steps(made, expected, atol["latents"]),
+    }
     sigma = golden.meta["sampler"]["sigmas"][0]
     flow = (golden.inputs["noise"][0, : golden.meta["frames_per_chunk"]].float() - made[0].x0_steps[0][0]) / sigma
     report["flow_chunk0_step0"] = _within(float((flow - expected["flow_chunk0_step0"]).abs().max()), atol["latents"])
     if "latents_cap21_last" in expected:
         capped = golden.stream(SlidingWindow(sink_frames=0, window_frames=21))
         last = [capped.step() for _ in range(chunks)][-1]
-        report["latents_cap21_last"] = _within(float((last.latents[0] - expected["latents_cap21_last"]).abs().max()), atol["latents"])
+        report["latents_cap21_last"] = _within(
+            float((last.latents[0] - expected["latents_cap21_last"]).abs().max()), atol["latents"]
+        )
     if not attention:
         return report, {}
     wanted = golden.expected(attention["file"])
@@ -174,7 +190,11 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
     stream = golden.stream(policy, heads)
     made = [stream.step() for _ in range(chunks)]
     scored = run["scored_chunks"]
-    differences = [float(np.abs(scores[c] - expected["patch_scores"][i].numpy()).max()) for i, c in enumerate(scored) if c in scores]
+    differences = [
+        float(np.abs(scores[c] - expected["patch_scores"][i].numpy()).max())
+        for i, c in enumerate(scored)
+        if c in scores
+    ]
     lengths = expected["kv_tokens"].tolist()
     tokens_equal = all(
         chunk.kv_tokens[role if layer else "all"] == length
@@ -188,7 +208,9 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
         **_steps(made, expected, atol["latents"]),
         "patch_scores": _within(max(differences, default=0.0), atol["patch_scores"]),
         "scored_chunks_equal": {"ok": sorted(scores) == scored},
-        "kept_segments_equal": {"ok": all(_kept(made[c], policy) == expected["kept_segments"][i].tolist() for i, c in enumerate(scored))},
+        "kept_segments_equal": {
+            "ok": all(_kept(made[c], policy) == expected["kept_segments"][i].tolist() for i, c in enumerate(scored))
+        },
         "kv_tokens_equal": {"ok": tokens_equal},
     }
     for name, variant in run.get("variants", {}).items():
@@ -199,7 +221,9 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
         made = [stream.step() for _ in range(chunks)]
         report[name] = {"latents": _latents(made, expected[variant["latents"]], atol["latents"])}
         wanted = variant.get("kept_segments", {})
-        report[name]["kept_segments_equal"] = {"ok": all(_kept(made[int(c)], other) == kept for c, kept in wanted.items())}
+        report[name]["kept_segments_equal"] = {
+            "ok": all(_kept(made[int(c)], other) == kept for c, kept in wanted.items())
+        }
     return report
 
 
@@ -209,10 +233,10 @@ class _NotedForcingKV(ForcingKV):
 
     noted: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def scores(self, now: Moment) -> np.ndarray | None:
-        scores = super().scores(now)
+    def scores(self, state: ChunkState) -> np.ndarray | None:
+        scores = super().scores(state)
         if scores is not None:
-            self.noted[now.chunk] = scores
+            self.noted[state.chunk] = scores
         return scores
 
 

@@ -1,7 +1,7 @@
 """Where attention goes: frame-wise mass of every head while a stream runs, and the head scores that follow from it.
 
-A probe sees queries and keys of each head group (`fkv.attention.Probe`). Masses are summed block by block in
-`kernels.frame_mass`; a queries x keys matrix never exists.
+A probe sees queries and keys of each head group (`fkv.transformer.causal.Probe`). Masses are summed block by block in
+`fkv.kernels.frame_mass`; a queries x keys matrix never exists.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import frame_mass
-
 from .cache import Geometry, HeadGroup, KVCache
+from .kernels import frame_mass
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")
@@ -75,7 +74,15 @@ def ages_of(key_frames: Sequence[int], first: int, sink: int = 1, anchor: int = 
     first frames of the stream, one of the `anchor` frames just before the chunk, or `older`."""
 
     def age(frame: int) -> Age:
-        return "current" if frame >= first else "sink" if frame < sink else "anchor" if frame >= first - anchor else "older"
+        return (
+            "current"
+            if frame >= first
+            else "sink"
+            if frame < sink
+            else "anchor"
+            if frame >= first - anchor
+            else "older"
+        )
 
     return [age(frame) for frame in key_frames]
 
@@ -137,7 +144,9 @@ class FrameMassProbe:
             self._open = _OpenPass(chunk, name, frames)
         return self._open is not None
 
-    def record(self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> None:
+    def record(
+        self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
+    ) -> None:
         self._open.add(layer, group, heads, query, keys, cache, self.queries)
         if self.focus is not None and (self.focus.layer, self.focus.head) in ((layer, head) for head in heads):
             self._open.maps = patch_maps(self.focus, group, heads, query, keys, cache)
@@ -147,7 +156,9 @@ class FrameMassProbe:
         self._close()
         done, self._done = self._done, []
         if self.focus is not None and done and not any(record.maps for record in done):
-            raise ValueError(f"no pass showed head {self.focus.head} of layer {self.focus.layer}; the model has no such head")
+            raise ValueError(
+                f"no pass showed head {self.focus.head} of layer {self.focus.layer}; the model has no such head"
+            )
         return done
 
     def _close(self) -> None:
@@ -175,15 +186,26 @@ class _OpenPass:
     seen: int = 0
 
     def add(
-        self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache, queries: int | None
+        self,
+        layer: int,
+        group: HeadGroup,
+        heads: Sequence[int],
+        query: Tensor,
+        keys: Tensor,
+        cache: KVCache,
+        queries: int | None,
     ) -> None:
         geometry, device = cache.geometry, query.device
         if not self.seen:
             self.key_frames, self.shape = tuple(cache.frames()), (geometry.layers, geometry.heads)
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
-            self.queries = torch.from_numpy((starts[:, None] + sampled_tokens(geometry, queries)).reshape(-1)).to(device)
+            self.queries = torch.from_numpy((starts[:, None] + sampled_tokens(geometry, queries)).reshape(-1)).to(
+                device
+            )
         if group.name not in self.page_frame:
-            self.page_frame[group.name] = torch.from_numpy(np.searchsorted(self.key_frames, group.pages.frame)).to(device)
+            self.page_frame[group.name] = torch.from_numpy(np.searchsorted(self.key_frames, group.pages.frame)).to(
+                device
+            )
         self.seen += len(heads)
         waiting = self.waiting.setdefault(group.name, [])
         waiting.append(([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
@@ -206,7 +228,9 @@ class _OpenPass:
         return PassMass(self.chunk, self.name, self.frames, self.key_frames, mass, self.maps)
 
 
-def patch_maps(focus: Focus, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache) -> dict[int, np.ndarray]:
+def patch_maps(
+    focus: Focus, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
+) -> dict[int, np.ndarray]:
     """Where one query looks: key frame -> softmax mass on each patch, float32 [rows, cols], NaN where a segment is not held.
 
     query [batch, heads, chunk tokens, head_dim], keys [batch, heads, live tokens, head_dim]; the first of the batch is read.
@@ -214,7 +238,9 @@ def patch_maps(focus: Focus, group: HeadGroup, heads: Sequence[int], query: Tens
     geometry, pages = cache.geometry, group.pages
     focus.check(geometry)
     row = list(heads).index(focus.head)
-    token = (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame + focus.row * geometry.cols + focus.col
+    token = (
+        (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame + focus.row * geometry.cols + focus.col
+    )
     scores = keys[0, row].float() @ query[0, row, token].float() * geometry.head_dim**-0.5
     mass = scores.softmax(0).reshape(len(pages), cache.page_tokens).cpu().numpy()
     maps: dict[int, np.ndarray] = {}

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from .models.base import VideoModel
-from .models.precision import precision_of
+from fkv.models.base import VideoModel
+from fkv.models.precision import precision_of
+
 from .stream import Chunk
 
 FPS_MEANING = {
@@ -53,11 +54,20 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
     tokens, t = chunk.kv_tokens, chunk.timings
     every = tokens.get("all", 0)
     return {
-        "index": chunk.index, "policy": chunk.policy, "prompt": chunk.prompt, "events": list(chunk.events),
-        "text_s": t.text, "rebuild_s": t.rebuild, "denoise_s": t.denoise, "context_s": t.context, "decode_s": t.decode,
-        "kv_bytes": chunk.kv_bytes, "kv_tokens": {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens,
-        "context_frames": chunk.context_frames, "video_frames": chunk.video_frames,
-    }  # fmt: skip
+        "index": chunk.index,
+        "policy": chunk.policy,
+        "prompt": chunk.prompt,
+        "events": list(chunk.events),
+        "text_s": t.text,
+        "rebuild_s": t.rebuild,
+        "denoise_s": t.denoise,
+        "context_s": t.context,
+        "decode_s": t.decode,
+        "kv_bytes": chunk.kv_bytes,
+        "kv_tokens": {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens,
+        "context_frames": chunk.context_frames,
+        "video_frames": chunk.video_frames,
+    }
 
 
 def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
@@ -74,9 +84,17 @@ def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
 def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device: torch.device | str) -> dict[str, Any]:
     """A whole stream: its settings, its rates, its peak, and every chunk."""
     return {
-        "model": model.name, "policy": chunks[-1].policy, "prompt": chunks[0].prompt, "seed": seed, "device": device_name(device),
-        "precision": precision_of(model.transformer.model), "torch": torch.__version__, **rates(chunks), "fps_meaning": FPS_MEANING,
+        "model": model.name,
+        "policy": chunks[-1].policy,
+        "prompt": chunks[0].prompt,
+        "seed": seed,
+        "device": device_name(device),
+        "precision": precision_of(model.transformer.model),
+        "torch": torch.__version__,
+        **rates(chunks),
+        "fps_meaning": FPS_MEANING,
         "denoise_s_median": statistics.median(chunk.timings.generate for chunk in chunks),
-        "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks), "frames_sha256": frame_hash(chunks),
+        "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
+        "frames_sha256": frame_hash(chunks),
         "chunks": [chunk_record(chunk) for chunk in chunks],
-    }  # fmt: skip
+    }

@@ -38,7 +38,9 @@ class HeadRoles:
         for layer, heads in enumerate(self.static):
             for head in heads:
                 if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < self.num_heads:
-                    raise RolesError(f"layer {layer}: {head!r} is no head; heads are whole numbers from 0 to {self.num_heads - 1}")
+                    raise RolesError(
+                        f"layer {layer}: {head!r} is no head; heads are whole numbers from 0 to {self.num_heads - 1}"
+                    )
             if len(set(heads)) != len(heads):
                 raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
 
@@ -75,7 +77,9 @@ class HeadRoles:
     def flipped(self, layer: int, head: int) -> HeadRoles:
         """The same roles with one head's turned over. Raises RolesError when there is no such head."""
         if not (0 <= layer < self.num_layers and 0 <= head < self.num_heads):
-            raise RolesError(f"there is no head {head} in layer {layer}; the model has {self.num_layers} layers of {self.num_heads} heads")
+            raise RolesError(
+                f"there is no head {head} in layer {layer}; the model has {self.num_layers} layers of {self.num_heads} heads"
+            )
         static = [set(heads) for heads in self.static]
         static[layer] ^= {head}
         return HeadRoles(self.num_heads, tuple(tuple(sorted(heads)) for heads in static), self.scores, self.provenance)
@@ -165,7 +169,11 @@ def from_json(data: Any) -> HeadRoles:
         raise RolesError("a roles file needs 'layers' (official form) or 'static_heads'")
     expected = data.get("num_layers", roles.num_layers)
     if expected != roles.num_layers:
-        missing = f"layer {roles.num_layers} is missing: " if isinstance(expected, int) and expected > roles.num_layers else ""
+        missing = (
+            f"layer {roles.num_layers} is missing: "
+            if isinstance(expected, int) and expected > roles.num_layers
+            else ""
+        )
         raise RolesError(f"{missing}num_layers is {expected!r}, but there are {roles.num_layers} layers")
     return roles
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import rope_table
+from fkv.models.base import VideoModel
+from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
-from .attention import NO_PROBES, Probe, Probes
 from .cache import KVCache, Pages
-from .models.base import VideoModel
-from .policies import Moment, Policy
+from .kernels import rope_table
+from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
@@ -34,7 +34,7 @@ POSITION_LIMIT = 1024
 class Timings:
     """Seconds per stage of one chunk. `text` is above 0 only where a new prompt was encoded; `rebuild` where the cache
     was computed anew (a prompt change with re-cache, or a policy that recomputes). `decode` is what decoding adds: where it runs
-    beside the next chunk (`fkv.overlap`), the time for which it was waited for."""
+    beside the next chunk (`fkv.parallel.overlap`), the time for which it was waited for."""
 
     text: float = 0.0
     rebuild: float = 0.0
@@ -90,7 +90,9 @@ class _Timer:
 
     def now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # not the device, where a decoder may be at work beside
+            torch.cuda.current_stream(
+                self.device
+            ).synchronize()  # not the device, where a decoder may be at work beside
         return time.perf_counter()
 
     @contextmanager
@@ -183,7 +185,9 @@ class Stream:
         def apply(timer: _Timer) -> str:
             before, self.policy, self.roles = (self.policy, self.roles), policy, roles
             for i, cache in enumerate(self.caches):
-                groups = policy.groups(self.geometry, roles) or {name: group.heads for name, group in cache.groups.items()}
+                groups = policy.groups(self.geometry, roles) or {
+                    name: group.heads for name, group in cache.groups.items()
+                }
                 cache = cache.regrouped(groups, policy.segments, policy.stored(self.model.transformer.dtype))
                 if self.index:
                     cache = self._commit(cache, self.index - 1)
@@ -207,7 +211,9 @@ class Stream:
     def step(self, probe: Probe | None = None) -> Chunk:
         """Generate the next chunk. `probe` sees the attention of every pass."""
         device = self.model.transformer.device
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton and CUDA graphs take the current one
+        with (
+            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        ):  # Triton and CUDA graphs take the current one
             return self._step(probe, _Timer(device))
 
     @torch.inference_mode()
@@ -220,10 +226,12 @@ class Stream:
         for cache in self.caches:
             self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
-        watched = self.policy.watches(self.index, self.caches[0])
+        watched = self.policy.wants_attention(self.index, self.caches[0])
         passes = [f"step {step}" for step in range(len(self.model.schedule.sigmas))] + ["context"]
         if watched and watched not in passes:
-            raise ValueError(f"policy {self.policy.name!r} wants to see pass {watched!r}; a chunk of this model has {', '.join(passes)}")
+            raise ValueError(
+                f"policy {self.policy.name!r} wants to see pass {watched!r}; a chunk of this model has {', '.join(passes)}"
+            )
         watcher = FrameMassProbe(passes={watched}) if watched else None
         probes = Probes(p for p in (probe, watcher) if p is not None)
         with timer.stage("denoise"):
@@ -246,9 +254,22 @@ class Stream:
         self._remember(x0)
         self.index += 1
         return Chunk(
-            self.index - 1, frames, self.prompt, self.policy.name, x0, video, Timings(**timer.seconds), bytes_held, tokens,
-            context, cache.segments, pages, kept, tuple(events), steps,
-        )  # fmt: skip
+            self.index - 1,
+            frames,
+            self.prompt,
+            self.policy.name,
+            x0,
+            video,
+            Timings(**timer.seconds),
+            bytes_held,
+            tokens,
+            context,
+            cache.segments,
+            pages,
+            kept,
+            tuple(events),
+            steps,
+        )
 
     def _denoise(self, frames: tuple[int, ...], table: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
         sigmas, shape = self.model.schedule.sigmas, (self.geometry.batch, len(frames), *self.model.latent)
@@ -258,7 +279,10 @@ class Stream:
             cache.begin(frames)
         steps = []
         for step, sigma in enumerate(sigmas):
-            cache, seeing = self.caches[step if len(self.caches) > 1 else 0], probes.begin(self.index, frames, f"step {step}")
+            cache, seeing = (
+                self.caches[step if len(self.caches) > 1 else 0],
+                probes.begin(self.index, frames, f"step {step}"),
+            )
             x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, table, seeing), sigma)
             if self.keep_steps:
                 steps.append(x0)
@@ -266,7 +290,9 @@ class Stream:
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
 
-    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = NO_PROBES) -> Tensor:
+    def _pass(
+        self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = NO_PROBES
+    ) -> Tensor:
         return self.model.transformer(latents, timestep, self._text, cache, table, probes)
 
     def _replay(self, chunks: Iterable[int]) -> KVCache:
@@ -276,7 +302,7 @@ class Stream:
             frames = self._frames(chunk)
             cache.begin(frames)
             self._pass(self._latents[chunk], 0.0, cache, self._table(frames))
-            cache.commit({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
+            cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
         return cache
 
     def _recache(self) -> KVCache:
@@ -285,7 +311,12 @@ class Stream:
         new = self._replay(self._held_chunks())
         new = new.regrouped({name: group.heads for name, group in old.groups.items()}, old.segments)
         held = {name: set(zip(group.pages.frame, group.pages.segment)) for name, group in old.groups.items()}
-        new.commit({n: np.array([p in held[n] for p in zip(g.pages.frame, g.pages.segment)], bool) for n, g in new.groups.items()})
+        new.evict(
+            {
+                n: np.array([p in held[n] for p in zip(g.pages.frame, g.pages.segment)], bool)
+                for n, g in new.groups.items()
+            }
+        )
         return new.regrouped({name: group.heads for name, group in new.groups.items()}, new.segments)
 
     def _remember(self, x0: Tensor) -> None:
@@ -317,27 +348,33 @@ class Stream:
         return self.model.transformer.rope(positions, self.geometry.rows, self.geometry.cols)
 
     def _commit(self, cache: KVCache, index: int, seen: PassMass | None = None) -> KVCache:
-        """Let the policy drop what it drops at the end of a chunk; regroup heads first where it asks for that."""
+        """Let the policy drop what it drops at the end of a chunk; reassign heads first where it asks for that."""
         attention = (seen.mass, seen.key_frames) if seen else ()
-        now = Moment(index, self._frames(index), cache, *attention)
-        groups = self.policy.regroup(now)
+        state = ChunkState(index, self._frames(index), cache, *attention)
+        groups = self.policy.reassign_heads(state)
         if groups is None:
-            self.policy.commit(now)
+            self.policy.commit(state)
             return cache
         cache = cache.regrouped(groups, cache.segments)
-        self.policy.commit(replace(now, cache=cache))
+        self.policy.commit(replace(state, cache=cache))
         return cache.regrouped(groups, cache.segments)
 
     def _survived(self, name: str, table: Pages) -> np.ndarray:
         """Which pages of a group's earlier table are still held (by any group, where groups have changed since)."""
         groups = self.caches[0].groups
-        held = {p for g in ([groups[name]] if name in groups else groups.values()) for p in zip(g.pages.frame, g.pages.segment)}
+        held = {
+            p
+            for g in ([groups[name]] if name in groups else groups.values())
+            for p in zip(g.pages.frame, g.pages.segment)
+        }
         return np.array([page in held for page in zip(table.frame, table.segment)], bool)
 
     def _new_cache(self) -> KVCache:
         groups = self.policy.groups(self.geometry, self.roles) or self.geometry.every_head
         transformer = self.model.transformer
-        return KVCache(self.geometry, groups, self.policy.segments, self.policy.stored(transformer.dtype), transformer.device)
+        return KVCache(
+            self.geometry, groups, self.policy.segments, self.policy.stored(transformer.dtype), transformer.device
+        )
 
 
 def check_prompt(prompt: str) -> str:

@@ -25,7 +25,9 @@ class Mp4Writer:
 
     def write(self, frames: np.ndarray) -> None:
         if self._track is None:
-            self._track = self._file.add_stream("libx264", rate=Fraction(self._fps), options={"crf": "18", "preset": "veryfast"})
+            self._track = self._file.add_stream(
+                "libx264", rate=Fraction(self._fps), options={"crf": "18", "preset": "veryfast"}
+            )
             self._track.height, self._track.width, self._track.pix_fmt = *frames.shape[1:3], "yuv420p"
         for frame in frames:
             self._file.mux(self._track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -33,9 +35,13 @@ class Mp4Writer:
     def __enter__(self) -> Mp4Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            if self._track is not None and not isinstance(error, OSError):  # writing again after a failed write crashes FFmpeg
+            if self._track is not None and not isinstance(
+                error, OSError
+            ):  # writing again after a failed write crashes FFmpeg
                 self._file.mux(self._track.encode())
         finally:
             self._file.close()

@@ -1,5 +1,5 @@
 """The inner loops of the compression core: pure tensors in, tensors out. Each file holds one function and, beside its
-PyTorch definition, a Triton kernel where that pays; `kernels.dispatch` says which of the two runs."""
+PyTorch definition, a Triton kernel where that pays; `fkv.kernels.dispatch` says which of the two runs."""
 
 from .attention import attention, choose_attention
 from .dispatch import choices
@@ -14,6 +14,20 @@ from .segment_similarity import segment_similarity
 from .threads import one_thread_between
 
 __all__ = [
-    "apply_rope", "attention", "choices", "choose_attention", "frame_mass", "hybrid_attention", "linear", "multiplies_in_eight_bits",
-    "norm_rope_store", "one_thread_between", "packed", "put", "rope_table", "segment_similarity", "tables_used", "take",
-]  # fmt: skip
+    "apply_rope",
+    "attention",
+    "choices",
+    "choose_attention",
+    "frame_mass",
+    "hybrid_attention",
+    "linear",
+    "multiplies_in_eight_bits",
+    "norm_rope_store",
+    "one_thread_between",
+    "packed",
+    "put",
+    "rope_table",
+    "segment_similarity",
+    "tables_used",
+    "take",
+]

@@ -38,7 +38,11 @@ def by_products(query: Tensor, keys: Tensor, values: Tensor, out: Tensor | None 
     with float32_by_onednn():
         for batch in range(len(query)):
             for own in (slice(first, first + group) for first in range(0, heads, group)):
-                q, k, v = query[batch, own].float(), keys[batch, own].float().transpose(1, 2), values[batch, own].float()
+                q, k, v = (
+                    query[batch, own].float(),
+                    keys[batch, own].float().transpose(1, 2),
+                    values[batch, own].float(),
+                )
                 for part in (slice(first, first + rows) for first in range(0, tokens, rows)):
                     of = q[:, part]
                     weights = scores[: len(of), : of.shape[1]]
@@ -61,7 +65,11 @@ def _way(size: int, dtype: torch.dtype) -> Callable[..., Tensor]:
         return by_pytorch
     keys = torch.linspace(-3, 3, 2 * 768 * size).to(dtype).view(1, 2, 768, size)
     query, ways = keys[:, :, :192], {"torch": by_pytorch, "products": by_products}
-    return ways[fastest("attention", (query, keys), {name: partial(way, query, keys, keys) for name, way in ways.items()}, SURELY)]
+    return ways[
+        fastest(
+            "attention", (query, keys), {name: partial(way, query, keys, keys) for name, way in ways.items()}, SURELY
+        )
+    ]
 
 
 def choose_attention(size: int, dtype: torch.dtype) -> None:

@@ -88,7 +88,9 @@ def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = 
                     return [(launch if implementation == "triton" else twin)(first, *args, **options)]
 
                 besides = functools.partial(written, first, *args, **options) if written else list
-                wanted = "1" if choose(twin.__name__, (first, args, options), call, besides).fastest == "triton" else "0"
+                wanted = (
+                    "1" if choose(twin.__name__, (first, args, options), call, besides).fastest == "triton" else "0"
+                )
             return (launch if wanted == "1" else twin)(first, *args, **options)
 
         kernel.twin, kernel.triton = twin, launch
@@ -97,7 +99,9 @@ def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = 
     return decorate
 
 
-def choose(name: str, arguments: Any, call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]] = list) -> Choice:
+def choose(
+    name: str, arguments: Any, call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]] = list
+) -> Choice:
     """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes, `written()`
     what it wrote besides. Found out once."""
     signature = _signature(arguments)

@@ -16,10 +16,29 @@ from .onednn import float32_by_onednn, multiplies_float32
 
 @jit
 def _kernel(
-    query, keys, page_frame, out, queries, tokens, page_tokens, frames, q_batch, q_head, q_row, k_batch, k_head, k_row, scale,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr,
-):  # fmt: skip
+    query,
+    keys,
+    page_frame,
+    out,
+    queries,
+    tokens,
+    page_tokens,
+    frames,
+    q_batch,
+    q_head,
+    q_row,
+    k_batch,
+    k_head,
+    k_row,
+    scale,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+):
     batch, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
     m, dim, frame = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_F)
     inside = (m < queries)[:, None] & (dim < SIZE)[None, :]
@@ -29,9 +48,13 @@ def _kernel(
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     for start in range(0, tokens, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        k = tl.load(base + n[:, None] * k_row + dim[None, :], mask=(n < tokens)[:, None] & (dim < SIZE)[None, :], other=0.0)
+        k = tl.load(
+            base + n[:, None] * k_row + dim[None, :], mask=(n < tokens)[:, None] & (dim < SIZE)[None, :], other=0.0
+        )
         k = k.to(q.dtype)
-        member = (tl.load(page_frame + n // page_tokens, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(tl.float32)
+        member = (tl.load(page_frame + n // page_tokens, mask=n < tokens, other=-1)[:, None] == frame[None, :]).to(
+            tl.float32
+        )
         scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
         scores = tl.where((n < tokens)[None, :], scores, float("-inf"))
         higher = tl.maximum(top, tl.max(scores, 1))
@@ -41,7 +64,9 @@ def _kernel(
         top = higher
     mass = mass / total[:, None]
     row = (batch * HEADS + head) * queries + m
-    tl.store(out + row[:, None] * frames + frame[None, :], mass, mask=(m < queries)[:, None] & (frame < frames)[None, :])
+    tl.store(
+        out + row[:, None] * frames + frame[None, :], mass, mask=(m < queries)[:, None] & (frame < frames)[None, :]
+    )
 
 
 def _triton(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, block: int = 256) -> Tensor:
@@ -50,11 +75,25 @@ def _triton(query: Tensor, keys: Tensor, page_frame: Tensor, frames: int, block:
     out = query.new_empty(batch, heads, queries, frames, dtype=torch.float32)
     if out.numel():
         _kernel[triton.cdiv(queries, 32), batch * heads](
-            query, keys, page_frame, out, queries, keys.shape[2], keys.shape[2] // len(page_frame), frames,
-            *query.stride()[:3], *keys.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
-            PRECISION="ieee" if query.element_size() > 2 else "tf32", BLOCK_M=32, BLOCK_N=32,
-            BLOCK_D=max(triton.next_power_of_2(size), 16), BLOCK_F=max(triton.next_power_of_2(frames), 16),
-        )  # fmt: skip
+            query,
+            keys,
+            page_frame,
+            out,
+            queries,
+            keys.shape[2],
+            keys.shape[2] // len(page_frame),
+            frames,
+            *query.stride()[:3],
+            *keys.stride()[:3],
+            size**-0.5 * LOG2_E,
+            HEADS=heads,
+            SIZE=size,
+            PRECISION="ieee" if query.element_size() > 2 else "tf32",
+            BLOCK_M=32,
+            BLOCK_N=32,
+            BLOCK_D=max(triton.next_power_of_2(size), 16),
+            BLOCK_F=max(triton.next_power_of_2(frames), 16),
+        )
     return out
 
 

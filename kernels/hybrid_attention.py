@@ -19,10 +19,22 @@ LOG2_E = math.log2(math.e)
 
 @jit
 def _attend(
-    q, keys, values, acc, top, total, first, last, scale,
-    SIZE: tl.constexpr, ALIGNED: tl.constexpr, TAIL: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    q,
+    keys,
+    values,
+    acc,
+    top,
+    total,
+    first,
+    last,
+    scale,
+    SIZE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    TAIL: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     dim, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
     for start in range(first, last, BLOCK_N):
         place = (start + n)[:, None] * SIZE + dim[None, :]
@@ -46,10 +58,25 @@ def _attend(
 
 @jit
 def _kernel(
-    query, table, out, like, tokens, q_batch, q_head, q_token, o_batch, o_head, o_token, scale,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, ALIGNED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    query,
+    table,
+    out,
+    like,
+    tokens,
+    q_batch,
+    q_head,
+    q_token,
+    o_batch,
+    o_head,
+    o_token,
+    scale,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     batch, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
     m, dim = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     inside = (m < tokens)[:, None] & (dim < SIZE)[None, :]
@@ -61,10 +88,18 @@ def _kernel(
     whole = held // BLOCK_N * BLOCK_N
     acc, total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    acc, top, total = _attend(q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D)
-    acc, top, total = _attend(q, keys, values, acc, top, total, whole, held, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D)
+    acc, top, total = _attend(
+        q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D
+    )
+    acc, top, total = _attend(
+        q, keys, values, acc, top, total, whole, held, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D
+    )
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
-    tl.store(out + batch * o_batch + head * o_head + m[:, None] * o_token + dim[None, :], rounded(acc, out.dtype.element_ty), mask=inside)
+    tl.store(
+        out + batch * o_batch + head * o_head + m[:, None] * o_token + dim[None, :],
+        rounded(acc, out.dtype.element_ty),
+        mask=inside,
+    )
 
 
 def _blocks(query: Tensor) -> dict[str, int]:
@@ -82,9 +117,20 @@ def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     out, blocks = token_major(query), _blocks(query)
     table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
     _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
-        query, table, out, groups[0][0], tokens, *query.stride()[:3], *out.stride()[:3], size**-0.5 * LOG2_E, HEADS=heads, SIZE=size,
-        ALIGNED=size * groups[0][0].element_size() % 16 == 0, BLOCK_D=max(triton.next_power_of_2(size), 16), **blocks,
-    )  # fmt: skip
+        query,
+        table,
+        out,
+        groups[0][0],
+        tokens,
+        *query.stride()[:3],
+        *out.stride()[:3],
+        size**-0.5 * LOG2_E,
+        HEADS=heads,
+        SIZE=size,
+        ALIGNED=size * groups[0][0].element_size() % 16 == 0,
+        BLOCK_D=max(triton.next_power_of_2(size), 16),
+        **blocks,
+    )
     return out
 
 

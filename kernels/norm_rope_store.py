@@ -23,9 +23,23 @@ def _norm_rope(x, gain, cos, sin, eps, COUNT: tl.constexpr, BLOCK_H: tl.constexp
 
 @jit
 def _kernel(
-    qkv, gain_q, gain_k, turns, table, out, like, tokens, batch_stride, token_stride, eps,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    qkv,
+    gain_q,
+    gain_k,
+    turns,
+    table,
+    out,
+    like,
+    tokens,
+    batch_stride,
+    token_stride,
+    eps,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     token, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
     head, dim = tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_D)
     held = head < HEADS
@@ -60,7 +74,9 @@ def _kernel(
     tl.store(values, rounded(v.to(tl.float32), like.dtype.element_ty), mask=inside)
 
 
-def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _triton(
+    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
     batch, tokens, width = qkv.shape
     size = 2 * table.shape[1]
     heads = width // 3 // size
@@ -69,18 +85,36 @@ def _triton(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Seque
     places = head_table([(keys, values, index.data_ptr()) for keys, values, index in groups])
     blocks = triton.next_power_of_2(heads), max(triton.next_power_of_2(size), 2)
     _kernel[tokens, batch](
-        qkv, *gains, torch.view_as_real(table), places, out, groups[0][0], tokens, qkv.stride(0), qkv.stride(1), eps,
-        HEADS=heads, SIZE=size, ALIGNED=size * groups[0][0].element_size() % 16 == 0, BLOCK_H=blocks[0], BLOCK_D=blocks[1], num_warps=8,
-    )  # fmt: skip
+        qkv,
+        *gains,
+        torch.view_as_real(table),
+        places,
+        out,
+        groups[0][0],
+        tokens,
+        qkv.stride(0),
+        qkv.stride(1),
+        eps,
+        HEADS=heads,
+        SIZE=size,
+        ALIGNED=size * groups[0][0].element_size() % 16 == 0,
+        BLOCK_H=blocks[0],
+        BLOCK_D=blocks[1],
+        num_warps=8,
+    )
     return out
 
 
-def _written(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+def _written(
+    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> list[Tensor]:
     return [take(buffer, index) for keys, values, index in groups for buffer in (keys, values)]
 
 
 @with_triton(_triton, _written)
-def norm_rope_store(qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def norm_rope_store(
+    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
     """RMSNorm of q and k over all heads, RoPE of both, k and v written to their pages; one pass over memory in Triton.
 
     qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gains: of queries and of

@@ -20,7 +20,9 @@ def _turns(positions: Tensor, dims: int) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def rope_table(frames: Sequence[int], rows: int, cols: int, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+def rope_table(
+    frames: Sequence[int], rows: int, cols: int, head_dim: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """Turns for the tokens of latent frames at absolute indices `frames`, in order frame, row, column.
 
     Computed in float64 for any index, so there is no longest stream. Returns complex64 [tokens, head_dim / 2].
@@ -28,7 +30,9 @@ def rope_table(frames: Sequence[int], rows: int, cols: int, head_dim: int, devic
     places = torch.as_tensor(list(frames)), torch.arange(rows), torch.arange(cols)
     time, row, col = (_turns(place, dims).to(device) for place, dims in zip(places, axis_dims(head_dim)))
     shape = (len(frames), rows, cols, -1)
-    return torch.cat([time[:, None, None].expand(shape), row[:, None].expand(shape), col.expand(shape)], 3).flatten(0, 2)
+    return torch.cat([time[:, None, None].expand(shape), row[:, None].expand(shape), col.expand(shape)], 3).flatten(
+        0, 2
+    )
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:

@@ -11,16 +11,30 @@ from .dispatch import jit, tl, triton, with_triton
 
 @jit
 def _kernel(
-    keys, out, segment_tokens, batch_stride, head_stride, frame_stride, token_stride,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    keys,
+    out,
+    segment_tokens,
+    batch_stride,
+    head_stride,
+    frame_stride,
+    token_stride,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     part, segment = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS
     frame, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     t, dim = part * BLOCK_T + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_D)
     inside = (t < segment_tokens)[:, None] & (dim < SIZE)[None, :]
     place = keys + batch * batch_stride + frame.to(tl.int64) * frame_stride
     place += (segment * segment_tokens + t)[:, None] * token_stride + dim[None, :]
-    dot, here, there = tl.zeros((BLOCK_T,), tl.float32), tl.zeros((BLOCK_T,), tl.float32), tl.zeros((BLOCK_T,), tl.float32)
+    dot, here, there = (
+        tl.zeros((BLOCK_T,), tl.float32),
+        tl.zeros((BLOCK_T,), tl.float32),
+        tl.zeros((BLOCK_T,), tl.float32),
+    )
     for head in range(HEADS):
         a = tl.load(place + head * head_stride, mask=inside, other=0.0).to(tl.float32)
         b = tl.load(place + head * head_stride + frame_stride, mask=inside, other=0.0).to(tl.float32)
@@ -37,9 +51,16 @@ def _triton(keys: Tensor, segments: int) -> Tensor:
     parts = triton.cdiv(segment_tokens, block)
     sums = keys.new_empty(batch, frames - 1, segments, parts, dtype=torch.float32)
     _kernel[segments * parts, frames - 1, batch](
-        keys, sums, segment_tokens, *keys.stride()[:4],
-        HEADS=heads, SIZE=size, PARTS=parts, BLOCK_T=block, BLOCK_D=triton.next_power_of_2(size),
-    )  # fmt: skip
+        keys,
+        sums,
+        segment_tokens,
+        *keys.stride()[:4],
+        HEADS=heads,
+        SIZE=size,
+        PARTS=parts,
+        BLOCK_T=block,
+        BLOCK_D=triton.next_power_of_2(size),
+    )
     return sums.sum((0, 3)) / (batch * segment_tokens)
 
 

@@ -29,7 +29,10 @@ def _setter() -> Callable[[int], None] | None:
         return None
     try:
         library = ctypes.PyDLL(torch._C.__file__)
-        setters = [library.omp_set_num_threads, *([library.MKL_Set_Num_Threads_Local] if torch.backends.mkl.is_available() else [])]
+        setters = [
+            library.omp_set_num_threads,
+            *([library.MKL_Set_Num_Threads_Local] if torch.backends.mkl.is_available() else []),
+        ]
     except (OSError, AttributeError):
         return None
     torch.set_num_threads(torch.get_num_threads())  # from then on MKL keeps to its number

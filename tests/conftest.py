@@ -12,13 +12,13 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from fkv.attention import CausalTransformer
 from fkv.models import tiny
 from fkv.models.base import VideoModel
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.roles import HeadRoles
 from fkv.sampler import Schedule
+from fkv.transformer.causal import CausalTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,10 +50,23 @@ def small_model() -> VideoModel:
     words, codec = WordEncoder(dim=16), TinyCodec(latent_channels=4, width=8, depth=1)
     words.eval()
     transformer = WanTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=12, in_channels=12, out_channels=4, text_dim=16, freq_dim=32, ffn_dim=64, num_layers=3
+        num_attention_heads=4,
+        attention_head_dim=12,
+        in_channels=12,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=3,
     )
     roles = HeadRoles(4, ((0, 1), (1, 2), (0,)))
     return VideoModel(
-        "small", CausalTransformer(transformer), lambda prompt: words([prompt]).detach(), Schedule.even(2), (4, 4, 12),
-        tiny.StreamingCodec(codec), roles, hints=tiny.hints,
-    )  # fmt: skip
+        "small",
+        CausalTransformer(transformer),
+        lambda prompt: words([prompt]).detach(),
+        Schedule.even(2),
+        (4, 4, 12),
+        tiny.StreamingCodec(codec),
+        roles,
+        hints=tiny.hints,
+    )

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fkv import policies
-from fkv.attention import CausalTransformer
 from fkv.bench import attention, models, streams
 from fkv.bench.official import OFFICIAL
 from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
@@ -25,6 +24,7 @@ from fkv.models.registry import ModelEntry
 from fkv.models.release import BASES, Base
 from fkv.policies import POLICIES
 from fkv.stream import Stream
+from fkv.transformer.causal import CausalTransformer
 
 LITTLE = Base("wan-1.3b", layers=3, heads=12, dim=144, ffn_dim=32, text_dim=8, text_words=4, freq_dim=16)
 
@@ -68,7 +68,9 @@ def test_a_filled_stream_is_where_a_generated_one_would_be(name, small):
     for _ in range(2):
         made = prepared.step()
         assert (made.index, made.kv_bytes, made.kv_tokens) == (4, chunk.kv_bytes, chunk.kv_tokens)
-        assert made.context_frames == chunk.context_frames or hasattr(policies.make(name), "retention")  # which depends on the keys
+        assert made.context_frames == chunk.context_frames or hasattr(
+            policies.make(name), "retention"
+        )  # which depends on the keys
         assert {n: sorted(p.frame) for n, p in made.pages.items() if n != "dynamic"} == {
             n: sorted(p.frame) for n, p in chunk.pages.items() if n != "dynamic"
         }
@@ -118,19 +120,34 @@ def test_the_roofline_binds_each_call_by_what_is_scarce():
 
 def test_a_report_follows_from_its_own_measurements(recorded):
     data, _ = recorded
-    assert [(row["policy"], row["context"]) for row in data["results"]] == [(p, c) for c in (9, 15) for p in ("full", "forcing-kv")]
+    assert [(row["policy"], row["context"]) for row in data["results"]] == [
+        (p, c) for c in (9, 15) for p in ("full", "forcing-kv")
+    ]
     for row in data["results"]:
         spent = row["seconds"]
-        assert spent["generate"]["min"] <= spent["generate"]["median"] <= spent["generate"]["max"] < spent["total"]["max"]
-        assert row["fps_denoise"] == 12 / spent["generate"]["median"] > row["fps_end_to_end"] == 12 / spent["total"]["median"]
+        assert (
+            spent["generate"]["min"] <= spent["generate"]["median"] <= spent["generate"]["max"] < spent["total"]["max"]
+        )
+        assert (
+            row["fps_denoise"]
+            == 12 / spent["generate"]["median"]
+            > row["fps_end_to_end"]
+            == 12 / spent["total"]["median"]
+        )
         assert row["tflops"] == pytest.approx(row["tflop"] / spent["generate"]["median"])
         assert row["share_of_roofline"] == pytest.approx(row["roofline_s"] / spent["generate"]["median"])
         assert 0 < row["bare_s"] and row["peak_bytes"] > row["kv_bytes"] > 0 and row["gbyte"] > 0
     full, hybrid = data["results"][2:]
-    assert full["context_frames"] == 15 and full["speed_vs_full"] == 1 and full["kv_bytes"] == 15 / 9 * data["results"][0]["kv_bytes"]
+    assert (
+        full["context_frames"] == 15
+        and full["speed_vs_full"] == 1
+        and full["kv_bytes"] == 15 / 9 * data["results"][0]["kv_bytes"]
+    )
     assert hybrid["kv_bytes_vs_full"] == hybrid["kv_bytes"] / full["kv_bytes"] < 0.6
     assert data["ceilings"]["tflops"] > 0 < data["ceilings"]["gbps"] and data["kernels"]["FKV_TRITON"] == "auto"
-    assert {"date", "command", "hardware", "versions", "meaning", "repeats"} <= data.keys() and data["hardware"]["processor"]
+    assert {"date", "command", "hardware", "versions", "meaning", "repeats"} <= data.keys() and data["hardware"][
+        "processor"
+    ]
 
 
 def test_decoding_beside_the_next_chunk_counts_as_the_wait_for_it(small, monkeypatch):
@@ -143,15 +160,24 @@ def test_decoding_beside_the_next_chunk_counts_as_the_wait_for_it(small, monkeyp
     monkeypatch.setattr(streams.Overlap, "__call__", noted)
     (row,), _ = streams.measure(small, [policies.make("full")], 9, 1, 1, lambda: Ceilings(1.0, 1.0), overlap=True)
     first, second = made[-1]
-    assert row["seconds"]["generate"]["median"] == second.timings.generate and row["seconds"]["decode"]["median"] == first.timings.decode
+    assert (
+        row["seconds"]["generate"]["median"] == second.timings.generate
+        and row["seconds"]["decode"]["median"] == first.timings.decode
+    )
     with pytest.raises(ValueError, match="no decoder"):
         streams.measure(dataclasses.replace(small, decoder=None), [policies.make("full")], 9, 1, 1, lambda: None, True)
 
 
 def test_policies_without_one_cache_are_measured_too(capsys):
-    data, table = report(capsys, "--context", "9", "--policies", "recompute,per-step,dummy-forcing", "--decoder", "none")
+    data, table = report(
+        capsys, "--context", "9", "--policies", "recompute,per-step,dummy-forcing", "--decoder", "none"
+    )
     recompute, per_step, dummy = data["results"]
-    assert recompute["seconds"]["rebuild"]["median"] > 0 and "roofline_s" not in recompute and "speed_vs_full" not in recompute
+    assert (
+        recompute["seconds"]["rebuild"]["median"] > 0
+        and "roofline_s" not in recompute
+        and "speed_vs_full" not in recompute
+    )
     assert per_step["kv_bytes"] == 2 * recompute["kv_bytes"] and per_step["tflop"] < dummy["tflop"]
     assert data["decoder"] == "none" and dummy["fps_end_to_end"] is None and dummy["roofline_s"] > 0
     assert all(name in table for name in ("recompute", "per-step", "dummy-forcing"))
@@ -160,14 +186,29 @@ def test_policies_without_one_cache_are_measured_too(capsys):
 def test_models_with_random_weights(capsys):
     options = "--model wan-1.3b --layers 2 --resolution 32x96 --precision bf16 --context 12 --decoder small".split()
     data, _ = report(capsys, *options, "--repeats", "1")
-    assert (data["model"], data["layers"], data["latent"], data["dtype"], data["steps"]) == ("wan-1.3b", 2, [16, 4, 12], "bfloat16", 4)
-    assert data["results"][1]["kv_tokens"].keys() == {"all", "static", "dynamic"} and data["results"][0]["fps_end_to_end"] > 0
+    assert (data["model"], data["layers"], data["latent"], data["dtype"], data["steps"]) == (
+        "wan-1.3b",
+        2,
+        [16, 4, 12],
+        "bfloat16",
+        4,
+    )
+    assert (
+        data["results"][1]["kv_tokens"].keys() == {"all", "static", "dynamic"}
+        and data["results"][0]["fps_end_to_end"] > 0
+    )
 
 
 def test_eight_bit_weights_count_as_such():
     model = models.build("wan-1.3b", torch.device("cpu"), "fp8", "64x96").transformer
     wide = models.build("wan-1.3b", torch.device("cpu"), "bf16", "64x96").transformer
-    sizes = {"heads": {"all": (tuple(range(12)),) * 3}, "kv_tokens": {"all": 24}, "tokens": 24, "words": 4, "kv_item": 2}
+    sizes = {
+        "heads": {"all": (tuple(range(12)),) * 3},
+        "kv_tokens": {"all": 24},
+        "tokens": 24,
+        "words": 4,
+        "kv_item": 2,
+    }
     weights = 3 * 144 * (2 * 144 + 2 * 32)
     assert model.model.blocks[0].ffn.net[2].weight.dtype == torch.float8_e4m3fn and torch.equal(
         *[m.model.proj_out.bias for m in (wide, wide)]
@@ -195,14 +236,20 @@ def test_recorded_passes_are_said_so_and_settle_before_they_count(capsys, monkey
 def test_pages_in_8_bits_are_measured_too(capsys):
     data, _ = report(capsys, "--context", "9", "--policies", "full,full:fp8=true,forcing-kv:fp8=true", "--repeats", "1")
     full, eight, _ = data["results"]
-    assert eight["kv_bytes_vs_full"] == eight["kv_bytes"] / full["kv_bytes"] < 1 and all(row["fps_denoise"] > 0 for row in data["results"])
+    assert eight["kv_bytes_vs_full"] == eight["kv_bytes"] / full["kv_bytes"] < 1 and all(
+        row["fps_denoise"] > 0 for row in data["results"]
+    )
 
 
 def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
     monkeypatch.setattr(streams, "kv_bytes", lambda geometry, policy, *rest: 2**60 if policy.name == "full" else 1)
     data, table = report(capsys, "--context", "9")
     assert data["results"][0] == {"policy": "full", "context": 9, "error": "does not fit in memory"}
-    assert data["results"][1]["fps_denoise"] > 0 and "speed_vs_full" not in data["results"][1] and "does not fit in memory" in table
+    assert (
+        data["results"][1]["fps_denoise"] > 0
+        and "speed_vs_full" not in data["results"][1]
+        and "does not fit in memory" in table
+    )
 
 
 def test_what_does_not_fit_beside_the_others_is_said_so(capsys, monkeypatch):
@@ -210,7 +257,11 @@ def test_what_does_not_fit_beside_the_others_is_said_so(capsys, monkeypatch):
     monkeypatch.setattr(streams, "kv_bytes", lambda *given: free * 3 // 5)
     data, _ = report(capsys, "--context", "9")
     assert data["results"][0]["fps_denoise"] > 0
-    assert data["results"][1] == {"policy": "forcing-kv", "context": 9, "error": "does not fit in memory beside the others"}
+    assert data["results"][1] == {
+        "policy": "forcing-kv",
+        "context": 9,
+        "error": "does not fit in memory beside the others",
+    }
 
 
 def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
@@ -219,8 +270,12 @@ def test_one_layer_gives_the_same_with_pages_and_with_concatenation(capsys):
     assert layer["equal"] and layer["heads"] == {"static": 4, "dynamic": 8} and layer["chunk_tokens"] == 36
     assert layer["kv_tokens"] == {"static": 5 * 12, "dynamic": 6 * 12} and layer["speedup"] > 0
     assert layer["seconds"].keys() == {
-        "pages", "concatenation", "concatenation, the pages' attention", "pages: write only", "concatenation: gather and cat only"
-    }  # fmt: skip
+        "pages",
+        "concatenation",
+        "concatenation, the pages' attention",
+        "pages: write only",
+        "concatenation: gather and cat only",
+    }
     assert layer["speedup_same_attention"] > 0 and "as with the same attention; outputs equal" in table
 
 
@@ -252,12 +307,19 @@ def test_reports_whose_kernels_took_other_times_have_the_same_kernels(capsys, re
     reports = [json.loads(file.read_text()) for _ in range(3)]
     for number, each in enumerate(reports):
         seconds = {"torch": 2.0 + number, "products": 1.0}
-        each["kernels"]["choices"] = [{"kernel": "attention", "seconds": seconds, "fastest": "torch" if number == 2 else "products"}]
+        each["kernels"]["choices"] = [
+            {"kernel": "attention", "seconds": seconds, "fastest": "torch" if number == 2 else "products"}
+        ]
     files = [tmp_path / f"{number}.json" for number in range(3)]
     for path, each in zip(files, reports):
         path.write_text(json.dumps(each))
-    differ = [report(capsys, "--read", str(files[0]), "--against", str(other))[0]["against"]["differ"] for other in files[1:]]
-    assert differ == [{}, {"kernels": [f"FKV_TRITON=auto; measured and taken: attention by {way}" for way in ("torch", "products")]}]
+    differ = [
+        report(capsys, "--read", str(files[0]), "--against", str(other))[0]["against"]["differ"] for other in files[1:]
+    ]
+    assert differ == [
+        {},
+        {"kernels": [f"FKV_TRITON=auto; measured and taken: attention by {way}" for way in ("torch", "products")]},
+    ]
 
 
 def test_the_papers_figures_stay_apart(capsys, recorded):
@@ -294,8 +356,14 @@ def test_a_figure_is_drawn(recorded, tmp_path, capsys):
         (["--json", "/no/such/folder/r.json"], "does not exist"),
         (["--read", "/no/such/file.json"], "cannot read"),
         (["--against", __file__], "is not JSON"),
-        (["--attention", "--context", "42", "--ray", "local"], "measures one layer, where --context and --ray would do nothing"),
-        (["--read", "r.json", "--precision", "fp32"], "--read takes what was measured before, where --precision would do nothing"),
+        (
+            ["--attention", "--context", "42", "--ray", "local"],
+            "measures one layer, where --context and --ray would do nothing",
+        ),
+        (
+            ["--read", "r.json", "--precision", "fp32"],
+            "--read takes what was measured before, where --precision would do nothing",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(options, message):

@@ -7,33 +7,48 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from fkv import policies
-from fkv.attention import TIMESTEPS, CausalTransformer, check_compiler
 from fkv.cache import KVCache
-from fkv.cli import main
+from fkv.commands.main import main
+from fkv.kernels import multiplies_in_eight_bits
+from fkv.kernels.onednn import computes_bfloat16
 from fkv.models.precision import stored_as, use_eight_bits
 from fkv.stream import Stream
-from kernels import multiplies_in_eight_bits
-from kernels.onednn import computes_bfloat16
+from fkv.transformer.causal import TIMESTEPS, CausalTransformer, check_compiler
 
 eight_bits = pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")
 LATENTS, WORDS = torch.randn(2, 3, 4, 4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 8).cumsum(1)
 
 
-SIZES = dict(num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=8, freq_dim=16, ffn_dim=32, num_layers=2)
+SIZES = dict(
+    num_attention_heads=2,
+    attention_head_dim=16,
+    in_channels=4,
+    out_channels=4,
+    text_dim=8,
+    freq_dim=16,
+    ffn_dim=32,
+    num_layers=2,
+)
 
 
 def transformer(precision: str = "fp32") -> WanTransformer3DModel:
     torch.manual_seed(0)
     model = WanTransformer3DModel(**SIZES).eval()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(False).data = (parameter + 0.1 * torch.randn_like(parameter)).to(stored_as(model, name, precision))
+        parameter.requires_grad_(False).data = (parameter + 0.1 * torch.randn_like(parameter)).to(
+            stored_as(model, name, precision)
+        )
     use_eight_bits(model, precision)
     return model
 
 
 def by_library(model: WanTransformer3DModel, timestep: float) -> torch.Tensor:
     dtype = model.proj_out.weight.dtype
-    return model(LATENTS.transpose(1, 2).to(dtype), torch.full((2,), timestep), WORDS.to(dtype)).sample.transpose(1, 2).float()
+    return (
+        model(LATENTS.transpose(1, 2).to(dtype), torch.full((2,), timestep), WORDS.to(dtype))
+        .sample.transpose(1, 2)
+        .float()
+    )
 
 
 def by_us(streamed: CausalTransformer, timestep: float) -> torch.Tensor:
@@ -53,7 +68,9 @@ def test_an_opening_chunk_is_what_the_library_makes_of_it_at_every_timestep():
 
 @pytest.mark.parametrize("patch", [(2, 2, 2), (1, 2, 1)])
 def test_patches_that_are_not_squares_of_one_frame_are_refused(patch):
-    with pytest.raises(ValueError, match=f"squares of one latent frame, this model's are {patch[0]} x {patch[1]} x {patch[2]}"):
+    with pytest.raises(
+        ValueError, match=f"squares of one latent frame, this model's are {patch[0]} x {patch[1]} x {patch[2]}"
+    ):
         CausalTransformer(WanTransformer3DModel(**SIZES, patch_size=patch))
 
 
@@ -63,7 +80,10 @@ def test_rounded_weights_err_no_more_than_in_the_library(precision):
     model, exact = transformer(precision), transformer()
     exact.load_state_dict({name: tensor.float() for name, tensor in model.state_dict().items()})
     wanted = by_library(exact, 500.0)
-    ours, theirs = ((made - wanted).norm() / wanted.norm() for made in (by_us(CausalTransformer(model), 500.0), by_library(model, 500.0)))
+    ours, theirs = (
+        (made - wanted).norm() / wanted.norm()
+        for made in (by_us(CausalTransformer(model), 500.0), by_library(model, 500.0))
+    )
     assert ours < max(1.1 * theirs, 4e-3) < 0.03
 
 
@@ -84,14 +104,14 @@ def test_compiled_blocks_make_the_same_stream_without_compiling_again(small, mon
 
 def test_a_model_on_a_cpu_has_chosen_its_attention_before_it_streams(monkeypatch):
     chosen = []
-    monkeypatch.setattr("fkv.attention.choose_attention", lambda *of: chosen.append(of))
+    monkeypatch.setattr("fkv.transformer.causal.choose_attention", lambda *of: chosen.append(of))
     CausalTransformer(transformer("bf16"))
     CausalTransformer(transformer().to("meta"))
     assert chosen == [(16, torch.bfloat16)]
 
 
 def test_weights_are_packed_for_eager_blocks_alone(monkeypatch):
-    monkeypatch.setattr("fkv.attention.check_compiler", lambda: None)
+    monkeypatch.setattr("fkv.transformer.causal.check_compiler", lambda: None)
     ours = CausalTransformer(transformer("bf16"))
     order = (tuple(range(ours.heads)),) * ours.layers
     assert ours.weights_for(order)[0].widen.is_mkldnn == computes_bfloat16()

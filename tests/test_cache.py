@@ -41,7 +41,11 @@ def content(cache, layer):
 
 def expected(group, page_tokens):
     pages = group.pages
-    return {(f, s * page_tokens + i) for f, s in zip(pages.frame.tolist(), pages.segment.tolist()) for i in range(page_tokens)}
+    return {
+        (f, s * page_tokens + i)
+        for f, s in zip(pages.frame.tolist(), pages.segment.tolist())
+        for i in range(page_tokens)
+    }
 
 
 def test_pages_change_to_8_bits_and_back():
@@ -51,7 +55,9 @@ def test_pages_change_to_8_bits_and_back():
     narrow = cache.regrouped(GEOMETRY.every_head, 2, torch.float8_e4m3fn)
     assert narrow.dtype == torch.float8_e4m3fn and 2 * narrow.bytes() == cache.bytes()
     wide = narrow.regrouped(SPLIT, 2, torch.bfloat16)
-    assert [content(wide, layer) for layer in range(GEOMETRY.layers)] == before, "small whole numbers are exact in 8 bits"
+    assert [content(wide, layer) for layer in range(GEOMETRY.layers)] == before, (
+        "small whole numbers are exact in 8 bits"
+    )
 
 
 def test_only_a_chunk_with_nothing_before_it_opens_the_stream():
@@ -59,15 +65,17 @@ def test_only_a_chunk_with_nothing_before_it_opens_the_stream():
     for chunk, kept in enumerate((True, False, True)):
         write_chunk(cache, chunk)
         seen.append(cache.opening)
-        cache.commit({name: np.full(len(group.pages), kept) for name, group in cache.groups.items()})
+        cache.evict({name: np.full(len(group.pages), kept) for name, group in cache.groups.items()})
     assert seen == [True, False, True]
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), segments=st.sampled_from([1, 2, 3, 6]), dtype=st.sampled_from([torch.float32, torch.float8_e4m3fn]))
+@given(
+    data=st.data(), segments=st.sampled_from([1, 2, 3, 6]), dtype=st.sampled_from([torch.float32, torch.float8_e4m3fn])
+)
 def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segments, dtype):
     cache = KVCache(GEOMETRY, SPLIT, segments, dtype)
-    survivors = {name: set() for name in cache.groups}
+    keep_mask = {name: set() for name in cache.groups}
     most = 6 if dtype == torch.float32 else 5  # 8 bits hold whole numbers to 16 exactly
     for chunk in range(data.draw(st.integers(1, most))):
         write_chunk(cache, chunk)
@@ -76,15 +84,17 @@ def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segment
             pages = group.pages
             assert (pages.slot == np.arange(len(pages))).all(), "live pages are a prefix while a chunk runs"
             held = set(zip(pages.frame.tolist(), pages.segment.tolist()))
-            assert held == survivors[name] | {(f, s) for f in range(3 * chunk, 3 * chunk + 3) for s in range(segments)}
+            assert held == keep_mask[name] | {(f, s) for f in range(3 * chunk, 3 * chunk + 3) for s in range(segments)}
             masks[name] = np.array(data.draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))), bool)
-            survivors[name] = {p for p, keep in zip(zip(pages.frame.tolist(), pages.segment.tolist()), masks[name]) if keep}
+            keep_mask[name] = {
+                p for p, keep in zip(zip(pages.frame.tolist(), pages.segment.tolist()), masks[name]) if keep
+            }
         for layer in range(GEOMETRY.layers):
             found = content(cache, layer)
             for group in cache.groups.values():
                 for head in group.heads[layer]:
                     assert found[head] == expected(group, cache.page_tokens)
-        cache.commit(masks)
+        cache.evict(masks)
 
 
 def keep_sink_and_anchor(cache):
@@ -101,7 +111,7 @@ def test_a_steady_stream_fills_its_buffers_and_never_moves_them():
         if chunk >= 2:
             assert now == pointers
         pointers = now
-        cache.commit(keep_sink_and_anchor(cache))
+        cache.evict(keep_sink_and_anchor(cache))
 
 
 def test_a_buffer_that_always_grows_is_seldom_copied_and_never_more_than_an_eighth_too_large():
@@ -111,7 +121,7 @@ def test_a_buffer_that_always_grows_is_seldom_copied_and_never_more_than_an_eigh
         now = [buffer.data_ptr() for buffer in cache.groups["dynamic"].keys], cache.allocated_bytes()
         grown, before = grown + (now != before), now
         assert cache.bytes() <= cache.allocated_bytes() <= GROWTH * cache.bytes()
-        cache.commit({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
+        cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
     assert grown < 40
 
 
@@ -119,10 +129,12 @@ def test_bytes_counted_from_the_table_are_the_bytes_of_the_buffers():
     cache = KVCache(GEOMETRY, SPLIT, 3, dtype=torch.bfloat16)
     for chunk in range(4):
         write_chunk(cache, chunk)
-        cache.commit(keep_sink_and_anchor(cache)) if chunk < 3 else None
+        cache.evict(keep_sink_and_anchor(cache)) if chunk < 3 else None
     buffers = [buffer for group in cache.groups.values() for buffer in (*group.keys, *group.values)]
     assert cache.allocated_bytes() == sum(buffer.untyped_storage().nbytes() for buffer in buffers)
-    assert cache.bytes() == 2 * 6 * (5 * 6) * 4 * 2, "K and V, 6 heads over the layers, 5 frames of 6 tokens, 4 numbers of 2 bytes"
+    assert cache.bytes() == 2 * 6 * (5 * 6) * 4 * 2, (
+        "K and V, 6 heads over the layers, 5 frames of 6 tokens, 4 numbers of 2 bytes"
+    )
 
 
 def test_splitting_a_group_loses_nothing_and_joining_keeps_what_all_heads_have():
@@ -130,7 +142,7 @@ def test_splitting_a_group_loses_nothing_and_joining_keeps_what_all_heads_have()
     write_chunk(cache, 0)
     split = cache.regrouped(SPLIT, 2)
     assert content(split, 0) == content(cache, 0) and content(split, 1) == content(cache, 1)
-    split.commit({"static": split.groups["static"].pages.frame == 0, "dynamic": split.groups["dynamic"].pages.frame < 2})
+    split.evict({"static": split.groups["static"].pages.frame == 0, "dynamic": split.groups["dynamic"].pages.frame < 2})
     joined = split.regrouped(GEOMETRY.every_head, 1)
     assert joined.frames() == [0]
     assert joined.bytes() == joined.allocated_bytes() == cache.bytes() // 3
@@ -139,7 +151,7 @@ def test_splitting_a_group_loses_nothing_and_joining_keeps_what_all_heads_have()
 def test_a_page_that_is_only_partly_held_does_not_survive_coarser_pages():
     cache = KVCache(GEOMETRY, GEOMETRY.every_head, 2)
     write_chunk(cache, 0)
-    cache.commit({"all": (cache.groups["all"].pages.frame == 1) | (cache.groups["all"].pages.segment == 0)})
+    cache.evict({"all": (cache.groups["all"].pages.frame == 1) | (cache.groups["all"].pages.segment == 0)})
     assert cache.regrouped(GEOMETRY.every_head, 1).frames() == [1]
 
 
@@ -151,4 +163,4 @@ def test_wrong_groups_segments_and_masks_are_refused_in_words():
     cache = KVCache(GEOMETRY, GEOMETRY.every_head)
     write_chunk(cache, 0)
     with pytest.raises(ValueError, match="3 pages"):
-        cache.commit({"all": np.ones(2, bool)})
+        cache.evict({"all": np.ones(2, bool)})

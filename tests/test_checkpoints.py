@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fkv import parity
-from fkv.attention import CausalTransformer
 from fkv.models.checkpoints import CheckpointError, adapter, load_transformer, read, state_dict
 from fkv.models.convert import from_wan_names
 from fkv.models.memory import Peak
 from fkv.models.release import BASES, Base
 from fkv.policies import Full
+from fkv.transformer.causal import CausalTransformer
 
 GOLDEN_NAME = "weights.safetensors"
 
@@ -29,9 +29,16 @@ GOLDEN_NAME = "weights.safetensors"
 def base(golden) -> Base:
     sizes = json.loads((golden / "meta.json").read_text())["model"]
     return Base(
-        "golden", sizes["num_layers"], sizes["num_heads"], sizes["dim"], sizes["ffn_dim"], sizes["in_dim"], sizes["text_dim"],
-        sizes["text_len"], sizes["freq_dim"],
-    )  # fmt: skip
+        "golden",
+        sizes["num_layers"],
+        sizes["num_heads"],
+        sizes["dim"],
+        sizes["ffn_dim"],
+        sizes["in_dim"],
+        sizes["text_dim"],
+        sizes["text_len"],
+        sizes["freq_dim"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,11 @@ def other(weights):
 
 FORMS = {
     "self-forcing.pt": lambda w: {"generator_ema": under(w, fsdp)},
-    "longlive.pt": lambda w: {"generator": under(w, "model.{}".format), "generator_ema": other(w), "step": torch.tensor(3)},
+    "longlive.pt": lambda w: {
+        "generator": under(w, "model.{}".format),
+        "generator_ema": other(w),
+        "step": torch.tensor(3),
+    },
     "causal-forcing.pt": lambda w: {"generator": under(w, "model.{}".format), "critic": {"model.x": torch.ones(2)}},
     "raven.pt": lambda w: dict(w),
     "nested.pt": lambda w: {"model": dict(w), "epoch": 4},
@@ -65,7 +76,9 @@ FORMS = {
 
 
 def write(path, data):
-    save_file({name: value.contiguous() for name, value in data.items()}, path) if path.suffix == ".safetensors" else torch.save(data, path)
+    save_file(
+        {name: value.contiguous() for name, value in data.items()}, path
+    ) if path.suffix == ".safetensors" else torch.save(data, path)
     return path
 
 
@@ -127,33 +140,45 @@ def pairs(weights, rank=4, rename="base_model.model.{}".format):
     for name in filter(TARGETS.fullmatch, weights):
         rows, cols = weights[name].shape
         stem = rename(name.removesuffix(".weight"))
-        out |= {f"{stem}.lora_A.weight": torch.randn(rank, cols) * 0.1, f"{stem}.lora_B.weight": torch.randn(rows, rank) * 0.1}
+        out |= {
+            f"{stem}.lora_A.weight": torch.randn(rank, cols) * 0.1,
+            f"{stem}.lora_B.weight": torch.randn(rows, rank) * 0.1,
+        }
     return out
 
 
 def merged_by_hand(weights, lora, scale):
     stem = "base_model.model.{}".format
     product = lambda name: lora[stem(f"{name[:-7]}.lora_B.weight")] @ lora[stem(f"{name[:-7]}.lora_A.weight")]
-    return {name: value + scale * product(name) if TARGETS.fullmatch(name) else value for name, value in weights.items()}
+    return {
+        name: value + scale * product(name) if TARGETS.fullmatch(name) else value for name, value in weights.items()
+    }
 
 
 @pytest.mark.parametrize("alpha, scale", [(None, 1.0), (4, 1.0), (2, 0.5)])
 def test_an_adapter_is_merged_before_the_cast(alpha, scale, base, plain, tmp_path):
     lora = pairs(plain)
-    files = write(tmp_path / "base.pt", FORMS["longlive.pt"](plain)), write(tmp_path / "lora.pt", {"generator_lora": lora, "other": {}})
+    files = (
+        write(tmp_path / "base.pt", FORMS["longlive.pt"](plain)),
+        write(tmp_path / "lora.pt", {"generator_lora": lora, "other": {}}),
+    )
     expected = from_wan_names(merged_by_hand(plain, lora, scale), base.original)
     exact = load_transformer(files[0], base, "generator", files[1], alpha)
     cast = load_transformer(files[0], base, "generator", files[1], alpha, precision="bf16")
     for name, value in expected.named_parameters():
         assert torch.allclose(exact.get_parameter(name), value, atol=1e-6), name
-        assert torch.equal(cast.get_parameter(name).float(), exact.get_parameter(name).to(cast.get_parameter(name).dtype).float()), name
+        assert torch.equal(
+            cast.get_parameter(name).float(), exact.get_parameter(name).to(cast.get_parameter(name).dtype).float()
+        ), name
     assert sum(bool(TARGETS.fullmatch(name)) for name in plain) == 10 * base.layers
 
 
 def test_an_adapter_is_merged_as_peft_merges_it(base, plain, tmp_path):
     model = from_wan_names(plain, base.original)
     names = write(tmp_path / "base.safetensors", {name: value.clone() for name, value in model.state_dict().items()})
-    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"])
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+    )
     wrapped = peft.get_peft_model(model, config)
     for name, value in wrapped.named_parameters():
         if "lora_B" in name:
@@ -161,13 +186,19 @@ def test_an_adapter_is_merged_as_peft_merges_it(base, plain, tmp_path):
     apart = write(tmp_path / "lora.safetensors", peft.get_peft_model_state_dict(wrapped))
     bundle = write(tmp_path / "bundle.pt", wrapped.state_dict())
     expected = wrapped.merge_and_unload()
-    for loaded in (load_transformer(names, base, lora=apart, lora_alpha=8), load_transformer(bundle, base, lora_alpha=8)):
+    for loaded in (
+        load_transformer(names, base, lora=apart, lora_alpha=8),
+        load_transformer(bundle, base, lora_alpha=8),
+    ):
         for name, value in expected.named_parameters():
             assert torch.allclose(loaded.get_parameter(name), value, atol=1e-6), name
 
 
 def test_memory_holds_the_weights_once(base, plain, tmp_path):
-    files = write(tmp_path / "base.pt", FORMS["self-forcing.pt"](plain)), write(tmp_path / "lora.pt", {"generator_lora": pairs(plain)})
+    files = (
+        write(tmp_path / "base.pt", FORMS["self-forcing.pt"](plain)),
+        write(tmp_path / "lora.pt", {"generator_lora": pairs(plain)}),
+    )
     with Peak("cpu") as peak:
         loaded = load_transformer(files[0], base, lora=files[1], precision="bf16")
     size = sum(value.nbytes for value in loaded.parameters())
@@ -188,7 +219,9 @@ def test_another_base_is_named(base, plain, tmp_path):
     path = write(tmp_path / "other.pt", plain)
     message = refused(lambda: load_transformer(path, BASES["wan-1.3b"]))
     assert "of a model with 4 layers of dimension 128, not of wan-1.3b" in message
-    assert "not of a Wan transformer" in refused(lambda: load_transformer(write(tmp_path / "no.pt", {"a": torch.ones(2)}), base))
+    assert "not of a Wan transformer" in refused(
+        lambda: load_transformer(write(tmp_path / "no.pt", {"a": torch.ones(2)}), base)
+    )
     images = plain | {"blocks.0.cross_attn.k_img.weight": torch.ones(2)}
     assert "image-to-video" in refused(lambda: load_transformer(write(tmp_path / "i2v.pt", images), base))
 

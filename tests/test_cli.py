@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import evaluation_plots
-from fkv import cli, policies
+from fkv import policies
+from fkv.analysis import evaluation_plots
+from fkv.commands import main
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.models.tiny import FOLDER
@@ -25,7 +26,7 @@ def small_by_default(small, monkeypatch):
 
 
 def run(capsys, *args):
-    code = cli.main(list(args))
+    code = main.main(list(args))
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     return code, printed
@@ -33,10 +34,30 @@ def run(capsys, *args):
 
 def test_stream_writes_video_and_report(capsys, tmp_path):
     video, report = tmp_path / "v.mp4", tmp_path / "r.json"
-    options = ["--policy", "forcing-kv:segments_per_frame=4", "--chunks", "5", "--seed", "3", "--out", str(video), "--json", str(report)]
+    options = [
+        "--policy",
+        "forcing-kv:segments_per_frame=4",
+        "--chunks",
+        "5",
+        "--seed",
+        "3",
+        "--out",
+        str(video),
+        "--json",
+        str(report),
+    ]
     assert run(capsys, "stream", "--prompt", PROMPT, *options)[0] == 0
     data = json.loads(report.read_text())
-    assert {"fps_denoise", "fps_end_to_end", "kv_bytes_peak", "model", "policy", "seed", "device", "precision"} <= data.keys()
+    assert {
+        "fps_denoise",
+        "fps_end_to_end",
+        "kv_bytes_peak",
+        "model",
+        "policy",
+        "seed",
+        "device",
+        "precision",
+    } <= data.keys()
     assert data["seed"] == 3 and data["policy"] == "forcing-kv" and len(data["chunks"]) == 5
     for chunk in data["chunks"]:
         assert {"index", "denoise_s", "context_s", "decode_s", "kv_bytes", "context_frames"} <= chunk.keys()
@@ -47,7 +68,15 @@ def test_stream_writes_video_and_report(capsys, tmp_path):
 
 
 def test_a_stream_switches_policies_and_prompts(capsys):
-    switches = ["--switch", "2:forcing-kv:segments_per_frame=4", "--switch", "4:full", "--say", "3:a blue star", "--recache"]
+    switches = [
+        "--switch",
+        "2:forcing-kv:segments_per_frame=4",
+        "--switch",
+        "4:full",
+        "--say",
+        "3:a blue star",
+        "--recache",
+    ]
     code, printed = run(capsys, "stream", "--policy", "full", "--chunks", "6", *switches)
     chunks = json.loads(printed.out)["chunks"]
     assert code == 0 and [c["policy"] for c in chunks] == ["full"] * 2 + ["forcing-kv"] * 2 + ["full"] * 2
@@ -63,7 +92,9 @@ def test_a_recorded_stream_can_be_analysed(capsys, tmp_path):
 
 
 def test_compare_reports_ratios_against_full(capsys):
-    code, printed = run(capsys, "compare", "--policies", "full,forcing-kv:segments_per_frame=4,retention=3", "--chunks", "5")
+    code, printed = run(
+        capsys, "compare", "--policies", "full,forcing-kv:segments_per_frame=4,retention=3", "--chunks", "5"
+    )
     data = json.loads(printed.out)
     hybrid, full = data["policies"]["forcing-kv"], data["policies"]["full"]
     assert code == 0 and len(hybrid["ratio_denoise"]["per_chunk"]) == 5
@@ -76,9 +107,14 @@ def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkey
     drawn, draw = [], evaluation_plots.filmstrips
     monkeypatch.setattr(evaluation_plots, "filmstrips", lambda *given: drawn.append(given) or draw(*given))
     sheet = tmp_path / "sheet.png"
-    assert run(capsys, "compare", "--policies", "forcing-kv", "--chunks", "9", "--seed", "4", "--sheet", str(sheet))[0] == 0
+    assert (
+        run(capsys, "compare", "--policies", "forcing-kv", "--chunks", "9", "--seed", "4", "--sheet", str(sheet))[0]
+        == 0
+    )
     [(titles, strips, seconds, _)] = drawn
-    assert titles == ["full", "forcing-kv"] and seconds.tolist() == [0.75 * number for number in (1, 2, 3, 4, 6, 7, 8, 9)]
+    assert titles == ["full", "forcing-kv"] and seconds.tolist() == [
+        0.75 * number for number in (1, 2, 3, 4, 6, 7, 8, 9)
+    ]
     stream = Stream(small, policies.parse("forcing-kv"), PROMPT, 4)
     last = [stream.step().video[-1] for _ in range(9)]
     assert np.array_equal(strips[1], np.stack(last[:4] + last[5:])) and Image.open(sheet).size[0] > 1000
@@ -123,7 +159,10 @@ def test_unknown_words_get_a_hint(capsys):
         (["--lora", __file__], "name that with --checkpoint"),
         (["--model", "self-forcing", "--checkpoint", __file__], "are two models; leave one out"),
         (["--checkpoint", __file__], "is incomplete or no PyTorch checkpoint"),
-        (["--checkpoint", str(FOLDER / "transformer" / "diffusion_pytorch_model.safetensors")], "not of wan-1.3b; name its base"),
+        (
+            ["--checkpoint", str(FOLDER / "transformer" / "diffusion_pytorch_model.safetensors")],
+            "not of wan-1.3b; name its base",
+        ),
         (["--recache"], "--recache goes with another prompt"),
         (["--switch", "forcing-kv"], "CHUNK:WHAT"),
         (["--switch", "99:full", "--chunks", "3"], "chunk 99 is not part of a stream of 3 chunks"),
@@ -136,12 +175,12 @@ def test_bad_input_is_refused_in_a_sentence(args, message, capsys):
 
 def test_words_for_numbers_are_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit) as refusal:
-        cli.main(["stream", "--chunks", "many"])
+        main.main(["stream", "--chunks", "many"])
     assert refusal.value.code == 2 and "--chunks" in capsys.readouterr().err
 
 
 def test_the_list_of_commands_waits_for_no_library():
     """torch and diffusers take seconds to load, and a command's own module is imported only when it is called."""
-    script = "import sys; from fkv import cli\ntry: cli.main(['--help'])\nfinally: print({'torch', 'diffusers'} & set(sys.modules))"
+    script = "import sys; from fkv.commands import main\ntry: main.main(['--help'])\nfinally: print({'torch', 'diffusers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.endswith("set()\n") and all(f"  {name} " in done.stdout for name in cli.COMMANDS)
+    assert done.stdout.endswith("set()\n") and all(f"  {name} " in done.stdout for name in main.COMMANDS)

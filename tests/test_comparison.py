@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis import figures
-from analysis.evaluate import EQUAL_DB, held_out_scene
+from fkv.analysis import figures
+from fkv.analysis.evaluate import EQUAL_DB, held_out_scene
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings
-from fkv.studio import compare_tab, comparison, filmstrip
-from fkv.studio.comparison import Plan
-from fkv.studio.sessions import Limits, Line, Run
+from fkv.studio.live import comparison
+from fkv.studio.live.comparison import Plan
+from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.media import filmstrip
+from fkv.studio.tabs import compare
 from fkv.world.captions import caption
 from fkv.world.render import GENES, render
 
@@ -43,10 +45,23 @@ def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list
     """Chunks of 12 frames that took 2 x `seconds` to generate and as long again for text and decoding."""
     scene = scene or held_out_scene(0)
     return [
-        Chunk(i, (), caption(scene), "full", torch.empty(0), render(scene, range(12 * i, 12 * i + 12), [0.4] * GENES),
-              Timings(text=seconds, denoise=seconds, context=seconds, decode=seconds), kv_bytes + i, {}, 0, 1, {}, {})
+        Chunk(
+            i,
+            (),
+            caption(scene),
+            "full",
+            torch.empty(0),
+            render(scene, range(12 * i, 12 * i + 12), [0.4] * GENES),
+            Timings(text=seconds, denoise=seconds, context=seconds, decode=seconds),
+            kv_bytes + i,
+            {},
+            0,
+            1,
+            {},
+            {},
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_figures_of_known_streams():
@@ -59,14 +74,22 @@ def test_figures_of_known_streams():
     assert rows["fps_denoise"].tolist() == [6, 12] and rows["fps_end_to_end"].tolist() == [3, 6]
     assert rows["ratio_denoise"].tolist() == [1, 2] and rows["kv_bytes_peak"].tolist() == [1002, 402]
     assert np.isnan(rows["psnr_to_reference"]["full"]) and rows["psnr_to_reference"]["another"] == EQUAL_DB
-    assert rows["adherence"].tolist() == [1, 1] and rows["motion"].tolist() == [1, 1] and rows["streams"].tolist() == [1, 1]
+    assert (
+        rows["adherence"].tolist() == [1, 1]
+        and rows["motion"].tolist() == [1, 1]
+        and rows["streams"].tolist() == [1, 1]
+    )
 
 
 def test_medians_are_over_chunks_and_quality_is_a_mean_over_complete_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     complete = comparison.record("full", 0, slow, slow) | comparison.quality(slow, slow, None)
     rows = comparison.table([complete, comparison.record("full", 1, fast[:1], fast[:1])])
-    assert rows["fps_denoise"].tolist() == [6] and rows["streams"].tolist() == [2] and rows["kv_bytes_peak"].tolist() == [1002]
+    assert (
+        rows["fps_denoise"].tolist() == [6]
+        and rows["streams"].tolist() == [2]
+        and rows["kv_bytes_peak"].tolist() == [1002]
+    )
     assert np.isnan(rows["adherence"]["full"]) and rows["discontinuity"]["full"] == complete["discontinuity"]
 
 
@@ -78,7 +101,9 @@ def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_librar
     partial = next(s for s in steps if s.done == 2)
     assert [r["policy"] for r in partial.records] == list(asked.policies) and "adherence" not in partial.records[0]
     last = steps[-1].records
-    assert [(r["policy"], r["prompt"]) for r in last] == [(policy, prompt) for prompt in asked.prompts for policy in asked.policies]
+    assert [(r["policy"], r["prompt"]) for r in last] == [
+        (policy, prompt) for prompt in asked.prompts for policy in asked.policies
+    ]
     again = Stream(toy, comparison.policies.parse(asked.policies[1]), asked.prompts[1], 3)
     assert last[3]["frames_sha256"] == frame_hash([again.step() for _ in range(2)])
     assert last[0]["adherence"] is not None and last[2]["adherence"] is None  # the second prompt names no whole scene
@@ -111,11 +136,20 @@ def test_a_strip_shows_the_last_frame_of_every_moment_and_frames_for_those_to_co
     strip = filmstrip.filmstrip("<b>", 4, {"full": made, "a & b": made[:5]}, 20)
     assert strip.at == (1, 4, 6, 9, 12, 15, 17, 20) and [len(row) for row in strip.rows.values()] == [4, 2]
     shown = cv2.imdecode(np.frombuffer(strip.rows["full"][3], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert np.abs(shown.astype(int) - made[8].video[-1]).mean() < 3 < np.abs(shown.astype(int) - made[8].video[0]).mean()
+    assert (
+        np.abs(shown.astype(int) - made[8].video[-1]).mean() < 3 < np.abs(shown.astype(int) - made[8].video[0]).mean()
+    )
     html = filmstrip.html([strip])
-    assert html.count("<img") == 6 and html.count("<td></td>") == 1 + 10 and "&lt;b&gt;" in html and 'alt="a &amp; b, chunk 4"' in html
+    assert (
+        html.count("<img") == 6
+        and html.count("<td></td>") == 1 + 10
+        and "&lt;b&gt;" in html
+        and 'alt="a &amp; b, chunk 4"' in html
+    )
     large = replace(made[0], video=np.zeros((1, 480, 832, 3), np.uint8))
-    assert cv2.imdecode(np.frombuffer(filmstrip.filmstrip("", 0, {"full": [large]}, 2).rows["full"][0], np.uint8), 1).shape == (120, 208, 3)
+    assert cv2.imdecode(
+        np.frombuffer(filmstrip.filmstrip("", 0, {"full": [large]}, 2).rows["full"][0], np.uint8), 1
+    ).shape == (120, 208, 3)
     bare = [replace(chunk, video=None) for chunk in made]
     assert filmstrip.html([filmstrip.filmstrip("", 0, {"full": bare}, 9)]) == ""
 
@@ -125,7 +159,7 @@ def test_a_model_of_another_world_is_compared_without_the_oracle(small):
     rows = comparison.table(last.records)
     assert rows["adherence"].isna().all() and rows["psnr_to_reference"].notna().sum() == 1
     assert figures.pareto_table(rows)["policy"].tolist() == ["sliding-window:window_frames=4"]
-    assert "adherence" not in compare_tab._table(rows, world=False)
+    assert "adherence" not in compare._table(rows, world=False)
 
 
 def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
@@ -134,7 +168,11 @@ def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
         stepped.append(step)
         if step.done == 3:
             run.stop()
-    assert stepped[-1].state == "done" and stepped[-1].done == 3 and stepped[-1].text.startswith("Cancelled after 3 of 120 chunks")
+    assert (
+        stepped[-1].state == "done"
+        and stepped[-1].done == 3
+        and stepped[-1].text.startswith("Cancelled after 3 of 120 chunks")
+    )
     assert [len(r["chunks"]) for r in stepped[-1].records] == [1, 1] and run.ended == "stopped" and not run.live
     left = run_of(toy, plan(chunks=30), line=line)
     next(left), next(left)
@@ -163,12 +201,22 @@ def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"policies": ["full"]}, "2 to 8 policies, not 1"), ({"policies": ["full", "full:"]}, "policies, not 1"),
-     ({"policies": ["full", "nonsense"]}, "no policy 'nonsense'"), ({"prompts": " \n"}, "1 to 16 prompts, not 0"),
-     ({"seeds": "0 x"}, "'x' is none"), ({"seeds": ""}, "1 to 8 seeds, not 0"), ({"seeds": "99999999999"}, "the seed must be"),
-     ({"policies": None}, "must be a list"), ({"policies": ["full", 3]}, "must be a text"), ({"prompts": None}, "must be a text"),
-     ({"chunks": None}, "whole number"), ({"chunks": 1}, "2 to 60 chunks per stream, not 1"), ({"most": 7}, "8 chunks in all; at most 7")],
-)  # fmt: skip
+    [
+        ({"policies": ["full"]}, "2 to 8 policies, not 1"),
+        ({"policies": ["full", "full:"]}, "policies, not 1"),
+        ({"policies": ["full", "nonsense"]}, "no policy 'nonsense'"),
+        ({"prompts": " \n"}, "1 to 16 prompts, not 0"),
+        ({"seeds": "0 x"}, "'x' is none"),
+        ({"seeds": ""}, "1 to 8 seeds, not 0"),
+        ({"seeds": "99999999999"}, "the seed must be"),
+        ({"policies": None}, "must be a list"),
+        ({"policies": ["full", 3]}, "must be a text"),
+        ({"prompts": None}, "must be a text"),
+        ({"chunks": None}, "whole number"),
+        ({"chunks": 1}, "2 to 60 chunks per stream, not 1"),
+        ({"most": 7}, "8 chunks in all; at most 7"),
+    ],
+)
 def test_bad_forms_get_a_sentence(fields, words):
     with pytest.raises(ValueError, match=words):
         plan(**fields)
@@ -192,7 +240,9 @@ def test_labels_of_policies_about_as_fast_do_not_overlap():
         return [label == "bottom center" for label in labels]
 
     assert below([20.8, 23.2, 21.9], [1, 1, 1]) == [False, False, True]
-    assert below([10, 10.1, 30], [0.5, 0.9, 0.9]) == [True, False, False] and below([10, 10.1, 30], [0.9, 0.5, 0.9]) == [False, True, False]
+    assert below([10, 10.1, 30], [0.5, 0.9, 0.9]) == [True, False, False] and below(
+        [10, 10.1, 30], [0.9, 0.5, 0.9]
+    ) == [False, True, False]
 
 
 def test_the_plot_and_its_file_show_every_policy():
@@ -205,5 +255,5 @@ def test_the_plot_and_its_file_show_every_policy():
 
 def test_the_table_says_what_is_unknown_and_what_is_equal():
     rows = comparison.table([comparison.record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
-    html = compare_tab._table(rows.assign(psnr_to_reference=EQUAL_DB), world=True)
+    html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), world=True)
     assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html

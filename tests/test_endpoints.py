@@ -21,12 +21,13 @@ import httpx
 import pytest
 from gradio_client.exceptions import AppError
 
-import app
 from fkv import roles
 from fkv.stream import Stream
-from fkv.studio import callers, observe
-from fkv.studio.serve import serve
-from fkv.studio.sessions import Limits
+from fkv.studio import launch
+from fkv.studio.live import telemetry
+from fkv.studio.live.sessions import Limits
+from fkv.studio.server import serve
+from fkv.studio.serving import disconnect
 
 NAMES = ["/generate_clip", "/compare", "/profile"]
 PROMPT = "a red ball bouncing over the sea by day"
@@ -57,14 +58,18 @@ def test_these_and_no_others_are_public(client):
 
 
 def test_a_clip_is_a_video_and_its_figures(client):
-    path, figures = client.predict(prompt=PROMPT, policy="sliding-window:window_frames=4", chunks=2, seed=3, api_name="/generate_clip")
+    path, figures = client.predict(
+        prompt=PROMPT, policy="sliding-window:window_frames=4", chunks=2, seed=3, api_name="/generate_clip"
+    )
     with av.open(path) as video:
         assert sum(1 for _ in video.decode(video=0)) == 24
     assert (figures["policy"], figures["seed"], len(figures["chunks"])) == ("sliding-window", 3, 2)
 
 
 def test_a_comparison_gives_figures_per_policy_and_per_stream(client):
-    figures = client.predict(policies="full,forcing-kv:retention=0.5", prompt=PROMPT, chunks=2, seed=3, api_name="/compare")
+    figures = client.predict(
+        policies="full,forcing-kv:retention=0.5", prompt=PROMPT, chunks=2, seed=3, api_name="/compare"
+    )
     assert list(figures["policies"]) == ["full", "forcing-kv:retention=0.5"] and figures["reference"] == "full"
     assert figures["ended"] == "finished" and figures["policies"]["full"]["ratio_denoise"] == 1
     assert [len(stream["chunks"]) for stream in figures["streams"]] == [2, 2]
@@ -80,22 +85,31 @@ def test_a_profile_is_a_roles_file(client):
 
 @pytest.mark.parametrize(
     ("call", "words"),
-    [({"api_name": "/generate_clip", "prompt": PROMPT, "policy": "nonsense"}, "There is no policy 'nonsense'"),
-     ({"api_name": "/generate_clip", "prompt": PROMPT, "chunks": 121}, "1 to 120 chunks, not 121"),
-     ({"api_name": "/generate_clip", "prompt": " "}, "The prompt is empty"),
-     ({"api_name": "/generate_clip", "prompt": PROMPT, "seed": -1}, "The seed must be"),
-     ({"api_name": "/compare", "policies": "full"}, "2 to 8 policies, not 1"),
-     ({"api_name": "/compare", "policies": "full,per-step,recompute,forcing-kv,no-anchor", "chunks": 60}, "300 chunks in all; at most 240"),
-     ({"api_name": "/profile", "prompts": "\n".join("abcdefghi")}, "1 to 8 prompts, not 9"),
-     ({"api_name": "/profile", "chunks": 2}, "3 to 14 chunks, not 2"), ({"api_name": "/profile", "threshold": 2}, "The threshold must")],
-)  # fmt: skip
+    [
+        ({"api_name": "/generate_clip", "prompt": PROMPT, "policy": "nonsense"}, "There is no policy 'nonsense'"),
+        ({"api_name": "/generate_clip", "prompt": PROMPT, "chunks": 121}, "1 to 120 chunks, not 121"),
+        ({"api_name": "/generate_clip", "prompt": " "}, "The prompt is empty"),
+        ({"api_name": "/generate_clip", "prompt": PROMPT, "seed": -1}, "The seed must be"),
+        ({"api_name": "/compare", "policies": "full"}, "2 to 8 policies, not 1"),
+        (
+            {"api_name": "/compare", "policies": "full,per-step,recompute,forcing-kv,no-anchor", "chunks": 60},
+            "300 chunks in all; at most 240",
+        ),
+        ({"api_name": "/profile", "prompts": "\n".join("abcdefghi")}, "1 to 8 prompts, not 9"),
+        ({"api_name": "/profile", "chunks": 2}, "3 to 14 chunks, not 2"),
+        ({"api_name": "/profile", "threshold": 2}, "The threshold must"),
+    ],
+)
 def test_a_bad_call_gets_a_sentence(client, call, words):
     with pytest.raises(AppError, match=words):
         client.predict(**call)
 
 
-CALLS = {"clip": ("/generate_clip", [PROMPT, "full", 120, 0]), "compare": ("/compare", ["full,per-step", PROMPT, 60, 0]),
-         "profile": ("/profile", ["\n".join([PROMPT] * 8), 14, 0.8, 0])}  # fmt: skip
+CALLS = {
+    "clip": ("/generate_clip", [PROMPT, "full", 120, 0]),
+    "compare": ("/compare", ["full,per-step", PROMPT, 60, 0]),
+    "profile": ("/profile", ["\n".join([PROMPT] * 8), 14, 0.8, 0]),
+}
 """By kind, as it is logged: an endpoint and the longest that may be asked of it."""
 
 
@@ -112,8 +126,8 @@ def ended(monkeypatch, caplog) -> Queue[tuple[str, str]]:
     told: Queue[tuple[str, str]] = Queue()
     handler = logging.Handler()
     handler.emit = lambda record: told.put((record.facts["kind"], record.facts["ended"]))
-    monkeypatch.setattr(observe.log, "handlers", [handler])
-    caplog.set_level(logging.INFO, observe.log.name)
+    monkeypatch.setattr(telemetry.log, "handlers", [handler])
+    caplog.set_level(logging.INFO, telemetry.log.name)
     return told
 
 
@@ -162,7 +176,7 @@ def test_a_caller_who_leaves_the_line_gives_the_place_back(address, slowly, ende
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_caller_who_never_listens_is_not_waited_for(address, slowly, ended, monkeypatch, kind):
-    monkeypatch.setattr(callers, "PATIENCE", 0.5)
+    monkeypatch.setattr(disconnect, "PATIENCE", 0.5)
     name, data = CALLS[kind]
     with httpx.Client(base_url=address, timeout=120) as http:
         event = http.post(f"/gradio_api/call{name}", json={"data": data}).raise_for_status().json()["event_id"]
@@ -177,7 +191,7 @@ def test_a_caller_who_listens_is_waited_for(address, slowly, ended, monkeypatch)
         event = http.post("/gradio_api/call/generate_clip", json=body).raise_for_status().json()["event_id"]
         with http.stream("GET", f"/gradio_api/call/generate_clip/{event}") as answer:
             busy(http)  # by now the server has come round to the stream
-            monkeypatch.setattr(callers, "PATIENCE", 0.0)
+            monkeypatch.setattr(disconnect, "PATIENCE", 0.0)
             assert b"event: complete" in answer.read()
     assert ended.get(timeout=60) == ("clip", "finished")
 
@@ -199,23 +213,31 @@ def test_mcp_offers_the_same_three_as_tools(address):
     from mcp.client.streamable_http import streamablehttp_client
 
     async def ask() -> tuple[list, list]:
-        async with streamablehttp_client(f"{address}/gradio_api/mcp/") as (read, write, _), ClientSession(read, write) as session:
+        async with (
+            streamablehttp_client(f"{address}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
             await session.initialize()
-            answer = await session.call_tool("compare", {"policies": "full,sliding-window", "prompt": PROMPT, "chunks": 2})
+            answer = await session.call_tool(
+                "compare", {"policies": "full,sliding-window", "prompt": PROMPT, "chunks": 2}
+            )
             return (await session.list_tools()).tools, answer.content
 
     with ThreadPoolExecutor(1) as aside:  # Playwright's browser keeps a loop running in this thread
         tools, (answer,) = aside.submit(lambda: asyncio.run(ask())).result()
     assert [f"/{tool.name}" for tool in tools] == NAMES
-    assert all(tool.description and all(p.get("description") for p in tool.inputSchema["properties"].values()) for tool in tools)
+    assert all(
+        tool.description and all(p.get("description") for p in tool.inputSchema["properties"].values())
+        for tool in tools
+    )
     assert list(literal_eval(answer.text)["policies"]) == ["full", "sliding-window"]  # Gradio writes Python here
 
 
 def test_mcp_without_its_package_is_refused_in_a_sentence(monkeypatch, capsys):
-    from fkv.studio import serve as module
+    from fkv.studio import server as module
 
     monkeypatch.setenv("GRADIO_MCP_SERVER", "True")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert app.arguments([]).mcp
-    assert app.main(["--port", "0"]) == 2
+    assert launch.arguments([]).mcp
+    assert launch.main(["--port", "0"]) == 2
     assert 'pip install "gradio[mcp]"' in capsys.readouterr().err

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from fkv.studio import engine
+from fkv.studio.live import model_thread
 
 
 def thread() -> str:
@@ -23,10 +23,12 @@ def test_every_step_and_the_end_are_done_in_one_thread():
         finally:
             seen.append(f"end in {thread()}")
 
-    (name,) = set(engine.iterating(work)(3))
-    assert name.startswith("fkv-model") and seen == [name] * 3 + [f"end in {name}"] and engine.call(thread) == name
+    (name,) = set(model_thread.iterating(work)(3))
+    assert (
+        name.startswith("fkv-model") and seen == [name] * 3 + [f"end in {name}"] and model_thread.call(thread) == name
+    )
     del seen[:]
-    with closing(engine.iterating(work)(3)) as items:
+    with closing(model_thread.iterating(work)(3)) as items:
         next(items)
     assert seen == [name, f"end in {name}"]
 
@@ -36,14 +38,14 @@ def test_failures_cross():
         yield 1
         raise ValueError("the decoder broke")
 
-    items = engine.iterating(work)()
+    items = model_thread.iterating(work)()
     assert next(items) == 1
     with pytest.raises(ValueError, match="the decoder broke"):
         next(items)
 
 
 def test_work_may_ask_for_the_thread_that_it_is_in():
-    assert engine.call(engine.call, thread) == engine.call(thread)
+    assert model_thread.call(model_thread.call, thread) == model_thread.call(thread)
 
 
 def test_streams_of_several_visitors_share_it():
@@ -53,7 +55,7 @@ def test_streams_of_several_visitors_share_it():
 
     found, visitors = [], []
     for _ in range(4):
-        visitors.append(threading.Thread(target=lambda: found.extend(engine.iterating(work)())))
+        visitors.append(threading.Thread(target=lambda: found.extend(model_thread.iterating(work)())))
         visitors[-1].start()
     for visitor in visitors:
         visitor.join()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import evaluate as ev
+from fkv.analysis import evaluate as ev
 from fkv.commands import eval as command
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
@@ -39,7 +39,9 @@ def test_a_perfect_stream_gets_full_marks():
     chunks = [chunk_of(i, scene) for i in range(8)]
     video = np.concatenate([chunk.video for chunk in chunks])
     record = ev.measure(chunks, scene, 6, video)
-    assert record["adherence"] == {mark: dict.fromkeys(("colour", "shape", "motion", "place", "time"), 1.0) for mark in ("5", "6")}
+    assert record["adherence"] == {
+        mark: dict.fromkeys(("colour", "shape", "motion", "place", "time"), 1.0) for mark in ("5", "6")
+    }
     assert record["psnr_to_full"] == ev.EQUAL_DB and record["ssim_to_full"] == pytest.approx(1)
     assert (record["fps_denoise"], record["fps_end_to_end"], record["kv_bytes_peak"]) == (6, 3, 1007)
     assert 1 <= record["discontinuity"] < 3 and record["drift"]["colours"] < 0.1
@@ -86,7 +88,10 @@ def test_it_goes_on_where_it_stopped(toy, tmp_path, monkeypatch):
     both = ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path)
     assert ran[1:] == [("full", 0), ("sliding-window:window_frames=4", 0)]
     assert both[1] == first[0] and 0 < both[0]["psnr_to_full"] < ev.EQUAL_DB
-    assert ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path) == both and len(ran) == 3
+    assert (
+        ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path) == both
+        and len(ran) == 3
+    )
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2
 
 
@@ -130,7 +135,10 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     for picture in (out / "evaluation.png", sheet):
         assert cv2.imread(str(picture)).std() > 1
     monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("streamed all the same"))
-    for words, message in ((["--sheet", str(tmp_path / "s.jpg")], "ends with .png"), (["--model", "krea-realtime"], "toy world")):
+    for words, message in (
+        (["--sheet", str(tmp_path / "s.jpg")], "ends with .png"),
+        (["--model", "krea-realtime"], "toy world"),
+    ):
         with pytest.raises(ValueError, match=message):
             command.run(parser.parse_args(words))
 
@@ -169,4 +177,6 @@ def test_another_precision_is_another_record(toy, tmp_path, monkeypatch):
     first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
     assert [record["precision"] for record in first] == ["fp32"]
     monkeypatch.setattr(ev, "precision_of", lambda model: "fp8")
-    assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == ["fp8"]
+    assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == [
+        "fp8"
+    ]

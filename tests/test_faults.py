@@ -24,13 +24,14 @@ from typing import Any
 import pytest
 import torch
 
-import app
 from fkv.models.base import VideoModel
 from fkv.stream import Stream
-from fkv.studio import files, observe, serve, shelf
-from fkv.studio.live import Plan, live
-from fkv.studio.sessions import Limits, Line, Registry, Run
-from fkv.studio.shelf import Shelf
+from fkv.studio import launch, server
+from fkv.studio.live import telemetry
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.media import artifacts, assets
+from fkv.studio.media.artifacts import Shelf
 from tests.load.client import Visitor, settle
 from tests.load.inside import served
 
@@ -63,7 +64,11 @@ def streams(monkeypatch) -> list[weakref.ref]:
     """Weak references to every stream that is made."""
     made: list[weakref.ref] = []
     build = Stream.__init__
-    monkeypatch.setattr(Stream, "__init__", lambda self, *args, **kwargs: (made.append(weakref.ref(self)), build(self, *args, **kwargs))[1])
+    monkeypatch.setattr(
+        Stream,
+        "__init__",
+        lambda self, *args, **kwargs: (made.append(weakref.ref(self)), build(self, *args, **kwargs))[1],
+    )
     return made
 
 
@@ -73,9 +78,9 @@ def logged(monkeypatch, caplog) -> list[dict[str, Any]]:
     facts: list[dict[str, Any]] = []
     handler = logging.Handler()
     handler.emit = lambda record: facts.append(record.facts)
-    monkeypatch.setattr(logging.getLogger("fkv.studio.live"), "disabled", True)
-    monkeypatch.setattr(observe.log, "handlers", [handler])
-    caplog.set_level(logging.INFO, observe.log.name)
+    monkeypatch.setattr(logging.getLogger("fkv.studio.live.live"), "disabled", True)
+    monkeypatch.setattr(telemetry.log, "handlers", [handler])
+    caplog.set_level(logging.INFO, telemetry.log.name)
     return facts
 
 
@@ -96,7 +101,9 @@ def test_a_failure_mid_stream_ends_that_stream_only(small, streams, logged, erro
         if manifest["state"] == "error":
             gc.collect()
             assert words in manifest["text"] and "Traceback" not in manifest["text"]
-            assert [each() for each in streams] == [None, None], "what the stream held is not free when the visitor is told"
+            assert [each() for each in streams] == [None, None], (
+                "what the stream held is not free when the visitor is told"
+            )
     assert manifest["state"] == "error"
     assert last(live(small, plan(), Run(1 << 20), line, EAGER))["state"] == "done"
     assert [facts["ended"] for facts in logged] == [ended, "finished"]
@@ -176,27 +183,30 @@ def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(bounds, monkeypatch,
     with pytest.raises(RuntimeError), kept.place("clip.mp4") as path:
         path.write_text("half")
         raise RuntimeError
-    assert not path.exists() and len(list(tmp_path.rglob("*.mp4"))) == len(list((tmp_path / "forcing-kv-clips").iterdir())) == 2
+    assert (
+        not path.exists()
+        and len(list(tmp_path.rglob("*.mp4"))) == len(list((tmp_path / "forcing-kv-clips").iterdir())) == 2
+    )
 
 
 def test_missing_asset_at_start_is_one_sentence(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(files, "ASSETS", tmp_path)
-    monkeypatch.setattr(serve, "temporary_folder", lambda: tmp_path)
-    assert app.main(["--port", "0"]) == 2
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
+    monkeypatch.setattr(server, "temporary_folder", lambda: tmp_path)
+    assert launch.main(["--port", "0"]) == 2
     told = capsys.readouterr().err
     assert "restore it from the repository" in told and told.count("\n") == 1 and str(tmp_path) not in told
 
 
 @pytest.mark.parametrize("arguments", [["--longest-turn", "-1"], ["--most-waiting", "-3"], ["--longest-run", "nan"]])
 def test_impossible_limits_are_refused(arguments, capsys):
-    assert app.main(["--port", "0", *arguments]) == 2
-    assert f"app.py: {arguments[0]} must be a number of at least 0, not" in capsys.readouterr().err
+    assert launch.main(["--port", "0", *arguments]) == 2
+    assert f"fkv-studio: {arguments[0]} must be a number of at least 0, not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["-5", "65536", "99999"])
 def test_impossible_ports_are_refused(port, capsys):
-    assert app.main(["--port", port]) == 2
-    assert capsys.readouterr().err == f"app.py: --port is a number from 0 to 65535, not {port}\n"
+    assert launch.main(["--port", port]) == 2
+    assert capsys.readouterr().err == f"fkv-studio: --port is a number from 0 to 65535, not {port}\n"
 
 
 @pytest.fixture(scope="module")
@@ -266,26 +276,40 @@ def test_health_answers_while_a_stream_runs_and_metrics_count_it(address, logged
         with closing(visitor.go(chunks=0, prompt="a secret ball")) as manifests:
             next(manifest for manifest in manifests if manifest.get("chunks"))
             health = other.health()
-            assert health["running"] == 1 and health["model"] == "small" and health["resident_bytes"] > 1e6 and health["uptime_s"] > 0
+            assert (
+                health["running"] == 1
+                and health["model"] == "small"
+                and health["resident_bytes"] > 1e6
+                and health["uptime_s"] > 0
+            )
             with closing(other.go(chunks=1)) as waiting:
                 assert "Place 1" in next(waiting)["text"]
         settle(other)
         metrics = other.http.get("/metrics").text
-    assert 'fkv_streams_total{ended="left"}' in metrics and "fkv_running 0.0" in metrics and "fkv_resident_bytes" in metrics
+    assert (
+        'fkv_streams_total{ended="left"}' in metrics
+        and "fkv_running 0.0" in metrics
+        and "fkv_resident_bytes" in metrics
+    )
     facts = next(facts for facts in logged if facts["prompt"] == "a secret ball")
-    assert facts["ended"] == "left" and facts["chunks"] > 0 and facts["bytes"] > 0 and facts["streams"]["A"]["fps_end_to_end"] > 0
+    assert (
+        facts["ended"] == "left"
+        and facts["chunks"] > 0
+        and facts["bytes"] > 0
+        and facts["streams"]["A"]["fps_end_to_end"] > 0
+    )
 
 
 def test_prompts_are_logged_only_where_asked_for():
     record = logging.LogRecord("fkv.streams", logging.INFO, "", 0, "stream", (), None)
     record.facts = {"ended": "finished", "prompt": "a secret"}
-    assert "prompt" not in json.loads(observe.JsonLines().format(record))
-    assert json.loads(observe.JsonLines(prompts=True).format(record))["prompt"] == "a secret"
+    assert "prompt" not in json.loads(telemetry.JsonLines().format(record))
+    assert json.loads(telemetry.JsonLines(prompts=True).format(record))["prompt"] == "a secret"
 
 
 def test_metrics_without_their_package_are_a_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    assert app.main(["--port", "0", "--metrics"]) == 2
+    assert launch.main(["--port", "0", "--metrics"]) == 2
     assert "pip install prometheus_client" in capsys.readouterr().err
 
 
@@ -296,7 +320,7 @@ def test_a_full_disk_while_a_clip_is_written_is_a_sentence(address, monkeypatch)
         path.symlink_to("/dev/full")
         return "full"
 
-    monkeypatch.setattr(shelf.secrets, "token_urlsafe", lambda size: full("forcing-kv.mp4"))
+    monkeypatch.setattr(artifacts.secrets, "token_urlsafe", lambda size: full("forcing-kv.mp4"))
     assert "disk of this machine is full" in _clip(address)
     monkeypatch.undo()
     assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full"))
@@ -307,7 +331,9 @@ def _clip(address: str) -> str:
     """The path of a clip of one chunk, or what the user is told."""
     with Visitor(address) as visitor:
         event = next(each for each in visitor.config["dependencies"] if each["api_name"] == "generate_clip")
-        visitor.join(event, visitor.form(event, prompt="a red ball", policy="full", chunks=1, seed=0)).raise_for_status()
+        visitor.join(
+            event, visitor.form(event, prompt="a red ball", policy="full", chunks=1, seed=0)
+        ).raise_for_status()
         try:
             return last(visitor.outputs())[0]["path"]
         except RuntimeError as error:
@@ -319,12 +345,12 @@ def test_folders_of_a_killed_studio_are_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     child = os.fork()
     if child == 0:
-        (serve.temporary_folder() / "left").touch()
+        (server.temporary_folder() / "left").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert list(tmp_path.glob("forcing-kv-studio-*/left"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] != [serve.temporary_folder().name]
+    assert [path.name for path in tmp_path.iterdir()] != [server.temporary_folder().name]
     assert [str(path) for path in tmp_path.iterdir()] == [os.environ["GRADIO_TEMP_DIR"]]
 
 

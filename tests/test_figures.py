@@ -13,11 +13,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from analysis import export, figures, record
-from analysis.figures.style import PALETTES, ROLE_MARKS
-from analysis.figures.xray import STATES
-from analysis.profile import Profile, profile
-from analysis.record import Run
+from fkv.analysis import export, figures, record
+from fkv.analysis.figures.style import PALETTES, ROLE_MARKS
+from fkv.analysis.figures.xray import STATES
+from fkv.analysis.profile import Profile, profile
+from fkv.analysis.record import Run
 from fkv.commands import analyze
 from fkv.policies import ForcingKV, Full
 from fkv.probe import Focus, FrameMassProbe
@@ -67,7 +67,12 @@ def test_a_record_survives_a_file(run, tmp_path):
                 np.testing.assert_array_equal(getattr(ours.pages[group], part), getattr(theirs.pages[group], part))
             np.testing.assert_array_equal(ours.kept[group], theirs.kept[group])
     for ours, theirs in zip(run.masses, loaded.masses):
-        assert (ours.chunk, ours.name, ours.frames, ours.key_frames) == (theirs.chunk, theirs.name, theirs.frames, theirs.key_frames)
+        assert (ours.chunk, ours.name, ours.frames, ours.key_frames) == (
+            theirs.chunk,
+            theirs.name,
+            theirs.frames,
+            theirs.key_frames,
+        )
         np.testing.assert_array_equal(ours.mass, theirs.mass)
         assert list(ours.maps) == list(theirs.maps)
         np.testing.assert_array_equal(ours.maps[0], theirs.maps[0])
@@ -158,8 +163,12 @@ def test_mass_by_age_adds_up_per_head(full_run, small):
 def test_the_atlas_knows_the_released_splits():
     models = figures.released()
     assert {name: round(roles.static_share, 3) for name, roles in models.items()} == {
-        "Causal Forcing": 0.372, "Krea Realtime 14B": 0.5, "LongLive": 0.428, "RAVEN": 0.372, "Self Forcing": 0.372,
-    }  # fmt: skip
+        "Causal Forcing": 0.372,
+        "Krea Realtime 14B": 0.5,
+        "LongLive": 0.428,
+        "RAVEN": 0.372,
+        "Self Forcing": 0.372,
+    }
     matrix = figures.agreement_matrix(models)
     assert matrix.loc["Self Forcing", "LongLive"] == pytest.approx(0.917, abs=5e-4)
     assert matrix.loc["Self Forcing", "RAVEN"] == 1.0 and np.isnan(matrix.loc["Krea Realtime 14B", "LongLive"])
@@ -175,7 +184,9 @@ def test_costs_are_those_of_the_chunks(run):
 
 def test_stability_lists_every_head_with_its_range(found):
     table = figures.stability_table(found)
-    assert len(table) == 12 and (table.lowest <= table.score + 1e-9).all() and (table.score <= table.highest + 1e-9).all()
+    assert (
+        len(table) == 12 and (table.lowest <= table.score + 1e-9).all() and (table.score <= table.highest + 1e-9).all()
+    )
 
 
 # Files and pages.

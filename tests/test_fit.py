@@ -20,10 +20,15 @@ from fkv.stream import Stream
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 CACHES = (
-    "full", "sliding-window", "sliding-window:sink_frames=2,window_frames=7", "per-step", "recompute",
-    "forcing-kv:segments_per_frame=4", "forcing-kv:segments_per_frame=4,retention=5,start_chunk=2",
+    "full",
+    "sliding-window",
+    "sliding-window:sink_frames=2,window_frames=7",
+    "per-step",
+    "recompute",
+    "forcing-kv:segments_per_frame=4",
+    "forcing-kv:segments_per_frame=4,retention=5,start_chunk=2",
     "forcing-kv:segments_per_frame=2,sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
-)  # fmt: skip
+)
 
 
 def plenty(device=100, host=100) -> dict[str, int]:
@@ -34,7 +39,9 @@ def test_parameters_are_counted_exactly():
     assert memory.parameters(BASES["wan-1.3b"]) == 1_418_996_800
     assert memory.parameters(BASES["wan-14b"]) == 14_288_491_584
     with torch.device("meta"):
-        encoder = UMT5EncoderModel(UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64))
+        encoder = UMT5EncoderModel(
+            UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+        )
     assert sum(p.numel() for p in encoder.parameters()) == fit.TEXT_ENCODER_PARAMETERS
 
 
@@ -63,7 +70,10 @@ def test_long_streams_are_counted_without_running_them():
     geometry = BASES["wan-1.3b"].geometry("480p")
     frame = 2 * 2 * 30 * 12 * 128 * 1560
     assert memory.kv_bytes(geometry, policies.make("full"), None, 1000) == 3000 * frame * GROWTH
-    assert memory.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000) == 21 * frame
+    assert (
+        memory.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000)
+        == 21 * frame
+    )
 
 
 def test_live_tensors_are_counted():
@@ -108,13 +118,25 @@ def test_settings_change_what_is_needed():
     assert total(text="cpu", resolution="720p") > normal and total(release.hybrid, text="cpu") < normal
     plans = (fit.fit(release, Setup(resolution), "full", 20, "cuda", plenty()) for resolution in ("480p", "720p"))
     small, large = ({need.what: need.bytes for need in plan.needs if "decoder," in need.what} for plan in plans)
-    assert large == pytest.approx({what: size * (90 * 160) / (60 * 104) for what, size in small.items()}) and len(large) == 2
-    assert total(where="host", text="offload") == total(where="host", text="cpu") > 11e9 > total(where="host", text="device")
+    assert (
+        large == pytest.approx({what: size * (90 * 160) / (60 * 104) for what, size in small.items()})
+        and len(large) == 2
+    )
+    assert (
+        total(where="host", text="offload")
+        == total(where="host", text="cpu")
+        > 11e9
+        > total(where="host", text="device")
+    )
 
 
 @pytest.mark.parametrize(
     "device, expected",
-    [(14, "--policy forcing-kv --text cpu"), (8.9, "--policy forcing-kv --decoder small --text cpu"), (5.9, "--precision fp8")],
+    [
+        (14, "--policy forcing-kv --text cpu"),
+        (8.9, "--policy forcing-kv --decoder small --text cpu"),
+        (5.9, "--precision fp8"),
+    ],
 )
 def test_the_suggestion_fits_with_few_changes(device, expected):
     wanted = fit.fit(MODELS["self-forcing"].release, Setup(), "full", 20, "cuda", plenty(device))
@@ -161,10 +183,14 @@ def test_the_command(capsys, tmp_path):
         return command.run(parser.parse_args(arguments))
 
     report = tmp_path / "fit.json"
-    assert run("--model", "longlive", "--memory", "80", "--text", "device", "--chunks", "40", "--json", str(report)) == 0
+    assert (
+        run("--model", "longlive", "--memory", "80", "--text", "device", "--chunks", "40", "--json", str(report)) == 0
+    )
     printed, data = capsys.readouterr().out, json.loads(report.read_text())
     assert "longlive at 480p" in printed and "it fits" in printed
-    assert data["fits"] and data["total"]["device"] < data["free"]["device"] == 80_000_000_000 and data["text"] == "device"
+    assert (
+        data["fits"] and data["total"]["device"] < data["free"]["device"] == 80_000_000_000 and data["text"] == "device"
+    )
     assert run("--model", "longlive", "--memory", "2") == 1 and "no setting makes it fit" in capsys.readouterr().out
     with pytest.raises(ValueError, match="ships with the studio"):
         run("--model", "tiny")

@@ -15,14 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fkv import policies
-from fkv.attention import CausalTransformer
 from fkv.cache import KVCache
-from fkv.graphs import CudaCapture, PassGraphs
+from fkv.kernels.head_table import _rows, head_table
 from fkv.models import registry
 from fkv.probe import FrameMassProbe
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
-from kernels.head_table import _rows, head_table
+from fkv.transformer.causal import CausalTransformer
+from fkv.transformer.graphs import CudaCapture, PassGraphs
 
 
 class Operations(TorchDispatchMode):
@@ -71,10 +71,14 @@ def recorded(small):
 
 
 def both(small, model, policy, **options):
-    return [Stream(each, policies.parse(policy), "a red ball", seed=3, decode=False, **options) for each in (small, model)]
+    return [
+        Stream(each, policies.parse(policy), "a red ball", seed=3, decode=False, **options) for each in (small, model)
+    ]
 
 
-@pytest.mark.parametrize("policy", ["forcing-kv", "forcing-kv:fp8=true", "sliding-window:window_frames=6", "forcing-kv without 1.0"])
+@pytest.mark.parametrize(
+    "policy", ["forcing-kv", "forcing-kv:fp8=true", "sliding-window:window_frames=6", "forcing-kv without 1.0"]
+)
 def test_replayed_passes_make_the_same_stream(policy, small, recorded):
     model, trace = recorded
     plain, replaying = both(small, model, policy)
@@ -96,7 +100,9 @@ def test_what_grows_is_never_recorded(policy, small, recorded):
 def test_changes_on_the_way_are_followed(small, recorded):
     model, trace = recorded
     streams = both(small, model, "forcing-kv")
-    flipped = HeadRoles(small.transformer.heads, tuple(tuple(range(small.transformer.heads)) for _ in range(small.transformer.layers)))
+    flipped = HeadRoles(
+        small.transformer.heads, tuple(tuple(range(small.transformer.heads)) for _ in range(small.transformer.layers))
+    )
     changes = {
         5: lambda stream: stream.set_prompt("a blue star over the sea"),
         10: lambda stream: stream.set_roles(flipped),
@@ -133,7 +139,7 @@ def test_a_probe_sees_every_pass_that_it_wants(small, recorded):
 
 
 def test_streams_side_by_side_are_replayed_where_weights_are_kept_in_few_orders(small, recorded, monkeypatch):
-    monkeypatch.setattr("fkv.attention.ORDER_BYTES", 0)
+    monkeypatch.setattr("fkv.transformer.causal.ORDER_BYTES", 0)
     model, trace = recorded
     pairs = [both(small, model, policy) for policy in ("sliding-window:window_frames=6", "forcing-kv")]
     for _ in range(7):

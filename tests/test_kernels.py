@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from kernels import (
+from fkv.kernels import (
     apply_rope,
     attention,
     choose_attention,
@@ -21,8 +21,8 @@ from kernels import (
     rope_table,
     segment_similarity,
 )
-from kernels.linear import by_onednn, by_pytorch
-from kernels.onednn import computes_bfloat16, multiplies_float32
+from fkv.kernels.linear import by_onednn, by_pytorch
+from fkv.kernels.onednn import computes_bfloat16, multiplies_float32
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
@@ -36,7 +36,10 @@ def test_rope_is_diffusers_rope(head_dim):
 
 def test_rope_turns_scores_by_distance_alone_at_any_position():
     q, k = torch.randn(1, 4, 2, 12), torch.randn(1, 4, 2, 12)
-    scores = [(apply_rope(q, rope_table([5 + s], 2, 2, 12)) * apply_rope(k, rope_table([2 + s], 2, 2, 12))).sum(-1) for s in (0, 40, 5000)]
+    scores = [
+        (apply_rope(q, rope_table([5 + s], 2, 2, 12)) * apply_rope(k, rope_table([2 + s], 2, 2, 12))).sum(-1)
+        for s in (0, 40, 5000)
+    ]
     assert torch.allclose(scores[0], scores[1], atol=1e-4) and torch.allclose(scores[0], scores[2], atol=1e-3)
 
 
@@ -74,7 +77,11 @@ def test_a_packed_weight_makes_the_same_numbers(dtype):
 
 
 def test_large_weights_and_those_in_eight_bits_are_not_packed():
-    for weight in (torch.zeros(1024, 1024).bfloat16(), torch.zeros(16, 16).to(torch.float8_e4m3fn), torch.zeros(4, 4, device="meta")):
+    for weight in (
+        torch.zeros(1024, 1024).bfloat16(),
+        torch.zeros(16, 16).to(torch.float8_e4m3fn),
+        torch.zeros(4, 4, device="meta"),
+    ):
         assert packed(weight) is weight
 
 
@@ -83,21 +90,27 @@ def test_a_linear_layer_compiles_before_it_ever_ran(dtype):
     computes_bfloat16.cache_clear()
     x, weight, bias = (torch.randn(shape).to(dtype) for shape in ((1, 5, 16), (24, 16), (24,)))
     made = torch.compile(linear, fullgraph=True, backend="eager")(x, weight, bias, gelu=True)
-    assert (made - linear(x, weight, bias, gelu=True)).norm() <= (1e-2 if dtype == torch.bfloat16 else 1e-6) * made.norm()
+    assert (made - linear(x, weight, bias, gelu=True)).norm() <= (
+        1e-2 if dtype == torch.bfloat16 else 1e-6
+    ) * made.norm()
 
 
 @pytest.fixture
 def products(monkeypatch):
     """Attention as two products, few scores at a time."""
-    module = importlib.import_module("kernels.attention")
+    module = importlib.import_module("fkv.kernels.attention")
     monkeypatch.setattr(module, "SCORES", 500)
     monkeypatch.setattr(module, "MOST_ROWS", 20)
     return module.by_products
 
 
 @pytest.mark.skipif(not multiplies_float32(), reason="oneDNN does not multiply float32 here")
-@pytest.mark.parametrize("dtype, stored", [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16, torch.float8_e4m3fn)])
-@pytest.mark.parametrize("batch, heads, tokens, held, size", [(2, 3, 35, 40, 16), (1, 5, 7, 3, 12), (1, 2, 20, 700, 128), (1, 0, 4, 5, 8)])
+@pytest.mark.parametrize(
+    "dtype, stored", [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16, torch.float8_e4m3fn)]
+)
+@pytest.mark.parametrize(
+    "batch, heads, tokens, held, size", [(2, 3, 35, 40, 16), (1, 5, 7, 3, 12), (1, 2, 20, 700, 128), (1, 0, 4, 5, 8)]
+)
 def test_attention_by_products(products, dtype, stored, batch, heads, tokens, held, size):
     torch.manual_seed(0)
     query = 3 * torch.randn(batch, tokens, heads, size).to(dtype).transpose(1, 2)
@@ -127,13 +140,17 @@ def test_other_products_are_as_before_when_many_threads_attend_and_some_fail(pro
 
 
 @pytest.mark.parametrize("exact, seconds, fastest", [(True, 0.8, "products"), (True, 0.6, "torch"), (False, 2, None)])
-def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_faster(exact, seconds, fastest, monkeypatch):
-    module = importlib.import_module("kernels.attention")
+def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_faster(
+    exact, seconds, fastest, monkeypatch
+):
+    module = importlib.import_module("fkv.kernels.attention")
     monkeypatch.setattr(dispatch, "_choices", {})
     monkeypatch.setattr(module, "FEW", 2 * 4 * 6)
     monkeypatch.setattr(module, "_way", lru_cache(module._way.__wrapped__))
     monkeypatch.setattr(module, "multiplies_float32", lambda: exact and multiplies_float32())
-    monkeypatch.setattr(dispatch, "_seconds_of_one_thread", lambda run: {"by_pytorch": seconds, "by_products": 1}[run.func.__name__])
+    monkeypatch.setattr(
+        dispatch, "_seconds_of_one_thread", lambda run: {"by_pytorch": seconds, "by_products": 1}[run.func.__name__]
+    )
     query, keys = torch.randn(1, 2, 4, 16), torch.randn(1, 2, 6, 16)
     types = ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.002))
 
@@ -149,7 +166,9 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     monkeypatch.setattr(dispatch, "_seconds_of_one_thread", None)  # measured once
     check(keys)
     taken = [(choice.kernel, choice.fastest, choice.seconds) for choice in dispatch.choices()]
-    assert taken == [("attention", fastest, {"torch": seconds, "products": 1})] * (2 if exact and multiplies_float32() else 0)
+    assert taken == [("attention", fastest, {"torch": seconds, "products": 1})] * (
+        2 if exact and multiplies_float32() else 0
+    )
 
 
 @pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")

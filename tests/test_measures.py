@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from analysis.measures import Drift, chunk_discontinuity, drift, flicker, motion, psnr, ssim
+from fkv.analysis.measures import Drift, chunk_discontinuity, drift, flicker, motion, psnr, ssim
 
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 200, 3), np.uint8), (0, 0), 3)
 TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX)

@@ -29,7 +29,10 @@ def test_it_tells_motions_apart_in_three_seconds(motion):
 def test_one_chunk_is_enough_for_all_but_motion():
     reading = read(render(Scene("sea", "night", (BALL, STAR)), range(500, 512), GENES_0))
     assert (reading.place, reading.time) == ("sea", "night")
-    assert [(thing.colour, thing.shape, thing.motion) for thing in reading.things] == [("red", "ball", None), ("cyan", "star", None)]
+    assert [(thing.colour, thing.shape, thing.motion) for thing in reading.things] == [
+        ("red", "ball", None),
+        ("cyan", "star", None),
+    ]
     assert reading.things[0].x < 80 < reading.things[1].x
 
 
@@ -38,7 +41,11 @@ def test_blur_noise_and_pale_colours_do_not_mislead():
     for seed in range(4):
         scene = sample_scene(random.Random(seed), two=0.5)
         video = render(scene, range(40, 88), GENES_0).astype(np.float32)
-        pale = 0.9 * np.stack([cv2.GaussianBlur(frame, (0, 0), 1.2) for frame in video]) + 10 + rng.normal(0, 5, video.shape)
+        pale = (
+            0.9 * np.stack([cv2.GaussianBlur(frame, (0, 0), 1.2) for frame in video])
+            + 10
+            + rng.normal(0, 5, video.shape)
+        )
         assert min(agreement(scene, read(pale.clip(0, 255).astype(np.uint8))).values()) == 1, scene
 
 
@@ -51,7 +58,10 @@ def test_empty_scenery_holds_no_thing_and_a_blank_picture_nothing():
 
 def test_a_thing_that_changes_colour_is_one_thing():
     frames = range(0, 24)
-    before, after = (render(Scene("hills", "day", (Thing(colour, "box", "drifting"),)), frames, GENES_0) for colour in ("red", "blue"))
+    before, after = (
+        render(Scene("hills", "day", (Thing(colour, "box", "drifting"),)), frames, GENES_0)
+        for colour in ("red", "blue")
+    )
     (thing,) = read(np.concatenate([before[:12], after[12:]])).things
     assert thing.shape == "box"
 
@@ -64,13 +74,27 @@ def test_still_things_have_no_motion():
 def test_agreement_counts_what_is_missing_wrong_and_too_many():
     said = Scene("sea", "day", (BALL, STAR))
     seen = Sighting("cyan", "star", "drifting", 30.0), Sighting("red", "ball", "circling", 120.0)
-    assert agreement(said, Reading("sea", "night", seen)) == {"colour": 1, "shape": 1, "motion": 0.5, "place": 1, "time": 0}
-    assert agreement(said, Reading("sea", None, seen[:1])) == {"colour": 0.5, "shape": 0.5, "motion": 0.5, "place": 1, "time": 0}
+    assert agreement(said, Reading("sea", "night", seen)) == {
+        "colour": 1,
+        "shape": 1,
+        "motion": 0.5,
+        "place": 1,
+        "time": 0,
+    }
+    assert agreement(said, Reading("sea", None, seen[:1])) == {
+        "colour": 0.5,
+        "shape": 0.5,
+        "motion": 0.5,
+        "place": 1,
+        "time": 0,
+    }
     assert agreement(Scene("sea", "day", (STAR,)), Reading("sea", "day", seen))["colour"] == 0.5
     assert agreement(said, Reading(None, None, ())) == dict.fromkeys(oracle.WORDS, 0.0)
 
 
-@pytest.mark.parametrize("frames", [np.zeros((4, 96, 160, 3)), np.zeros((0, 96, 160, 3), np.uint8), np.zeros((4, 90, 160, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frames", [np.zeros((4, 96, 160, 3)), np.zeros((0, 96, 160, 3), np.uint8), np.zeros((4, 90, 160, 3), np.uint8)]
+)
 def test_it_refuses_what_is_no_picture_of_its_world(frames):
     with pytest.raises(ValueError, match="uint8 frames"):
         read(frames)

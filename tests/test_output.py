@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fkv.output import emit, outputs
+from fkv.commands.output import emit, outputs
 
 
 def asked(**options):
@@ -19,8 +19,16 @@ def asked(**options):
 def test_paths_are_checked_without_leaving_a_trace(tmp_path):
     old = tmp_path / "old.json"
     old.write_text("kept")
-    options = {"json": str(old), "out": str(tmp_path / "new.mp4"), "figures": str(tmp_path / "deep" / "figures"), "sheet": None}
-    assert outputs(asked(**options), "json", "out", "figures/", "sheet") == [*map(Path, list(options.values())[:3]), None]
+    options = {
+        "json": str(old),
+        "out": str(tmp_path / "new.mp4"),
+        "figures": str(tmp_path / "deep" / "figures"),
+        "sheet": None,
+    }
+    assert outputs(asked(**options), "json", "out", "figures/", "sheet") == [
+        *map(Path, list(options.values())[:3]),
+        None,
+    ]
     assert old.read_text() == "kept" and list(tmp_path.iterdir()) == [old]
     assert outputs(asked(json=os.devnull, out=os.devnull), "json", "out") == [Path(os.devnull)] * 2
 
@@ -57,7 +65,9 @@ def test_a_report_that_cannot_be_written_after_all_goes_to_stdout(tmp_path, caps
 
 
 def test_a_reader_who_leaves_is_no_error():
-    command = subprocess.Popen([sys.executable, "-m", "fkv", "policies"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "fkv", "policies"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     command.stdout.close()
     told = command.stderr.read()
     assert command.wait(60) == 0 and b"Broken pipe" not in told and b"Traceback" not in told

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from fkv import cli, policies
-from fkv.overlap import Overlap
+from fkv import policies
+from fkv.commands import main
+from fkv.parallel.overlap import Overlap
 from fkv.stream import Stream
 
 
@@ -90,7 +91,7 @@ def test_without_a_decoder_there_is_nothing_to_overlap(small):
 
 def test_it_is_refused_where_there_is_no_gpu(capsys):
     for command in (["stream"], ["bench"]):
-        assert cli.main([*command, "--overlap", "--device", "cpu"]) == 2
+        assert main.main([*command, "--overlap", "--device", "cpu"]) == 2
         assert "the model would run on cpu; add --device cuda" in capsys.readouterr().err
 
 
@@ -100,11 +101,15 @@ def test_the_command_line_makes_the_same_video_so(tmp_path, monkeypatch):
     for name, options in (("plain", []), ("beside", ["--overlap"])):
         target = tmp_path / f"{name}.json"
         video = ["--out", str(tmp_path / f"{name}.mp4"), "--record", str(tmp_path / name)]
-        assert cli.main(["stream", "--chunks", "3", "--switch", "1:full", "--json", str(target), *video, *options]) == 0
+        assert (
+            main.main(["stream", "--chunks", "3", "--switch", "1:full", "--json", str(target), *video, *options]) == 0
+        )
         reports.append(json.loads(target.read_text()))
     plain, beside = reports
     assert plain["frames_sha256"] == beside["frames_sha256"]
     assert [chunk["events"] for chunk in plain["chunks"]] == [chunk["events"] for chunk in beside["chunks"]]
     with av.open(str(tmp_path / "beside.mp4")) as file:
         assert sum(1 for _ in file.decode(video=0)) == 36
-    assert sorted(path.name for path in (tmp_path / "beside").iterdir()) == sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert sorted(path.name for path in (tmp_path / "beside").iterdir()) == sorted(
+        path.name for path in (tmp_path / "plain").iterdir()
+    )

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from analysis.figures.style import AGE_COLOURS
-from analysis.figures.xray import STATES
-from analysis.overlay import attention_sheet, frames_of, heat, pixel_block, sheet, tint
+from fkv.analysis.figures.style import AGE_COLOURS
+from fkv.analysis.figures.xray import STATES
+from fkv.analysis.overlay import attention_sheet, frames_of, heat, pixel_block, sheet, tint
 
 GRID, SIZE = (6, 10), (96, 160)
 

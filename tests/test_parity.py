@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fkv import parity
-from fkv.cli import main
+from fkv.commands.main import main
 
 
 @pytest.fixture
@@ -23,9 +23,13 @@ def test_every_run_and_variant_is_within_tolerance(golden, tmp_path, capsys):
     runs = report["runs"]
     assert runs.keys() == {"full", "attention", "rolling", "forcing_kv"}
     assert len(runs["forcing_kv"]["latents"]["per_chunk"]) == 7
-    assert {"patch_scores", "kept_segments_equal", "kv_tokens_equal", "no_dynamic_temporal3", "temporal2_dynamic1"} <= runs[
-        "forcing_kv"
-    ].keys()
+    assert {
+        "patch_scores",
+        "kept_segments_equal",
+        "kv_tokens_equal",
+        "no_dynamic_temporal3",
+        "temporal2_dynamic1",
+    } <= runs["forcing_kv"].keys()
     assert max(run["latents"]["max"] for name, run in runs.items() if name != "attention") < 5e-5
 
 

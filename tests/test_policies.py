@@ -8,14 +8,15 @@ import torch
 
 from fkv import policies
 from fkv.compare import labels_of
-from fkv.policies import POLICIES, Moment
+from fkv.policies import POLICIES, ChunkState
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.sliding_window import SlidingWindow
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 
 PARAMETERS = {
-    cls: {"segments_per_frame": 6} if "segments_per_frame" in {f.name for f in dataclasses.fields(cls)} else {} for cls in POLICIES.values()
+    cls: {"segments_per_frame": 6} if "segments_per_frame" in {f.name for f in dataclasses.fields(cls)} else {}
+    for cls in POLICIES.values()
 }
 
 
@@ -42,7 +43,9 @@ class TestEveryPolicy:
             assert a.video.shape == (12, 32, 96, 3) and a.video.dtype == np.uint8
 
     def test_first_chunk_is_that_of_full(self, name, small):
-        assert torch.allclose(run(small, self.make(name), 1)[0].latents, run(small, policies.make("full"), 1)[0].latents, atol=1e-5)
+        assert torch.allclose(
+            run(small, self.make(name), 1)[0].latents, run(small, policies.make("full"), 1)[0].latents, atol=1e-5
+        )
 
     def test_streams_nearly_the_same_from_a_quarter_of_the_bytes_in_8_bits(self, name, small):
         eight = dataclasses.replace(self.make(name), fp8=True)
@@ -98,7 +101,10 @@ def test_forcing_kv_keeps_sink_anchor_and_k_segments(small):
     policy = ForcingKV(segments_per_frame=4, retention=5)
     for chunk in run(small, policy, 6)[2:]:
         last = chunk.frames[-1]
-        kept = {g: set(zip(p.frame[chunk.kept[g]].tolist(), p.segment[chunk.kept[g]].tolist())) for g, p in chunk.pages.items()}
+        kept = {
+            g: set(zip(p.frame[chunk.kept[g]].tolist(), p.segment[chunk.kept[g]].tolist()))
+            for g, p in chunk.pages.items()
+        }
         whole = {(f, s) for f in (0, last) for s in range(4)}
         assert kept["static"] == whole
         assert kept["dynamic"] > whole and len(kept["dynamic"] - whole) == 5
@@ -174,15 +180,21 @@ def test_dummy_forcing_gives_each_head_what_it_looks_at(small):
     mass[0, 0, :, 0], mass[0, 0, :, 4] = 0.6, 0.4
     mass[0, 1, :, 2], mass[0, 1, :, 4] = 0.5, 0.5
     mass[0, 2, :, 1], mass[0, 2, :, 4] = 0.1, 0.9
-    mass[0, 3, :, 0], mass[0, 3, :, 1], mass[0, 3, :, 4] = 0.3, 0.3, 0.4  # the larger of the two counts, not what both come to
-    now = Moment(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
-    assert policy.regroup(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2, 3),)}
+    mass[0, 3, :, 0], mass[0, 3, :, 1], mass[0, 3, :, 4] = (
+        0.3,
+        0.3,
+        0.4,
+    )  # the larger of the two counts, not what both come to
+    now = ChunkState(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
+    assert policy.reassign_heads(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2, 3),)}
 
 
 def test_dummy_forcing_refuses_to_watch_a_step_that_there_is_not(small):
     stream = Stream(small, policies.make("dummy-forcing", classify_step=9), "a ball")
     stream.step()
-    with pytest.raises(ValueError, match="wants to see pass 'step 9'; a chunk of this model has step 0, step 1, context"):
+    with pytest.raises(
+        ValueError, match="wants to see pass 'step 9'; a chunk of this model has step 0, step 1, context"
+    ):
         stream.step()
 
 

@@ -10,7 +10,17 @@ from fkv import parity
 from fkv import probe as probe_module
 from fkv.cache import Geometry, KVCache
 from fkv.policies import ForcingKV, Full
-from fkv.probe import AGES, Focus, FrameMassProbe, PassMass, ages_of, head_scores, patch_maps, sampled_tokens, uniform_score
+from fkv.probe import (
+    AGES,
+    Focus,
+    FrameMassProbe,
+    PassMass,
+    ages_of,
+    head_scores,
+    patch_maps,
+    sampled_tokens,
+    uniform_score,
+)
 from fkv.stream import Stream
 
 PROMPT = "a red ball bouncing over the hills at sunset"
@@ -56,7 +66,10 @@ def test_layers_looked_at_together_are_seen_as_each_alone(small, monkeypatch):
 
         monkeypatch.setattr(probe_module, "frame_mass", counted)
         monkeypatch.setattr(probe_module, "AT_ONCE", at_once)
-        stream, probe = Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False), FrameMassProbe(passes=None)
+        stream, probe = (
+            Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False),
+            FrameMassProbe(passes=None),
+        )
         for _ in range(3):
             stream.step(probe)
         records.append(probe.take())
@@ -68,7 +81,10 @@ def test_layers_looked_at_together_are_seen_as_each_alone(small, monkeypatch):
 
 
 def test_rows_sum_to_one_and_dropped_frames_have_no_mass(small):
-    stream, probe = Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False), FrameMassProbe(passes={"context"})
+    stream, probe = (
+        Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False),
+        FrameMassProbe(passes={"context"}),
+    )
     for _ in range(4):
         chunk = stream.step(probe)
     record = probe.take()[-1]
@@ -128,7 +144,7 @@ def planted(segments: int = 2) -> tuple[KVCache, torch.Tensor]:
     cache.begin([0, 1, 2])
     cache.write(0, torch.zeros(1, 36, 2, 8), torch.zeros(1, 36, 2, 8))
     pages = cache.groups["all"].pages
-    cache.commit({"all": (pages.frame == 0) | (pages.frame == 1) & (pages.segment == 1)})
+    cache.evict({"all": (pages.frame == 0) | (pages.frame == 1) & (pages.segment == 1)})
     cache.begin([3, 4, 5])
     keys = torch.zeros(1, 36, 2, 8)
     keys[0, 12 + 1 * 6 + 4, 1] = 20.0
@@ -181,4 +197,6 @@ def test_ages():
     assert ages_of([0, 1, 4, 5, 6, 8], 6) == ["sink", "older", "older", "anchor", "current", "current"]
     assert ages_of([0, 1, 2], 0) == ["current"] * 3
     record = PassMass(2, "context", (6, 7, 8), (0, 1, 5, 6, 7, 8), np.full((1, 1, 3, 6), 1 / 6, np.float32))
-    assert dict(zip(AGES, record.by_age[0, 0])) == pytest.approx({"sink": 1 / 6, "older": 1 / 6, "anchor": 1 / 6, "current": 0.5})
+    assert dict(zip(AGES, record.by_age[0, 0])) == pytest.approx(
+        {"sink": 1 / 6, "older": 1 / 6, "anchor": 1 / 6, "current": 0.5}
+    )

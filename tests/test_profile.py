@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.profile import Profile, checkpoint_hash, divergence, profile
 from fkv import roles as role_files
+from fkv.analysis.profile import Profile, checkpoint_hash, divergence, profile
 from fkv.commands import profile as command
 from fkv.commands.profile import prompts_for, read_prompts
 from fkv.models import registry
@@ -33,7 +33,16 @@ def sharp(near: np.ndarray, runs: int = 3) -> Profile:
     mass[..., -4:] = near[..., None, None] / 4
     mass[..., 1:-4] = (1 - near)[..., None, None] / 16
     frames = tuple(range(18, 21))
-    return Profile("m", "", tuple((f"p{i}", 0) for i in range(runs)), ("step 0", "context"), ("context",), frames, tuple(range(21)), mass)
+    return Profile(
+        "m",
+        "",
+        tuple((f"p{i}", 0) for i in range(runs)),
+        ("step 0", "context"),
+        ("context",),
+        frames,
+        tuple(range(21)),
+        mass,
+    )
 
 
 def test_every_chunk_of_every_run_is_reported_and_the_last_is_scored(small):
@@ -41,7 +50,11 @@ def test_every_chunk_of_every_run_is_reported_and_the_last_is_scored(small):
     result = profile(small, PROMPTS, seeds=(0, 1), chunks=3, progress=lambda: steps.append(1))
     assert len(steps) == 2 * 2 * 3
     assert result.runs == tuple((prompt, seed) for prompt in PROMPTS for seed in (0, 1))
-    assert result.passes == ("step 0", "step 1", "context") and result.frames == (6, 7, 8) and result.key_frames == tuple(range(9))
+    assert (
+        result.passes == ("step 0", "step 1", "context")
+        and result.frames == (6, 7, 8)
+        and result.key_frames == tuple(range(9))
+    )
     assert result.scores.shape == (4, 3, 3, 4) and result.uniform == pytest.approx(4 / 8)
     assert np.ptp(result.scores, axis=0).max() > 0
 
@@ -61,9 +74,21 @@ def test_roles_say_where_they_come_from_and_survive_a_file(found, tmp_path):
     attention = loaded.provenance["attention"]
     np.testing.assert_allclose(attention["mass"], found.mass[:, -1].mean(0), atol=1e-4)
     assert attention["frames"] == [6, 7, 8] and attention["key_frames"] == list(range(9))
-    wanted = {"model": "small", "threshold": 0.6, "sink": 1, "last_k": 4, "prompts": list(PROMPTS), "seeds": [0], "chunks": 3}
+    wanted = {
+        "model": "small",
+        "threshold": 0.6,
+        "sink": 1,
+        "last_k": 4,
+        "prompts": list(PROMPTS),
+        "seeds": [0],
+        "chunks": 3,
+    }
     assert wanted.items() <= loaded.provenance.items()
-    assert loaded.provenance["passes"] == ["context"] and loaded.provenance["uniform_score"] == 0.5 and loaded.provenance["date"]
+    assert (
+        loaded.provenance["passes"] == ["context"]
+        and loaded.provenance["uniform_score"] == 0.5
+        and loaded.provenance["date"]
+    )
 
 
 def test_the_report_is_json_and_holds_every_sample(found):
@@ -110,11 +135,17 @@ def test_divergence_of_disjoint_distributions_is_one_bit():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"prompts": []}, "at least one prompt"), ({"threshold": 0}, "threshold"), ({"passes": "some"}, "passes must be"),
-        ({"chunks": 1}, "leave no older frames"), ({"chunks": 0}, "number of chunks"), ({"last_k": 8}, "leave no older frames"),
-        ({"prompts": [" "]}, "prompt is empty"), ({"seeds": [-1]}, "seed"), ({"queries": 0}, "queries"),
+        ({"prompts": []}, "at least one prompt"),
+        ({"threshold": 0}, "threshold"),
+        ({"passes": "some"}, "passes must be"),
+        ({"chunks": 1}, "leave no older frames"),
+        ({"chunks": 0}, "number of chunks"),
+        ({"last_k": 8}, "leave no older frames"),
+        ({"prompts": [" "]}, "prompt is empty"),
+        ({"seeds": [-1]}, "seed"),
+        ({"queries": 0}, "queries"),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_are_named(small, changes, words):
     with pytest.raises(ValueError, match=words):
         profile(small, **{"prompts": PROMPTS, "chunks": 3} | changes)
@@ -136,7 +167,11 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
         prompts_for(small, 1)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
-    for name, message in (("missing.txt", "No such file"), ("empty.txt", "holds no prompt"), ("picture.png", "it is no text")):
+    for name, message in (
+        ("missing.txt", "No such file"),
+        ("empty.txt", "holds no prompt"),
+        ("picture.png", "it is no text"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_prompts(str(tmp_path / name))
 
@@ -154,12 +189,25 @@ def test_the_command_writes_roles_figures_and_a_report(small, tmp_path, monkeypa
     assert command.run(arguments(*words, "--json", str(report))) == 0
     assert capsys.readouterr().out == ""
     written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"profile.html", "head-map.png", "head-map.svg", "head-map.csv", "stability.png", "atlas.csv", "mass-by-age.svg"} <= written
+    assert {
+        "profile.html",
+        "head-map.png",
+        "head-map.svg",
+        "head-map.csv",
+        "stability.png",
+        "atlas.csv",
+        "mass-by-age.svg",
+    } <= written
     roles = role_files.load(out)
     assert (roles.num_layers, roles.num_heads) == (3, 4) and json.loads(report.read_text())["static_heads"] == [
         list(h) for h in roles.static
     ]
-    assert command.run(arguments("--prompts", "2", "--chunks", "3", "--out", str(out), "--official", "--compare", str(out))) == 0
+    assert (
+        command.run(
+            arguments("--prompts", "2", "--chunks", "3", "--out", str(out), "--official", "--compare", str(out))
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["agreement_with"] == {"file": "roles.json", "agreement": 1.0}
     assert json.loads(out.read_text())["format"] == "forcingkv_offline" and role_files.load(out) == roles
 

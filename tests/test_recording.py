@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fkv.studio import demo
-from fkv.studio.live import Plan, live
-from fkv.studio.recording import Encoding, Film, write
-from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.wire import join, pack, unpack
+from fkv.studio.live import sample_run
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.media.mp4 import Encoding, Film, write
+from fkv.studio.media.protocol import join, pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_a_plain_film_is_the_pictures_side_by_side(files, tmp_path):
     record, jpegs = unpack(files[1])
     count = record["streams"]["A"]["video_frames"]
     assert len(frames) == 2 * count and frames[0].shape == (32, 2 * 96, 3)
-    last = np.hstack([cv2.imdecode(np.frombuffer(jpegs[i], np.uint8), 1)[..., ::-1] for i in (count - 1, 2 * count - 1)])
+    last = np.hstack(
+        [cv2.imdecode(np.frombuffer(jpegs[i], np.uint8), 1)[..., ::-1] for i in (count - 1, 2 * count - 1)]
+    )
     assert np.abs(frames[-1].astype(int) - last).mean() < 12
 
 
@@ -72,27 +74,31 @@ def test_encoding_runs_beside_and_can_be_left(files, tmp_path):
 
 def test_a_recording_comes_back_as_the_page_is_sent_it(small, tmp_path):
     file = tmp_path / "recorded.bin"
-    file.write_bytes(demo.record(small, "a red ball", 3, 2))
-    run, manifest = demo.replay(small, file)
+    file.write_bytes(sample_run.record(small, "a red ball", 3, 2))
+    run, manifest = sample_run.replay(small, file)
     facts, chunks = unpack(file.read_bytes())
     assert [run.get(i) for i in range(2)] == chunks and manifest["chunks"] == 2 and manifest["run"] == run.key
-    assert manifest["source"] == f"recorded on {facts['device']}, {facts['date']}" and facts["torch"] and facts["seed"] == 3
+    assert (
+        manifest["source"] == f"recorded on {facts['device']}, {facts['date']}"
+        and facts["torch"]
+        and facts["seed"] == 3
+    )
     assert list(json.loads(json.dumps(manifest))["policies"].values()) == ["forcing-kv", "full"]
 
 
 def test_no_recording_is_shown_of_other_weights_or_none(small, tmp_path):
     file = tmp_path / "recorded.bin"
-    assert demo.replay(small, file) is None
+    assert sample_run.replay(small, file) is None
     for other in ({"model": "another", "checkpoint": ""}, {"model": "small", "checkpoint": "0123456789abcdef"}):
         file.write_bytes(join(other, []))
-        assert demo.replay(small, file) is None
+        assert sample_run.replay(small, file) is None
 
 
 def test_the_shipped_recording_is_of_the_shipped_weights(shipped):
-    assert demo.FILE.stat().st_size < 1_500_000
-    assert demo.replay(shipped) is not None, "record anew: python -m fkv.studio.demo"
+    assert sample_run.FILE.stat().st_size < 1_500_000
+    assert sample_run.replay(shipped) is not None, "record anew: python -m fkv.studio.live.sample_run"
 
 
 def test_the_command_refuses_with_a_sentence(tmp_path, capsys):
-    assert demo.main(["--chunks", "0", "--out", str(tmp_path / "x.bin")]) == 2
+    assert sample_run.main(["--chunks", "0", "--out", str(tmp_path / "x.bin")]) == 2
     assert "demo: " in capsys.readouterr().err and not (tmp_path / "x.bin").exists()

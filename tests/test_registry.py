@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.metadata
 import json
 import re
 import shutil
@@ -20,10 +19,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
-from transformers.utils import import_utils
 
 from fkv import policies, roles
-from fkv.attention import CausalTransformer
 from fkv.models import download, fit, precision, registry, release, text
 from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
@@ -31,10 +28,11 @@ from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
-from fkv.studio.live import Plan, live
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.media.protocol import unpack
 from fkv.studio.page import build
-from fkv.studio.sessions import Limits, Line, Registry, Run
-from fkv.studio.wire import unpack
+from fkv.transformer.causal import CausalTransformer
 
 SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, text_words=12, freq_dim=32)
 REAL = [entry.release for entry in registry.MODELS.values() if entry.release]
@@ -45,17 +43,29 @@ def original(base: Base, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights under Wan's original names."""
     torch.manual_seed(seed)
     names = {
-        "condition_embedder.time_embedder.linear_": "time_embedding.", "condition_embedder.text_embedder.linear_": "text_embedding.",
-        "condition_embedder.time_proj": "time_projection.1", "attn1": "self_attn", "attn2": "cross_attn", "to_out.0": "o", "to_": "",
-        "ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2", "norm2": "norm3", "proj_out": "head.head",
-    }  # fmt: skip
+        "condition_embedder.time_embedder.linear_": "time_embedding.",
+        "condition_embedder.text_embedder.linear_": "text_embedding.",
+        "condition_embedder.time_proj": "time_projection.1",
+        "attn1": "self_attn",
+        "attn2": "cross_attn",
+        "to_out.0": "o",
+        "to_": "",
+        "ffn.net.0.proj": "ffn.0",
+        "ffn.net.2": "ffn.2",
+        "norm2": "norm3",
+        "proj_out": "head.head",
+    }
     weights = {}
     for name, value in empty_model(base.original).named_parameters():
         for new, old in names.items():
             name = name.replace(new, old)
-        name = re.sub(r"(time|text)_embedding\.([12])", lambda found: f"{found[1]}_embedding.{2 * (int(found[2]) - 1)}", name)
+        name = re.sub(
+            r"(time|text)_embedding\.([12])", lambda found: f"{found[1]}_embedding.{2 * (int(found[2]) - 1)}", name
+        )
         name = name.replace("scale_shift_table", "modulation" if name.startswith("blocks") else "head.modulation")
-        weights[name] = torch.randn(value.shape) * (0.2 if value.dim() > 1 else 0.1) + ("norm" in name and name.endswith("weight"))
+        weights[name] = torch.randn(value.shape) * (0.2 if value.dim() > 1 else 0.1) + (
+            "norm" in name and name.endswith("weight")
+        )
     return weights
 
 
@@ -70,21 +80,31 @@ def adapter_for(weights):
         if re.fullmatch(r"blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])\.weight", name):
             rows, cols = weights[name].shape
             stem = f"base_model.model.{name.removesuffix('.weight')}"
-            lora |= {f"{stem}.lora_A.weight": torch.randn(256, cols) * 0.01, f"{stem}.lora_B.weight": torch.randn(rows, 256) * 0.01}
+            lora |= {
+                f"{stem}.lora_A.weight": torch.randn(256, cols) * 0.01,
+                f"{stem}.lora_B.weight": torch.randn(rows, 256) * 0.01,
+            }
     return lora
 
 
 def released(name: str, weights):
     """Per model: what its files hold, file by file, and the weights that should come out."""
     if name == "self-forcing":
-        return [{"generator_ema": {n.replace("model.", "model._fsdp_wrapped_module.", 1): v for n, v in model_(weights).items()}}], weights
+        return [
+            {
+                "generator_ema": {
+                    n.replace("model.", "model._fsdp_wrapped_module.", 1): v for n, v in model_(weights).items()
+                }
+            }
+        ], weights
     if name == "longlive":
         lora = adapter_for(weights)
         merged = {
             n: v + lora[f"base_model.model.{n[:-7]}.lora_B.weight"] @ lora[f"base_model.model.{n[:-7]}.lora_A.weight"]
-            if f"base_model.model.{n[:-7]}.lora_A.weight" in lora else v
+            if f"base_model.model.{n[:-7]}.lora_A.weight" in lora
+            else v
             for n, v in weights.items()
-        }  # fmt: skip
+        }
         return [{"generator": model_(weights)}, {"generator_lora": lora, "critic_lora": {}}], merged
     if name == "causal-forcing":
         return [{"generator": model_(weights)}], weights
@@ -131,7 +151,13 @@ def shelf(tmp_path_factory) -> Path:
     put(cache, SMALL_DECODER, lambda path: save_file(SmallDecoder().state_dict(), path))
     for one in REAL:
         for source, data in zip(one.sources, released(one.name, original(SMALL))[0]):
-            put(cache, source, lambda path, data=data: save_file(data, path) if path.suffix == ".safetensors" else torch.save(data, path))
+            put(
+                cache,
+                source,
+                lambda path, data=data: (
+                    save_file(data, path) if path.suffix == ".safetensors" else torch.save(data, path)
+                ),
+            )
     return cache
 
 
@@ -222,8 +248,14 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
     with pytest.raises(ValueError, match="needs head roles; profile the model"):
         Stream(model, policies.make("forcing-kv"), PROMPT)
     own_roles = HeadRoles(4, ((0,), (1, 2), (3,)))
-    assert Stream(model, policies.make("forcing-kv", segments_per_frame=4), PROMPT, roles=own_roles).step().video is not None
-    for arguments, message in ((("no.pt", "wan-1.3b"), "there is no file no.pt"), ((path, "wan-5b"), "there are wan-1.3b, wan-14b")):
+    assert (
+        Stream(model, policies.make("forcing-kv", segments_per_frame=4), PROMPT, roles=own_roles).step().video
+        is not None
+    )
+    for arguments, message in (
+        (("no.pt", "wan-1.3b"), "there is no file no.pt"),
+        ((path, "wan-5b"), "there are wan-1.3b, wan-14b"),
+    ):
         with pytest.raises(ValueError, match=message):
             registry.load_own(*arguments)
 
@@ -255,16 +287,12 @@ def test_the_tiny_model_comes_in_every_precision():
 def test_the_table_names_files_licences_and_memory():
     table = registry.table()
     for one in REAL:
-        assert one.name in table and one.licence in table and all(f"{source.repo}/{source.file}" in table for source in one.sources)
+        assert (
+            one.name in table
+            and one.licence in table
+            and all(f"{source.repo}/{source.file}" in table for source in one.sources)
+        )
     assert "GB at 1080p" in table and "--checkpoint FILE --base" in table
-
-
-def test_the_hubs_kernels_library_is_not_looked_for(monkeypatch):
-    """It has the name of our package `kernels`; where it is installed too, transformers must not mistake ours for it."""
-    version, wanted = importlib.metadata.version, import_utils.KERNELS_MIN_VERSION
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: wanted if name == "kernels" else version(name))
-    getattr(import_utils.is_kernels_available, "cache_clear", lambda: None)()
-    assert not import_utils.is_kernels_available()
 
 
 # The text encoder.
@@ -275,7 +303,11 @@ def test_embeddings_are_those_of_the_library(offline):
     words = text.load(download.fetch(TEXT_ENCODER), download.fetch(TOKENIZER), 12)
     pipeline = WanPipeline(tokenizer(), umt5().bfloat16(), wan_vae(), scheduler=None)
     expected = pipeline.encode_prompt(PROMPT, do_classifier_free_guidance=False, max_sequence_length=12)[0]
-    assert torch.equal(words(PROMPT), expected) and words(PROMPT).shape == (1, 12, 32) and (words(PROMPT)[0, -1] == 0).all()
+    assert (
+        torch.equal(words(PROMPT), expected)
+        and words(PROMPT).shape == (1, 12, 32)
+        and (words(PROMPT)[0, -1] == 0).all()
+    )
 
 
 def test_embeddings_are_kept_and_the_encoder_goes_home(offline, monkeypatch):

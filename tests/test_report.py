@@ -10,7 +10,21 @@ from fkv.stream import Chunk, Timings
 
 def chunk(kv_bytes=0, **kv_tokens):
     timings = Timings(text=1, rebuild=2, denoise=3, context=4, decode=5)
-    return Chunk(0, (0, 1, 2), "a", "full", torch.empty(0), np.zeros((12, 8, 8, 3), np.uint8), timings, kv_bytes, kv_tokens, 3, 1, {}, {})
+    return Chunk(
+        0,
+        (0, 1, 2),
+        "a",
+        "full",
+        torch.empty(0),
+        np.zeros((12, 8, 8, 3), np.uint8),
+        timings,
+        kv_bytes,
+        kv_tokens,
+        3,
+        1,
+        {},
+        {},
+    )
 
 
 @pytest.mark.parametrize(

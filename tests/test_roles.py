@@ -24,7 +24,9 @@ def test_released_splits_load_and_survive_both_forms(path, tmp_path):
 def test_there_are_five_released_splits_with_the_published_shares():
     shares = {path.stem: roles.load(path).static_share for path in RELEASED}
     assert len(shares) == 5
-    assert shares["self_forcing"] == pytest.approx(0.372, abs=5e-4) and shares["longlive"] == pytest.approx(0.428, abs=5e-4)
+    assert shares["self_forcing"] == pytest.approx(0.372, abs=5e-4) and shares["longlive"] == pytest.approx(
+        0.428, abs=5e-4
+    )
     assert shares["krea_realtime_14b"] == 0.5
     by_name = {path.stem: roles.load(path) for path in RELEASED}
     assert by_name["self_forcing"].agreement(by_name["longlive"]) == pytest.approx(0.917, abs=5e-4)
@@ -41,7 +43,11 @@ def test_scores_at_the_threshold_are_static_and_provenance_is_kept(tmp_path):
 
 def test_the_threshold_is_known_until_a_head_is_flipped():
     found = roles.from_scores(np.array([[0.2, 0.9], [0.85, 0.1]]), 0.8)
-    assert found.threshold == 0.8 and found.flipped(1, 0).threshold is None and found.flipped(1, 0).flipped(1, 0).threshold == 0.8
+    assert (
+        found.threshold == 0.8
+        and found.flipped(1, 0).threshold is None
+        and found.flipped(1, 0).flipped(1, 0).threshold == 0.8
+    )
     assert HeadRoles(2, ((1,), (0,))).threshold is None
 
 

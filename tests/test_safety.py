@@ -21,14 +21,14 @@ import httpx
 import pytest
 from hypothesis import given, settings
 
-from analysis import export, record
 from fkv import roles
+from fkv.analysis import export, record
 from fkv.models.checkpoints import CheckpointError, read
 from fkv.policies import parse
 from fkv.stream import Stream, check_prompt
-from fkv.studio import gate
-from fkv.studio.sessions import Limits
-from fkv.studio.wire import unpack
+from fkv.studio.live.sessions import Limits
+from fkv.studio.media.protocol import unpack
+from fkv.studio.serving import middleware
 from fkv.video import Mp4Writer
 from tests.load import fuzz
 from tests.load.client import ROOT, Studio, Visitor, settle
@@ -63,7 +63,9 @@ def raw(address: str, path: str, method: str = "GET") -> tuple[int, str]:
     """Status and text of a path that is sent as it is written, dots and all."""
     url = httpx.URL(address)
     with closing(socket.create_connection((url.host, url.port), timeout=20)) as connection:
-        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode(errors="replace")
     return int(answer.split(" ", 2)[1]), answer.partition("\r\n\r\n")[2]
 
@@ -71,38 +73,66 @@ def raw(address: str, path: str, method: str = "GET") -> tuple[int, str]:
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize(
     "route",
-    ["/gradio_api/file={}", "/gradio_api/file/{}", "/stage/{}/0", "/stage/KEY/{}", "/stage/KEY/../{}", "/static/../{}", "/assets/{}", "/{}",
-     "/theme.css/../../{}", "/gradio_api/custom_component/{}/x/y/z", "/gradio_api/deep_link?session_hash={}"],
-)  # fmt: skip
+    [
+        "/gradio_api/file={}",
+        "/gradio_api/file/{}",
+        "/stage/{}/0",
+        "/stage/KEY/{}",
+        "/stage/KEY/../{}",
+        "/static/../{}",
+        "/assets/{}",
+        "/{}",
+        "/theme.css/../../{}",
+        "/gradio_api/custom_component/{}/x/y/z",
+        "/gradio_api/deep_link?session_hash={}",
+    ],
+)
 def test_no_route_leads_to_a_file_outside(address, route, outside):
-    for written in (outside, quote(outside, safe=""), outside.replace("/", "%2f").replace(".", "%2e"), outside.replace("..", "....//..")):
+    for written in (
+        outside,
+        quote(outside, safe=""),
+        outside.replace("/", "%2f").replace(".", "%2e"),
+        outside.replace("..", "....//.."),
+    ):
         status, text = raw(address, route.format(written))
         assert status in (400, 403, 404, 405, 422) or written in (".", "%2e"), (route, written, status)
         assert "root:" not in text and "python app.py" not in text
 
 
 SHUT = (
-    "monitoring", "monitoring/summary", "login", "gradio_api/runs", "gradio_api/run-history/buckets", "gradio_api/vibe-code",
-    "gradio_api/proxy=https://example.hf.space/", "gradio_api/file=http://127.0.0.1/", "gradio_api/dev/reload", "gradio_api/deep_link",
-    "gradio_api/process_recording", "gradio_api/profiling/traces", "gradio_api/stream/x/1/2/playlist.m3u8",
-)  # fmt: skip
+    "monitoring",
+    "monitoring/summary",
+    "login",
+    "gradio_api/runs",
+    "gradio_api/run-history/buckets",
+    "gradio_api/vibe-code",
+    "gradio_api/proxy=https://example.hf.space/",
+    "gradio_api/file=http://127.0.0.1/",
+    "gradio_api/dev/reload",
+    "gradio_api/deep_link",
+    "gradio_api/process_recording",
+    "gradio_api/profiling/traces",
+    "gradio_api/stream/x/1/2/playlist.m3u8",
+)
 
 
 @pytest.mark.parametrize("path", SHUT)
 def test_routes_that_the_studio_does_not_use_are_shut(address, path):
-    assert raw(address, f"/{path}") == (404, gate.NOTHING) == raw(address, f"/{path}", "POST")
+    assert raw(address, f"/{path}") == (404, middleware.NOTHING) == raw(address, f"/{path}", "POST")
 
 
 def test_bodies_and_uploads_are_bounded(visitor, monkeypatch):
-    assert visitor.http.post("/gradio_api/queue/join", content=b" " * (gate.MAX_BODY + 1)).status_code == 413
+    assert visitor.http.post("/gradio_api/queue/join", content=b" " * (middleware.MAX_BODY + 1)).status_code == 413
     endless = (b" " * 65536 for _ in range(64))
-    assert visitor.http.post("/gradio_api/run/predict", content=endless, headers={"Content-Type": "application/json"}).status_code in (
+    assert visitor.http.post(
+        "/gradio_api/run/predict", content=endless, headers={"Content-Type": "application/json"}
+    ).status_code in (
         400,
         413,
     )
-    upload = {"files": ("big.bin", b"0" * (gate.MAX_UPLOAD + 1))}
+    upload = {"files": ("big.bin", b"0" * (middleware.MAX_UPLOAD + 1))}
     assert visitor.http.post("/gradio_api/upload", files=upload).status_code == 413
-    monkeypatch.setattr(gate, "MAX_UPLOADS", gate.MAX_UPLOAD)
+    monkeypatch.setattr(middleware, "MAX_UPLOADS", middleware.MAX_UPLOAD)
     Path(os.environ["GRADIO_TEMP_DIR"], "clip.mp4").write_bytes(b"0")
     answer = visitor.http.post("/gradio_api/upload", files={"files": ("small.txt", b"0")})
     assert answer.status_code == 507 and "hour" in answer.text
@@ -122,7 +152,7 @@ def test_an_answer_that_has_begun_is_not_begun_again(begun, tmp_path):
     sent: list[int | None] = []
     scope = {"type": "http", "path": "/", "headers": [], "method": "GET"}
     with pytest.raises(RuntimeError) if begun else nullcontext():
-        asyncio.run(gate.Gate(broken, tmp_path)(scope, None, told))
+        asyncio.run(middleware.Gate(broken, tmp_path)(scope, None, told))
     assert sent == ([200] if begun else [400, None])
 
 
@@ -140,9 +170,22 @@ def test_a_second_visitor_reaches_nothing_of_the_first(address):
             seen = next(manifest for manifest in manifests if manifest.get("chunks"))
             key = seen["run"]
             assert len(key) >= 20 and key not in second.http.get("/config").text + second.http.get("/healthz").text
-            for guess in (key[:-1], key.swapcase(), key[::-1], "A" * len(key), second.session, first.session, "", "*", "%00"):
+            for guess in (
+                key[:-1],
+                key.swapcase(),
+                key[::-1],
+                "A" * len(key),
+                second.session,
+                first.session,
+                "",
+                "*",
+                "%00",
+            ):
                 assert second.http.get(f"/stage/{guess}/0").status_code == 404
-            for url in (f"/gradio_api/queue/data?session_hash={second.session}", "/gradio_api/call/generate_clip/0123456789abcdef"):
+            for url in (
+                f"/gradio_api/queue/data?session_hash={second.session}",
+                "/gradio_api/call/generate_clip/0123456789abcdef",
+            ):
                 with second.http.stream("GET", url) as answer:
                     assert answer.status_code == 404 or key not in next(answer.iter_text(), "")
             for press in ("fkv-stop", "fkv-pause", "fkv-change"):
@@ -156,7 +199,9 @@ def test_a_second_visitor_reaches_nothing_of_the_first(address):
         second.press("fkv-stop")
         with closing(first.go(chunks=1)) as again:
             assert next(again)["run"] != key
-        assert gone.status_code in (200, 404) and second.chunk(key, 0).status_code == 404, "a new run forgets what the last one showed"
+        assert gone.status_code in (200, 404) and second.chunk(key, 0).status_code == 404, (
+            "a new run forgets what the last one showed"
+        )
 
 
 def test_a_prompt_stays_text_in_the_chunk_and_in_hints(visitor):
@@ -227,7 +272,8 @@ def test_a_malicious_pickle_is_refused_under_any_name(tmp_path, monkeypatch, nam
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("[" * 100_000, "nested|read"), (" " * 100_001, "larger"), ('{"schema": 1', "read"), ("[]", "schema")]
+    ("text", "words"),
+    [("[" * 100_000, "nested|read"), (" " * 100_001, "larger"), ('{"schema": 1', "read"), ("[]", "schema")],
 )
 def test_records_are_bounded_and_read_without_surprise(tmp_path, monkeypatch, text, words):
     monkeypatch.setattr(record, "MAX_JSON", 100_000)
@@ -277,8 +323,14 @@ def test_the_app_calls_nobody_and_leaves_nothing_when_told_to_end_mid_stream(tmp
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     (tmp_path / "tmp").mkdir()
     calls = tmp_path / "calls"
-    kept = {name: value for name, value in os.environ.items() if name not in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")}
-    studio = Studio(tmp_path / "tmp", environment={**kept, "PYTHONPATH": str(tmp_path / "guard"), "FKV_CALLS": str(calls)})
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    }
+    studio = Studio(
+        tmp_path / "tmp", environment={**kept, "PYTHONPATH": str(tmp_path / "guard"), "FKV_CALLS": str(calls)}
+    )
     try:
         studio.wait()
         with Visitor(studio.address) as visitor:
@@ -300,6 +352,8 @@ def test_one_temporary_folder_holds_what_is_written(address):
 
 
 def test_every_requirement_is_bounded_and_states_a_licence():
-    listed = subprocess.run([sys.executable, str(ROOT / ".ci" / "supply.py"), "--no-audit"], capture_output=True, text=True)
+    listed = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "supply.py"), "--no-audit"], capture_output=True, text=True
+    )
     assert listed.returncode == 0, listed.stderr
     assert "gradio" in listed.stdout and "Apache" in listed.stdout

@@ -29,5 +29,11 @@ def test_noise_depends_on_seed_chunk_and_step_alone():
     a, b = SeededNoise(3), SeededNoise(3)
     b.initial(9, (4, 4))
     assert torch.equal(a.initial(1, (4, 4)), b.initial(1, (4, 4)))
-    draws = [a.initial(0, (8,)), a.initial(1, (8,)), a.between(0, 0, (8,)), a.between(0, 1, (8,)), SeededNoise(4).initial(0, (8,))]
+    draws = [
+        a.initial(0, (8,)),
+        a.initial(1, (8,)),
+        a.between(0, 0, (8,)),
+        a.between(0, 1, (8,)),
+        SeededNoise(4).initial(0, (8,)),
+    ]
     assert all(not torch.equal(x, y) for i, x in enumerate(draws) for y in draws[:i])

@@ -15,12 +15,27 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import app
+from fkv.studio import launch
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {
-    "title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "pinned", "license", "short_description",
-    "models", "tags", "suggested_hardware", "preload_from_hub", "startup_duration_timeout",
-}  # fmt: skip
+    "title",
+    "emoji",
+    "colorFrom",
+    "colorTo",
+    "sdk",
+    "sdk_version",
+    "python_version",
+    "app_file",
+    "pinned",
+    "license",
+    "short_description",
+    "models",
+    "tags",
+    "suggested_hardware",
+    "preload_from_hub",
+    "startup_duration_timeout",
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +63,14 @@ def test_the_sdk_is_the_gradio_that_is_required_and_no_newer_than_the_one_that_i
 def test_the_python_is_one_that_the_project_supports(front):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     supported = SpecifierSet(project["requires-python"])
-    assert isinstance(front["python_version"], str) and front["python_version"] in supported  # a bare 3.10 would be read as 3.1
+    assert (
+        isinstance(front["python_version"], str) and front["python_version"] in supported
+    )  # a bare 3.10 would be read as 3.1
     assert f"{sys.version_info.major}.{sys.version_info.minor}" in supported
 
 
 def test_the_app_file_starts_the_studio(front):
-    assert (ROOT / front["app_file"]).resolve() == Path(app.__file__).resolve() and callable(app.main)
+    assert (ROOT / front["app_file"]).resolve() == Path(app.__file__).resolve() and app.run is launch.run
     assert front["license"] == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text()
 
 
@@ -68,8 +85,8 @@ def test_the_settings_are_those_that_the_app_reads(monkeypatch):
         read.add(name)
         return default
 
-    monkeypatch.setattr(app.os, "environ", type("Environment", (dict,), {"get": staticmethod(get)})())
-    app.arguments([])
+    monkeypatch.setattr(launch.os, "environ", type("Environment", (dict,), {"get": staticmethod(get)})())
+    launch.arguments([])
     section = (ROOT / "Spaces.md").read_text(encoding="utf-8").split("## Settings")[1].split("\n## ")[0]
     documented = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))
     assert {name for name in read if name.startswith(("FKV_", "GRADIO_"))} == documented - {"HF_HOME", "FKV_TRITON"}
@@ -78,6 +95,6 @@ def test_the_settings_are_those_that_the_app_reads(monkeypatch):
 def test_a_setting_chooses_the_model_and_its_setup(monkeypatch):
     for name, value in {"FKV_MODEL": "longlive", "FKV_PRECISION": "fp8", "FKV_LONGEST_RUN": "60"}.items():
         monkeypatch.setenv(name, value)
-    chosen = app.arguments([])
+    chosen = launch.arguments([])
     assert (chosen.model, chosen.precision, chosen.longest_run) == ("longlive", "fp8", 60.0)
-    assert app.arguments(["--model", "tiny"]).model == "tiny"
+    assert launch.arguments(["--model", "tiny"]).model == "tiny"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.evaluate import evaluate
-from fkv.cli import main
-from fkv.spread import over_ray
+from fkv.analysis.evaluate import evaluate
+from fkv.commands.main import main
+from fkv.parallel.ray_map import over_ray
 
 ray = pytest.importorskip("ray", reason="spreading work needs ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -51,14 +51,35 @@ def test_a_cluster_that_is_not_there_is_a_sentence():
 def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
     policies, same = ["sliding-window", "forcing-kv"], ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
     spread = evaluate(policies, prompts=2, seconds=2, out=tmp_path / "spread", ray="local")
-    assert [(record["policy"], record["prompt"]) for record in spread] == [(policy, prompt) for policy in policies for prompt in range(2)]
+    assert [(record["policy"], record["prompt"]) for record in spread] == [
+        (policy, prompt) for policy in policies for prompt in range(2)
+    ]
     one = evaluate(policies, prompts=1, seconds=2, out=tmp_path / "one")
-    assert [[record[name] for name in same] for record in one] == [[record[name] for name in same] for record in spread[::2]]
+    assert [[record[name] for name in same] for record in one] == [
+        [record[name] for name in same] for record in spread[::2]
+    ]
 
 
 def test_bench_over_ray_puts_context_lengths_into_one_report(tmp_path):
     target = tmp_path / "report.json"
-    command = ["bench", "--ray", "local", "--context", "9,6", "--repeats", "1", "--decoder", "none", "--json", str(target)]
+    command = [
+        "bench",
+        "--ray",
+        "local",
+        "--context",
+        "9,6",
+        "--repeats",
+        "1",
+        "--decoder",
+        "none",
+        "--json",
+        str(target),
+    ]
     assert main(command) == 0
     rows = json.loads(target.read_text())["results"]
-    assert [(row["context"], row["policy"]) for row in rows] == [(9, "full"), (9, "forcing-kv"), (6, "full"), (6, "forcing-kv")]
+    assert [(row["context"], row["policy"]) for row in rows] == [
+        (9, "full"),
+        (9, "forcing-kv"),
+        (6, "full"),
+        (6, "forcing-kv"),
+    ]

@@ -9,11 +9,11 @@ import pytest
 
 from fkv.models.base import VideoModel
 from fkv.roles import from_scores
-from fkv.studio import changes
-from fkv.studio.live import Plan, live
-from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.storyboard import at_threshold, parse
-from fkv.studio.wire import unpack
+from fkv.studio.live import changes
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.storyboard import at_threshold, parse
+from fkv.studio.media.protocol import unpack
 
 SCORES = np.linspace(0, 1, 12).reshape(3, 4)
 
@@ -43,12 +43,21 @@ def test_lines_are_applied_at_their_chunks_and_told_as_they_were_written(scored)
     told = [[], ["a blue star"], ["A = forcing-kv:retention=0.7", "B = sliding-window"], ["threshold = 0.25"]]
     assert [record["events"] for record in records] == told
     assert [record["prompt"] for record in records] == ["a red ball", *["a blue star"] * 3]
-    assert [record["streams"]["B"]["policy"] for record in records] == ["full", "full", "sliding-window", "sliding-window"]
+    assert [record["streams"]["B"]["policy"] for record in records] == [
+        "full",
+        "full",
+        "sliding-window",
+        "sliding-window",
+    ]
     assert hashes(records) != hashes(play(scored, ""))
 
 
 def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
-    asked = {1: changes.prompt("a blue star", recache=True), 2: changes.policy("A", "sliding-window"), 3: changes.prompt("A = b")}
+    asked = {
+        1: changes.prompt("a blue star", recache=True),
+        2: changes.policy("A", "sliding-window"),
+        3: changes.prompt("A = b"),
+    }
     records = play(scored, "", lambda run: run.count in asked and run.ask(asked.pop(run.count)))
     story = "\n".join(f"{number}: {event}" for number, record in enumerate(records, 1) for event in record["events"])
     assert story == "2: re-cache = a blue star\n3: A = sliding-window\n4: prompt = A = b"
@@ -72,12 +81,17 @@ def test_recache_is_said_to_be_impossible_where_it_is(scored):
 
 @pytest.mark.parametrize(
     ("story", "words"),
-    [("2: a\nthen a star", "line 2 of the storyboard: 'then a star' should be written CHUNK:WHAT"), ("0: a star", "line 1.*from 1 to"),
-     ("2: A = nonsense", "line 1.*no policy 'nonsense'"), ("2: threshold = high", "line 1.*'high' is not a number"),
-     ("2: threshold = 7", "line 1.*from 0 to 1"),
-     ("2: forcing-kv", "line 1.*'forcing-kv' is a policy; write A = forcing-kv"),
-     ("9: a star", "line 1.*chunk 9 comes after the last of 4"), ("2:   ", "line 1")],
-)  # fmt: skip
+    [
+        ("2: a\nthen a star", "line 2 of the storyboard: 'then a star' should be written CHUNK:WHAT"),
+        ("0: a star", "line 1.*from 1 to"),
+        ("2: A = nonsense", "line 1.*no policy 'nonsense'"),
+        ("2: threshold = high", "line 1.*'high' is not a number"),
+        ("2: threshold = 7", "line 1.*from 0 to 1"),
+        ("2: forcing-kv", "line 1.*'forcing-kv' is a policy; write A = forcing-kv"),
+        ("9: a star", "line 1.*chunk 9 comes after the last of 4"),
+        ("2:   ", "line 1"),
+    ],
+)
 def test_a_bad_line_is_named(story, words, scored):
     with pytest.raises(ValueError, match=words):
         parse(story, scored.roles, 4)

@@ -6,10 +6,10 @@ import torch
 
 from fkv import policies
 from fkv.compare import interleave
+from fkv.kernels import apply_rope, rope_table
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles
 from fkv.stream import POSITION_LIMIT, Stream
-from kernels import apply_rope, rope_table
 
 HYBRID = ForcingKV(segments_per_frame=4)
 
@@ -87,7 +87,10 @@ def test_recaching_holds_the_same_pages(small):
     before = {n: set(zip(g.pages.frame, g.pages.segment)) for n, g in live.caches[0].groups.items()}
     live.set_prompt("a blue star", recache=True)
     chunk = live.step()
-    held = {n: set(zip(p.frame, p.segment)) - {(f, s) for f in chunk.frames for s in range(4)} for n, p in chunk.pages.items()}
+    held = {
+        n: set(zip(p.frame, p.segment)) - {(f, s) for f in chunk.frames for s in range(4)}
+        for n, p in chunk.pages.items()
+    }
     assert held == before
 
 
@@ -98,7 +101,9 @@ def test_policies_that_store_different_things_cannot_be_exchanged(small):
         stream(small, policies.make("per-step")).set_prompt("a ball", recache=True)
 
 
-@pytest.mark.parametrize("prompt, message", [("", "empty"), ("   ", "empty"), ("a" * 10_000, "10,000 characters; at most 4,000")])
+@pytest.mark.parametrize(
+    "prompt, message", [("", "empty"), ("   ", "empty"), ("a" * 10_000, "10,000 characters; at most 4,000")]
+)
 def test_bad_prompts(small, prompt, message):
     with pytest.raises(ValueError, match=message):
         Stream(small, HYBRID, prompt)
@@ -135,14 +140,18 @@ def test_a_steady_pass_concatenates_and_allocates_nothing_of_the_caches_size(sma
     cached_tokens = cache.tokens()["all"]
     for event in profile.events():
         if event.name == "aten::cat":
-            assert all(cached_tokens not in shape for shape in event.input_shapes if shape), "cached keys were concatenated"
+            assert all(cached_tokens not in shape for shape in event.input_shapes if shape), (
+                "cached keys were concatenated"
+            )
         if event.name in ("aten::index_copy_", "aten::scaled_dot_product_attention", "aten::index_select"):
             assert event.self_cpu_memory_usage < layer_bytes
 
 
 def test_a_sink_far_back_moves_along_and_its_stored_keys_with_it(small):
     def keys():
-        return live.caches[0].keys_of(0, "all", [0]).flatten(2, 3).transpose(1, 2)  # [batch, tokens, heads, head_dim], as RoPE takes them
+        return (
+            live.caches[0].keys_of(0, "all", [0]).flatten(2, 3).transpose(1, 2)
+        )  # [batch, tokens, heads, head_dim], as RoPE takes them
 
     live = stream(small, policies.make("forcing-kv"))
     live.step()

@@ -16,17 +16,20 @@ from fkv.cache import Pages
 from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.stream import Stream
-from fkv.studio import changes, live_tab
-from fkv.studio import live as live_module
-from fkv.studio.files import asset
-from fkv.studio.live import Plan, live
-from fkv.studio.sessions import Limits, Line, Registry, Run
+from fkv.studio.live import changes
+from fkv.studio.live import live as live_module
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.media.assets import page_asset
+from fkv.studio.media.protocol import unpack, xray
+from fkv.studio.tabs import live as live_tab
 from fkv.studio.theme import theme
-from fkv.studio.wire import unpack, xray
 
 
 def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:
-    return Plan.of(**{"prompt": "a red ball", "seed": 5, "length": length, "view": view, "a": "forcing-kv", "b": "full"} | fields)
+    return Plan.of(
+        **{"prompt": "a red ball", "seed": 5, "length": length, "view": view, "a": "forcing-kv", "b": "full"} | fields
+    )
 
 
 @pytest.fixture
@@ -74,7 +77,11 @@ def test_registry_serves_chunks_by_key_until_the_visitor_leaves():
     run = registry.begin("visitor")
     run.live = True
     run.put(b"chunk")
-    assert registry.chunk(run.key, 0) == b"chunk" and registry.chunk("é/../etc", 0) is None and registry.chunk(run.key, 1) is None
+    assert (
+        registry.chunk(run.key, 0) == b"chunk"
+        and registry.chunk("é/../etc", 0) is None
+        and registry.chunk(run.key, 1) is None
+    )
     assert registry.of("visitor") is run and registry.of("other") is None and registry.of(None) is None
     registry.close("visitor")
     assert run.stopped and registry.chunk(run.key, 0) is None
@@ -169,9 +176,16 @@ def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"prompt": " "}, "empty"), ({"seed": None}, "seed"), ({"seed": -1}, "seed"), ({"length": 1.5}, "whole number"),
-     ({"length": -2}, "must be 0, for a run that goes on"), ({"a": "nonsense"}, "no policy"), ({"a": "forcing-kv:x=1"}, "no parameter")],
-)  # fmt: skip
+    [
+        ({"prompt": " "}, "empty"),
+        ({"seed": None}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"length": 1.5}, "whole number"),
+        ({"length": -2}, "must be 0, for a run that goes on"),
+        ({"a": "nonsense"}, "no policy"),
+        ({"a": "forcing-kv:x=1"}, "no parameter"),
+    ],
+)
 def test_bad_forms_get_a_sentence(fields, words):
     with pytest.raises(ValueError, match=words):
         plan(**fields)
@@ -184,7 +198,13 @@ def test_xray_covers_exactly_the_pages_that_were_attended(small):
     heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
     for group in xray(chunk, stream.policy, heads):
         pages = chunk.pages[group["name"]]
-        drawn = {(f, s) for first, last, _, held in group["runs"] for f in range(first, last + 1) for s in range(2) if held >> s & 1}
+        drawn = {
+            (f, s)
+            for first, last, _, held in group["runs"]
+            for f in range(first, last + 1)
+            for s in range(2)
+            if held >> s & 1
+        }
         assert drawn == set(zip(pages.frame.tolist(), pages.segment.tolist()))
         kinds = {frame: kind for first, last, kind, _ in group["runs"] for frame in range(first, last + 1)}
         assert kinds[0] == "sink" and kinds[chunk.frames[0] - 1] == "anchor" and kinds[chunk.frames[-1]] == "current"
@@ -199,15 +219,15 @@ def test_xray_parts_frames_that_differ_or_are_no_neighbours(small):
 
 
 def test_app_refuses_with_one_sentence(capsys):
-    import app
+    from fkv.studio import launch
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert app.main(["--port", port]) == 2
+        assert launch.main(["--port", port]) == 2
         assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
-    assert app.main(["--model", "nonsense", "--port", port]) == 2
+    assert launch.main(["--model", "nonsense", "--port", port]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -238,7 +258,10 @@ def test_a_field_without_a_policy_leaves_the_form_in_order(text):
 
 
 def test_another_retention_keeps_what_else_a_policy_says():
-    assert live_tab._kept("forcing-kv:anchor_frames=2 without 3.2", 0.5) == "forcing-kv:anchor_frames=2,retention=0.5 without 3.2"
+    assert (
+        live_tab._kept("forcing-kv:anchor_frames=2 without 3.2", 0.5)
+        == "forcing-kv:anchor_frames=2,retention=0.5 without 3.2"
+    )
     assert live_tab._keeping_of("forcing-kv:retention=0.5 without 3.2")["value"] == 0.5
     assert [live_tab._kept(text, 0.5) for text in ("full", "nonsense", None)] == [None] * 3
 
@@ -257,7 +280,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize(("rule", "dark"), [(":root", ""), ("body.dark", "_dark")])
 def test_text_and_edges_have_contrast_in_both_themes(rule, dark):
-    block = re.search(re.escape(rule) + r" \{(.*?)\}", asset("style.css"), re.DOTALL).group(1)
+    block = re.search(re.escape(rule) + r" \{(.*?)\}", page_asset("style.css"), re.DOTALL).group(1)
     colours, look = dict(re.findall(r"--fkv-([a-z-]+): (#[0-9a-f]{6});", block)), theme()
     page = getattr(look, f"body_background_fill{dark}")
     for ground in (colours["panel"], page):
@@ -265,11 +288,14 @@ def test_text_and_edges_have_contrast_in_both_themes(rule, dark):
             assert contrast(colours[text], ground) >= 4.5, (text, ground)
         assert contrast(colours["edge"], ground) >= 3
     for text, ground in (
-        ("body_text_color", "body_background_fill"), ("body_text_color_subdued", "body_background_fill"),
-        ("block_label_text_color", "block_background_fill"), ("block_info_text_color", "block_background_fill"),
+        ("body_text_color", "body_background_fill"),
+        ("body_text_color_subdued", "body_background_fill"),
+        ("block_label_text_color", "block_background_fill"),
+        ("block_info_text_color", "block_background_fill"),
         ("button_primary_text_color", "button_primary_background_fill"),
         ("button_primary_text_color", "button_primary_background_fill_hover"),
-        ("button_secondary_text_color", "button_secondary_background_fill"), ("link_text_color", "block_background_fill"),
+        ("button_secondary_text_color", "button_secondary_background_fill"),
+        ("link_text_color", "block_background_fill"),
         ("input_placeholder_color", "input_background_fill"),
-    ):  # fmt: skip
+    ):
         assert contrast(getattr(look, text + dark), getattr(look, ground + dark)) >= 4.5, (text, ground)

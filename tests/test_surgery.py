@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.figures import draw_surgery, surgery_table
-from analysis.surgery import Effect, operate
-from fkv import cli, policies
+from fkv import policies
+from fkv.analysis.figures import draw_surgery, surgery_table
+from fkv.analysis.surgery import Effect, operate
+from fkv.commands import main
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
@@ -18,7 +19,7 @@ from fkv.policies.silenced import Silenced
 from fkv.policies.silenced import silenced as silence
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
-from fkv.studio import changes
+from fkv.studio.live import changes
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 POLICY = ForcingKV(segments_per_frame=2)
@@ -26,9 +27,16 @@ POLICY = ForcingKV(segments_per_frame=2)
 
 def test_silenced_heads_are_written_and_read_like_any_policy():
     silenced = Silenced(policies.parse("forcing-kv:retention=0.5"), ((0, 5), (3, 2)))
-    assert policies.write(silenced) == "forcing-kv:retention=0.5 without 0.5+3.2" and policies.parse(policies.write(silenced)) == silenced
+    assert (
+        policies.write(silenced) == "forcing-kv:retention=0.5 without 0.5+3.2"
+        and policies.parse(policies.write(silenced)) == silenced
+    )
     assert silence(silence(silenced.base, (3, 2)), (0, 5)) == silenced and silence(silenced, (0, 5)) == silenced
-    assert silence(silence(silenced, (0, 5), False), (3, 2), False) == silenced.base == silence(silenced.base, (0, 5), False)
+    assert (
+        silence(silence(silenced, (0, 5), False), (3, 2), False)
+        == silenced.base
+        == silence(silenced.base, (0, 5), False)
+    )
     for text in ("full without", "full without 3", "full without 3.2,4.1", "nothing without 3.2"):
         with pytest.raises(ValueError):
             policies.parse(text)
@@ -85,10 +93,12 @@ def test_operations_change_the_picture_and_the_memory(small):
 @pytest.mark.parametrize(
     "policy, operation, words",
     [
-        (POLICY, ("flip", [(3, 0)]), "no head 0 in layer 3"), (POLICY, ("swap", [(1, 0)]), "no operation 'swap'"),
-        (Recompute(), ("silence", [(1, 0)]), "computes history anew"), (DummyForcing(), ("silence", [(0, 9)]), "no head 9"),
+        (POLICY, ("flip", [(3, 0)]), "no head 0 in layer 3"),
+        (POLICY, ("swap", [(1, 0)]), "no operation 'swap'"),
+        (Recompute(), ("silence", [(1, 0)]), "computes history anew"),
+        (DummyForcing(), ("silence", [(0, 9)]), "no head 9"),
     ],
-)  # fmt: skip
+)
 def test_impossible_operations_are_named(small, policy, operation, words):
     with pytest.raises(ValueError, match=words):
         list(operate(small, policy, [operation], PROMPT, chunks=1))
@@ -124,7 +134,7 @@ def test_the_table_and_the_figure_say_the_same():
 
 
 def surgery(capsys, *options: str) -> tuple[int, str, str]:
-    code = cli.main(["surgery", "--prompt", PROMPT, "--policy", "forcing-kv:segments_per_frame=2", *options])
+    code = main.main(["surgery", "--prompt", PROMPT, "--policy", "forcing-kv:segments_per_frame=2", *options])
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     return code, printed.out, printed.err
@@ -141,18 +151,28 @@ def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tm
     code, out, _ = surgery(capsys, *options)
     assert code == 0 and "silence 0.2" in figure.read_text()
     expected = operate(small, POLICY, [("flip", [(1, 1), (2, 3)]), ("silence", [(0, 2)])], PROMPT, chunks=3)
-    for line, effect, written in zip(out.splitlines()[1:], expected, json.loads(report.read_text())["effects"], strict=True):
+    for line, effect, written in zip(
+        out.splitlines()[1:], expected, json.loads(report.read_text())["effects"], strict=True
+    ):
         assert line.startswith(effect.label) and f"{effect.kv_bytes:,}" in line
         assert written["psnr"] == list(effect.psnr) and written["kv_bytes_untouched"] == effect.kv_bytes_untouched
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [("", "nothing to operate on"), ("--flip 3", "LAYER.HEAD"), ("--flip 9.0", "no head 0 in layer 9"), ("--silence 1.1,", "LAYER.HEAD"),
-     ("--flip 1.1 --chunks 0", "chunks"), ("--flip 1.1 --out f.txt", "not .txt"), ("--flip 1.1 --policy x", "no policy"),
-     ("--flip 1.1 --policy full", "does not go by head roles"),
-     ("--flip 1.1 --json /nowhere/r.json", "does not exist"), ("--flip 1.1 --roles /nowhere.json", "cannot read")],
-)  # fmt: skip
+    [
+        ("", "nothing to operate on"),
+        ("--flip 3", "LAYER.HEAD"),
+        ("--flip 9.0", "no head 0 in layer 9"),
+        ("--silence 1.1,", "LAYER.HEAD"),
+        ("--flip 1.1 --chunks 0", "chunks"),
+        ("--flip 1.1 --out f.txt", "not .txt"),
+        ("--flip 1.1 --policy x", "no policy"),
+        ("--flip 1.1 --policy full", "does not go by head roles"),
+        ("--flip 1.1 --json /nowhere/r.json", "does not exist"),
+        ("--flip 1.1 --roles /nowhere.json", "cannot read"),
+    ],
+)
 def test_the_command_refuses_in_one_sentence(capsys, small_by_default, options, words):
     code, _, err = surgery(capsys, *options.split())
     assert code == 2 and words in err and err.count("\n") == 1

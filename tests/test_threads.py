@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fkv import policies
+from fkv.kernels import dispatch, one_thread_between
+from fkv.kernels.threads import _setter, by_all_threads
 from fkv.stream import Stream
-from kernels import dispatch, one_thread_between
-from kernels.threads import _setter, by_all_threads
 
 pytestmark = pytest.mark.skipif(_setter() is None, reason="this build of PyTorch does not show its number of threads")
 large = by_all_threads(torch.get_num_threads)
@@ -79,9 +79,11 @@ def test_who_has_one_thread_keeps_it():
 
 @pytest.mark.parametrize("policy", ["full", "forcing-kv"])
 def test_a_stream_is_the_same_to_the_last_bit(small, policy, monkeypatch):
-    attention, used = importlib.import_module("fkv.attention"), []
+    attention, used = importlib.import_module("fkv.transformer.causal"), []
     hybrid = attention.hybrid_attention
-    monkeypatch.setattr(attention, "hybrid_attention", lambda *given: used.append(torch.get_num_threads()) or hybrid(*given))
+    monkeypatch.setattr(
+        attention, "hybrid_attention", lambda *given: used.append(torch.get_num_threads()) or hybrid(*given)
+    )
 
     def made(limit: int) -> torch.Tensor:
         monkeypatch.setattr(attention, "SMALL", limit)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fkv import policies
-from fkv.cli import main
+from fkv.commands.main import main
 from fkv.models import tiny
 from fkv.stream import Stream
 from fkv.world import oracle

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fkv import policies, together
+from fkv import policies
+from fkv.parallel import lockstep
 from fkv.stream import Stream
 
 
@@ -16,7 +17,7 @@ from fkv.stream import Stream
 def two_threads(monkeypatch):
     """A processor that computes in float32, and two threads of it."""
     own = torch.get_num_threads()
-    monkeypatch.setattr(together, "multiplies_float32", lambda: False)
+    monkeypatch.setattr(lockstep, "multiplies_float32", lambda: False)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(own)
@@ -31,21 +32,21 @@ def on(device: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
 
 
 def test_streams_compute_at_once_in_float32_with_a_thread_each(small, two_threads, monkeypatch):
-    assert [together.at_once(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
-    assert not together.at_once(on("cpu", torch.bfloat16), 2) and not together.at_once(on("cuda"), 2)
-    assert together.device_of(small.transformer, 2).endswith("CPU, 2 threads, one for each stream, fp32")
-    assert together.device_of(small.transformer, 1).endswith("CPU, 2 threads, fp32")
+    assert [lockstep.at_once(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
+    assert not lockstep.at_once(on("cpu", torch.bfloat16), 2) and not lockstep.at_once(on("cuda"), 2)
+    assert lockstep.device_of(small.transformer, 2).endswith("CPU, 2 threads, one for each stream, fp32")
+    assert lockstep.device_of(small.transformer, 1).endswith("CPU, 2 threads, fp32")
     torch.set_num_threads(4)
-    assert not together.at_once(on("cpu"), 2), "in turn each has four"
+    assert not lockstep.at_once(on("cpu"), 2), "in turn each has four"
     torch.set_num_threads(2)
-    monkeypatch.setattr(together, "multiplies_float32", lambda: True)
-    assert not together.at_once(on("cpu"), 2), "one thread at a time may compute attention"
+    monkeypatch.setattr(lockstep, "multiplies_float32", lambda: True)
+    assert not lockstep.at_once(on("cpu"), 2), "one thread at a time may compute attention"
 
 
 def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):
     at_once, alone = pair(small), pair(small)
     for turn in (["full", "forcing-kv"], ["forcing-kv", "full"]) * 2:
-        made = together.step_all(at_once, turn, {})
+        made = lockstep.step_all(at_once, turn, {})
         for name, stream in alone.items():
             wanted = stream.step()
             torch.testing.assert_close(made[name].latents, wanted.latents, rtol=1e-4, atol=1e-4)
@@ -57,7 +58,7 @@ def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):
 @pytest.mark.parametrize("apart", [True, False])
 def test_streams_meet_only_where_each_has_a_thread(small, two_threads, monkeypatch, apart):
     """Each waits in its decoder for the other; in turn, the first one would wait for ever."""
-    monkeypatch.setattr(together, "multiplies_float32", lambda: not apart)
+    monkeypatch.setattr(lockstep, "multiplies_float32", lambda: not apart)
     meeting = threading.Barrier(2)
 
     def decoder(latents, state):
@@ -66,10 +67,10 @@ def test_streams_meet_only_where_each_has_a_thread(small, two_threads, monkeypat
 
     streams = pair(dataclasses.replace(small, decoder=decoder))
     if apart:
-        assert all((chunk.video == 1).all() for chunk in together.step_all(streams, streams, {}).values())
+        assert all((chunk.video == 1).all() for chunk in lockstep.step_all(streams, streams, {}).values())
     else:
         with pytest.raises(threading.BrokenBarrierError):
-            together.step_all(streams, streams, {})
+            lockstep.step_all(streams, streams, {})
 
 
 def test_one_that_fails_is_told_of_once_the_other_has_ended(small, two_threads):
@@ -80,5 +81,5 @@ def test_one_that_fails_is_told_of_once_the_other_has_ended(small, two_threads):
 
     streams["full"].step = fails
     with pytest.raises(ValueError, match="no more"):
-        together.step_all(streams, ["full", "forcing-kv"], {})
+        lockstep.step_all(streams, ["full", "forcing-kv"], {})
     assert streams["forcing-kv"].index == 1 and torch.get_num_threads() == 2

@@ -8,18 +8,18 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from fkv.attention import CausalTransformer
 from fkv.cache import KVCache
-from fkv.coordinates import input_channels, with_coordinates
+from fkv.kernels import rope_table
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
-from fkv.policies import Full, Moment
+from fkv.policies import ChunkState, Full
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import draw_clips, flow_loss, optimizers
 from fkv.training.rollout import ROUNDS, SIGMAS, Draft, Pool
+from fkv.transformer.causal import CausalTransformer
+from fkv.transformer.coordinates import input_channels, with_coordinates
 from fkv.world.render import GENES
-from kernels import rope_table
 
 CHANNELS, WORDS = 16, 16
 
@@ -27,9 +27,15 @@ CHANNELS, WORDS = 16, 16
 def transformer() -> WanTransformer3DModel:
     torch.manual_seed(0)
     return WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, in_channels=input_channels(CHANNELS), out_channels=CHANNELS, text_dim=WORDS,
-        freq_dim=16, ffn_dim=32, num_layers=2,
-    )  # fmt: skip
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=input_channels(CHANNELS),
+        out_channels=CHANNELS,
+        text_dim=WORDS,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+    )
 
 
 def clips(chunks: int = 2, judged: bool = True) -> Clips:
@@ -37,7 +43,14 @@ def clips(chunks: int = 2, judged: bool = True) -> Clips:
     latents = torch.randn(1, 3 * chunks, CHANNELS, 4, 8)
     mask = torch.ones(3 * chunks, 1, 1, 1, dtype=torch.bool)
     mask[3:6] = judged
-    return Clips(latents, torch.ones(1, 3 * chunks, 1, 4, 8), [["a red ball"] * chunks], torch.randn(1, CHANNELS), [0, 1][:chunks], mask)
+    return Clips(
+        latents,
+        torch.ones(1, 3 * chunks, 1, 4, 8),
+        [["a red ball"] * chunks],
+        torch.randn(1, CHANNELS),
+        [0, 1][:chunks],
+        mask,
+    )
 
 
 @torch.inference_mode()
@@ -54,14 +67,16 @@ def test_a_chunk_in_training_sees_what_it_sees_in_a_stream():
         table = streamed.rope(frames, rows, cols)
         expected.append(streamed(noisy[:, span], 500.0, context, cache, table))
         streamed(given.latents[:, span], 0.0, context, cache, table)
-        Full().commit(Moment(chunk, frames, cache))
+        Full().commit(ChunkState(chunk, frames, cache))
 
     model = transformer().eval()
     every = [torch.arange(0), torch.arange(3 * tokens)]
     for layer, block in enumerate(model.blocks):
         block.attn1.set_processor(TeacherForcedAttention(layer))
         block.attn2.set_processor(ChunkTextAttention(2))
-        block.attn1.processor.context = Context(rope_table(range(6), rows, cols, 12), 2, 2, 3 * tokens, every, every, [False, False])
+        block.attn1.processor.context = Context(
+            rope_table(range(6), rows, cols, 12), 2, 2, 3 * tokens, every, every, [False, False]
+        )
     hidden = with_coordinates(torch.cat([given.latents, noisy]).transpose(1, 2), 3, opening=True)
     flow = model(hidden, torch.tensor([0.0, 500.0]), text.expand(2, -1, -1), return_dict=False)[0][1:].transpose(1, 2)
     torch.testing.assert_close(flow, torch.cat(expected, 1), atol=1e-5, rtol=1e-4)

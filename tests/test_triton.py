@@ -18,20 +18,21 @@ import torch
 from packaging.version import Version
 from torch.utils import _pytree as pytree
 
-import kernels
-from fkv import policies
+from fkv import kernels, policies
+from fkv.kernels import dispatch, rope_table
 from fkv.models import registry
 from fkv.probe import FrameMassProbe
 from fkv.sampler import Schedule
 from fkv.stream import Stream
-from kernels import dispatch, rope_table
 
 triton = pytest.importorskip("triton")
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-3}
 PLACES = ["interpreter", *(["cuda"] if torch.cuda.is_available() else [])]
 CASES = [("twin", torch.float32), *((place, dtype) for place in PLACES for dtype in LIMITS)]
-cases = pytest.mark.parametrize("run, dtype", CASES, indirect=["run"], ids=lambda case: str(case).removeprefix("torch."))
+cases = pytest.mark.parametrize(
+    "run, dtype", CASES, indirect=["run"], ids=lambda case: str(case).removeprefix("torch.")
+)
 
 
 def launch(name, arguments):
@@ -128,7 +129,10 @@ def test_norm_rope_store(run, dtype, batch, heads, size):
     queries, (*_, stored) = run("norm_rope_store", qkv, gains, 1e-6, table, groups)
 
     q, k, v = qkv.double().unflatten(2, (3, count, size)).unbind(2)
-    q, k = (x / (x.square().mean((2, 3), True) + 1e-6).sqrt() * gain.double().view(count, size) for x, gain in zip((q, k), gains))
+    q, k = (
+        x / (x.square().mean((2, 3), True) + 1e-6).sqrt() * gain.double().view(count, size)
+        for x, gain in zip((q, k), gains)
+    )
     q, k = (torch.view_as_complex(x.unflatten(3, (-1, 2))) * table.to(torch.complex128)[:, None] for x in (q, k))
     q, k, v = (x.transpose(1, 2) for x in (torch.view_as_real(q).flatten(3), torch.view_as_real(k).flatten(3), v))
     check(queries, q, dtype)
@@ -170,10 +174,15 @@ def test_pages_in_8_bits_are_written_and_read(run):
 )
 def test_hybrid_attention(run, dtype, batch, tokens, size, groups):
     query = random(batch, tokens, sum(heads for heads, _ in groups), size, dtype=dtype).transpose(1, 2)
-    buffers = [random(2, batch, n, length + 8, size, dtype=dtype, seed=7)[:, :, :, :length].unbind(0) for n, length in groups]
+    buffers = [
+        random(2, batch, n, length + 8, size, dtype=dtype, seed=7)[:, :, :, :length].unbind(0) for n, length in groups
+    ]
     made, _ = run("hybrid_attention", query, buffers)
     parts = query.double().split([heads for heads, _ in groups], 1)
-    wanted = [(q @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double() for q, (keys, values) in zip(parts, buffers)]
+    wanted = [
+        (q @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double()
+        for q, (keys, values) in zip(parts, buffers)
+    ]
     check(made, torch.cat(wanted, 1), dtype, 2.5e-3 if dtype == torch.bfloat16 else None)
     assert made.transpose(1, 2).is_contiguous()
 
@@ -185,7 +194,9 @@ def test_attention_survives_large_scores(run):
 
 
 @cases
-@pytest.mark.parametrize("batch, heads, queries, tokens, pages, size, frames", [(2, 2, 35, 40, 5, 12, 3), (1, 1, 3, 50, 50, 16, 21)])
+@pytest.mark.parametrize(
+    "batch, heads, queries, tokens, pages, size, frames", [(2, 2, 35, 40, 5, 12, 3), (1, 1, 3, 50, 50, 16, 21)]
+)
 def test_frame_mass(run, dtype, batch, heads, queries, tokens, pages, size, frames):
     query = random(batch, queries, heads, size, dtype=dtype).transpose(1, 2)
     keys = random(batch, heads, tokens + 5, size, dtype=dtype, seed=1)[:, :, :tokens]
@@ -198,7 +209,9 @@ def test_frame_mass(run, dtype, batch, heads, queries, tokens, pages, size, fram
 
 
 @cases
-@pytest.mark.parametrize("batch, heads, frames, tokens, segments", [(2, 3, 4, 12, 3), (1, 1, 2, 35, 1), (1, 2, 2, 40, 2)])
+@pytest.mark.parametrize(
+    "batch, heads, frames, tokens, segments", [(2, 3, 4, 12, 3), (1, 1, 2, 35, 1), (1, 2, 2, 40, 2)]
+)
 def test_segment_similarity(run, dtype, batch, heads, frames, tokens, segments):
     keys = random(batch, heads, 1, tokens, 12) + 0.3 * random(batch, heads, frames, tokens, 12, seed=1)
     keys[:, :, 1, 0] = 0
@@ -211,7 +224,10 @@ def test_segment_similarity(run, dtype, batch, heads, frames, tokens, segments):
 
 BLOCKS = {"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_D": 16}
 SIGNATURES = {
-    "norm_rope_store": (["qkv", "gain_q", "gain_k", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16}),
+    "norm_rope_store": (
+        ["qkv", "gain_q", "gain_k", "out"],
+        {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16},
+    ),
     "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS}),
     "frame_mass": (["query", "keys"], {"HEADS": 3, "SIZE": 16, "PRECISION": "tf32", **BLOCKS, "BLOCK_F": 16}),
     "segment_similarity": (["keys"], {"HEADS": 3, "SIZE": 16, "PARTS": 2, "BLOCK_T": 16, "BLOCK_D": 16}),
@@ -224,7 +240,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel, (pointers, constants) = importlib.import_module(f"kernels.{name}")._kernel, SIGNATURES[name]
+    kernel, (pointers, constants) = importlib.import_module(f"fkv.kernels.{name}")._kernel, SIGNATURES[name]
     other = {"table": "*i64", "page_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
     types = {argument: other.get(argument, "i32") for argument in kernel.arg_names}
     types |= dict.fromkeys(pointers, "*bf16") | dict.fromkeys(constants, "constexpr")
@@ -236,7 +252,11 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     "setting, policy",
-    [("1", "full"), ("1", "forcing-kv:segments_per_frame=2,fp8=true"), ("auto", "forcing-kv:segments_per_frame=2,start_chunk=1")],
+    [
+        ("1", "full"),
+        ("1", "forcing-kv:segments_per_frame=2,fp8=true"),
+        ("auto", "forcing-kv:segments_per_frame=2,start_chunk=1"),
+    ],
 )
 def test_a_stream_through_the_kernels_is_the_stream_of_their_twins(pool, setting, policy):
     (expected, masses, _), (made, seen, found) = (pool.submit(stream, how, policy).result() for how in ("0", setting))
@@ -306,7 +326,7 @@ def test_every_kernel_agrees_with_its_twin_when_it_is_found_out(found_out, dtype
 
 def test_pages_that_a_kernel_writes_are_compared_too():
     groups = [(random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), torch.tensor([4, 1]))]
-    keys, values = importlib.import_module("kernels.norm_rope_store")._written(None, None, 0.0, None, groups)
+    keys, values = importlib.import_module("fkv.kernels.norm_rope_store")._written(None, None, 0.0, None, groups)
     assert torch.equal(keys, groups[0][0][:, :, [4, 1]]) and torch.equal(values, groups[0][1][:, :, [4, 1]])
 
 
@@ -319,14 +339,22 @@ def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
             page.fill_(1.0)
         return []
 
-    assert dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem == "its result is another than that of PyTorch"
+    assert (
+        dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem
+        == "its result is another than that of PyTorch"
+    )
 
 
 @pytest.mark.parametrize("torch_takes, taken", [(0.8, "torch"), (0.9, "triton"), (1.1, "triton")])
 def test_chance_does_not_choose_between_ways_that_take_about_as_long(torch_takes, taken, monkeypatch):
     monkeypatch.setattr(dispatch, "_choices", {})
     monkeypatch.setattr(dispatch, "_seconds_of_one_thread", lambda run: run())
-    assert dispatch.fastest("sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.MARGIN) == taken
+    assert (
+        dispatch.fastest(
+            "sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.MARGIN
+        )
+        == taken
+    )
 
 
 def test_the_faster_one_is_chosen_once_per_size(monkeypatch):

@@ -17,7 +17,9 @@ from fkv.models import taehv, vae
 def wan_vae() -> AutoencoderKLWan:
     torch.manual_seed(0)
     mean, std = [0.1, -0.2, 0.3, 0.0], [1.5, 2.0, 0.7, 1.0]
-    return AutoencoderKLWan(base_dim=8, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, latents_mean=mean, latents_std=std).eval()
+    return AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, latents_mean=mean, latents_std=std
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +107,23 @@ def test_the_small_decoder_remembers_one_frame_per_block(small):
 
 def published() -> dict[str, torch.Size]:
     """Names and shapes in the published taew2_1 file, its decoder."""
-    shapes = {"decoder.1.weight": (256, 16, 3, 3), "decoder.1.bias": (256,), "decoder.22.weight": (3, 64, 3, 3), "decoder.22.bias": (3,)}
+    shapes = {
+        "decoder.1.weight": (256, 16, 3, 3),
+        "decoder.1.bias": (256,),
+        "decoder.22.weight": (3, 64, 3, 3),
+        "decoder.22.bias": (3,),
+    }
     for first, wide, narrow, times in ((3, 256, 128, 1), (9, 128, 64, 2), (15, 64, 64, 2)):
         for block in range(first, first + 3):
             for index, into in ((0, 2 * wide), (2, wide), (4, wide)):
-                shapes |= {f"decoder.{block}.conv.{index}.weight": (wide, into, 3, 3), f"decoder.{block}.conv.{index}.bias": (wide,)}
-        shapes |= {f"decoder.{first + 4}.conv.weight": (wide * times, wide, 1, 1), f"decoder.{first + 5}.weight": (narrow, wide, 3, 3)}
+                shapes |= {
+                    f"decoder.{block}.conv.{index}.weight": (wide, into, 3, 3),
+                    f"decoder.{block}.conv.{index}.bias": (wide,),
+                }
+        shapes |= {
+            f"decoder.{first + 4}.conv.weight": (wide * times, wide, 1, 1),
+            f"decoder.{first + 5}.weight": (narrow, wide, 3, 3),
+        }
     return shapes
 
 
@@ -123,7 +136,9 @@ def test_published_weights_load(tmp_path):
     assert {name: tuple(value.shape) for name, value in decoder.state_dict().items()} == published()
     frames, state = decoder(torch.randn(1, 3, 16, 4, 6), None)
     assert frames.shape == (9, 32, 48, 3) and len(state) == 9
-    older = weights | {"decoder.7.conv.weight": torch.cat([torch.zeros(256, 256, 1, 1), weights["decoder.7.conv.weight"]])}
+    older = weights | {
+        "decoder.7.conv.weight": torch.cat([torch.zeros(256, 256, 1, 1), weights["decoder.7.conv.weight"]])
+    }
     assert torch.equal(taehv.from_weights(older).decoder[7].conv.weight, weights["decoder.7.conv.weight"])
 
 

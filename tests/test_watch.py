@@ -11,11 +11,11 @@ from fkv.policies import POLICIES, ForcingKV, Full, PerStep
 from fkv.probe import AGES, Focus, FrameMassProbe, head_scores
 from fkv.roles import HeadRoles, from_scores
 from fkv.stream import Stream
-from fkv.studio import changes
-from fkv.studio.live import Plan, live
-from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.watch import GONE, UNIT, Watch, profiled, step
-from fkv.studio.wire import unpack
+from fkv.studio.live import changes
+from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.media.protocol import unpack
 
 PROMPT = "a red ball"
 FOCUS = Focus(1, 2, 1, 4)
@@ -62,7 +62,9 @@ def test_a_record_says_what_the_probe_saw(small, policy):
     maps = dict(seen["maps"])
     assert list(maps) == list(truth.maps)
     for frame, patches in truth.maps.items():
-        np.testing.assert_allclose(np.where(np.isnan(patches), GONE, np.nan_to_num(patches) * UNIT), maps[frame], atol=0.6)
+        np.testing.assert_allclose(
+            np.where(np.isnan(patches), GONE, np.nan_to_num(patches) * UNIT), maps[frame], atol=0.6
+        )
 
 
 def test_watching_leaves_the_pictures_as_they_are(small):
@@ -70,7 +72,9 @@ def test_watching_leaves_the_pictures_as_they_are(small):
     assert [{name: own["hash"] for name, own in each["streams"].items()} for each in watched] == [
         {name: own["hash"] for name, own in each["streams"].items()} for each in unwatched
     ]
-    assert all(each["heads"]["focus"] == vars(FOCUS) for each in watched) and not any("heads" in each for each in unwatched)
+    assert all(each["heads"]["focus"] == vars(FOCUS) for each in watched) and not any(
+        "heads" in each for each in unwatched
+    )
 
 
 def test_nobody_watching_means_no_probe(small, monkeypatch):
@@ -109,11 +113,17 @@ def test_costs_of_a_role_are_exact(small):
         return made["A"].kv_bytes, seen["cost"]
 
     def total(roles: HeadRoles, cost: dict) -> int:
-        return sum(cost["static" if static else "dynamic"][layer] for layer, row in enumerate(roles.is_static()) for static in row)
+        return sum(
+            cost["static" if static else "dynamic"][layer]
+            for layer, row in enumerate(roles.is_static())
+            for static in row
+        )
 
     now, other = small.roles, HeadRoles(4, ((0,), (3,), ()))
     held, cost = steady(now)
-    assert total(now, cost) == held and cost["static"][0] == cost["dynamic"][0] and cost["static"][1] < cost["dynamic"][1]
+    assert (
+        total(now, cost) == held and cost["static"][0] == cost["dynamic"][0] and cost["static"][1] < cost["dynamic"][1]
+    )
     assert total(other, cost) == steady(other)[0] != held
     assert step(streams(small, Full()), "A", Watch("A", FOCUS))[1]["cost"] is None
 
@@ -139,7 +149,7 @@ def test_roles_are_refused_where_no_policy_goes_by_them(small):
         ((0, 0, 2, 0), "no patch at row 2"),
         ((0, "1", 0, 0), "whole numbers"),
         ((None,) * 4, "whole numbers"),
-    ],  # fmt: skip
+    ],
 )
 def test_bad_requests_get_a_sentence(small, asked, words):
     with pytest.raises(ValueError, match=words):
@@ -154,7 +164,9 @@ def test_what_differs_in_words(small):
 
 def test_what_a_profile_saw_has_the_form_of_a_record():
     mass = np.random.default_rng(0).dirichlet(np.ones(9), (2, 3, 3)).round(4)
-    roles = from_scores(np.ones((2, 3)), attention={"frames": [6, 7, 8], "key_frames": list(range(9)), "mass": mass.tolist()})
+    roles = from_scores(
+        np.ones((2, 3)), attention={"frames": [6, 7, 8], "key_frames": list(range(9)), "mass": mass.tolist()}
+    )
     found = profiled(roles)
     assert found["ages"] == ["sink", *["older"] * 4, "anchor", *["current"] * 3] and found["frames"] == [6, 7, 8]
     np.testing.assert_allclose(np.array(found["mass"]) / UNIT, mass)

@@ -16,10 +16,10 @@ import torch
 from zero_space import CHUNK_SECONDS, LONGEST, PROMPT
 
 from fkv.models import tiny
-from fkv.studio import changes, zero
-from fkv.studio.live import Plan, live
-from fkv.studio.sessions import Limits, Line, Run
-from fkv.studio.wire import unpack
+from fkv.studio.live import changes, zerogpu
+from fkv.studio.live.live import Plan, live
+from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.media.protocol import unpack
 
 SPACE = Path(__file__).with_name("zero_space.py")
 pytestmark = pytest.mark.timeout(600)  # two interpreters load torch here
@@ -44,7 +44,15 @@ def test_the_model_is_loaded_on_the_named_gpu_and_streams_as_anywhere(told):
     assert told["first"]["states"] == ["live", "live", "live", "done"] and told["first"]["ended"] == "finished"
     threads, run = torch.get_num_threads(), Run(1 << 24)
     torch.set_num_threads(1)
-    list(live(tiny.load(precision="fp32"), Plan.of(PROMPT, 3, 2, "AB", "forcing-kv", "full"), run, Line(), Limits(lead=1e9)))
+    list(
+        live(
+            tiny.load(precision="fp32"),
+            Plan.of(PROMPT, 3, 2, "AB", "forcing-kv", "full"),
+            run,
+            Line(),
+            Limits(lead=1e9),
+        )
+    )
     torch.set_num_threads(threads)
     here = [{name: each["hash"] for name, each in unpack(run.get(number))[0]["streams"].items()} for number in range(2)]
     assert told["first"]["hashes"] == here
@@ -58,19 +66,25 @@ def test_the_page_names_the_gpu_and_says_what_is_different(told):
 
 def test_pause_prompt_heads_and_stop_reach_a_run(told):
     pressed = told["pressed"]
-    assert "paused" in pressed["states"] and pressed["states"][-2:] == ["live", "done"] and pressed["ended"] == "stopped"
-    assert ["a blue star drifting over the sea at night"] in [[e.removeprefix("prompt: ") for e in each] for each in pressed["events"]]
+    assert (
+        "paused" in pressed["states"] and pressed["states"][-2:] == ["live", "done"] and pressed["ended"] == "stopped"
+    )
+    assert ["a blue star drifting over the sea at night"] in [
+        [e.removeprefix("prompt: ") for e in each] for each in pressed["events"]
+    ]
     assert pressed["heads"][0] is False and pressed["heads"][-1] is True
 
 
 def test_the_process_is_kept_and_begins_every_run_afresh(told):
     assert [each["A"] for each in told["again"]["hashes"]] == [told["first"]["hashes"][0]["A"]]
-    assert len({call["pid"] for call in asked(told, "/allow")}) == 3  # one until it was ended, one after, one for comparisons
+    assert (
+        len({call["pid"] for call in asked(told, "/allow")}) == 3
+    )  # one until it was ended, one after, one for comparisons
 
 
 def test_every_call_asks_for_its_own_time_and_gives_the_gpu_back(told):
     seconds = [float(call["durationSeconds"]) for call in asked(told, "/schedule")]
-    assert seconds[0] == zero.LEAD_IN + 5 + 2 * 2 * CHUNK_SECONDS and seconds[1] == zero.LEAD_IN + LONGEST
+    assert seconds[0] == zerogpu.LEAD_IN + 5 + 2 * 2 * CHUNK_SECONDS and seconds[1] == zerogpu.LEAD_IN + LONGEST
     assert len(asked(told, "/release")) == len(seconds) - 1  # all but the one that was refused
     assert [call["fail"] for call in asked(told, "/release")].count("true") == 1  # the one whose process was ended
 
@@ -83,7 +97,10 @@ def test_refusals_and_failures_are_sentences(told):
 
 def test_a_comparison_crosses(told):
     compared = told["compared"]
-    assert compared["state"] == "done" and compared["hashes"] == [told["first"]["hashes"][1]["B"], told["first"]["hashes"][1]["A"]]
+    assert compared["state"] == "done" and compared["hashes"] == [
+        told["first"]["hashes"][1]["B"],
+        told["first"]["hashes"][1]["A"],
+    ]
 
 
 def test_elsewhere_work_is_done_here_without_the_package(monkeypatch):
@@ -91,16 +108,16 @@ def test_elsewhere_work_is_done_here_without_the_package(monkeypatch):
         yield 1
 
     monkeypatch.setitem(sys.modules, "spaces", None)  # an import would fail
-    assert list(zero.lend(work, lambda: 1.0)()) == [1] and not zero.here()
+    assert list(zerogpu.lend(work, lambda: 1.0)()) == [1] and not zerogpu.here()
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert zero.here()
+    assert zerogpu.here()
     with pytest.raises(ImportError):
-        zero.lend(work, lambda: 1.0)
+        zerogpu.lend(work, lambda: 1.0)
 
 
 def test_what_is_asked_of_a_run_is_mirrored_in_order():
     near, far, said = Run(0), Run(0), []
-    with zero.mirrored(near) as file, zero._repeating(zero._reader(file, far)):
+    with zerogpu.mirrored(near) as file, zerogpu._repeating(zerogpu._reader(file, far)):
         near.ask(pickle.loads)  # anything that can be pickled will do
         near.pause(True)
         wait(lambda: far.paused)

@@ -58,15 +58,18 @@ def main() -> None:
     torch.set_num_threads(1)
     if torch.version.cuda is None:  # a build without CUDA lacks what `spaces` replaces
         torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "12.8", nothing, nothing
-    torch.cuda.synchronize = torch.accelerator.synchronize = nothing  # a build with CUDA would wait for a GPU while it measures
+    torch.cuda.synchronize = torch.accelerator.synchronize = (
+        nothing  # a build with CUDA would wait for a GPU while it measures
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), Scheduler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     group = Path(tempfile.mkdtemp()) / "cgroup"
     group.write_text("0::/space\n")
     os.environ |= {
-        "SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": f"http://127.0.0.1:{server.server_port}",
+        "SPACES_ZERO_GPU": "true",
+        "SPACES_ZERO_DEVICE_API_URL": f"http://127.0.0.1:{server.server_port}",
         "ZEROGPU_PROC_SELF_CGROUP_PATH": str(group),
-    }  # fmt: skip
+    }
     import spaces.zero.torch as emulation
     from spaces.zero.torch import patching
 
@@ -77,11 +80,11 @@ def main() -> None:
     emulation.init, emulation.move = lambda uuid: None, move
     from fkv.models import tiny
     from fkv.models.memory import free_memory
-    from fkv.studio import zero
+    from fkv.studio.live import zerogpu
+    from fkv.studio.live.sessions import Limits, Registry
     from fkv.studio.page import build
-    from fkv.studio.sessions import Limits, Registry
 
-    zero.chunk_seconds = lambda model: CHUNK_SECONDS  # a busy machine may need long for a chunk
+    zerogpu.chunk_seconds = lambda model: CHUNK_SECONDS  # a busy machine may need long for a chunk
     told: dict[str, Any] = {"cuda": torch.cuda.is_available()}
     model = tiny.load(device="cuda", precision="fp32")
     told |= {"device": str(model.transformer.device), "free": free_memory("cuda")["device"]}
@@ -94,12 +97,14 @@ def main() -> None:
     os._exit(0)
 
 
-def stream(model: Any, view: str, length: int, act: Callable[[Any, dict[str, Any]], Any] = lambda run, manifest: None) -> dict[str, Any]:
+def stream(
+    model: Any, view: str, length: int, act: Callable[[Any, dict[str, Any]], Any] = lambda run, manifest: None
+) -> dict[str, Any]:
     """Stream as the Live tab does; `act` sees every manifest and may press what a visitor can press."""
-    from fkv.studio.live import Plan, live
-    from fkv.studio.sessions import Limits, Line, Run
-    from fkv.studio.wire import unpack
-    from fkv.studio.zero import generating
+    from fkv.studio.live.live import Plan, live
+    from fkv.studio.live.sessions import Limits, Line, Run
+    from fkv.studio.live.zerogpu import generating
+    from fkv.studio.media.protocol import unpack
 
     run, manifests = Run(1 << 24), []
     generate = GENERATE.setdefault("live", generating(model))
@@ -109,10 +114,13 @@ def stream(model: Any, view: str, length: int, act: Callable[[Any, dict[str, Any
         act(run, manifest)
     records = [unpack(run.get(number))[0] for number in range(run.count)]
     return {
-        "states": [m["state"] for m in manifests], "texts": [m["text"] for m in manifests], "ended": run.ended,
-        "events": [record["events"] for record in records], "heads": ["heads" in record for record in records],
+        "states": [m["state"] for m in manifests],
+        "texts": [m["text"] for m in manifests],
+        "ended": run.ended,
+        "events": [record["events"] for record in records],
+        "heads": ["heads" in record for record in records],
         "hashes": [{name: each["hash"] for name, each in record["streams"].items()} for record in records],
-    }  # fmt: skip
+    }
 
 
 GENERATE: dict[str, Any] = {}
@@ -121,8 +129,8 @@ GENERATE: dict[str, Any] = {}
 def press(run: Any, manifest: dict[str, Any]) -> None:
     """Change the prompt and look at a head after the first chunk, pause, resume while paused, stop after the fourth chunk."""
     from fkv.probe import Focus
-    from fkv.studio import changes
-    from fkv.studio.watch import Watch
+    from fkv.studio.live import changes
+    from fkv.studio.live.attention_probe import Watch
 
     if manifest["chunks"] == 1 and manifest["state"] == "live":
         run.ask(changes.prompt("a blue star drifting over the sea at night"))
@@ -158,8 +166,8 @@ def taken_back(model: Any) -> list[str]:
 
 def compared(model: Any) -> dict[str, Any]:
     """A comparison, a refusal inside the lent process, and a call that is left early."""
-    from fkv.studio import comparison
-    from fkv.studio.sessions import Limits, Line, Run
+    from fkv.studio.live import comparison
+    from fkv.studio.live.sessions import Limits, Line, Run
 
     Scheduler.idle = False
     play = comparison.player(model, Limits(seconds=LONGEST))

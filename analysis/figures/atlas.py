@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from matplotlib.patches import Patch
 from plotly.subplots import make_subplots
 
 from fkv import roles as role_files
+from fkv.resources import asset
 from fkv.roles import HeadRoles
 
 from .style import (
@@ -34,7 +34,7 @@ from .style import (
     palette,
 )
 
-FOLDER = Path(__file__).parents[2] / "assets" / "head_roles"
+FOLDER = asset("head_roles")
 TITLE = "Role atlas: which heads are static, model by model"
 SUBTITLE = "layers run down, heads across  ·  models of the same size are compared head by head, the others by depth"
 LINES, MARKS = ("-", "--", ":", "-.", "-", "--"), "osD^vP"
@@ -59,7 +59,9 @@ def agreement_matrix(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
         same_size = (a.num_layers, a.num_heads) == (b.num_layers, b.num_heads)
         return a.agreement(b) if same_size else np.nan
 
-    return pd.DataFrame([[agreement(a, b) for b in models.values()] for a in models.values()], list(models), list(models))
+    return pd.DataFrame(
+        [[agreement(a, b) for b in models.values()] for a in models.values()], list(models), list(models)
+    )
 
 
 def depth_shares(roles: HeadRoles, bands: int = BANDS) -> np.ndarray:
@@ -105,39 +107,75 @@ def role_atlas(models: Mapping[str, HeadRoles], theme: Theme = "light") -> go.Fi
     specs = [[{}, {}, {}] for _ in range(rows)] + [[{"colspan": 2}, None, {}]]
     titles = [f"<b>{name}</b>  {roles.static_share:.1%} static" for name, roles in models.items()]
     titles += [""] * (rows * 3 - count) + ["<b>agreement</b>", "<b>static share over depth</b>"]
-    figure = make_subplots(rows + 1, 3, specs=specs, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.09)
+    figure = make_subplots(
+        rows + 1, 3, specs=specs, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.09
+    )
     for i, (name, roles) in enumerate(models.items()):
         row, col = divmod(i, 3)
         layer, head = np.indices((roles.num_layers, roles.num_heads))
         figure.add_heatmap(
-            z=roles.is_static().astype(int), colorscale=[(0, DYNAMIC), (1, STATIC)], zmin=0, zmax=1, showscale=False, xgap=1, ygap=1,
-            customdata=np.where(roles.is_static(), "static", "dynamic"), row=row + 1, col=col + 1,
+            z=roles.is_static().astype(int),
+            colorscale=[(0, DYNAMIC), (1, STATIC)],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            customdata=np.where(roles.is_static(), "static", "dynamic"),
+            row=row + 1,
+            col=col + 1,
             hovertemplate=f"{name}<br>layer %{{y}}, head %{{x}}: %{{customdata}}<extra></extra>",
-        )  # fmt: skip
+        )
         at, of = np.nonzero(roles.is_static())
         mark = {"symbol": "square", "color": "white", "size": float(np.clip(60 / roles.num_layers, 1.5, 6))}
-        figure.add_scatter(x=of, y=at, mode="markers", marker=mark, hoverinfo="skip", showlegend=False, row=row + 1, col=col + 1)
-        figure.update_yaxes(autorange="reversed", title="layer" if col == 0 else None, showgrid=False, row=row + 1, col=col + 1)
+        figure.add_scatter(
+            x=of, y=at, mode="markers", marker=mark, hoverinfo="skip", showlegend=False, row=row + 1, col=col + 1
+        )
+        figure.update_yaxes(
+            autorange="reversed", title="layer" if col == 0 else None, showgrid=False, row=row + 1, col=col + 1
+        )
         figure.update_xaxes(showgrid=False, row=row + 1, col=col + 1)
     matrix = agreement_matrix(models)
     figure.add_heatmap(
-        z=matrix.to_numpy(), x=names, y=names, colorscale="Cividis", zmin=0.5, zmax=1, xgap=2, ygap=2, showscale=False, hoverongaps=False,
-        text=matrix.map(lambda v: "" if np.isnan(v) else f"{v:.1%}"), texttemplate="%{text}", row=rows + 1, col=1,
-    )  # fmt: skip
+        z=matrix.to_numpy(),
+        x=names,
+        y=names,
+        colorscale="Cividis",
+        zmin=0.5,
+        zmax=1,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+        hoverongaps=False,
+        text=matrix.map(lambda v: "" if np.isnan(v) else f"{v:.1%}"),
+        texttemplate="%{text}",
+        row=rows + 1,
+        col=1,
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=rows + 1, col=1)
     figure.update_xaxes(showgrid=False, ticks="", row=rows + 1, col=1)
     for i, ((name, roles), colour) in enumerate(zip(_distinct(models).items(), _line_colours(colours))):
         shares = depth_shares(roles)
         figure.add_scatter(
-            x=_depth(shares), y=shares, name=name, mode="lines+markers", row=rows + 1, col=3,
-            line={"color": colour, "dash": DASHES[i % 4], "width": 2}, marker={"symbol": i, "size": 7},
+            x=_depth(shares),
+            y=shares,
+            name=name,
+            mode="lines+markers",
+            row=rows + 1,
+            col=3,
+            line={"color": colour, "dash": DASHES[i % 4], "width": 2},
+            marker={"symbol": i, "size": 7},
             hovertemplate=f"{name}<br>depth %{{x:.0%}}: %{{y:.0%}} static<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title="depth", tickformat=".0%", range=[0, 1], row=rows + 1, col=3)
     figure.update_yaxes(tickformat=".0%", range=[0, 1], row=rows + 1, col=3)
     for role, colour in ROLE_COLOURS.items():
         figure.add_scatter(
-            x=[None], y=[None], mode="markers", name=f"{role} head", marker={"symbol": "square", "size": 11, "color": colour}
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=f"{role} head",
+            marker={"symbol": "square", "size": 11, "color": colour},
         )
     figure.update_annotations(font={"size": 12, "color": colours.ink})
     height = 330 * (rows + 1)
@@ -151,20 +189,46 @@ def draw_role_atlas(models: Mapping[str, HeadRoles], theme: Theme = "light") -> 
         figure = canvas(TITLE, SUBTITLE, max(9.5, 1.75 * len(models)), 8.6, colours)
         upper, lower = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
         for ax, (name, roles) in zip(upper.subplots(1, len(models), squeeze=False)[0], models.items()):
-            ax.imshow(roles.is_static(), cmap=ListedColormap([DYNAMIC, STATIC]), vmin=0, vmax=1, aspect="auto", interpolation="none")
+            ax.imshow(
+                roles.is_static(),
+                cmap=ListedColormap([DYNAMIC, STATIC]),
+                vmin=0,
+                vmax=1,
+                aspect="auto",
+                interpolation="none",
+            )
             wide, high = roles.num_heads - 0.5, roles.num_layers - 0.5
             ax.hlines(np.arange(roles.num_layers + 1) - 0.5, -0.5, wide, color=colours.paper, lw=0.5)
             ax.vlines(np.arange(roles.num_heads + 1) - 0.5, -0.5, high, color=colours.paper, lw=0.5)
             at, of = np.nonzero(roles.is_static())
-            ax.scatter(of, at, s=float(np.clip(60 / roles.num_layers, 1, 6)) ** 2, marker="s", color="white", linewidths=0)
-            ax.set(xticks=[], yticks=[], xlim=(-0.5, wide), ylim=(high, -0.5), xlabel=f"{roles.num_layers} layers, {roles.num_heads} heads")
+            ax.scatter(
+                of, at, s=float(np.clip(60 / roles.num_layers, 1, 6)) ** 2, marker="s", color="white", linewidths=0
+            )
+            ax.set(
+                xticks=[],
+                yticks=[],
+                xlim=(-0.5, wide),
+                ylim=(high, -0.5),
+                xlabel=f"{roles.num_layers} layers, {roles.num_heads} heads",
+            )
             ax.set_title(f"{name}\n{roles.static_share:.1%} static", size=8.5)
             sns.despine(ax=ax, left=True, bottom=True)
         left, right = lower.subplots(1, 2)
         sns.heatmap(
-            agreement_matrix(models) * 100, ax=left, cmap="cividis", vmin=50, vmax=100, annot=True, fmt=".1f", annot_kws={"size": 8},
-            linewidths=1, linecolor=colours.paper, cbar=False, xticklabels=False, yticklabels=False,
-        )  # fmt: skip
+            agreement_matrix(models) * 100,
+            ax=left,
+            cmap="cividis",
+            vmin=50,
+            vmax=100,
+            annot=True,
+            fmt=".1f",
+            annot_kws={"size": 8},
+            linewidths=1,
+            linecolor=colours.paper,
+            cbar=False,
+            xticklabels=False,
+            yticklabels=False,
+        )
         left.set_title("heads with the same role, %")
         left.tick_params(length=0, labelsize=8)
         middles = np.arange(len(models)) + 0.5

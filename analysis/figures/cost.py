@@ -27,13 +27,15 @@ def cost_table(chunks: Sequence[Chunk]) -> pd.DataFrame:
         {"chunk": c.index, "policy": c.policy, "kv_bytes": c.kv_bytes, "context_frames": c.context_frames}
         | {f"{stage}_s": getattr(c.timings, stage) for stage in STAGES}
         for c in chunks
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
 def _subtitle(table: pd.DataFrame) -> str:
     policy = ", then ".join(table.policy.unique())
-    return f"{policy}  ·  at most {table.kv_bytes.max() / 1e6:.2f} MB of K and V held  ·  seconds as measured in this run"
+    return (
+        f"{policy}  ·  at most {table.kv_bytes.max() / 1e6:.2f} MB of K and V held  ·  seconds as measured in this run"
+    )
 
 
 def _stages(table: pd.DataFrame) -> list[str]:
@@ -45,16 +47,30 @@ def chunk_cost(chunks: Sequence[Chunk], theme: Theme = "light") -> go.Figure:
     table = cost_table(chunks)
     figure = make_subplots(1, 2, horizontal_spacing=0.1)
     figure.add_scatter(
-        x=table.chunk, y=table.kv_bytes / 1e6, mode="lines+markers", name="K and V held, MB", row=1, col=1,
-        line={"color": STATIC, "width": 2.4, "shape": "hv"}, customdata=table.context_frames,
+        x=table.chunk,
+        y=table.kv_bytes / 1e6,
+        mode="lines+markers",
+        name="K and V held, MB",
+        row=1,
+        col=1,
+        line={"color": STATIC, "width": 2.4, "shape": "hv"},
+        customdata=table.context_frames,
         hovertemplate="chunk %{x}: %{y:.2f} MB<br>attends to %{customdata} latent frames<extra></extra>",
-    )  # fmt: skip
+    )
     for stage in _stages(table):
         figure.add_bar(
-            x=table.chunk, y=table[f"{stage}_s"], name=stage, row=1, col=2,
+            x=table.chunk,
+            y=table[f"{stage}_s"],
+            name=stage,
+            row=1,
+            col=2,
             hovertemplate=f"chunk %{{x}}: {stage} %{{y:.3f}} s<extra></extra>",
-            marker={"color": STAGE_COLOURS[stage], "line": {"width": 0}, "pattern": pattern(PLOTLY_STAGE_HATCHES[stage], theme)},
-        )  # fmt: skip
+            marker={
+                "color": STAGE_COLOURS[stage],
+                "line": {"width": 0},
+                "pattern": pattern(PLOTLY_STAGE_HATCHES[stage], theme),
+            },
+        )
     figure.update_xaxes(title="chunk", showgrid=False)
     figure.update_yaxes(title="KV memory, MB", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="seconds", rangemode="tozero", row=1, col=2)
@@ -75,7 +91,13 @@ def draw_chunk_cost(chunks: Sequence[Chunk], theme: Theme = "light") -> Figure:
         for stage in _stages(table):
             values = table[f"{stage}_s"].to_numpy()
             seconds.bar(
-                table.chunk, values, bottom=bottom, color=STAGE_COLOURS[stage], hatch=STAGE_HATCHES[stage], linewidth=0, label=stage
+                table.chunk,
+                values,
+                bottom=bottom,
+                color=STAGE_COLOURS[stage],
+                hatch=STAGE_HATCHES[stage],
+                linewidth=0,
+                label=stage,
             )
             bottom += values
         seconds.set(xlabel="chunk", ylabel="seconds")

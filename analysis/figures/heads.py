@@ -32,7 +32,9 @@ def _subtitle(roles: HeadRoles) -> str:
     share, known = roles.static_share, roles.provenance
     parts = [f"{roles.num_layers} layers x {roles.num_heads} heads", f"{share:.1%} static, {1 - share:.1%} dynamic"]
     if roles.scores is not None:
-        parts.append(f"score = mass on the last {known.get('last_k', 4)} key frames, {known.get('sink', 1)} sink frame left out")
+        parts.append(
+            f"score = mass on the last {known.get('last_k', 4)} key frames, {known.get('sink', 1)} sink frame left out"
+        )
     return "  ·  ".join(parts)
 
 
@@ -51,27 +53,68 @@ def head_map(roles: HeadRoles, theme: Theme = "light", selected: tuple[int, int]
     figure = make_subplots(1, 2, column_widths=[0.74, 0.26], horizontal_spacing=0.09) if scored else make_subplots(1, 1)
     if scored:
         figure.add_heatmap(
-            z=roles.scores, colorscale=SCORE_MAP, zmin=0, zmax=1, xgap=2, ygap=2, hoverinfo="skip", row=1, col=1,
+            z=roles.scores,
+            colorscale=SCORE_MAP,
+            zmin=0,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            row=1,
+            col=1,
             colorbar={"x": COLOUR_BAR, "thickness": 12, "outlinewidth": 0, "len": 1, "ypad": 0, "tickvals": TICKS},
-        )  # fmt: skip
+        )
     size = float(np.clip(170 / max(roles.num_heads, roles.num_layers), 4, 12))
     for role, colour in ROLE_COLOURS.items():
         of = table[table.role == role]
         figure.add_scatter(
-            x=of["head"], y=of.layer, mode="markers", name=f"{role} ({len(of)})", legendgroup=role, row=1, col=1, customdata=of[["score"]],
-            marker={"symbol": ROLE_MARKS[role][0], "color": colour, "size": size, "line": {"color": "white", "width": 1}},
-            hovertemplate=f"layer %{{y}}, head %{{x}}<br>{role}" + (", score %{customdata[0]:.3f}" if scored else "") + "<extra></extra>",
-        )  # fmt: skip
+            x=of["head"],
+            y=of.layer,
+            mode="markers",
+            name=f"{role} ({len(of)})",
+            legendgroup=role,
+            row=1,
+            col=1,
+            customdata=of[["score"]],
+            marker={
+                "symbol": ROLE_MARKS[role][0],
+                "color": colour,
+                "size": size,
+                "line": {"color": "white", "width": 1},
+            },
+            hovertemplate=f"layer %{{y}}, head %{{x}}<br>{role}"
+            + (", score %{customdata[0]:.3f}" if scored else "")
+            + "<extra></extra>",
+        )
     if selected:
         layer, head = selected
         figure.add_shape(
-            type="rect", x0=head - 0.5, x1=head + 0.5, y0=layer - 0.5, y1=layer + 0.5, line={"color": colours.ink, "width": 3}, row=1, col=1
+            type="rect",
+            x0=head - 0.5,
+            x1=head + 0.5,
+            y0=layer - 0.5,
+            y1=layer + 0.5,
+            line={"color": colours.ink, "width": 3},
+            row=1,
+            col=1,
         )
     if scored:
         _histogram(figure, roles, table, theme)
-    figure.update_xaxes(title="head", tickvals=_ticks(roles.num_heads), range=[-0.5, roles.num_heads - 0.5], showgrid=False, row=1, col=1)
+    figure.update_xaxes(
+        title="head",
+        tickvals=_ticks(roles.num_heads),
+        range=[-0.5, roles.num_heads - 0.5],
+        showgrid=False,
+        row=1,
+        col=1,
+    )
     figure.update_yaxes(
-        title="layer", tickvals=_ticks(roles.num_layers), range=[roles.num_layers - 0.5, -0.5], showgrid=False, row=1, col=1
+        title="layer",
+        tickvals=_ticks(roles.num_layers),
+        range=[roles.num_layers - 0.5, -0.5],
+        showgrid=False,
+        row=1,
+        col=1,
     )
     figure.update_layout(barmode="stack", bargap=0.08, clickmode="event")
     return finish(figure, _title(roles), _subtitle(roles), theme, int(np.clip(190 + 28 * roles.num_layers, 380, 1100)))
@@ -82,17 +125,37 @@ def _histogram(figure: go.Figure, roles: HeadRoles, table: pd.DataFrame, theme: 
     for role, colour in ROLE_COLOURS.items():
         counts = np.histogram(table.score[table.role == role], BINS)[0]
         figure.add_bar(
-            x=counts, y=centres, orientation="h", legendgroup=role, showlegend=False, row=1, col=2,
-            marker={"color": colour, "line": {"width": 0}}, hovertemplate=f"%{{x}} {role} heads around %{{y:.2f}}<extra></extra>",
-        )  # fmt: skip
+            x=counts,
+            y=centres,
+            orientation="h",
+            legendgroup=role,
+            showlegend=False,
+            row=1,
+            col=2,
+            marker={"color": colour, "line": {"width": 0}},
+            hovertemplate=f"%{{x}} {role} heads around %{{y:.2f}}<extra></extra>",
+        )
     for value, _, dash in score_marks(roles):
         line = {"color": colours.ink, "width": 1.4, "dash": dash}
         figure.add_shape(
-            type="line", xref="paper", yref="paper", x0=COLOUR_BAR - 0.003, x1=COLOUR_BAR + 0.018, y0=value, y1=value, line=line
+            type="line",
+            xref="paper",
+            yref="paper",
+            x0=COLOUR_BAR - 0.003,
+            x1=COLOUR_BAR + 0.018,
+            y0=value,
+            y1=value,
+            line=line,
         )
     mark_scores(figure, roles, theme, col=2)
     figure.update_yaxes(
-        range=[0, 1], tickvals=TICKS, showticklabels=False, title={"text": "score", "standoff": 0}, showgrid=False, row=1, col=2
+        range=[0, 1],
+        tickvals=TICKS,
+        showticklabels=False,
+        title={"text": "score", "standoff": 0},
+        showgrid=False,
+        row=1,
+        col=2,
     )
     figure.update_xaxes(title="heads", row=1, col=2)
 
@@ -110,9 +173,13 @@ def mark_scores(figure: go.Figure, roles: HeadRoles, theme: Theme, col: int, uni
     for value, text, dash in score_marks(roles):
         side = uniform_at if dash == "dot" else "right"
         figure.add_hline(
-            y=value, line={"color": palette(theme).ink, "width": 1.4, "dash": dash}, row=1, col=col,
-            annotation={"text": text, "font": {"size": 11}, "xanchor": side, "yanchor": "bottom"}, annotation_position=f"top {side}",
-        )  # fmt: skip
+            y=value,
+            line={"color": palette(theme).ink, "width": 1.4, "dash": dash},
+            row=1,
+            col=col,
+            annotation={"text": text, "font": {"size": 11}, "xanchor": side, "yanchor": "bottom"},
+            annotation_position=f"top {side}",
+        )
 
 
 def draw_score_marks(ax: Axes, roles: HeadRoles, colours: Palette, uniform_at: str = "right") -> None:
@@ -156,9 +223,17 @@ def draw_head_map(roles: HeadRoles, theme: Theme = "light") -> Figure:
         for role, colour in ROLE_COLOURS.items():
             of = table[table.role == role]
             ax.scatter(
-                of["head"] + 0.5, of.layer + 0.5, s=(cell * 25) ** 2, marker=ROLE_MARKS[role][1], c=colour, edgecolors="white",
-                linewidths=0.7, label=f"{role} ({len(of)})", zorder=3, clip_on=False,
-            )  # fmt: skip
+                of["head"] + 0.5,
+                of.layer + 0.5,
+                s=(cell * 25) ** 2,
+                marker=ROLE_MARKS[role][1],
+                c=colour,
+                edgecolors="white",
+                linewidths=0.7,
+                label=f"{role} ({len(of)})",
+                zorder=3,
+                clip_on=False,
+            )
         ax.set_xticks(np.array(_ticks(roles.num_heads)) + 0.5, _ticks(roles.num_heads), rotation=0)
         ax.set_yticks(np.array(_ticks(roles.num_layers)) + 0.5, _ticks(roles.num_layers), rotation=0)
         ax.set(xlabel="head", ylabel="layer", aspect="equal" if not scored else "auto")

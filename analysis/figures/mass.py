@@ -14,7 +14,19 @@ from matplotlib.patches import Rectangle
 from fkv.probe import AGES, PassMass
 from fkv.roles import HeadRoles
 
-from .style import AGE_COLOURS, AGE_HATCHES, PLOTLY_HATCHES, ROLE_COLOURS, ROLE_MARKS, Theme, canvas, drawing, finish, palette, pattern
+from .style import (
+    AGE_COLOURS,
+    AGE_HATCHES,
+    PLOTLY_HATCHES,
+    ROLE_COLOURS,
+    ROLE_MARKS,
+    Theme,
+    canvas,
+    drawing,
+    finish,
+    palette,
+    pattern,
+)
 
 AGE_NAMES = {"sink": "sink frame", "older": "older frames", "anchor": "anchor frame", "current": "current chunk"}
 
@@ -27,7 +39,9 @@ def frame_matrix(masses: Sequence[PassMass], layer: int, head: int, name: str = 
     """
     chosen = [mass for mass in masses if mass.name == name]
     if not chosen:
-        raise ValueError(f"no pass {name!r} was recorded; there are {', '.join(dict.fromkeys(m.name for m in masses)) or 'none'}")
+        raise ValueError(
+            f"no pass {name!r} was recorded; there are {', '.join(dict.fromkeys(m.name for m in masses)) or 'none'}"
+        )
     layers, heads = chosen[0].mass.shape[:2]
     if not (0 <= layer < layers and 0 <= head < heads):
         raise ValueError(f"there is no head {head} in layer {layer}; the record has {layers} layers of {heads} heads")
@@ -38,40 +52,65 @@ def frame_matrix(masses: Sequence[PassMass], layer: int, head: int, name: str = 
 
 
 def _heading(masses: Sequence[PassMass], layer: int, head: int, name: str) -> tuple[str, str]:
-    return f"Where head {head} of layer {layer} looks", f"attention mass per latent frame  ·  {name} pass  ·  rows sum to 1"
+    return (
+        f"Where head {head} of layer {layer} looks",
+        f"attention mass per latent frame  ·  {name} pass  ·  rows sum to 1",
+    )
 
 
-def frame_map(masses: Sequence[PassMass], layer: int, head: int, name: str = "context", theme: Theme = "light") -> go.Figure:
+def frame_map(
+    masses: Sequence[PassMass], layer: int, head: int, name: str = "context", theme: Theme = "light"
+) -> go.Figure:
     """Frame x frame heatmap of a head, `frame_matrix` drawn; the outline is the chunk that the queries belong to."""
     matrix, colours = frame_matrix(masses, layer, head, name), palette(theme)
     figure = go.Figure(
         go.Heatmap(
-            z=matrix.to_numpy(), x=matrix.columns, y=matrix.index, colorscale="Cividis", zmin=0, xgap=1, ygap=1, hoverongaps=False,
+            z=matrix.to_numpy(),
+            x=matrix.columns,
+            y=matrix.index,
+            colorscale="Cividis",
+            zmin=0,
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
             colorbar={"title": {"text": "mass"}, "thickness": 12, "outlinewidth": 0, "len": 1, "ypad": 0},
             hovertemplate="query frame %{y} → key frame %{x}<br>mass %{z:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     edges = [(mass.frames[0] - 0.5, mass.frames[-1] + 0.5) for mass in masses if mass.name == name]
     line = {"color": AGE_COLOURS["current"], "width": 2}
-    figure.update_layout(shapes=[{"type": "rect", "x0": low, "x1": high, "y0": low, "y1": high, "line": line} for low, high in edges])
+    figure.update_layout(
+        shapes=[{"type": "rect", "x0": low, "x1": high, "y0": low, "y1": high, "line": line} for low, high in edges]
+    )
     figure.update_xaxes(title="key frame", showgrid=False, range=[-0.5, len(matrix.columns) - 0.5])
     figure.update_yaxes(title="query frame", showgrid=False, range=[matrix.index[-1] + 0.5, matrix.index[0] - 0.5])
     figure.update_layout(plot_bgcolor=colours.grid)
     return finish(figure, *_heading(masses, layer, head, name), theme, int(np.clip(190 + 18 * len(matrix), 260, 760)))
 
 
-def draw_frame_map(masses: Sequence[PassMass], layer: int, head: int, name: str = "context", theme: Theme = "light") -> Figure:
+def draw_frame_map(
+    masses: Sequence[PassMass], layer: int, head: int, name: str = "context", theme: Theme = "light"
+) -> Figure:
     """The same as `frame_map`, for a file."""
     matrix = frame_matrix(masses, layer, head, name)
     rows, cols = matrix.shape
     cell = float(np.clip(8 / cols, 0.08, 0.3))
     with drawing(theme) as colours:
-        figure = canvas(*_heading(masses, layer, head, name), max(7.4, cell * cols + 1.8), max(2.6, cell * rows + 1.7), colours)
+        figure = canvas(
+            *_heading(masses, layer, head, name), max(7.4, cell * cols + 1.8), max(2.6, cell * rows + 1.7), colours
+        )
         ax = figure.subplots()
         sns.heatmap(
-            matrix, ax=ax, cmap="cividis", vmin=0, linewidths=0.4, linecolor=colours.paper, cbar_kws={"label": "mass", "pad": 0.02},
-            xticklabels=False, yticklabels=False,
-        )  # fmt: skip
+            matrix,
+            ax=ax,
+            cmap="cividis",
+            vmin=0,
+            linewidths=0.4,
+            linecolor=colours.paper,
+            cbar_kws={"label": "mass", "pad": 0.02},
+            xticklabels=False,
+            yticklabels=False,
+        )
         ax.set_facecolor(colours.grid)
         for mass in (m for m in masses if m.name == name):
             top = matrix.index.get_loc(mass.frames[0])
@@ -123,18 +162,27 @@ def age_bars(masses: Sequence[PassMass], roles: HeadRoles, theme: Theme = "light
     names, figure = table[["layer", "head"]].to_numpy(), go.Figure()
     for age in reversed(AGES):
         figure.add_bar(
-            y=table[age], name=AGE_NAMES[age], customdata=names,
+            y=table[age],
+            name=AGE_NAMES[age],
+            customdata=names,
             marker={"color": AGE_COLOURS[age], "line": {"width": 0}, "pattern": pattern(PLOTLY_HATCHES[age], theme)},
             hovertemplate=f"layer %{{customdata[0]}}, head %{{customdata[1]}}<br>{AGE_NAMES[age]}: %{{y:.1%}}<extra></extra>",
-        )  # fmt: skip
+        )
     for role, colour in ROLE_COLOURS.items():
         at = np.flatnonzero(table.role == role)
         figure.add_scatter(
-            x=at, y=np.full(len(at), -0.045), mode="markers", name=f"{role} head", hoverinfo="skip", cliponaxis=False,
+            x=at,
+            y=np.full(len(at), -0.045),
+            mode="markers",
+            name=f"{role} head",
+            hoverinfo="skip",
+            cliponaxis=False,
             marker={"symbol": ROLE_MARKS[role][0], "color": colour, "size": float(np.clip(560 / len(table), 3, 9))},
-        )  # fmt: skip
+        )
     figure.update_xaxes(title="heads", showticklabels=False, ticks="", showgrid=False, range=[-0.7, len(table) - 0.3])
-    figure.update_yaxes(title="share of attention mass", tickformat=".0%", range=[-0.09, 1], tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_yaxes(
+        title="share of attention mass", tickformat=".0%", range=[-0.09, 1], tickvals=[0, 0.25, 0.5, 0.75, 1]
+    )
     figure.update_layout(barmode="stack", bargap=0.08 if len(table) < 200 else 0)
     return finish(figure, AGE_TITLE, _age_subtitle(table), theme, 440)
 
@@ -148,9 +196,15 @@ def draw_age_bars(masses: Sequence[PassMass], roles: HeadRoles, theme: Theme = "
         bottom = np.zeros(len(table))
         for age in reversed(AGES):
             ax.bar(
-                table.index, table[age], bottom=bottom, width=0.92 if len(table) < 200 else 1.0, label=AGE_NAMES[age],
-                color=AGE_COLOURS[age], hatch=AGE_HATCHES[age] if len(table) < 200 else None, linewidth=0,
-            )  # fmt: skip
+                table.index,
+                table[age],
+                bottom=bottom,
+                width=0.92 if len(table) < 200 else 1.0,
+                label=AGE_NAMES[age],
+                color=AGE_COLOURS[age],
+                hatch=AGE_HATCHES[age] if len(table) < 200 else None,
+                linewidth=0,
+            )
             bottom += table[age].to_numpy()
         for role, colour in ROLE_COLOURS.items():
             at = np.flatnonzero(table.role == role)
@@ -162,7 +216,13 @@ def draw_age_bars(masses: Sequence[PassMass], roles: HeadRoles, theme: Theme = "
                 marker=ROLE_MARKS[role][1],
                 label=f"{role} head",
             )
-        ax.set(xlim=(-0.8, len(table) - 0.2), ylim=(-0.085, 1.0), ylabel="share of attention mass", xlabel="heads", xticks=[])
+        ax.set(
+            xlim=(-0.8, len(table) - 0.2),
+            ylim=(-0.085, 1.0),
+            ylabel="share of attention mass",
+            xlabel="heads",
+            xticks=[],
+        )
         ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         sns.despine(ax=ax, bottom=True)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower left", ncols=6)

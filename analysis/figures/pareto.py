@@ -28,7 +28,11 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.assign(quality=rows[_quality(rows)]).dropna(subset="quality")
     table = table[["fps_denoise", "quality", "kv_bytes_peak"]].astype(float).reset_index()
     pairs = [(row.fps_denoise, row.quality) for row in table.itertuples()]
-    return table.assign(front=[not any(a >= fps and b >= quality and (a, b) != (fps, quality) for a, b in pairs) for fps, quality in pairs])
+    return table.assign(
+        front=[
+            not any(a >= fps and b >= quality and (a, b) != (fps, quality) for a, b in pairs) for fps, quality in pairs
+        ]
+    )
 
 
 def _quality(rows: pd.DataFrame) -> str:
@@ -59,18 +63,34 @@ def pareto(rows: pd.DataFrame, theme: Theme = "light") -> go.Figure:
     front = table[table["front"]].sort_values("fps_denoise")
     figure = go.Figure()
     figure.add_scatter(
-        x=front["fps_denoise"], y=front["quality"], mode="lines", line={"color": STATIC, "width": 1.5, "dash": "dot"}, hoverinfo="skip"
+        x=front["fps_denoise"],
+        y=front["quality"],
+        mode="lines",
+        line={"color": STATIC, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
     )
     figure.add_scatter(
-        x=table["fps_denoise"], y=table["quality"], mode="markers+text", text=table["policy"], cliponaxis=False,
-        textposition=["bottom center" if below else "top center" for below in _below(table)], textfont={"size": 14},
-        customdata=table["kv_bytes_peak"] / 1e6, hovertemplate="%{text}<br>%{x:.1f} FPS of denoising, %{customdata:.2f} MB KV<br>"
-        + axis + " %{y}<extra></extra>",
+        x=table["fps_denoise"],
+        y=table["quality"],
+        mode="markers+text",
+        text=table["policy"],
+        cliponaxis=False,
+        textposition=["bottom center" if below else "top center" for below in _below(table)],
+        textfont={"size": 14},
+        customdata=table["kv_bytes_peak"] / 1e6,
+        hovertemplate="%{text}<br>%{x:.1f} FPS of denoising, %{customdata:.2f} MB KV<br>"
+        + axis
+        + " %{y}<extra></extra>",
         marker={
-            "size": table["kv_bytes_peak"], "sizemode": "area", "sizemin": 4, "sizeref": table["kv_bytes_peak"].max() / LARGEST**2,
-            "color": [STATIC if on else "rgba(0,0,0,0)" for on in table["front"]], "opacity": 0.85, "line": {"color": STATIC, "width": 2},
+            "size": table["kv_bytes_peak"],
+            "sizemode": "area",
+            "sizemin": 4,
+            "sizeref": table["kv_bytes_peak"].max() / LARGEST**2,
+            "color": [STATIC if on else "rgba(0,0,0,0)" for on in table["front"]],
+            "opacity": 0.85,
+            "line": {"color": STATIC, "width": 2},
         },
-    )  # fmt: skip
+    )
     figure.update_xaxes(title=ACROSS, rangemode="tozero", gridcolor=colours.grid)
     figure.update_yaxes(title=axis, **_up(rows))
     figure.update_layout(showlegend=False)
@@ -78,7 +98,11 @@ def pareto(rows: pd.DataFrame, theme: Theme = "light") -> go.Figure:
 
 
 def _up(rows: pd.DataFrame) -> dict[str, Any]:
-    return {"range": (0, 1.16), "tickformat": ".0%", "tickvals": (0, 0.25, 0.5, 0.75, 1)} if _quality(rows) == "adherence" else {}
+    return (
+        {"range": (0, 1.16), "tickformat": ".0%", "tickvals": (0, 0.25, 0.5, 0.75, 1)}
+        if _quality(rows) == "adherence"
+        else {}
+    )
 
 
 def draw_pareto(rows: pd.DataFrame, theme: Theme = "light") -> Figure:
@@ -91,12 +115,25 @@ def draw_pareto(rows: pd.DataFrame, theme: Theme = "light") -> Figure:
         sns.lineplot(front, x="fps_denoise", y="quality", color=STATIC, lw=1.2, ls=":", ax=axes)
         area = (LARGEST * 2 / 3) ** 2 * table["kv_bytes_peak"] / table["kv_bytes_peak"].max()
         for row, size, below in zip(table.itertuples(), area, _below(table)):
-            axes.scatter(row.fps_denoise, row.quality, size, STATIC if row.front else "none", edgecolors=STATIC, alpha=0.85, clip_on=False)
+            axes.scatter(
+                row.fps_denoise,
+                row.quality,
+                size,
+                STATIC if row.front else "none",
+                edgecolors=STATIC,
+                alpha=0.85,
+                clip_on=False,
+            )
             offset = (size**0.5 / 2 + 4) * (-1 if below else 1)
             axes.annotate(
-                row.policy, (row.fps_denoise, row.quality), (0, offset), textcoords="offset points", ha="center",
-                va="top" if below else "bottom", color=colours.ink,
-            )  # fmt: skip
+                row.policy,
+                (row.fps_denoise, row.quality),
+                (0, offset),
+                textcoords="offset points",
+                ha="center",
+                va="top" if below else "bottom",
+                color=colours.ink,
+            )
         axes.set(xlabel=ACROSS, ylabel=axis, xlim=(0, table["fps_denoise"].max() * 1.15))
         axes.grid(color=colours.grid, lw=0.6)
         if _quality(rows) == "adherence":

@@ -9,12 +9,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from ..profile import Profile
+from fkv.analysis.profile import Profile
+
 from .heads import draw_score_marks, mark_scores
 from .style import ANCHOR, ROLE_COLOURS, ROLE_MARKS, SINK, Theme, canvas, drawing, finish
 
 TITLE = "Are head roles stable?"
-SPREADS = {"within": ("same head, other prompt or pass", ANCHOR, "solid"), "between": ("other head, same prompt and pass", SINK, "dash")}
+SPREADS = {
+    "within": ("same head, other prompt or pass", ANCHOR, "solid"),
+    "between": ("other head, same prompt and pass", SINK, "dash"),
+}
 
 
 def stability_table(profile: Profile) -> pd.DataFrame:
@@ -50,24 +54,47 @@ def head_stability(profile: Profile, theme: Theme = "light") -> go.Figure:
     for role, colour in ROLE_COLOURS.items():
         of = table[table.role == role]
         figure.add_scatter(
-            x=of.index, y=of.score, mode="markers", name=f"{role} head", row=1, col=1,
+            x=of.index,
+            y=of.score,
+            mode="markers",
+            name=f"{role} head",
+            row=1,
+            col=1,
             marker={"symbol": ROLE_MARKS[role][0], "color": colour, "size": 7},
-            error_y={"array": of.highest - of.score, "arrayminus": of.score - of.lowest, "width": 0, "thickness": 1.4, "color": colour},
+            error_y={
+                "array": of.highest - of.score,
+                "arrayminus": of.score - of.lowest,
+                "width": 0,
+                "thickness": 1.4,
+                "color": colour,
+            },
             customdata=of[["layer", "head", "lowest", "highest"]],
             hovertemplate="layer %{customdata[0]}, head %{customdata[1]}<br>"
             "score %{y:.3f}, from %{customdata[2]:.3f} to %{customdata[3]:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
     mark_scores(figure, profile.roles, theme, col=1, uniform_at="left")
     edges = _bins(table)
     for kind, (name, colour, dash) in SPREADS.items():
         counts = np.histogram(table[kind], edges)[0]
         figure.add_scatter(
-            x=np.repeat(edges, 2)[1:-1], y=np.repeat(counts, 2), name=name, fill="tozeroy", mode="lines", row=1, col=2,
+            x=np.repeat(edges, 2)[1:-1],
+            y=np.repeat(counts, 2),
+            name=name,
+            fill="tozeroy",
+            mode="lines",
+            row=1,
+            col=2,
             line={"color": colour, "dash": dash, "width": 2},
             hovertemplate=f"{name}<br>divergence %{{x:.3f}}: %{{y}} heads<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(
-        title="heads, sorted by score", showticklabels=False, ticks="", showgrid=False, range=[-1, len(table)], row=1, col=1
+        title="heads, sorted by score",
+        showticklabels=False,
+        ticks="",
+        showgrid=False,
+        range=[-1, len(table)],
+        row=1,
+        col=1,
     )
     figure.update_yaxes(title="score over prompts and passes", range=[0, 1.02], row=1, col=1)
     figure.update_xaxes(title="divergence, bits", rangemode="tozero", row=1, col=2)
@@ -86,7 +113,13 @@ def draw_head_stability(profile: Profile, theme: Theme = "light") -> Figure:
             left.vlines(of.index, of.lowest, of.highest, color=colour, lw=1.5, alpha=0.7)
             left.scatter(of.index, of.score, c=colour, marker=ROLE_MARKS[role][1], s=20, label=f"{role} head", zorder=3)
         draw_score_marks(left, profile.roles, colours, uniform_at="left")
-        left.set(ylim=(0, 1.02), xlim=(-1, len(table)), xticks=[], xlabel="heads, sorted by score", ylabel="score over prompts and passes")
+        left.set(
+            ylim=(0, 1.02),
+            xlim=(-1, len(table)),
+            xticks=[],
+            xlabel="heads, sorted by score",
+            ylabel="score over prompts and passes",
+        )
         for kind, (name, colour, dash) in SPREADS.items():
             line = "--" if dash == "dash" else "-"
             look = {"element": "step", "color": colour, "alpha": 0.3, "linewidth": 1.6, "linestyle": line}

@@ -57,36 +57,61 @@ def palette(theme: Theme) -> Palette:
 
 def _template(colours: Palette) -> go.layout.Template:
     axis = {
-        "gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid, "ticks": "outside", "tickcolor": colours.grid,
-        "ticklen": 4, "title": {"font": {"size": 13}, "standoff": 8}, "automargin": True,
-    }  # fmt: skip
+        "gridcolor": colours.grid,
+        "zeroline": False,
+        "linecolor": colours.grid,
+        "ticks": "outside",
+        "tickcolor": colours.grid,
+        "ticklen": 4,
+        "title": {"font": {"size": 13}, "standoff": 8},
+        "automargin": True,
+    }
     return go.layout.Template(
         layout={
-            "paper_bgcolor": colours.paper, "plot_bgcolor": colours.paper, "colorway": [STATIC, DYNAMIC, ANCHOR, SINK, CURRENT],
-            "font": {"family": FONT, "size": 12, "color": colours.ink}, "xaxis": axis, "yaxis": axis,
+            "paper_bgcolor": colours.paper,
+            "plot_bgcolor": colours.paper,
+            "colorway": [STATIC, DYNAMIC, ANCHOR, SINK, CURRENT],
+            "font": {"family": FONT, "size": 12, "color": colours.ink},
+            "xaxis": axis,
+            "yaxis": axis,
             "title": {
-                "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 17},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "font": {"size": 17},
                 "subtitle": {"font": {"size": 12, "color": colours.soft}},
             },
             "legend": {"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0},
-            "hoverlabel": {"font": {"family": FONT}}, "margin": {"l": 64, "r": 24, "t": 76, "b": 56},
+            "hoverlabel": {"font": {"family": FONT}},
+            "margin": {"l": 64, "r": 24, "t": 76, "b": 56},
         }
-    )  # fmt: skip
+    )
 
 
 for _name, _colours in PALETTES.items():
     pio.templates[f"fkv-{_name}"] = _template(_colours)
 
 
-def finish(figure: go.Figure, title: str, subtitle: str, theme: Theme, height: int, width: int | None = None) -> go.Figure:
+def finish(
+    figure: go.Figure, title: str, subtitle: str, theme: Theme, height: int, width: int | None = None
+) -> go.Figure:
     """Title, theme and size of a Plotly figure; without a width it fills the page."""
     palette(theme)
-    return figure.update_layout(template=f"fkv-{theme}", title={"text": title, "subtitle": {"text": subtitle}}, height=height, width=width)
+    return figure.update_layout(
+        template=f"fkv-{theme}", title={"text": title, "subtitle": {"text": subtitle}}, height=height, width=width
+    )
 
 
 def pattern(shape: str, theme: Theme) -> dict[str, object]:
     """A light hatch over a bar's own colour, so that colour is never the only sign."""
-    return {"shape": shape, "fgcolor": palette(theme).paper, "fgopacity": 0.5, "size": 6, "solidity": 0.18, "fillmode": "overlay"}
+    return {
+        "shape": shape,
+        "fgcolor": palette(theme).paper,
+        "fgopacity": 0.5,
+        "size": 6,
+        "solidity": 0.18,
+        "fillmode": "overlay",
+    }
 
 
 @contextmanager
@@ -94,13 +119,30 @@ def drawing(theme: Theme) -> Iterator[Palette]:
     """matplotlib and seaborn in a theme while the block runs."""
     colours = palette(theme)
     style = {
-        "figure.facecolor": colours.paper, "axes.facecolor": colours.paper, "savefig.facecolor": colours.paper,
-        "text.color": colours.ink, "axes.labelcolor": colours.ink, "axes.titlecolor": colours.ink, "axes.edgecolor": colours.grid,
-        "xtick.color": colours.soft, "ytick.color": colours.soft, "grid.color": colours.grid, "font.family": "DejaVu Sans",
-        "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.labelsize": 9, "legend.frameon": False,
-        "axes.spines.top": False, "axes.spines.right": False, "hatch.linewidth": 0.6, "hatch.color": colours.paper,
-        "svg.hashsalt": "fkv", "svg.fonttype": "none", "figure.constrained_layout.use": True,
-    }  # fmt: skip
+        "figure.facecolor": colours.paper,
+        "axes.facecolor": colours.paper,
+        "savefig.facecolor": colours.paper,
+        "text.color": colours.ink,
+        "axes.labelcolor": colours.ink,
+        "axes.titlecolor": colours.ink,
+        "axes.edgecolor": colours.grid,
+        "xtick.color": colours.soft,
+        "ytick.color": colours.soft,
+        "grid.color": colours.grid,
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "hatch.linewidth": 0.6,
+        "hatch.color": colours.paper,
+        "svg.hashsalt": "fkv",
+        "svg.fonttype": "none",
+        "figure.constrained_layout.use": True,
+    }
     with sns.axes_style("ticks"), matplotlib.rc_context(style):
         yield colours
 

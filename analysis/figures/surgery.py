@@ -9,7 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..surgery import Effect
+from fkv.analysis.surgery import Effect
+
 from .style import ANCHOR, CURRENT, DYNAMIC, SINK, STATIC, Theme, canvas, drawing
 
 TITLE = "What changes when heads are operated on"
@@ -44,9 +45,20 @@ def draw_surgery(effects: Sequence[Effect], subtitle: str = "", theme: Theme = "
             look = {"color": COLOURS[i % 5], "ls": LINES[i % 4], "marker": MARKS[i % 6], "ms": 5, "lw": 1.8}
             left.plot(own.chunk, own.psnr.clip(upper=top), label=name, **look)
         left.axhline(top, color=colours.soft, lw=1, ls=":")
-        left.annotate("equal pictures", (1, top), (0, -3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha="right", va="top", size=8, color=colours.soft)  # fmt: skip
-        left.set(xlabel="chunk", ylabel="PSNR to the untouched run, dB", ylim=(0, top + 4), xticks=sorted(set(table.chunk)))
+        left.annotate(
+            "equal pictures",
+            (1, top),
+            (0, -3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            size=8,
+            color=colours.soft,
+        )
+        left.set(
+            xlabel="chunk", ylabel="PSNR to the untouched run, dB", ylim=(0, top + 4), xticks=sorted(set(table.chunk))
+        )
         change = table.groupby("operation", sort=False).kv_change.last() / 1e6
         hues = {name: COLOURS[i % 5] for i, name in enumerate(names)}
         sns.barplot(x=change.to_numpy(), y=names, hue=names, palette=hues, legend=False, saturation=1, ax=right)
@@ -54,8 +66,13 @@ def draw_surgery(effects: Sequence[Effect], subtitle: str = "", theme: Theme = "
         reach = max(change.abs().max(), 1e-6) * 1.5
         for row, value in enumerate(change):
             side, gap = ("left", 4) if value >= 0 else ("right", -4)
-            right.annotate(f"{value:+.3f}", (value, row), (gap, 0), textcoords="offset points", ha=side, va="center", size=8)
-        right.set(xlabel="change in KV memory, MB", xlim=(-reach * (change.min() < 0), reach * (1 if change.max() > 0 else 0.1)))
+            right.annotate(
+                f"{value:+.3f}", (value, row), (gap, 0), textcoords="offset points", ha=side, va="center", size=8
+            )
+        right.set(
+            xlabel="change in KV memory, MB",
+            xlim=(-reach * (change.min() < 0), reach * (1 if change.max() > 0 else 0.1)),
+        )
         right.tick_params(axis="y", length=0)
         sns.despine(ax=right, left=True)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)

@@ -22,7 +22,13 @@ from fkv.stream import Chunk
 from .style import AGE_COLOURS, AGE_LETTERS, PANEL_MARGIN, Theme, canvas, drawing, finish, palette
 
 STATES = ("dropped", *AGES)
-STATE_NAMES = {"dropped": "dropped", "sink": "S  sink", "older": "K  kept", "anchor": "A  anchor frame", "current": "C  current chunk"}
+STATE_NAMES = {
+    "dropped": "dropped",
+    "sink": "S  sink",
+    "older": "K  kept",
+    "anchor": "A  anchor frame",
+    "current": "C  current chunk",
+}
 NOT_YET = -1
 
 
@@ -75,7 +81,9 @@ def page_table(chunks: Sequence[Chunk], sink: int = 1, anchor: int = 1) -> pd.Da
     for chunk in chunks:
         for group, pages in chunk.pages.items():
             ages = ages_of(pages.frame, chunk.frames[0], sink, anchor)
-            for frame, segment, age, kept in zip(pages.frame.tolist(), pages.segment.tolist(), ages, chunk.kept[group].tolist()):
+            for frame, segment, age, kept in zip(
+                pages.frame.tolist(), pages.segment.tolist(), ages, chunk.kept[group].tolist()
+            ):
                 rows.append((chunk.index, group, frame, segment, age, kept))
     return pd.DataFrame(rows, columns=["chunk", "group", "frame", "segment", "state", "survives"])
 
@@ -108,11 +116,21 @@ def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, a
         flat = np.where(states == NOT_YET, np.nan, states.astype(float)).reshape(count * segments, frames)
         names = np.array([STATE_NAMES[s].split("  ")[-1] for s in STATES])[np.maximum(states, 0)].reshape(flat.shape)
         figure.add_heatmap(
-            z=flat, y=[chunk.index - 0.5 + (s + 0.5) / segments for chunk in chunks for s in range(segments)], x=list(range(frames)),
-            colorscale=steps, zmin=-0.5, zmax=len(scale) - 0.5, showscale=False, xgap=1, ygap=0, hoverongaps=False, row=panel, col=1,
+            z=flat,
+            y=[chunk.index - 0.5 + (s + 0.5) / segments for chunk in chunks for s in range(segments)],
+            x=list(range(frames)),
+            colorscale=steps,
+            zmin=-0.5,
+            zmax=len(scale) - 0.5,
+            showscale=False,
+            xgap=1,
+            ygap=0,
+            hoverongaps=False,
+            row=panel,
+            col=1,
             customdata=np.dstack([names, np.tile(np.arange(segments)[:, None], (count, frames))]),
             hovertemplate="frame %{x}, segment %{customdata[1]}<br>%{customdata[0]}<extra></extra>",
-        )  # fmt: skip
+        )
         axis = "" if panel == 1 else panel
         gaps += [
             {
@@ -131,14 +149,27 @@ def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, a
         if letters and count <= 40 and frames <= 60:
             rows, cols, text = zip(*letters)
             figure.add_scatter(
-                x=cols, y=[chunks[row].index for row in rows], text=text, mode="text", hoverinfo="skip", showlegend=False,
-                textfont={"size": 9, "color": "#10151d"}, row=panel, col=1,
-            )  # fmt: skip
-        figure.update_yaxes(title="chunk", range=[chunks[-1].index + 0.5, chunks[0].index - 0.5], showgrid=False, row=panel, col=1)
+                x=cols,
+                y=[chunks[row].index for row in rows],
+                text=text,
+                mode="text",
+                hoverinfo="skip",
+                showlegend=False,
+                textfont={"size": 9, "color": "#10151d"},
+                row=panel,
+                col=1,
+            )
+        figure.update_yaxes(
+            title="chunk", range=[chunks[-1].index + 0.5, chunks[0].index - 0.5], showgrid=False, row=panel, col=1
+        )
         figure.update_xaxes(range=[-0.5, frames - 0.5], showgrid=False, row=panel, col=1)
     for state, colour in zip(STATES, scale):
         figure.add_scatter(
-            x=[None], y=[None], mode="markers", name=STATE_NAMES[state], marker={"symbol": "square", "size": 12, "color": colour}
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=STATE_NAMES[state],
+            marker={"symbol": "square", "size": 12, "color": colour},
         )
     figure.update_xaxes(title="latent frame", row=len(views), col=1)
     figure.update_annotations(x=0, xanchor="left", font={"size": 12, "color": colours.soft})
@@ -160,15 +191,28 @@ def draw_cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int =
             flat = np.ma.masked_less(states.reshape(count * segments, frames), 0)
             extent = (-0.5, frames - 0.5, chunks[-1].index + 0.5, chunks[0].index - 0.5)
             ax.imshow(
-                flat, cmap=ListedColormap(scale), vmin=-0.5, vmax=len(scale) - 0.5, aspect="auto", extent=extent, interpolation="none"
+                flat,
+                cmap=ListedColormap(scale),
+                vmin=-0.5,
+                vmax=len(scale) - 0.5,
+                aspect="auto",
+                extent=extent,
+                interpolation="none",
             )
             ax.vlines(np.arange(frames) - 0.5, *extent[2:], color=colours.paper, lw=0.8)
             ax.hlines([chunk.index - 0.5 for chunk in chunks], *extent[:2], color=colours.paper, lw=2)
             if count <= 40 and frames <= 60:
                 for row, frame, letter in _letters(states):
-                    ax.text(frame, chunks[row].index, letter, ha="center", va="center_baseline", size=6.5, color="#10151d")
+                    ax.text(
+                        frame, chunks[row].index, letter, ha="center", va="center_baseline", size=6.5, color="#10151d"
+                    )
             step = max(1, count // 10)
-            ax.set(xlim=extent[:2], ylim=extent[2:], ylabel="chunk", yticks=range(chunks[0].index, chunks[-1].index + 1, step))
+            ax.set(
+                xlim=extent[:2],
+                ylim=extent[2:],
+                ylabel="chunk",
+                yticks=range(chunks[0].index, chunks[-1].index + 1, step),
+            )
             ax.set_title(view.title, size=9, color=colours.soft)
             ax.tick_params(length=0)
             for spine in ax.spines.values():

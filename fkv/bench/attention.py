@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import attention, hybrid_attention
+from fkv import roles
+from fkv.cache import Geometry, KVCache
+from fkv.kernels import attention, hybrid_attention
+from fkv.models.release import ROLES
+from fkv.policies.forcing_kv import ForcingKV
 
-from .. import roles
-from ..cache import Geometry, KVCache
-from ..models.release import ROLES
-from ..policies.forcing_kv import ForcingKV
 from .streams import fill_cache
 from .work import seconds
 
@@ -50,7 +50,9 @@ class Layer:
         size = self.cache.page_tokens
         slots = group.pages.slot[~np.isin(group.pages.frame, frames)]
         index = torch.from_numpy((slots[:, None] * size + np.arange(size)).reshape(-1)).to(group.keys[LAYER].device)
-        return tuple(side[LAYER].index_select(2, index).transpose(1, 2).contiguous() for side in (group.keys, group.values))
+        return tuple(
+            side[LAYER].index_select(2, index).transpose(1, 2).contiguous() for side in (group.keys, group.values)
+        )
 
     def store(self) -> None:
         """Write the chunk's keys and values to their pages."""
@@ -59,13 +61,19 @@ class Layer:
     def pages(self, attend: Callable = hybrid_attention.twin) -> Tensor:
         """Write to the pages, attend over views of them; heads in cache order."""
         self.store()
-        return attend(self.ordered[0].transpose(1, 2), [(keys, values) for _, _, keys, values in self.cache.read(LAYER)])
+        return attend(
+            self.ordered[0].transpose(1, 2), [(keys, values) for _, _, keys, values in self.cache.read(LAYER)]
+        )
 
     def gather(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per head group: its queries gathered, its cached and its new keys and values gathered and concatenated."""
         q, k, v = self.chunk
         return [
-            (q.index_select(2, heads), torch.cat([keys, k.index_select(2, heads)], 1), torch.cat([values, v.index_select(2, heads)], 1))
+            (
+                q.index_select(2, heads),
+                torch.cat([keys, k.index_select(2, heads)], 1),
+                torch.cat([values, v.index_select(2, heads)], 1),
+            )
             for (_, heads), (keys, values) in zip(self.parts, self.cached)
         ]
 
@@ -78,7 +86,9 @@ class Layer:
 
 
 @torch.inference_mode()
-def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repeats: int, warmup: int) -> dict[str, Any]:
+def measure(
+    rows: int, cols: int, device: torch.device, dtype: torch.dtype, repeats: int, warmup: int
+) -> dict[str, Any]:
     """Median seconds of one layer's write and attention in one pass, per way, interleaved; ratios are per round.
 
     Concatenation attends as PyTorch does (`speedup`), and once more as the pages do, which tells what pages alone gain
@@ -89,7 +99,9 @@ def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repe
     ways: dict[str, Callable[[], Any]] = {
         "pages": layer.pages,
         "concatenation": layer.concatenation,
-        "concatenation, the pages' attention": lambda: layer.concatenation(lambda q, *kv: attention(q, *(x.contiguous() for x in kv))),
+        "concatenation, the pages' attention": lambda: layer.concatenation(
+            lambda q, *kv: attention(q, *(x.contiguous() for x in kv))
+        ),
         "pages: write only": layer.store,
         "concatenation: gather and cat only": layer.gather,
     }
@@ -110,10 +122,17 @@ def measure(rows: int, cols: int, device: torch.device, dtype: torch.dtype, repe
         return statistics.median(slow / fast for slow, fast in zip(took[other], took["pages"]))
 
     return {
-        "heads": {group.name: len(group.heads[LAYER]) for group, _ in layer.parts}, "head_dim": geometry.head_dim,
-        "tokens_per_frame": geometry.tokens_per_frame, "chunk_tokens": layer.chunk[0].shape[1],
+        "heads": {group.name: len(group.heads[LAYER]) for group, _ in layer.parts},
+        "head_dim": geometry.head_dim,
+        "tokens_per_frame": geometry.tokens_per_frame,
+        "chunk_tokens": layer.chunk[0].shape[1],
         "kv_tokens": {group.name: layer.cache.tokens()[group.name] for group, _ in layer.parts},
-        "seconds": {name: {"median": statistics.median(values), "min": min(values), "max": max(values)} for name, values in took.items()},
-        "speedup": speedup("concatenation"), "speedup_same_attention": speedup("concatenation, the pages' attention"),
-        "difference": differences, "equal": max(differences.values()) <= 8 * torch.finfo(dtype).eps,
-    }  # fmt: skip
+        "seconds": {
+            name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            for name, values in took.items()
+        },
+        "speedup": speedup("concatenation"),
+        "speedup_same_attention": speedup("concatenation, the pages' attention"),
+        "difference": differences,
+        "equal": max(differences.values()) <= 8 * torch.finfo(dtype).eps,
+    }

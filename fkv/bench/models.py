@@ -8,17 +8,17 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 
-from .. import roles
-from ..attention import CausalTransformer
-from ..models import registry
-from ..models.base import Decoder, VideoModel
-from ..models.convert import empty_model, load_strictly
-from ..models.memory import free_memory, parameters
-from ..models.precision import COMPUTE, check_precision, native_precision, stored_as, use_eight_bits
-from ..models.release import BASES, RESOLUTIONS, ROLES, Base
-from ..models.taehv import SmallDecoder
-from ..models.vae import StreamingVae
-from ..sampler import Schedule
+from fkv import roles
+from fkv.models import registry
+from fkv.models.base import Decoder, VideoModel
+from fkv.models.convert import empty_model, load_strictly
+from fkv.models.memory import free_memory, parameters
+from fkv.models.precision import COMPUTE, check_precision, native_precision, stored_as, use_eight_bits
+from fkv.models.release import BASES, RESOLUTIONS, ROLES, Base
+from fkv.models.taehv import SmallDecoder
+from fkv.models.vae import StreamingVae
+from fkv.sampler import Schedule
+from fkv.transformer.causal import CausalTransformer
 
 RELEASED = {"wan-1.3b": "self_forcing", "wan-14b": "krea_realtime_14b"}
 """Head roles that fit a base."""
@@ -31,7 +31,9 @@ def latent_size(resolution: str) -> tuple[int, int]:
         return RESOLUTIONS[resolution]
     sides = [int(side) if side.isdecimal() else 0 for side in resolution.split("x")]
     if len(sides) != 2 or not all(sides) or any(side % 16 for side in sides):
-        raise ValueError(f"{resolution!r} is no resolution; name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels")
+        raise ValueError(
+            f"{resolution!r} is no resolution; name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels"
+        )
     return sides[0] // 8, sides[1] // 8
 
 
@@ -43,17 +45,25 @@ def require_memory(wanted: int, device: torch.device, what: str) -> None:
     """Raises TooLarge when `what` needs more bytes than the device has free."""
     free = free_memory(str(device))["device"]
     if wanted > free:
-        raise TooLarge(f"{what} needs {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose fewer --layers or a lower --resolution")
+        raise TooLarge(
+            f"{what} needs {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose fewer --layers or a lower --resolution"
+        )
 
 
 def _transformer(base: Base, precision: str, device: torch.device) -> WanTransformer3DModel:
     model = empty_model(base.original)
-    require_memory(parameters(base) * COMPUTE[precision].itemsize * 3 // 2, device, "the model with its fused projections")
+    require_memory(
+        parameters(base) * COMPUTE[precision].itemsize * 3 // 2, device, "the model with its fused projections"
+    )
     generator = torch.Generator(device).manual_seed(0)
 
     def random(name: str, meta: Tensor) -> Tensor:
         stored = stored_as(model, name, precision)
-        return torch.empty(meta.shape, device=device, dtype=COMPUTE[precision]).normal_(0, 0.02, generator=generator).to(stored)
+        return (
+            torch.empty(meta.shape, device=device, dtype=COMPUTE[precision])
+            .normal_(0, 0.02, generator=generator)
+            .to(stored)
+        )
 
     load_strictly(model, dict(model.named_parameters()), random)
     use_eight_bits(model, precision)
@@ -63,7 +73,10 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
 def _decoder(name: str, device: torch.device) -> Decoder | None:
     if name == "none":
         return None
-    dtype, decoder = COMPUTE[native_precision(device)], SmallDecoder() if name == "small" else StreamingVae(AutoencoderKLWan())
+    dtype, decoder = (
+        COMPUTE[native_precision(device)],
+        SmallDecoder() if name == "small" else StreamingVae(AutoencoderKLWan()),
+    )
     module: nn.Module = decoder if name == "small" else decoder.vae
     for parameter in module.eval().parameters():
         parameter.requires_grad_(False).data = parameter.data.to(device, dtype)
@@ -88,7 +101,9 @@ def build(
     """
     if name not in BASES:
         if registry.entry(name).release:
-            raise ValueError(f"{name} is not measured itself; {', '.join(BASES)} take as long as the models of their size")
+            raise ValueError(
+                f"{name} is not measured itself; {', '.join(BASES)} take as long as the models of their size"
+            )
         if resolution or layers or decoder not in (None, "own", "none"):
             others = "--resolution, --layers and the decoders vae and small"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from kernels import choices
+from fkv.kernels import choices
+from fkv.report import device_name, processor
 from kernels.dispatch import VARIABLE, setting
-
-from ..report import device_name, processor
 
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
@@ -33,8 +32,18 @@ MEANINGS = {
     "speed_vs_full": "median over rounds of full's seconds / this policy's, denoising and context pass",
 }
 COLUMNS = (
-    "policy", "context", "denoise FPS", "end-to-end FPS", "vs full", "KV MB", "peak MB", "TFLOP/s", "GB/s", "of roofline", "over bare",
-)  # fmt: skip
+    "policy",
+    "context",
+    "denoise FPS",
+    "end-to-end FPS",
+    "vs full",
+    "KV MB",
+    "peak MB",
+    "TFLOP/s",
+    "GB/s",
+    "of roofline",
+    "over bare",
+)
 CHANGING = ("fps_denoise", "fps_end_to_end", "kv_bytes", "peak_bytes")
 
 
@@ -50,7 +59,10 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     hardware: dict[str, Any] = {"device": device_name(device), "processor": processor()}
     hardware |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
-        hardware |= {"gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory, "cuda": torch.version.cuda}
+        hardware |= {
+            "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "cuda": torch.version.cuda,
+        }
     versions = {package: _version(package) for package in ("torch", "triton", "diffusers", "numpy")}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -63,7 +75,13 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 def kernel_choices() -> dict[str, Any]:
     """Which implementations ran: the setting, and what `auto` has measured."""
     measured = [
-        {"kernel": c.kernel, "signature": str(c.signature), "seconds": c.seconds, "fastest": c.fastest, "problem": c.problem}
+        {
+            "kernel": c.kernel,
+            "signature": str(c.signature),
+            "seconds": c.seconds,
+            "fastest": c.fastest,
+            "problem": c.problem,
+        }
         for c in choices()
     ]
     return {VARIABLE: setting(), "choices": measured}
@@ -95,7 +113,10 @@ def lines(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """A plain table, one column left and the others right aligned; None is written as a dash."""
     table = [list(head), *(list(map(_cell, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
-    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in table]
+    return [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        for row in table
+    ]
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
@@ -104,11 +125,16 @@ def table(report: Mapping[str, Any]) -> list[str]:
     if "attention" in report:
         layer = report["attention"]
         head = ["one layer, one pass", "median ms", "min ms", "max ms"]
-        rows = [[name, *(1e3 * took[which] for which in ("median", "min", "max"))] for name, took in layer["seconds"].items()]
+        rows = [
+            [name, *(1e3 * took[which] for which in ("median", "min", "max"))]
+            for name, took in layer["seconds"].items()
+        ]
         equal = "outputs equal" if layer["equal"] else "OUTPUTS DIFFER"
         same = layer.get("speedup_same_attention")
         same = f" with PyTorch's attention, {same:.2f}x as with the same attention" if same else ""
-        keys = ", ".join(f"{layer['heads'][name]} {name} heads over {count:,} keys" for name, count in layer["kv_tokens"].items())
+        keys = ", ".join(
+            f"{layer['heads'][name]} {name} heads over {count:,} keys" for name, count in layer["kv_tokens"].items()
+        )
         return [
             f"{place}, {report['dtype']}; {layer['chunk_tokens']:,} queries, {keys}",
             *lines(head, rows),
@@ -131,9 +157,18 @@ def _row(row: Mapping[str, Any]) -> list[Any]:
         return [f"{row['policy']}: {row['error']}", row["context"], *[None] * (len(COLUMNS) - 2)]
     speed, share, over = row.get("speed_vs_full"), row.get("share_of_roofline"), row.get("over_bare")
     return [
-        row["policy"], row["context"], row["fps_denoise"], row["fps_end_to_end"], _times(speed), row["kv_bytes"] / 1e6,
-        row["peak_bytes"] / 1e6, row.get("tflops"), row.get("gbps"), None if share is None else f"{100 * share:.0f} %", _times(over),
-    ]  # fmt: skip
+        row["policy"],
+        row["context"],
+        row["fps_denoise"],
+        row["fps_end_to_end"],
+        _times(speed),
+        row["kv_bytes"] / 1e6,
+        row["peak_bytes"] / 1e6,
+        row.get("tflops"),
+        row.get("gbps"),
+        None if share is None else f"{100 * share:.0f} %",
+        _times(over),
+    ]
 
 
 def _times(value: float | None) -> str | None:
@@ -143,7 +178,10 @@ def _times(value: float | None) -> str | None:
 def official_table(official: Mapping[str, Any]) -> list[str]:
     """The paper's figures with their own hardware, as lines for the terminal."""
     notes = {True: " (second hand)", False: ""}
-    rows = [[row["model"] + notes[row["second_hand"]], row["full"], row["forcing-kv"], row["ratio"]] for row in official["rows"]]
+    rows = [
+        [row["model"] + notes[row["second_hand"]], row["full"], row["forcing-kv"], row["ratio"]]
+        for row in official["rows"]
+    ]
     heading = f"reported in {official['source']}, {official['hardware']}; {official['scope']}:"
     return [heading, *lines(["model", "full", "forcing-kv", "ratio"], rows)]
 
@@ -160,13 +198,28 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     Raises ValueError like `check_kinds`, and when they have no row in common.
     """
     check_kinds("attention" in report, other)
-    settings = ("model", "layers", "latent", "dtype", "precision", "decoder", "compiled", "graphs", "overlap", "hardware", "versions")
+    settings = (
+        "model",
+        "layers",
+        "latent",
+        "dtype",
+        "precision",
+        "decoder",
+        "compiled",
+        "graphs",
+        "overlap",
+        "hardware",
+        "versions",
+    )
     differ = {key: [other.get(key), report.get(key)] for key in settings if report.get(key) != other.get(key)}
     if _taken(report) != _taken(other):
         differ["kernels"] = [_taken(other), _taken(report)]
     if "attention" in report:
         ours, theirs = report["attention"]["seconds"], other["attention"]["seconds"]
-        return {"differ": differ, "seconds": {way: ours[way]["median"] / theirs[way]["median"] for way in ours if way in theirs}}
+        return {
+            "differ": differ,
+            "seconds": {way: ours[way]["median"] / theirs[way]["median"] for way in ours if way in theirs},
+        }
     before = {(row["policy"], row["context"]): row for row in other["results"] if "error" not in row}
     rows = [
         {"policy": row["policy"], "context": row["context"]}
@@ -181,11 +234,21 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
 
 def against_table(comparison: Mapping[str, Any], name: str) -> list[str]:
     """A comparison as lines for the terminal."""
-    notes = [f"differs from {name} in {key}: {old} there, {new} here" for key, (old, new) in comparison["differ"].items()]
+    notes = [
+        f"differs from {name} in {key}: {old} there, {new} here" for key, (old, new) in comparison["differ"].items()
+    ]
     if "seconds" in comparison:
-        return [*notes, *lines([f"this / {name}", "seconds"], [[way, _times(value)] for way, value in comparison["seconds"].items()])]
+        return [
+            *notes,
+            *lines(
+                [f"this / {name}", "seconds"], [[way, _times(value)] for way, value in comparison["seconds"].items()]
+            ),
+        ]
     rows = [[row["policy"], row["context"], *(_times(row[key]) for key in CHANGING)] for row in comparison["ratios"]]
-    return [*notes, *lines([f"this / {name}", "context", "denoise FPS", "end-to-end FPS", "KV bytes", "peak bytes"], rows)]
+    return [
+        *notes,
+        *lines([f"this / {name}", "context", "denoise FPS", "end-to-end FPS", "KV bytes", "peak bytes"], rows),
+    ]
 
 
 def figure(report: Mapping[str, Any], target: Path) -> None:
@@ -198,18 +261,32 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [row for row in report["results"] if "error" not in row]
-    policies, hatches = list(dict.fromkeys(row["policy"] for row in rows)), ("", "//", "xx", "..", "\\\\", "++", "oo", "--")
+    policies, hatches = (
+        list(dict.fromkeys(row["policy"] for row in rows)),
+        ("", "//", "xx", "..", "\\\\", "++", "oo", "--"),
+    )
     of = {(row["policy"], row["context"]): row for row in rows}
     speed, memory, context = "video frames / s of denoising", "KV cache, MB", "context, latent frames"
     lengths = sorted({row["context"] for row in rows})
     data = pd.DataFrame(
-        [{"policy": row["policy"], context: row["context"], speed: row["fps_denoise"], memory: row["kv_bytes"] / 1e6} for row in rows]
+        [
+            {"policy": row["policy"], context: row["context"], speed: row["fps_denoise"], memory: row["kv_bytes"] / 1e6}
+            for row in rows
+        ]
     )
     with sns.axes_style("whitegrid"):
         canvas, axes = plt.subplots(1, 2, figsize=(11, 4.6))
         for axis, what in zip(axes, (speed, memory)):
             sns.barplot(
-                data, x=context, y=what, order=lengths, hue="policy", hue_order=policies, palette="colorblind", ax=axis, legend=False
+                data,
+                x=context,
+                y=what,
+                order=lengths,
+                hue="policy",
+                hue_order=policies,
+                palette="colorblind",
+                ax=axis,
+                legend=False,
             )
             for bars, hatch, policy in zip(axis.containers, hatches * len(policies), policies):
                 mine = [of[policy, length] for length in lengths if (policy, length) in of]
@@ -218,7 +295,13 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
             axis.margins(y=0.15)
         axes[0].set_title("speed, and its share of what this machine allows (roofline)", fontsize=10)
         axes[1].set_title("memory", fontsize=10)
-        title = [report["model"], f"{report['layers']} layers", report["precision"], report["hardware"]["device"], report["date"][:10]]
+        title = [
+            report["model"],
+            f"{report['layers']} layers",
+            report["precision"],
+            report["hardware"]["device"],
+            report["date"][:10],
+        ]
         canvas.suptitle(", ".join(title), fontsize=10)
         canvas.legend(axes[0].containers, policies, loc="lower center", ncols=len(policies), frameon=False)
         canvas.tight_layout(rect=(0, 0.06, 1, 1))

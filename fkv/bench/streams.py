@@ -13,14 +13,15 @@ import numpy as np
 import psutil
 import torch
 
-from ..cache import KVCache
-from ..compare import labels_of
-from ..models.base import VideoModel
-from ..models.memory import kv_bytes
-from ..overlap import Overlap
-from ..policies import Moment, Policy
-from ..policies.full import Full
-from ..stream import Chunk, Stream
+from fkv.cache import KVCache
+from fkv.compare import labels_of
+from fkv.models.base import VideoModel
+from fkv.models.memory import kv_bytes
+from fkv.parallel.overlap import Overlap
+from fkv.policies import ChunkState, Policy
+from fkv.policies.full import Full
+from fkv.stream import Chunk, Stream
+
 from .models import TooLarge, require_memory
 from .work import Ceilings, bare_calls, pass_work, seconds
 
@@ -35,13 +36,17 @@ def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
     """Pass `chunks` chunks of random keys and values through a cache under a policy: the shapes of real ones."""
     geometry = cache.geometry
     tokens = geometry.frames_per_chunk * geometry.tokens_per_frame
-    keys, values = torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim).to(cache.device, cache.dtype).unbind(0)
+    keys, values = (
+        torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim)
+        .to(cache.device, cache.dtype)
+        .unbind(0)
+    )
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
         for layer in range(geometry.layers):
             cache.write(layer, keys, values)
-        policy.commit(Moment(chunk, frames, cache))
+        policy.commit(ChunkState(chunk, frames, cache))
 
 
 def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True) -> Stream:
@@ -50,7 +55,7 @@ def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True
     Earlier chunks are filled in, or generated where a policy recomputes them or looks at their attention.
     """
     stream, chunks = Stream(model, policy, PROMPT, decode=decode), context // model.frames_per_chunk - 1
-    if policy.caches == "none" or type(policy).watches is not Policy.watches:
+    if policy.caches == "none" or type(policy).wants_attention is not Policy.wants_attention:
         for _ in range(chunks):
             stream.step()
     else:
@@ -70,7 +75,9 @@ class Place:
 
     @classmethod
     def of(cls, stream: Stream) -> Place:
-        tables = tuple({name: (g.frame.copy(), g.segment.copy()) for name, g in cache.groups.items()} for cache in stream.caches)
+        tables = tuple(
+            {name: (g.frame.copy(), g.segment.copy()) for name, g in cache.groups.items()} for cache in stream.caches
+        )
         return cls(stream.index, tuple(stream.caches), tables)
 
     def restore(self, stream: Stream) -> None:
@@ -80,7 +87,10 @@ class Place:
             for name, (frame, segment) in tables.items():
                 group = cache.groups[name]
                 more = group.capacity - len(frame)
-                group.frame, group.segment = np.pad(frame, (0, more), constant_values=-1), np.pad(segment, (0, more), constant_values=-1)
+                group.frame, group.segment = (
+                    np.pad(frame, (0, more), constant_values=-1),
+                    np.pad(segment, (0, more), constant_values=-1),
+                )
 
 
 def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int:
@@ -149,7 +159,9 @@ def measure(
         except (torch.OutOfMemoryError, TooLarge):
             beside = " beside the others" if held else ""
             rows[label] = {"policy": label, "context": context, "error": f"does not fit in memory{beside}"}
-    streams = {label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks}
+    streams = {
+        label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks
+    }
     beside = {label: Overlap(model) if overlap else None for label in streams}
     places = {label: Place.of(stream) for label, stream in streams.items()}
     made: dict[str, list[Chunk]] = {label: [] for label in streams}
@@ -161,42 +173,69 @@ def measure(
         for label in list(streams) if turn % 2 == 0 else reversed(list(streams)):
             stream = streams[label]
             chunk = _step(stream, places[label], beside[label])
-            alone = partial(bare_calls, model.transformer, stream.caches[0], chunk.kv_tokens, tokens, text, passes=_passes(stream))
+            alone = partial(
+                bare_calls, model.transformer, stream.caches[0], chunk.kv_tokens, tokens, text, passes=_passes(stream)
+            )
             took = seconds(alone, device)
             if turn >= warmup:
                 made[label].append(chunk), bare[label].append(took)
             progress()
-    reference = next((made[label] for label, policy in zip(labels, policies) if type(policy) is Full and label in made), None)
+    reference = next(
+        (made[label] for label, policy in zip(labels, policies) if type(policy) is Full and label in made), None
+    )
     for label, stream in streams.items():
         rows[label] = _row(label, context, stream, made[label], bare[label], reference, best, peaks[label])
     return [rows[label] for label in labels], best
 
 
 def _row(
-    label: str, context: int, stream: Stream, made: list[Chunk], bare: list[float], reference: list[Chunk] | None, best: Ceilings, peak: int
+    label: str,
+    context: int,
+    stream: Stream,
+    made: list[Chunk],
+    bare: list[float],
+    reference: list[Chunk] | None,
+    best: Ceilings,
+    peak: int,
 ) -> dict[str, Any]:
     model, chunk = stream.model, made[-1]
     times = {stage: [getattr(each.timings, stage) for each in made] for stage in STAGES}
     median = {stage: statistics.median(values) for stage, values in times.items()}
     frames = model.frames_per_chunk * model.video_frames_per_latent
     row = {
-        "policy": label, "context": context, "context_frames": chunk.context_frames,
-        "fps_denoise": frames / median["generate"], "fps_end_to_end": frames / median["total"] if model.decoder else None,
-        "seconds": {stage: {"median": median[stage], "min": min(values), "max": max(values)} for stage, values in times.items()},
-        "kv_bytes": chunk.kv_bytes, "kv_tokens": chunk.kv_tokens, "peak_bytes": peak,
-    }  # fmt: skip
+        "policy": label,
+        "context": context,
+        "context_frames": chunk.context_frames,
+        "fps_denoise": frames / median["generate"],
+        "fps_end_to_end": frames / median["total"] if model.decoder else None,
+        "seconds": {
+            stage: {"median": median[stage], "min": min(values), "max": max(values)} for stage, values in times.items()
+        },
+        "kv_bytes": chunk.kv_bytes,
+        "kv_tokens": chunk.kv_tokens,
+        "peak_bytes": peak,
+    }
     if reference:
-        row["speed_vs_full"] = statistics.median(full.timings.generate / own.timings.generate for full, own in zip(reference, made))
+        row["speed_vs_full"] = statistics.median(
+            full.timings.generate / own.timings.generate for full, own in zip(reference, made)
+        )
         row["kv_bytes_vs_full"] = chunk.kv_bytes / reference[-1].kv_bytes
     if stream.policy.caches != "none":
         cache, tokens = stream.caches[0], model.frames_per_chunk * stream.geometry.tokens_per_frame
         heads, words = {name: group.heads for name, group in cache.groups.items()}, model.encode(PROMPT).shape[1]
-        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, words, cache.dtype.itemsize).times(_passes(stream))
+        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, words, cache.dtype.itemsize).times(
+            _passes(stream)
+        )
         bound = work.roofline(best)
         row |= {
-            "tflop": work.flops / 1e12, "gbyte": work.bytes / 1e9,
-            "tflops": work.flops / 1e12 / median["generate"], "gbps": work.bytes / 1e9 / median["generate"],
-            "roofline_s": bound, "fps_denoise_at_roofline": frames / bound, "share_of_roofline": bound / median["generate"],
-            "bare_s": statistics.median(bare), "over_bare": statistics.median(g / b for g, b in zip(times["generate"], bare)),
-        }  # fmt: skip
+            "tflop": work.flops / 1e12,
+            "gbyte": work.bytes / 1e9,
+            "tflops": work.flops / 1e12 / median["generate"],
+            "gbps": work.bytes / 1e9 / median["generate"],
+            "roofline_s": bound,
+            "fps_denoise_at_roofline": frames / bound,
+            "share_of_roofline": bound / median["generate"],
+            "bare_s": statistics.median(bare),
+            "over_bare": statistics.median(g / b for g, b in zip(times["generate"], bare)),
+        }
     return row

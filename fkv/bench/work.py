@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import attention, linear
-
-from ..attention import CausalTransformer, TextContext
-from ..cache import Heads, KVCache
+from fkv.cache import Heads, KVCache
+from fkv.kernels import attention, linear
+from fkv.transformer.causal import CausalTransformer, TextContext
 
 PRODUCT_SIDE = {"cuda": 8192, "cpu": 1536}
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}
@@ -55,7 +54,12 @@ class Work:
 
 
 def pass_work(
-    transformer: CausalTransformer, heads: Mapping[str, Heads], kv_tokens: Mapping[str, int], tokens: int, words: int, kv_item: int
+    transformer: CausalTransformer,
+    heads: Mapping[str, Heads],
+    kv_tokens: Mapping[str, int],
+    tokens: int,
+    words: int,
+    kv_item: int,
 ) -> Work:
     """One pass over a chunk of `tokens` tokens: heads and key length per head group, `words` text tokens, bytes of a stored number."""
     config, width, item = transformer.model.config, transformer.heads * transformer.head_dim, transformer.dtype.itemsize
@@ -65,14 +69,22 @@ def pass_work(
         return 2 * rows * inputs * outputs, item * rows * (inputs + outputs) + weight_item * inputs * outputs
 
     def attention(count: int, keys: int, key_item: int = item) -> tuple[int, int]:
-        return 4 * count * tokens * keys * transformer.head_dim, 2 * count * (item * tokens + key_item * keys) * transformer.head_dim
+        return 4 * count * tokens * keys * transformer.head_dim, 2 * count * (
+            item * tokens + key_item * keys
+        ) * transformer.head_dim
 
     pixels = transformer.patch**2
     calls = [linear(tokens, config.in_channels * pixels, width), linear(tokens, width, config.out_channels * pixels)]
     for layer in range(transformer.layers):
         calls += [linear(tokens, width, 3 * width), linear(tokens, width, width)]
-        calls += [attention(len(group[layer]), kv_tokens[name], kv_item) for name, group in heads.items() if group[layer]]
-        calls += [linear(tokens, width, width, stored), attention(transformer.heads, words), linear(tokens, width, width, stored)]
+        calls += [
+            attention(len(group[layer]), kv_tokens[name], kv_item) for name, group in heads.items() if group[layer]
+        ]
+        calls += [
+            linear(tokens, width, width, stored),
+            attention(transformer.heads, words),
+            linear(tokens, width, width, stored),
+        ]
         calls += [linear(tokens, width, config.ffn_dim, stored), linear(tokens, config.ffn_dim, width, stored)]
     return Work(tuple(calls))
 
@@ -104,7 +116,12 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Callable[[], Ceilings]
 
 @torch.inference_mode()
 def bare_calls(
-    transformer: CausalTransformer, cache: KVCache, kv_tokens: Mapping[str, int], tokens: int, text: TextContext, passes: int = 1
+    transformer: CausalTransformer,
+    cache: KVCache,
+    kv_tokens: Mapping[str, int],
+    tokens: int,
+    text: TextContext,
+    passes: int = 1,
 ) -> None:
     """The matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them
     but the widening of what is stored in 8 bits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..output import outputs
+from .output import outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,19 +13,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a recorded run (record.json, record.safetensors)")
     parser.add_argument("--out", metavar="DIR", required=True, help="write figures (PNG, SVG, CSV) and run.html there")
     parser.add_argument(
-        "--head", action="append", default=[], metavar="LAYER.HEAD", help="also draw where this head looks; may be repeated"
+        "--head",
+        action="append",
+        default=[],
+        metavar="LAYER.HEAD",
+        help="also draw where this head looks; may be repeated",
     )
     parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of the figures (default: light)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw a recorded run. Raises ValueError with a sentence for the user."""
-    from analysis import export, record
+    from fkv.analysis import export, record
 
     heads, [out] = [_head(text) for text in args.head], outputs(args, "out/")
     recorded = record.load(args.run_folder)
     if heads and not recorded.masses:
-        raise ValueError(f"{args.run_folder} holds no attention masses, so --head has nothing to draw; record the run with a probe")
+        raise ValueError(
+            f"{args.run_folder} holds no attention masses, so --head has nothing to draw; record the run with a probe"
+        )
     for path in export.export_run(recorded, out, heads, args.theme):
         print(path, file=sys.stderr)
     return 0

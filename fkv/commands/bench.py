@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .. import policies
-from ..bench import attention, models, report, streams
-from ..bench.official import OFFICIAL
-from ..bench.work import Ceilings, ceilings
-from ..models import registry
-from ..models.precision import COMPUTE, native_precision
-from ..models.release import BASES, RESOLUTIONS
-from ..output import PICTURES, check_ending, emit, outputs
-from ..overlap import add_overlap, check_overlap
-from ..report import FPS_MEANING
-from ..spread import over_ray
+from fkv import policies
+from fkv.bench import attention, models, report, streams
+from fkv.bench.official import OFFICIAL
+from fkv.bench.work import Ceilings, ceilings
+from fkv.models import registry
+from fkv.models.precision import COMPUTE, native_precision
+from fkv.models.release import BASES, RESOLUTIONS
+from fkv.parallel.overlap import add_overlap, check_overlap
+from fkv.parallel.ray_map import over_ray
+from fkv.report import FPS_MEANING
+
+from .output import PICTURES, check_ending, emit, outputs
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
 UNUSED = {
@@ -42,19 +43,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, default=default, help=shown, **options)
 
     add("--model", f"tiny, or one with random weights: {wan}", "tiny")
-    add("--resolution", f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise")
+    add(
+        "--resolution",
+        f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise",
+    )
     add("--layers", f"only so many layers of {wan}", type=int)
     add("--precision", "unless said otherwise what runs in hardware: bf16, on older CPUs fp32", choices=tuple(COMPUTE))
-    add("--decoder", f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small", choices=models.DECODERS)
+    add(
+        "--decoder",
+        f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small",
+        choices=models.DECODERS,
+    )
     add("--policies", "comma-separated", "full,forcing-kv")
-    add("--context", "comma-separated numbers of latent frames that a chunk attends to under full, its own included", "21")
+    add(
+        "--context",
+        "comma-separated numbers of latent frames that a chunk attends to under full, its own included",
+        "21",
+    )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     registry.add_device(parser)
     registry.add_speed(parser)
     add_overlap(parser)
-    add("--ray", "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine", metavar="ADDRESS")
+    add(
+        "--ray",
+        "measure context lengths on the devices of a Ray cluster; `local` starts one on this machine",
+        metavar="ADDRESS",
+    )
     add("--read", "take an earlier report instead of measuring", metavar="FILE")
     add("--against", "compare with an earlier report", metavar="FILE")
     add("--official", "print the figures of the paper beside ours, labelled by hardware", action="store_true")
@@ -67,7 +83,9 @@ def contexts(text: str, frames_per_chunk: int) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if not part.isdecimal() or not int(part) or int(part) % frames_per_chunk:
-            raise ValueError(f"--context takes multiples of the chunk's {frames_per_chunk} latent frames, as in 21,42,84, not {part!r}")
+            raise ValueError(
+                f"--context takes multiples of the chunk's {frames_per_chunk} latent frames, as in 21,42,84, not {part!r}"
+            )
     return list(map(int, parts))
 
 
@@ -89,7 +107,12 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    return {"command": shlex.join(["fkv", *sys.argv[1:]]), **report.surroundings(device), "repeats": args.repeats, "warmup": args.warmup}
+    return {
+        "command": shlex.join(["fkv", *sys.argv[1:]]),
+        **report.surroundings(device),
+        "repeats": args.repeats,
+        "warmup": args.warmup,
+    }
 
 
 def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -108,7 +131,9 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
-            made, seen = streams.measure(model, chosen, context, args.repeats, args.warmup, sample, args.overlap, bar.update)
+            made, seen = streams.measure(
+                model, chosen, context, args.repeats, args.warmup, sample, args.overlap, bar.update
+            )
             rows, best = rows + made, best.or_better(seen)
     return {
         **head,
@@ -153,7 +178,9 @@ def _check_used(args: argparse.Namespace) -> None:
     for option, (does, others) in UNUSED.items():
         idle = [f"--{name}" for name in others if getattr(args, name) != parser.get_default(name)]
         if getattr(args, option) and idle:
-            raise ValueError(f"--{option} {does}, where {' and '.join(idle)} would do nothing; leave one or the other out")
+            raise ValueError(
+                f"--{option} {does}, where {' and '.join(idle)} would do nothing; leave one or the other out"
+            )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import roles
-from ..models import registry
-from ..models.base import VideoModel
-from ..stream import MAX_SEED, check_chunks, check_prompt, check_seed
+from fkv import roles
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.stream import MAX_SEED, check_chunks, check_prompt, check_seed
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 

@@ -8,18 +8,21 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from .. import policies
-from ..compare import compare, moments
-from ..output import check_ending, emit, outputs
-from ..stream import Chunk
+from fkv import policies
+from fkv.compare import compare, moments
+from fkv.stream import Chunk
+
 from .common import add_run, check_run, load
+from .output import check_ending, emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv compare`."""
     add_run(parser)
     parser.add_argument(
-        "--policies", default="full,forcing-kv", help="comma-separated (default: full,forcing-kv); full is added when missing"
+        "--policies",
+        default="full,forcing-kv",
+        help="comma-separated (default: full,forcing-kv); full is added when missing",
     )
     parser.add_argument("--sheet", metavar="FILE", help="also draw what every policy painted at the same moments (PNG)")
 
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         result = compare(model, chosen, args.prompt, args.seed, args.chunks, override, seen=seen)
     emit(result, report)
     if sheet:
-        from analysis.evaluation_plots import filmstrips
+        from fkv.analysis.evaluation_plots import filmstrips
 
         seconds = np.array(shown) * model.frames_per_chunk * model.video_frames_per_latent / model.fps
         filmstrips(list(result["policies"]), [np.stack(films[label]) for label in result["policies"]], seconds, sheet)

@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import math
 
-from ..models import registry
-from ..models.fit import explain, fit
-from ..models.memory import host_memory
-from ..models.release import Setup
-from ..output import emit, outputs
-from ..stream import check_chunks
+from fkv.models import registry
+from fkv.models.fit import explain, fit
+from fkv.models.memory import host_memory
+from fkv.models.release import Setup
+from fkv.stream import check_chunks
+
+from .output import emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     registry.add_arguments(parser)
     parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
-    parser.add_argument("--memory", type=float, metavar="GB", help="ask for a GPU with that much free instead of this machine's")
+    parser.add_argument(
+        "--memory", type=float, metavar="GB", help="ask for a GPU with that much free instead of this machine's"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the table there too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
-    release = registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
+    release = (
+        registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
+    )
     if release is None:
         others = ", ".join(model.name for model in registry.MODELS.values() if model.release)
-        raise ValueError(f"model {args.model!r} ships with the studio and is small; name one that is downloaded with --model: {others}")
+        raise ValueError(
+            f"model {args.model!r} ships with the studio and is small; name one that is downloaded with --model: {others}"
+        )
     check_chunks(args.chunks)
     if args.memory is not None and not 0 < args.memory < math.inf:
         raise ValueError(f"--memory is a number of gigabytes above 0, not {args.memory:g}")
@@ -40,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
     found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
     print(found, "it fits" if found.fits else explain(found, device), sep="\n")
     if target:
-        settings = {"model": release.name, **vars(found.setup), "policy": found.policy, "chunks": found.chunks, "device": device}
+        settings = {
+            "model": release.name,
+            **vars(found.setup),
+            "policy": found.policy,
+            "chunks": found.chunks,
+            "device": device,
+        }
         totals = {where: found.total(where) for where in found.free}
         needs = [dataclasses.asdict(need) for need in found.needs]
         emit(settings | {"needs": needs, "total": totals, "free": found.free, "fits": found.fits}, target)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import parity
-from ..output import emit, outputs
+from fkv import parity
+
+from .output import emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
         for what, result in run.items():
             for part, value in result.items() if "ok" not in result else ((None, result),):
                 worst = f"max {value['max']:.2e}" if "max" in value else ""
-                print(f"{'ok ' if value['ok'] else 'BAD'}  {name:>10}  {' '.join(filter(None, (what, part))):<48} {worst}", file=sys.stderr)
+                print(
+                    f"{'ok ' if value['ok'] else 'BAD'}  {name:>10}  {' '.join(filter(None, (what, part))):<48} {worst}",
+                    file=sys.stderr,
+                )
     print("parity: ok" if report["ok"] else "parity: differences beyond tolerance", file=sys.stderr)
     return 0 if report["ok"] else 1

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from analysis.profile import CONTEXT, check_settings, profile
+from fkv import roles as role_files
+from fkv.analysis.profile import CONTEXT, check_settings, profile
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.stream import check_chunks, check_prompt
+from fkv.world.captions import caption, sample_scene
 
-from .. import roles as role_files
-from ..models import registry
-from ..models.base import VideoModel
-from ..output import emit, outputs
-from ..stream import check_chunks, check_prompt
-from ..world.captions import caption, sample_scene
+from .output import emit, outputs
 
 
 def read_prompts(path: str) -> list[str]:
@@ -25,7 +25,9 @@ def read_prompts(path: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ValueError(f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}") from None
+        raise ValueError(
+            f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}"
+        ) from None
     if not (prompts := [check_prompt(line) for line in lines if line.strip()]):
         raise ValueError(f"{path} holds no prompt; write one per line")
     return prompts
@@ -49,13 +51,24 @@ def prompts_for(model: VideoModel, count: int) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv profile`."""
     registry.add_arguments(parser)
-    parser.add_argument("--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)")
+    parser.add_argument(
+        "--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)"
+    )
     parser.add_argument("--chunks", type=int, default=7, help="chunks per run; the last one is measured (default: 7)")
-    parser.add_argument("--threshold", type=float, default=0.8, help="heads that score at least this are static (default: 0.8)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.8, help="heads that score at least this are static (default: 0.8)"
+    )
     parser.add_argument("--skip", type=int, default=1, help="sink frames left out of the score (default: 1)")
     parser.add_argument("--last-k", type=int, default=4, help="last key frames that the score counts (default: 4)")
-    parser.add_argument("--passes", choices=(CONTEXT, "all"), default=CONTEXT, help="passes that roles are drawn from (default: context)")
+    parser.add_argument(
+        "--passes",
+        choices=(CONTEXT, "all"),
+        default=CONTEXT,
+        help="passes that roles are drawn from (default: context)",
+    )
     parser.add_argument("--queries", type=int, help="about how many queries per frame to look at (default: all)")
     parser.add_argument("--out", metavar="FILE", help="write the roles there")
     parser.add_argument("--official", action="store_true", help="write the roles in the official form, without scores")
@@ -84,16 +97,28 @@ def run(args: argparse.Namespace) -> int:
     prompts, seeds = given or prompts_for(model, count), range(args.seeds)
     with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         found = profile(
-            model, prompts, seeds, args.chunks, args.threshold, args.skip, args.last_k, args.passes, args.queries, bar.update
-        )  # fmt: skip
+            model,
+            prompts,
+            seeds,
+            args.chunks,
+            args.threshold,
+            args.skip,
+            args.last_k,
+            args.passes,
+            args.queries,
+            bar.update,
+        )
     report = found.report()
     if other:
-        report["agreement_with"] = {"file": Path(args.compare).name, "agreement": round(found.roles.agreement(other), 4)}
+        report["agreement_with"] = {
+            "file": Path(args.compare).name,
+            "agreement": round(found.roles.agreement(other), 4),
+        }
     if out:
         role_files.save(found.roles, out, args.official)
     emit(report, target)
     if figures:
-        from analysis.export import export_profile
+        from fkv.analysis.export import export_profile
 
         export_profile(found, figures)
     return 0

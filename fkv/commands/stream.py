@@ -9,14 +9,15 @@ from contextlib import nullcontext
 
 from tqdm import tqdm
 
-from .. import policies
-from ..output import emit, outputs
-from ..overlap import Overlap, add_overlap, check_overlap
-from ..probe import FrameMassProbe
-from ..report import stream_record
-from ..stream import Chunk, Stream, check_prompt
-from ..video import Mp4Writer
+from fkv import policies
+from fkv.parallel.overlap import Overlap, add_overlap, check_overlap
+from fkv.probe import FrameMassProbe
+from fkv.report import stream_record
+from fkv.stream import Chunk, Stream, check_prompt
+from fkv.video import Mp4Writer
+
 from .common import add_run, check_run, load
+from .output import emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
-    parser.add_argument("--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`")
+    parser.add_argument(
+        "--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`"
+    )
     for option, what in (("switch", "policy"), ("say", "prompt")):
         parser.add_argument(
-            f"--{option}", action="append", default=[], metavar=f"CHUNK:{what.upper()}",
+            f"--{option}",
+            action="append",
+            default=[],
+            metavar=f"CHUNK:{what.upper()}",
             help=f"go on with another {what} from that chunk on, counted from 0; may be repeated",
-        )  # fmt: skip
-    parser.add_argument("--recache", action="store_true", help="at --say, recompute the held frames under the new prompt")
+        )
+    parser.add_argument(
+        "--recache", action="store_true", help="at --say, recompute the held frames under the new prompt"
+    )
     add_overlap(parser)
 
 
@@ -76,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             if video:
                 video.write(chunk.video)
     if record:
-        from analysis.record import Run, save, settings_of
+        from fkv.analysis.record import Run, save, settings_of
 
         save(Run(settings_of(live), tuple(made), tuple(masses), live.roles), record)
     emit(stream_record(made, model, args.seed, args.device), report)

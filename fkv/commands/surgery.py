@@ -10,25 +10,32 @@ from dataclasses import asdict
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.surgery import Effect, operate
+from fkv import policies
+from fkv import roles as role_files
+from fkv.analysis.surgery import Effect, operate
+from fkv.models import registry
+from fkv.policies.silenced import read_heads
+from fkv.stream import MAX_SEED, check_chunks, check_prompt, check_seed
 
-from .. import policies
-from .. import roles as role_files
-from ..models import registry
-from ..output import PICTURES, check_ending, emit, outputs
-from ..policies.silenced import read_heads
-from ..stream import MAX_SEED, check_chunks, check_prompt, check_seed
+from .output import PICTURES, check_ending, emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv surgery`."""
     registry.add_arguments(parser)
     parser.add_argument("--roles", metavar="FILE", help="head roles to start from instead of the model's own")
-    for name, help in (("flip", "turn static heads dynamic and the other way round"), ("silence", "leave heads only the current chunk")):
+    for name, help in (
+        ("flip", "turn static heads dynamic and the other way round"),
+        ("silence", "leave heads only the current chunk"),
+    ):
         parser.add_argument(
-            f"--{name}", dest="operations", action="append", type=lambda text, name=name: (name, text), metavar="HEADS",
+            f"--{name}",
+            dest="operations",
+            action="append",
+            type=lambda text, name=name: (name, text),
+            metavar="HEADS",
             help=f"{help}, as in 3.2,4.1 (LAYER.HEAD); may be repeated, each is a stream of its own",
-        )  # fmt: skip
+        )
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
     parser.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED} (default: 0)")
@@ -54,15 +61,23 @@ def run(args: argparse.Namespace) -> int:
     for layer, head in (head for _, heads in operations for head in heads):
         model.geometry.check_head(layer, head)
     if any(name == "flip" for name, _ in operations) and policy.groups(model.geometry, roles or model.roles) is None:
-        raise ValueError(f"policy {policy.name!r} does not go by head roles, so to flip one changes nothing; name another with --policy")
+        raise ValueError(
+            f"policy {policy.name!r} does not go by head roles, so to flip one changes nothing; name another with --policy"
+        )
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
     print(table(effects))
     if target:
-        settings = {"model": model.name, "policy": args.policy, "prompt": prompt, "seed": args.seed, "chunks": args.chunks}
+        settings = {
+            "model": model.name,
+            "policy": args.policy,
+            "prompt": prompt,
+            "seed": args.seed,
+            "chunks": args.chunks,
+        }
         emit(settings | {"effects": list(map(asdict, effects))}, target)
     if drawing:
-        from analysis.figures.surgery import draw_surgery
+        from fkv.analysis.figures.surgery import draw_surgery
 
         draw_surgery(effects, f"{model.name}, {args.policy}, seed {args.seed}: {prompt}").savefig(drawing, dpi=160)
     return 0
@@ -71,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
 def table(effects: Sequence[Effect]) -> str:
     """One line per operation: PSNR of each chunk to the untouched run in dB, and the KV bytes of the last chunk."""
     rows = [
-        [*("equal" if value is None else f"{value:.1f} dB" for value in effect.psnr), f"{effect.kv_bytes:,}", f"{effect.kv_change:+,}"]
+        [
+            *("equal" if value is None else f"{value:.1f} dB" for value in effect.psnr),
+            f"{effect.kv_bytes:,}",
+            f"{effect.kv_change:+,}",
+        ]
         for effect in effects
     ]
     columns = [*(f"chunk {i}" for i in range(len(effects[0].psnr))), "KV bytes", "change"]

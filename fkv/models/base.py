@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ..attention import CausalTransformer
-from ..cache import Geometry
-from ..roles import HeadRoles
-from ..sampler import Schedule
+from fkv.cache import Geometry
+from fkv.roles import HeadRoles
+from fkv.sampler import Schedule
+from fkv.transformer.causal import CausalTransformer
 
 
 class Decoder(Protocol):

@@ -63,11 +63,15 @@ def read(path: str | Path, place: str = "cpu") -> Any:
         with path.open("rb") as file:
             head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
-            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights themselves; fetch it with `git lfs pull` or `hf download`")
+            raise CheckpointError(
+                f"{path} is a Git LFS pointer, not the weights themselves; fetch it with `git lfs pull` or `hf download`"
+            )
         if path.suffix == ".safetensors":
             if place == "meta":
                 with safe_open(path, "pt") as tensors:
-                    return {name: torch.empty(tensors.get_slice(name).get_shape(), device=place) for name in tensors.keys()}  # noqa: SIM118
+                    return {
+                        name: torch.empty(tensors.get_slice(name).get_shape(), device=place) for name in tensors.keys()
+                    }  # noqa: SIM118
             return load_file(path)
         return torch.load(path, map_location=place, weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
@@ -100,8 +104,14 @@ def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WR
             break
         data = inner
     if not isinstance(data, Mapping) or not any(isinstance(value, Tensor) for value in data.values()):
-        found = f"it holds {', '.join(map(str, list(data)[:5]))}" if isinstance(data, Mapping) else f"it holds a {type(data).__name__}"
-        raise CheckpointError(f"there are no weights under {', '.join(wrappers)} or at the top of the checkpoint; {found}")
+        found = (
+            f"it holds {', '.join(map(str, list(data)[:5]))}"
+            if isinstance(data, Mapping)
+            else f"it holds a {type(data).__name__}"
+        )
+        raise CheckpointError(
+            f"there are no weights under {', '.join(wrappers)} or at the top of the checkpoint; {found}"
+        )
     weights: dict[str, Tensor] = {}
     for name, value in data.items():
         if isinstance(value, Tensor):
@@ -189,7 +199,9 @@ def _check(path: Path, weights: Mapping[str, Tensor], merge: Adapter, base: Base
         raise CheckpointError(f"{path.name} is an image-to-video checkpoint; only text-to-video models can be streamed")
     patch = weights.get("patch_embedding.weight")
     if patch is None or len(patch) != base.dim:
-        raise CheckpointError(f"{path.name} is {base_of(weights)}, not of {base.name}; name its base with --base ({', '.join(BASES)})")
+        raise CheckpointError(
+            f"{path.name} is {base_of(weights)}, not of {base.name}; name its base with --base ({', '.join(BASES)})"
+        )
     stray = [name for name in merge.pairs if name not in weights]
     if stray:
         raise CheckpointError(f"the adapter changes weights that {path.name} does not have: {', '.join(stray)}")

@@ -41,15 +41,25 @@ class TinyCodec(ModelMixin, ConfigMixin):
         super().__init__()
         pixels, wide = 3 * FRAMES_PER_LATENT, 2 * width
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(pixels * 16, width, 3, padding=1), *[_Residual(width) for _ in range(depth - 1)],
-            nn.PixelUnshuffle(2), nn.Conv2d(width * 4, wide, 1), *[_Residual(wide) for _ in range(depth - 1)],
-            nn.SiLU(), nn.Conv2d(wide, latent_channels, 3, padding=1),
-        )  # fmt: skip
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(pixels * 16, width, 3, padding=1),
+            *[_Residual(width) for _ in range(depth - 1)],
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(width * 4, wide, 1),
+            *[_Residual(wide) for _ in range(depth - 1)],
+            nn.SiLU(),
+            nn.Conv2d(wide, latent_channels, 3, padding=1),
+        )
         self.decoder = nn.Sequential(
-            nn.Conv2d(2 * latent_channels, wide, 3, padding=1), *[_Residual(wide) for _ in range(depth)],
-            nn.Conv2d(wide, width * 4, 1), nn.PixelShuffle(2), *[_Residual(width) for _ in range(depth)],
-            nn.SiLU(), nn.Conv2d(width, pixels * 16, 3, padding=1), nn.PixelShuffle(4),
-        )  # fmt: skip
+            nn.Conv2d(2 * latent_channels, wide, 3, padding=1),
+            *[_Residual(wide) for _ in range(depth)],
+            nn.Conv2d(wide, width * 4, 1),
+            nn.PixelShuffle(2),
+            *[_Residual(width) for _ in range(depth)],
+            nn.SiLU(),
+            nn.Conv2d(width, pixels * 16, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
         self.register_buffer("mean", torch.tensor(latents_mean or [0.0] * latent_channels), persistent=False)
         self.register_buffer("std", torch.tensor(latents_std or [1.0] * latent_channels), persistent=False)
 

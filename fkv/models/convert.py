@@ -15,12 +15,19 @@ def wan_config(original: Mapping[str, Any]) -> dict[str, Any]:
     """diffusers' configuration from the constructor arguments of Wan's original model."""
     heads = original["num_heads"]
     return {
-        "patch_size": tuple(original["patch_size"]), "num_attention_heads": heads, "attention_head_dim": original["dim"] // heads,
-        "in_channels": original["in_dim"], "out_channels": original["out_dim"], "text_dim": original["text_dim"],
-        "freq_dim": original["freq_dim"], "ffn_dim": original["ffn_dim"], "num_layers": original["num_layers"],
-        "cross_attn_norm": original["cross_attn_norm"], "qk_norm": "rms_norm_across_heads" if original["qk_norm"] else None,
+        "patch_size": tuple(original["patch_size"]),
+        "num_attention_heads": heads,
+        "attention_head_dim": original["dim"] // heads,
+        "in_channels": original["in_dim"],
+        "out_channels": original["out_dim"],
+        "text_dim": original["text_dim"],
+        "freq_dim": original["freq_dim"],
+        "ffn_dim": original["ffn_dim"],
+        "num_layers": original["num_layers"],
+        "cross_attn_norm": original["cross_attn_norm"],
+        "qk_norm": "rms_norm_across_heads" if original["qk_norm"] else None,
         "eps": original["eps"],
-    }  # fmt: skip
+    }
 
 
 def empty_model(original: Mapping[str, Any]) -> WanTransformer3DModel:
@@ -49,7 +56,9 @@ def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> W
 
 
 def load_strictly(
-    model: torch.nn.Module, weights: Mapping[str, Tensor], prepare: Callable[[str, Tensor], Tensor] = lambda name, value: value
+    model: torch.nn.Module,
+    weights: Mapping[str, Tensor],
+    prepare: Callable[[str, Tensor], Tensor] = lambda name, value: value,
 ) -> None:
     """Assign `weights` to a model on the meta device, each as `prepare(name, value)` returns it.
 

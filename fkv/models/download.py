@@ -57,7 +57,9 @@ def _download(source: Source, only_cached: bool) -> Path:
     options = {"revision": source.revision, "local_files_only": only_cached}
     if not source.file.endswith("/"):
         return Path(huggingface_hub.hf_hub_download(source.repo, source.file, **options))
-    folder = Path(huggingface_hub.snapshot_download(source.repo, allow_patterns=f"{source.file}*", **options)) / source.file
+    folder = (
+        Path(huggingface_hub.snapshot_download(source.repo, allow_patterns=f"{source.file}*", **options)) / source.file
+    )
     if not folder.is_dir():
         raise errors.EntryNotFoundError(f"{folder} is not there")
     return folder
@@ -81,11 +83,15 @@ def _disk_full(error: BaseException | None) -> bool:
 
 
 def _no_room(source: Source, what: str, cache: Path) -> DownloadError:
-    return DownloadError(f"{what} takes {source.gigabytes:g} GB, which {cache} has no room for; free some, or set HF_HOME to a larger disk")
+    return DownloadError(
+        f"{what} takes {source.gigabytes:g} GB, which {cache} has no room for; free some, or set HF_HOME to a larger disk"
+    )
 
 
 def _check_room(source: Source, what: str, cache: Path) -> None:
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    held = sum(file.stat().st_size for file in (cache / f"models--{source.repo.replace('/', '--')}" / "blobs").glob("*"))
+    held = sum(
+        file.stat().st_size for file in (cache / f"models--{source.repo.replace('/', '--')}" / "blobs").glob("*")
+    )
     if shutil.disk_usage(there).free + held < source.gigabytes * 1e9:
         raise _no_room(source, what, cache)

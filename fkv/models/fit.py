@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import policies, roles
+from fkv import policies, roles
+
 from . import memory
 from .precision import COMPUTE, stored_as
 from .release import BASES, RESOLUTIONS, Base, Release, Setup
@@ -60,11 +61,22 @@ class Fit:
         return all(self.total(where) <= self.free[where] for where in self.free)
 
     def __str__(self) -> str:
-        rows = [(need.what, need.where, need.bytes, "while it runs" if need.kind == "working" else "") for need in self.needs]
-        rows += [("together, with slack", where, self.total(where), f"of {_gb(free)} free") for where, free in self.free.items()]
+        rows = [
+            (need.what, need.where, need.bytes, "while it runs" if need.kind == "working" else "")
+            for need in self.needs
+        ]
+        rows += [
+            ("together, with slack", where, self.total(where), f"of {_gb(free)} free")
+            for where, free in self.free.items()
+        ]
         width = max(len(what) for what, *_ in rows)
         title = f"{self.release.name} at {self.setup.resolution} in {self.setup.precision}, {self.policy}, {self.chunks} chunks"
-        return "\n".join([title, *(f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows)])
+        return "\n".join(
+            [
+                title,
+                *(f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows),
+            ]
+        )
 
 
 def fit(
@@ -80,8 +92,17 @@ def fit(
     free : bytes by place (`device`, `host`) instead of what is free now. Raises ValueError for an unknown policy.
     """
     policy, base = policy or release.window, BASES[release.base]
-    needs = [*_transformer(base, setup), *_text(base, setup), _cache(release, setup, policy, chunks), *_decoder(setup, device)]
-    needs.append(Need("a pass over one chunk", memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision]), kind="working"))
+    needs = [
+        *_transformer(base, setup),
+        *_text(base, setup),
+        _cache(release, setup, policy, chunks),
+        *_decoder(setup, device),
+    ]
+    needs.append(
+        Need(
+            "a pass over one chunk", memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision]), kind="working"
+        )
+    )
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
     return Fit(release, setup, policy, chunks, tuple(needs), memory.free_memory(device) if free is None else free)
@@ -93,7 +114,9 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
     options = {
         "text": dict.fromkeys((wanted.setup.text, "offload", "cpu")),
         "decoder": dict.fromkeys((wanted.setup.decoder, "small")),
-        "policy": dict.fromkeys((wanted.policy, wanted.release.window, *([wanted.release.hybrid] if wanted.release.roles else []))),
+        "policy": dict.fromkeys(
+            (wanted.policy, wanted.release.window, *([wanted.release.hybrid] if wanted.release.roles else []))
+        ),
         "precision": dict.fromkeys((wanted.setup.precision, "bf16", "fp8")),
         "resolution": dict.fromkeys(reversed(sizes[: sizes.index(wanted.setup.resolution) + 1])),
     }
@@ -101,7 +124,9 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
     changed = lambda plan: [a != b for a, b in zip(plan, asked)]
     plans = sorted(itertools.product(*options.values()), key=lambda plan: (sum(changed(plan)), changed(plan)[::-1]))
     for text, decoder, policy, precision, resolution in plans:
-        found = fit(wanted.release, Setup(resolution, decoder, precision, text), policy, wanted.chunks, device, wanted.free)
+        found = fit(
+            wanted.release, Setup(resolution, decoder, precision, text), policy, wanted.chunks, device, wanted.free
+        )
         if found.fits:
             return found
     return None
@@ -134,7 +159,10 @@ def explain(wanted: Fit, device: str = "cpu") -> str:
 def changes(wanted: Fit, found: Fit) -> str:
     """The command-line options by which two fits differ, as the second has them."""
     pairs = [("policy", wanted.policy, found.policy)]
-    pairs += [(field.name, getattr(wanted.setup, field.name), getattr(found.setup, field.name)) for field in dataclasses.fields(Setup)]
+    pairs += [
+        (field.name, getattr(wanted.setup, field.name), getattr(found.setup, field.name))
+        for field in dataclasses.fields(Setup)
+    ]
     return " ".join(f"--{name} {new}" for name, old, new in pairs if old != new)
 
 
@@ -146,8 +174,13 @@ TEXT_VISIT = "text encoder, visiting for a new prompt"
 def _transformer(base: Base, setup: Setup) -> Iterator[Need]:
     compute = COMPUTE[setup.precision]
     model = memory.transformer(base).model
-    yield Need("transformer", sum(p.numel() * stored_as(model, name, setup.precision).itemsize for name, p in model.named_parameters()))
-    yield Need("its self-attention weights in head order", base.layers * (4 * base.dim**2 + 5 * base.dim) * compute.itemsize)
+    yield Need(
+        "transformer",
+        sum(p.numel() * stored_as(model, name, setup.precision).itemsize for name, p in model.named_parameters()),
+    )
+    yield Need(
+        "its self-attention weights in head order", base.layers * (4 * base.dim**2 + 5 * base.dim) * compute.itemsize
+    )
 
 
 def _text(base: Base, setup: Setup) -> Iterator[Need]:
@@ -155,7 +188,11 @@ def _text(base: Base, setup: Setup) -> Iterator[Need]:
     yield Need("text encoder", size, "device" if setup.text == "device" else "host")
     if setup.text == "offload":
         yield Need(TEXT_VISIT, size, kind="working")
-    yield Need("a prompt's keys and values", 2 * base.layers * base.text_words * base.dim * COMPUTE[setup.precision].itemsize, kind="cache")
+    yield Need(
+        "a prompt's keys and values",
+        2 * base.layers * base.text_words * base.dim * COMPUTE[setup.precision].itemsize,
+        kind="cache",
+    )
 
 
 def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..attention import CausalTransformer
-from ..cache import GROWTH, Geometry, Heads, KVCache
-from ..policies import Moment, Policy
-from ..roles import HeadRoles
+from fkv.cache import GROWTH, Geometry, Heads, KVCache
+from fkv.policies import ChunkState, Policy
+from fkv.roles import HeadRoles
+from fkv.transformer.causal import CausalTransformer
+
 from .convert import empty_model
 from .release import RESOLUTIONS, Base
 from .taehv import SmallDecoder
@@ -95,27 +96,33 @@ def kv_bytes(
     Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that classes
     heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before the chunk.
     """
-    looks = (0,) if type(policy).regroup is Policy.regroup else (0, -1)
-    return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (steps if policy.caches == "per-step" else 1)
+    looks = (0,) if type(policy).reassign_heads is Policy.reassign_heads else (0, -1)
+    return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (
+        steps if policy.caches == "per-step" else 1
+    )
 
 
-def _kv_bytes(geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int) -> int:
-    cache = _Sizes(geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, policy.stored(dtype), "meta")
+def _kv_bytes(
+    geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int
+) -> int:
+    cache = _Sizes(
+        geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, policy.stored(dtype), "meta"
+    )
     held, buffers = [], []
     for chunk in range(min(chunks, SIMULATED_CHUNKS)):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
         held.append(cache.bytes()), buffers.append(cache.allocated_bytes())
-        now = Moment(chunk, frames, cache)
-        if policy.watches(chunk, cache):
+        state = ChunkState(chunk, frames, cache)
+        if policy.wants_attention(chunk, cache):
             earlier = tuple(cache.frames())
             mass = np.zeros((geometry.layers, geometry.heads, len(frames), len(earlier)))
             mass[..., 0 if look == 0 else -len(frames) - 1] = 1
-            now = dataclasses.replace(now, mass=mass, key_frames=earlier)
-        if groups := policy.regroup(now):
+            state = dataclasses.replace(state, mass=mass, key_frames=earlier)
+        if groups := policy.reassign_heads(state):
             cache = cache.split(groups, policy.segments)
-            now = dataclasses.replace(now, cache=cache)
-        policy.commit(now)
+            state = dataclasses.replace(state, cache=cache)
+        policy.commit(state)
     growth = held[-1] - held[-2] if chunks > SIMULATED_CHUNKS else 0
     return max(*buffers, int((held[-1] + growth * (chunks - len(held))) * GROWTH) if growth else 0)
 
@@ -124,7 +131,9 @@ class _Sizes(KVCache):
     """A cache of which only the page tables count: on the meta device, with keys of its own where a policy asks for them."""
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
-        return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=torch.Generator().manual_seed(0))
+        return torch.randn(
+            1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=torch.Generator().manual_seed(0)
+        )
 
     def split(self, groups: Mapping[str, Heads], segments: int) -> _Sizes:
         """The same frames under other head groups, all of them held whole."""

@@ -9,7 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from kernels import linear, multiplies_in_eight_bits
+from fkv.kernels import linear, multiplies_in_eight_bits
 
 COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "fp8-fast": torch.bfloat16}
 
@@ -23,7 +23,9 @@ def native_precision(device: str | torch.device) -> str:
 def check_precision(precision: str, device: str) -> None:
     """Raises ValueError for a precision that the device does not compute in."""
     if precision == "fp8-fast" and not multiplies_in_eight_bits(device):
-        raise ValueError(f"{device} does not multiply 8-bit numbers here; a GPU from Hopper on does. Choose fp8, which only stores them")
+        raise ValueError(
+            f"{device} does not multiply 8-bit numbers here; a GPU from Hopper on does. Choose fp8, which only stores them"
+        )
 
 
 EIGHT_BIT = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)")

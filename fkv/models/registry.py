@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from kernels.dispatch import setting
+from fkv.kernels.dispatch import setting
+from fkv.transformer.causal import CausalTransformer, check_compiler
+from fkv.transformer.graphs import check_graphs
 
-from ..attention import CausalTransformer, check_compiler
-from ..graphs import check_graphs
 from . import fit, tiny, wan
 from .base import VideoModel
 from .checkpoints import check_file
@@ -38,50 +38,91 @@ RELEASES = (
     _entry(
         "Wan 1.3B distilled into a streaming model on its own rollouts (arXiv 2506.08009)",
         Release(
-            "self-forcing", "wan-1.3b",
-            Source("gdhe17/Self-Forcing", "checkpoints/self_forcing_dmd.pt", 5.7, "2f8b779212da279d212c22a509b66ad6552f350e"),
-            "CC BY-NC-SA 4.0", roles="self_forcing", window="sliding-window:sink_frames=0,window_frames=21",
+            "self-forcing",
+            "wan-1.3b",
+            Source(
+                "gdhe17/Self-Forcing",
+                "checkpoints/self_forcing_dmd.pt",
+                5.7,
+                "2f8b779212da279d212c22a509b66ad6552f350e",
+            ),
+            "CC BY-NC-SA 4.0",
+            roles="self_forcing",
+            window="sliding-window:sink_frames=0,window_frames=21",
         ),
     ),
     _entry(
         "Self Forcing tuned for minutes of video and for prompts that change on the way (arXiv 2509.22622)",
         Release(
-            "longlive", "wan-1.3b",
-            Source("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", 5.7, "cda9138d93872ef109d9a74c270184eb3a5acc6e"),
-            "CC BY-NC-SA 4.0", key="generator", roles="longlive", lora_alpha=256,
-            lora=Source("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", 2.8, "cda9138d93872ef109d9a74c270184eb3a5acc6e"),
-            window="sliding-window:sink_frames=3,window_frames=12", hybrid="forcing-kv:start_chunk=2",
+            "longlive",
+            "wan-1.3b",
+            Source(
+                "Efficient-Large-Model/LongLive-1.3B",
+                "models/longlive_base.pt",
+                5.7,
+                "cda9138d93872ef109d9a74c270184eb3a5acc6e",
+            ),
+            "CC BY-NC-SA 4.0",
+            key="generator",
+            roles="longlive",
+            lora_alpha=256,
+            lora=Source(
+                "Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", 2.8, "cda9138d93872ef109d9a74c270184eb3a5acc6e"
+            ),
+            window="sliding-window:sink_frames=3,window_frames=12",
+            hybrid="forcing-kv:start_chunk=2",
         ),
     ),
     _entry(
         "Self Forcing with an autoregressive teacher (arXiv 2602.02214), the chunk-wise model",
         Release(
-            "causal-forcing", "wan-1.3b",
-            Source("zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", 5.7, "634dc0df042be8133173c3eb4d9efb5da1fba9ca"),
-            "Apache-2.0", key="generator", roles="causal_forcing", window="sliding-window:sink_frames=0,window_frames=21",
+            "causal-forcing",
+            "wan-1.3b",
+            Source(
+                "zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", 5.7, "634dc0df042be8133173c3eb4d9efb5da1fba9ca"
+            ),
+            "Apache-2.0",
+            key="generator",
+            roles="causal_forcing",
+            window="sliding-window:sink_frames=0,window_frames=21",
         ),
     ),
     _entry(
         "streaming model trained with clean and noisy history interleaved (arXiv 2605.15190), with CM-GRPO merged",
         Release(
-            "raven", "wan-1.3b", Source("mvp-lab/RAVEN", "cmgrpo_raven_merge.pt", 5.7), "CC BY-NC 4.0", roles="raven",
+            "raven",
+            "wan-1.3b",
+            Source("mvp-lab/RAVEN", "cmgrpo_raven_merge.pt", 5.7),
+            "CC BY-NC 4.0",
+            roles="raven",
             window="sliding-window:sink_frames=0,window_frames=21",
         ),
     ),
     _entry(
         "Wan 14B as a streaming model; a data-centre GPU",
         Release(
-            "krea-realtime", "wan-14b",
-            Source("krea/krea-realtime-video", "krea-realtime-video-14b.safetensors", 28.6, "6b5d204f9d14c3c3a59608e49d1da7fad90daf8d"),
-            "Apache-2.0", roles="krea_realtime_14b", window="recompute:window_frames=6",
+            "krea-realtime",
+            "wan-14b",
+            Source(
+                "krea/krea-realtime-video",
+                "krea-realtime-video-14b.safetensors",
+                28.6,
+                "6b5d204f9d14c3c3a59608e49d1da7fad90daf8d",
+            ),
+            "Apache-2.0",
+            roles="krea_realtime_14b",
+            window="recompute:window_frames=6",
             hybrid="forcing-kv:sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
         ),
     ),
-)  # fmt: skip
+)
 
 MODELS = {
     model.name: model
-    for model in (ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load), *RELEASES)
+    for model in (
+        ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load),
+        *RELEASES,
+    )
 }
 
 
@@ -129,7 +170,9 @@ def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Re
     return Release(path.stem, base, path, "its own", lora=Path(lora) if lora else None)
 
 
-def load_own(checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str) -> VideoModel:
+def load_own(
+    checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str
+) -> VideoModel:
     """Load a checkpoint file of one's own. Raises ValueError like `load` and `own`."""
     check_device(device)
     return wan.load(own(checkpoint, base, lora), device, **setup)
@@ -140,8 +183,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
     add_device(parser)
     add_speed(parser)
-    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named")
-    parser.add_argument("--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named"
+    )
+    parser.add_argument(
+        "--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)"
+    )
     parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
     for name, default in vars(Setup()).items():
         what = "for real models"
@@ -158,9 +205,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_speed(parser: argparse.ArgumentParser) -> None:
     """Options to run the same faster, for every command that generates."""
-    parser.add_argument("--compile", action="store_true", help="fuse what lies between attention calls with torch.compile; meant for cuda")
     parser.add_argument(
-        "--graphs", action="store_true", help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again"
+        "--compile",
+        action="store_true",
+        help="fuse what lies between attention calls with torch.compile; meant for cuda",
+    )
+    parser.add_argument(
+        "--graphs",
+        action="store_true",
+        help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again",
     )
 
 
@@ -208,13 +261,18 @@ def table() -> str:
         lines.append(f"{model.name:>16}  {model.help}")
         if model.release:
             lines += [f"{'':>16}  {line}" for line in _facts(model.release)]
-    lines.append(f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then classes its heads")
+    lines.append(
+        f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then classes its heads"
+    )
     return "\n".join(lines)
 
 
 def _facts(release: Release) -> list[str]:
     files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
-    needs = (fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9 for size in RESOLUTIONS)
+    needs = (
+        fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9
+        for size in RESOLUTIONS
+    )
     return [
         f"{BASES[release.base].name}, {release.licence}; {files}",
         f"chunks of {release.frames_per_chunk} latent frames, {len(release.steps)} steps, {release.window}; or {release.hybrid}",

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache import Geometry
-from ..sampler import Schedule
+from fkv.cache import Geometry
+from fkv.resources import asset
+from fkv.sampler import Schedule
+
 from .precision import COMPUTE
 
 RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
 """Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920."""
 
-ROLES = Path(__file__).parents[2] / "assets" / "head_roles"
+ROLES = asset("head_roles")
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,19 @@ class Base:
     def original(self) -> dict[str, Any]:
         """Constructor arguments of the original model."""
         return {
-            "patch_size": (1, 2, 2), "num_heads": self.heads, "dim": self.dim, "in_dim": self.channels, "out_dim": self.channels,
-            "text_dim": self.text_dim, "freq_dim": self.freq_dim, "ffn_dim": self.ffn_dim, "num_layers": self.layers,
-            "cross_attn_norm": True, "qk_norm": True, "eps": 1e-6,
-        }  # fmt: skip
+            "patch_size": (1, 2, 2),
+            "num_heads": self.heads,
+            "dim": self.dim,
+            "in_dim": self.channels,
+            "out_dim": self.channels,
+            "text_dim": self.text_dim,
+            "freq_dim": self.freq_dim,
+            "ffn_dim": self.ffn_dim,
+            "num_layers": self.layers,
+            "cross_attn_norm": True,
+            "qk_norm": True,
+            "eps": 1e-6,
+        }
 
     def geometry(self, resolution: str, frames_per_chunk: int = 3) -> Geometry:
         """Cache geometry at a resolution of `RESOLUTIONS`."""
@@ -138,4 +149,6 @@ class Setup:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {getattr(self, name)!r}"
+                )

@@ -35,10 +35,12 @@ class Remember(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
-        )  # fmt: skip
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor, before: Tensor | None) -> Tensor:
         """Frames x [T, C, H, W]; `before` [1, C, H, W], the last frame of the call before (zeros where there was none)."""
@@ -110,4 +112,6 @@ def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequ
 def load(path: str | Path, device: str = "cpu") -> SmallDecoder:
     """The small decoder of a .safetensors or .pth file, bfloat16 on CUDA and float32 on a CPU. Raises ValueError for another file."""
     model = from_weights(state_dict(read(path)))
-    return model.to(device, torch.bfloat16 if str(device).startswith("cuda") else torch.float32, memory_format=torch.channels_last)
+    return model.to(
+        device, torch.bfloat16 if str(device).startswith("cuda") else torch.float32, memory_format=torch.channels_last
+    )

@@ -31,7 +31,12 @@ class TextEncoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel, words: int = 512, home: str = "cpu", device: str = "cpu"
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: UMT5EncoderModel,
+        words: int = 512,
+        home: str = "cpu",
+        device: str = "cpu",
     ) -> None:
         self.tokenizer, self.encoder, self.words = tokenizer, encoder.eval().requires_grad_(False).to(home), words
         self.home, self.device = home, device
@@ -49,7 +54,9 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode(self, prompt: str) -> Tensor:
-        tokens = self.tokenizer([prompt], padding="max_length", max_length=self.words, truncation=True, return_tensors="pt").to(self.device)
+        tokens = self.tokenizer(
+            [prompt], padding="max_length", max_length=self.words, truncation=True, return_tensors="pt"
+        ).to(self.device)
         self.encoder.to(self.device)
         try:
             embeds = self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
@@ -66,7 +73,9 @@ class TextEncoder:
         return [f"The prompt has {count} tokens; the first {self.words} are read."] if count > self.words else []
 
 
-def load(encoder: str | Path, tokenizer: str | Path, words: int = 512, home: str = "cpu", device: str = "cpu") -> TextEncoder:
+def load(
+    encoder: str | Path, tokenizer: str | Path, words: int = 512, home: str = "cpu", device: str = "cpu"
+) -> TextEncoder:
     """The encoder and its tokenizer from their folders, in bfloat16. Raises ValueError that names the one that is missing or damaged."""
     reader = _part("tokenizer", tokenizer, AutoTokenizer)
     model = _part("text encoder", encoder, UMT5EncoderModel, dtype=torch.bfloat16)
@@ -78,4 +87,6 @@ def _part(name: str, folder: str | Path, kind: type, **options: object) -> Any:
         return kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the {name} in {folder} is missing or damaged ({reason}); delete it and download it again") from None
+        raise ValueError(
+            f"the {name} in {folder} is missing or damaged ({reason}); delete it and download it again"
+        ) from None

@@ -11,18 +11,20 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from .. import roles
-from ..attention import CausalTransformer
-from ..sampler import Schedule
-from ..world import FPS, HEIGHT, WIDTH
-from ..world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_words
+from fkv import roles
+from fkv.resources import asset
+from fkv.sampler import Schedule
+from fkv.transformer.causal import CausalTransformer
+from fkv.world import FPS, HEIGHT, WIDTH
+from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_words
+
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
 from .precision import COMPUTE, check_precision, native_precision, use_eight_bits
 from .words import WordEncoder
 
-FOLDER = Path(__file__).parents[2] / "assets" / "tiny"
+FOLDER = asset("tiny")
 PARTS = ("transformer", "text_encoder", "codec")
 EXAMPLES = (
     "a red ball bouncing over the hills at sunset",

@@ -27,7 +27,9 @@ class StreamingVae:
         self.vae.encoder = None
         self.convolutions = sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
         shape = (1, -1, 1, 1, 1)
-        self.mean, self.std = (torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std))
+        self.mean, self.std = (
+            torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std)
+        )
 
     def channels_last(self) -> None:
         """Store the weights of 3-D convolutions channels last: in bfloat16 some versions of cuDNN take no others, and what PyTorch does
@@ -43,7 +45,8 @@ class StreamingVae:
         z = self.vae.post_quant_conv((z * self.std.to(z.device) + self.mean.to(z.device)).to(weight.dtype))
         first, state = state is None, state or [None] * self.convolutions
         frames = [
-            self.vae.decoder(z[:, :, i : i + 1], feat_cache=state, feat_idx=[0], first_chunk=first and i == 0) for i in range(z.shape[2])
+            self.vae.decoder(z[:, :, i : i + 1], feat_cache=state, feat_idx=[0], first_chunk=first and i == 0)
+            for i in range(z.shape[2])
         ]
         return torch.cat(frames, 2).clamp_(-1, 1), state
 
@@ -61,7 +64,9 @@ def load(folder: str | Path, device: str = "cpu") -> StreamingVae:
         decoder = StreamingVae(AutoencoderKLWan.from_pretrained(folder, local_files_only=True, torch_dtype=dtype))
     except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the VAE in {folder} is missing or damaged ({reason}); delete it and download it again") from None
+        raise ValueError(
+            f"the VAE in {folder} is missing or damaged ({reason}); delete it and download it again"
+        ) from None
     decoder.vae.to(device)
     if torch.device(device).type == "cuda":
         decoder.channels_last()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import roles
-from ..attention import CausalTransformer
+from fkv import roles
+from fkv.transformer.causal import CausalTransformer
+
 from . import fit, taehv, text, vae
 from .base import Decoder, VideoModel
 from .checkpoints import load_transformer
@@ -69,7 +70,5 @@ def _decoder(name: str, device: str) -> Decoder | None:
 
 
 def _hints(release: Release, words: text.TextEncoder) -> Callable[[str], list[str]]:
-    unclassed = (
-        f"The heads of {release.name} have not been classed: policies with head roles need a file of yours, `fkv profile`, then --roles."
-    )
+    unclassed = f"The heads of {release.name} have not been classed: policies with head roles need a file of yours, `fkv profile`, then --roles."
     return lambda prompt: words.cut(prompt) + ([] if release.roles else [unclassed])

@@ -9,7 +9,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..world.captions import known_words, words
+from fkv.world.captions import known_words, words
 
 
 class WordEncoder(ModelMixin, ConfigMixin):
@@ -23,7 +23,9 @@ class WordEncoder(ModelMixin, ConfigMixin):
         self.index = {word: i + 1 for i, word in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary) + 1, dim)
         self.position = nn.Parameter(torch.randn(length, dim) * 0.5)
-        self.layer = nn.TransformerEncoderLayer(dim, 4, 2 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        self.layer = nn.TransformerEncoderLayer(
+            dim, 4, 2 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """Word numbers, int64 [batch, length]; 0 is padding. Words beyond `length` are cut."""

@@ -1,6 +1,6 @@
 """Cache policies, one file each.
 
-To add one: write a frozen dataclass that derives from `Policy`, give it `name` and `help`, override `survivors` (a
+To add one: write a frozen dataclass that derives from `Policy`, give it `name` and `help`, override `keep_mask` (a
 boolean mask over the pages of a head group, called once per chunk) and list the class in `POLICIES`. Its fields become
 parameters of the command line and of the page, and the test matrix in `tests/test_policies.py` runs it. A policy that
 treats heads differently also overrides `groups`.
@@ -12,7 +12,7 @@ import dataclasses
 import typing
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
-from .base import Moment, Policy
+from .base import ChunkState, Policy
 from .dummy_forcing import DummyForcing
 from .forcing_kv import ForcingKV
 from .full import Full
@@ -22,7 +22,8 @@ from .silenced import WITHOUT, Silenced, read_heads, write_heads
 from .sliding_window import SlidingWindow
 
 POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
+    policy.name: policy
+    for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
 }
 
 
@@ -58,7 +59,9 @@ def make(name: str, **given: object) -> Policy:
         if float in kinds and isinstance(value, int) and int not in kinds:
             value = given[key] = float(value)
         if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
-            raise ValueError(f"{key} of policy {name!r} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
+            raise ValueError(
+                f"{key} of policy {name!r} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}"
+            )
     return policy(**given)
 
 
@@ -111,4 +114,4 @@ def write(policy: Policy) -> str:
     return f"{policy.name}:{rest}" if rest else policy.name
 
 
-__all__ = ["FOR_ALL", "POLICIES", "Moment", "Policy", "defaults", "make", "parameters", "parse", "split", "write"]
+__all__ = ["FOR_ALL", "POLICIES", "ChunkState", "Policy", "defaults", "make", "parameters", "parse", "split", "write"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..cache import Geometry, Heads
-from ..roles import HeadRoles, random_roles
+from fkv.cache import Geometry, Heads
+from fkv.roles import HeadRoles, random_roles
+
 from .forcing_kv import ForcingKV
 
 

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from ..cache import Geometry, Heads, KVCache, Pages
-from ..roles import HeadRoles
+from fkv.cache import Geometry, Heads, KVCache, Pages
+from fkv.roles import HeadRoles
 
 
 @dataclass(frozen=True)
-class Moment:
+class ChunkState:
     """What a policy may look at when a chunk is committed: its index, its latent frames, the cache; and where the policy
-    `watches` a pass of the chunk, its attention mass [layers, heads, query frames, key frames] with the key frames' numbers."""
+    `wants_attention` a pass of the chunk, its attention mass [layers, heads, query frames, key frames] with the key frames' numbers."""
 
     chunk: int
     frames: tuple[int, ...]
@@ -29,7 +29,7 @@ class Moment:
 class Policy:
     """Base of all policies: a frozen dataclass whose fields are the method's parameters.
 
-    Subclasses override `survivors`; those with several head groups override `groups` too.
+    Subclasses override `keep_mask`; those with several head groups override `groups` too.
 
     fp8 : store K and V in 8 bits (float8 e4m3): half of bfloat16's memory, and every pass widens what it reads.
     """
@@ -55,19 +55,21 @@ class Policy:
         """Head groups, name -> heads per layer. None: whatever groups the cache already has."""
         return None
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         """Boolean mask over `pages` of `group`: which of them later chunks attend to."""
         raise NotImplementedError
 
-    def watches(self, chunk: int, cache: KVCache) -> str | None:
+    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
         """The pass of this chunk (`step 0`, ..., `context`) whose attention mass the policy wants to see."""
         return None
 
-    def regroup(self, now: Moment) -> dict[str, Heads] | None:
-        """New head groups from now on, for policies that class heads while they run; asked before `survivors`."""
+    def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
+        """New head groups from now on, for policies that class heads while they run; asked before `keep_mask`."""
         return None
 
-    def commit(self, now: Moment) -> None:
-        """Apply `survivors` to every group of the cache."""
-        masks: Mapping[str, np.ndarray] = {name: self.survivors(name, group.pages, now) for name, group in now.cache.groups.items()}
-        now.cache.commit(masks)
+    def commit(self, state: ChunkState) -> None:
+        """Apply `keep_mask` to every group of the cache."""
+        masks: Mapping[str, np.ndarray] = {
+            name: self.keep_mask(name, group.pages, state) for name, group in state.cache.groups.items()
+        }
+        state.cache.evict(masks)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cache import Heads, KVCache, Pages
-from .base import Moment, Policy
+from fkv.cache import Heads, KVCache, Pages
+
+from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,28 @@ class DummyForcing(Policy):
         if not 0 <= self.dummy_share <= 1:
             raise ValueError(f"dummy_share must lie between 0 and 1, it is {self.dummy_share}")
 
-    def watches(self, chunk: int, cache: KVCache) -> str | None:
+    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
         return None if chunk < self.classify_chunk or "dummy" in cache.groups else f"step {self.classify_step}"
 
-    def regroup(self, now: Moment) -> dict[str, Heads] | None:
-        if now.mass is None:
+    def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
+        if state.mass is None:
             return None
-        frames = np.array(now.key_frames)
-        sink, current = frames < self.sink_frames, frames >= now.frames[0]
-        on_sink = now.mass[..., sink].sum(-1).mean(-1)
-        on_others = now.mass[..., ~sink & ~current].sum(-1).mean(-1)
+        frames = np.array(state.key_frames)
+        sink, current = frames < self.sink_frames, frames >= state.frames[0]
+        on_sink = state.mass[..., sink].sum(-1).mean(-1)
+        on_others = state.mass[..., ~sink & ~current].sum(-1).mean(-1)
         kind = np.where(on_sink > on_others, "sink", "neighbour").astype(object)
         loss = np.maximum(on_sink, on_others)
         dummies = np.argsort(loss, axis=None, kind="stable")[: round(self.dummy_share * loss.size)]
         kind.reshape(-1)[dummies] = "dummy"
-        return {name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind) for name in ("sink", "neighbour", "dummy")}
+        return {
+            name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind)
+            for name in ("sink", "neighbour", "dummy")
+        }
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         sink = pages.frame < self.sink_frames
-        neighbours = pages.frame > now.frames[-1] - self.neighbour_frames
+        neighbours = pages.frame > state.frames[-1] - self.neighbour_frames
         if group == "sink":
             return sink
         if group == "neighbour":

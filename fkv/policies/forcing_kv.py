@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels import segment_similarity
+from fkv.cache import Geometry, Heads, Pages
+from fkv.kernels import segment_similarity
+from fkv.roles import HeadRoles
 
-from ..cache import Geometry, Heads, Pages
-from ..roles import HeadRoles
-from .base import Moment, Policy
+from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,22 @@ class ForcingKV(Policy):
     similarity_layer: int = 1
 
     def __post_init__(self) -> None:
-        for field in ("sink_frames", "anchor_frames", "dynamic_anchor_frames", "dynamic_frames", "start_chunk", "similarity_layer"):
+        for field in (
+            "sink_frames",
+            "anchor_frames",
+            "dynamic_anchor_frames",
+            "dynamic_frames",
+            "start_chunk",
+            "similarity_layer",
+        ):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must not be negative, it is {getattr(self, field)}")
         if self.segments_per_frame < 1:
             raise ValueError(f"segments_per_frame must be at least 1, it is {self.segments_per_frame}")
         if not (isinstance(self.retention, int) and self.retention >= 0 or 0 <= self.retention <= 1):
-            raise ValueError(f"retention must be a share between 0 and 1 or a whole number of segments, it is {self.retention}")
+            raise ValueError(
+                f"retention must be a share between 0 and 1 or a whole number of segments, it is {self.retention}"
+            )
 
     @property
     def segments(self) -> int:
@@ -76,45 +85,49 @@ class ForcingKV(Policy):
             "dynamic": (none,) * ungrouped + dynamic[ungrouped:],
         }
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
-        last = now.frames[-1]
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        last = state.frames[-1]
         anchors = {"static": self.anchor_frames, "dynamic": self.dynamic_anchor_frames}
-        grouped = group in anchors and now.chunk >= self.start_chunk
+        grouped = group in anchors and state.chunk >= self.start_chunk
         recent = anchors[group] if grouped else max(anchors.values())
         keep = (pages.frame < self.sink_frames) | (pages.frame > last - recent)
-        if group == "dynamic" and now.chunk > self.start_chunk:
-            for frame, segment in self.selected(now):
+        if group == "dynamic" and state.chunk > self.start_chunk:
+            for frame, segment in self.selected(state):
                 keep |= (pages.frame == frame) & (pages.segment == segment)
         return keep
 
-    def candidates(self, now: Moment) -> list[int]:
+    def candidates(self, state: ChunkState) -> list[int]:
         """The frames whose segments compete: a chunk's worth that ends where the dynamic anchor begins."""
-        end = now.frames[-1] - self.dynamic_anchor_frames + 1
-        return list(range(end - len(now.frames), end))
+        end = state.frames[-1] - self.dynamic_anchor_frames + 1
+        return list(range(end - len(state.frames), end))
 
-    def scores(self, now: Moment) -> np.ndarray | None:
+    def scores(self, state: ChunkState) -> np.ndarray | None:
         """Similarity of each candidate segment to the next frame's, [candidate frames, segments].
 
         None where there is nothing to compare: no dynamic heads, no anchor, or frames that are no longer held whole.
         """
-        group = now.cache.groups.get("dynamic")
-        layer = next((i for i, heads in enumerate(group.heads) if i >= self.similarity_layer and heads), None) if group else None
-        frames = self.candidates(now)
+        group = state.cache.groups.get("dynamic")
+        layer = (
+            next((i for i, heads in enumerate(group.heads) if i >= self.similarity_layer and heads), None)
+            if group
+            else None
+        )
+        frames = self.candidates(state)
         frames.append(frames[-1] + 1)
         if layer is None or (np.isin(group.pages.frame, frames)).sum() < len(frames) * self.segments:
             return None
-        keys = now.cache.keys_of(layer, "dynamic", frames)
+        keys = state.cache.keys_of(layer, "dynamic", frames)
         return segment_similarity(keys, self.segments).cpu().numpy()
 
-    def selected(self, now: Moment) -> list[tuple[int, int]]:
+    def selected(self, state: ChunkState) -> list[tuple[int, int]]:
         """(frame, segment) of the segments that dynamic heads keep after this chunk.
 
         Where candidates were dropped before (the policy has just been switched to), the ones still held stay.
         """
-        count, frames = self.kept_segments(len(now.frames)), self.candidates(now)
-        scores = self.scores(now) if count else None
+        count, frames = self.kept_segments(len(state.frames)), self.candidates(state)
+        scores = self.scores(state) if count else None
         if scores is None:
-            pages = now.cache.groups["dynamic"].pages
+            pages = state.cache.groups["dynamic"].pages
             return sorted((int(f), int(s)) for f, s in zip(pages.frame, pages.segment) if f in frames)[:count]
         lowest = np.argsort(scores.reshape(-1), kind="stable")[:count]
         return [(frames[i // self.segments], int(i % self.segments)) for i in sorted(lowest)]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cache import Pages
-from .base import Moment, Policy
+from fkv.cache import Pages
+
+from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
@@ -15,5 +16,5 @@ class Full(Policy):
     name = "full"
     help = "keep every earlier frame: the reference, grows without end"
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.ones(len(pages), bool)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cache import Pages
-from .base import Moment, Policy
+from fkv.cache import Pages
+
+from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Recompute(Policy):
 
     def __post_init__(self) -> None:
         if self.window_frames < 0:
-            raise ValueError(f"window_frames must not be negative (0 for every earlier frame), it is {self.window_frames}")
+            raise ValueError(
+                f"window_frames must not be negative (0 for every earlier frame), it is {self.window_frames}"
+            )
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
-        recent = self.window_frames - len(now.frames) if self.window_frames else now.frames[-1] + 1
-        return pages.frame > now.frames[-1] - recent
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        recent = self.window_frames - len(state.frames) if self.window_frames else state.frames[-1] + 1
+        return pages.frame > state.frames[-1] - recent

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..cache import Geometry, Heads, KVCache, Pages
-from ..roles import HeadRoles
-from .base import Moment, Policy
+from fkv.cache import Geometry, Heads, KVCache, Pages
+from fkv.roles import HeadRoles
+
+from .base import ChunkState, Policy
 
 SILENT, WITHOUT = "silent", " without "
 
@@ -33,7 +34,9 @@ class Silenced(Policy):
 
     def __post_init__(self) -> None:
         if self.base.caches == "none":
-            raise ValueError(f"policy {self.base.name!r} computes history anew for every chunk, so none can be taken away")
+            raise ValueError(
+                f"policy {self.base.name!r} computes history anew for every chunk, so none can be taken away"
+            )
 
     @property
     def name(self) -> str:
@@ -50,25 +53,27 @@ class Silenced(Policy):
     def stored(self, dtype: torch.dtype) -> torch.dtype:
         return self.base.stored(dtype)
 
-    def watches(self, chunk: int, cache: KVCache) -> str | None:
-        return self.base.watches(chunk, cache)
+    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
+        return self.base.wants_attention(chunk, cache)
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
         for layer, head in self.heads:
             geometry.check_head(layer, head)
         return self._split(self.base.groups(geometry, roles) or geometry.every_head)
 
-    def regroup(self, now: Moment) -> dict[str, Heads] | None:
-        groups = self.base.regroup(now)
+    def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
+        groups = self.base.reassign_heads(state)
         return groups and self._split(groups)
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
-        return np.zeros(len(pages), bool) if group == SILENT else self.base.survivors(group, pages, now)
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
 
     def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
         layers = range(len(next(iter(groups.values()))))
         rest = {
-            name: tuple(tuple(head for head in heads if (layer, head) not in self.heads) for layer, heads in enumerate(each))
+            name: tuple(
+                tuple(head for head in heads if (layer, head) not in self.heads) for layer, heads in enumerate(each)
+            )
             for name, each in groups.items()
         }
         return rest | {SILENT: tuple(tuple(sorted({h for at, h in self.heads if at == layer})) for layer in layers)}
@@ -90,5 +95,7 @@ def read_heads(text: str, between: str = "+") -> tuple[Head, ...]:
     """Heads from `3.2+4.1`. Raises ValueError for anything else."""
     parts = [part.strip() for part in text.split(between)]
     if not all(re.fullmatch(r"\d{1,3}\.\d{1,3}", part) for part in parts):
-        raise ValueError(f"heads are written LAYER.HEAD with {between!r} between them, as in 3.2{between}4.1, not {text!r:.60}")
+        raise ValueError(
+            f"heads are written LAYER.HEAD with {between!r} between them, as in 3.2{between}4.1, not {text!r:.60}"
+        )
     return tuple(sorted({(int(layer), int(head)) for layer, _, head in (part.partition(".") for part in parts)}))

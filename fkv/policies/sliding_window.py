@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cache import Pages
-from .base import Moment, Policy
+from fkv.cache import Pages
+
+from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,6 @@ class SlidingWindow(Policy):
                 f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative"
             )
 
-    def survivors(self, group: str, pages: Pages, now: Moment) -> np.ndarray:
-        recent = self.window_frames - self.sink_frames - len(now.frames)
-        return (pages.frame < self.sink_frames) | (pages.frame > now.frames[-1] - recent)
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        recent = self.window_frames - self.sink_frames - len(state.frames)
+        return (pages.frame < self.sink_frames) | (pages.frame > state.frames[-1] - recent)

@@ -6,17 +6,19 @@ from html import escape
 
 import gradio as gr
 
-from ..models.base import VideoModel
-from ..models.precision import precision_of
-from ..report import device_name
-from . import about, zero
-from .atlas_tab import atlas_tab
-from .compare_tab import compare_tab, visitor
-from .comparison import player
-from .endpoints import add_endpoints
-from .heads_tab import heads_tab
-from .live_tab import live_tab
-from .sessions import Registry
+from fkv.models.base import VideoModel
+from fkv.models.precision import precision_of
+from fkv.report import device_name
+from fkv.studio.live.comparison import player
+from fkv.studio.live.sessions import Registry
+from fkv.studio.serving.endpoints import add_endpoints
+from fkv.studio.tabs.atlas import atlas_tab
+from fkv.studio.tabs.compare import compare_tab, visitor
+from fkv.studio.tabs.heads import heads_tab
+from fkv.studio.tabs.live import live_tab
+
+from .live import zerogpu
+from .tabs import about
 
 
 def build(model: VideoModel, registry: Registry) -> gr.Blocks:
@@ -27,10 +29,12 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
         registry.close(visitor(request))
 
     play = player(model, registry.limits)
-    with gr.Blocks(title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
+    with gr.Blocks(
+        title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)
+    ) as page:
         gr.HTML(_header(model), elem_id="fkv-header", apply_default_css=False)
-        if zero.here():
-            gr.HTML(f'<p class="fkv-facts">{zero.notice(registry.limits)}</p>', apply_default_css=False)
+        if zerogpu.here():
+            gr.HTML(f'<p class="fkv-facts">{zerogpu.notice(registry.limits)}</p>', apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
                 form = live_tab(page, model, registry)

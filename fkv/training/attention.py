@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import apply_rope
+from fkv.kernels import apply_rope
 
 
 @dataclass
@@ -33,14 +33,18 @@ class Context:
     restricted: list[bool]
 
 
-def draw_context(rng: random.Random, table: Tensor, copies: int, chunks: int, tokens_per_frame: int, layers: int) -> Context:
+def draw_context(
+    rng: random.Random, table: Tensor, copies: int, chunks: int, tokens_per_frame: int, layers: int
+) -> Context:
     """A context as some cache would leave it: everything, sink + window, or sink + anchor + a third of the last segments."""
     mode = rng.choice(("full", "full", "window", "hybrid"))
     segment = tokens_per_frame // 6
     local, wide = [], []
     for chunk in range(chunks):
         frames = [] if chunk == 0 else sorted({0, 3 * chunk - 1})
-        local.append(torch.tensor([f * tokens_per_frame + i for f in frames for i in range(tokens_per_frame)], dtype=torch.int64))
+        local.append(
+            torch.tensor([f * tokens_per_frame + i for f in frames for i in range(tokens_per_frame)], dtype=torch.int64)
+        )
         if mode == "full":
             tokens = list(range(3 * chunk * tokens_per_frame))
         elif mode == "window":
@@ -62,14 +66,20 @@ class TeacherForcedAttention:
         self.layer = layer
         self.context: Context | None = None
 
-    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None) -> Tensor:
+    def __call__(
+        self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None
+    ) -> Tensor:
         c, heads = self.context, attn.heads
         q, k, v = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states)), attn.to_v(hidden_states)
         q, k, v = (x.unflatten(2, (heads, -1)) for x in (q, k, v))
         q, k = apply_rope(q, c.table), apply_rope(k, c.table)
         q, k, v = (x.to(v.dtype).unflatten(0, (c.copies, -1)).transpose(2, 3).contiguous() for x in (q, k, v))
         half = heads // 2
-        groups = [(slice(0, half), c.local), (slice(half, heads), c.wide)] if c.restricted[self.layer] else [(slice(0, heads), c.wide)]
+        groups = (
+            [(slice(0, half), c.local), (slice(half, heads), c.wide)]
+            if c.restricted[self.layer]
+            else [(slice(0, heads), c.wide)]
+        )
         out = [torch.cat([self._attend(q, k, v, h, i, tokens[i]) for h, tokens in groups], 2) for i in range(c.chunks)]
         out = torch.cat(out, 3).transpose(2, 3).flatten(0, 1).flatten(2)
         return attn.to_out[0](out)
@@ -92,7 +102,9 @@ class ChunkTextAttention:
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
 
-    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask=None, rotary_emb=None) -> Tensor:
+    def __call__(
+        self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask=None, rotary_emb=None
+    ) -> Tensor:
         q = attn.norm_q(attn.to_q(hidden_states)).unflatten(1, (self.chunks, -1)).flatten(0, 1)
         k, v = attn.norm_k(attn.to_k(encoder_hidden_states)), attn.to_v(encoder_hidden_states)
         q, k, v = (x.to(v.dtype).unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..models import registry
-from ..models.codec import FRAMES_PER_LATENT, TinyCodec
-from ..world import HEIGHT, WIDTH
-from ..world.captions import sample_scene
-from ..world.render import render
+from fkv.models import registry
+from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
+from fkv.world import HEIGHT, WIDTH
+from fkv.world.captions import sample_scene
+from fkv.world.render import render
+
 from .data import object_mask, random_genes, to_pixels
 
 LATENT_NOISE = 0.1
@@ -74,8 +75,12 @@ def psnr(mse: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--decoder-of", type=Path, help="a trained codec: train its decoder further, its latents stay what they are")
-    parser.add_argument("--noise", type=float, default=LATENT_NOISE, help="added to latents in training: a decoder that forgives errors")
+    parser.add_argument(
+        "--decoder-of", type=Path, help="a trained codec: train its decoder further, its latents stay what they are"
+    )
+    parser.add_argument(
+        "--noise", type=float, default=LATENT_NOISE, help="added to latents in training: a decoder that forgives errors"
+    )
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--width", type=int, default=64)
@@ -91,7 +96,11 @@ def main() -> None:
     state_file, start = args.out / "state.pt", 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location=args.device)
-        codec.load_state_dict(state["codec"]), ema.load_state_dict(state["ema"]), optimizer.load_state_dict(state["optimizer"])
+        (
+            codec.load_state_dict(state["codec"]),
+            ema.load_state_dict(state["ema"]),
+            optimizer.load_state_dict(state["optimizer"]),
+        )
         start = state["step"]
     rng, began, smooth = random.Random(start), time.time(), None
     for step in (bar := tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=30)):
@@ -116,7 +125,12 @@ def main() -> None:
             with (args.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step, "psnr": psnr(smooth), "seconds": time.time() - began}) + "\n")
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
-            state = {"codec": codec.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state = {
+                "codec": codec.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+            }
             torch.save(state, state_file)
             ema.to("cpu")
             (ema if args.decoder_of else normalise(ema, random.Random(1))).save_pretrained(args.out / "codec")

@@ -33,7 +33,11 @@ def draw(codec: Path, generator: list[Path], out: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.2))
     sns.lineplot(read([codec]), x="step", y="psnr", ax=left, color="#0072B2")
     left.set(title="Codec: PSNR on training crops, latents noised", xlabel="step", ylabel="dB")
-    long = read(generator).drop(columns=["minutes", "loss", "other"], errors="ignore").melt(["step"], var_name="name", value_name="error")
+    long = (
+        read(generator)
+        .drop(columns=["minutes", "loss", "other"], errors="ignore")
+        .melt(["step"], var_name="name", value_name="error")
+    )
     long["given"] = long["name"].str.startswith("own").map({True: "its own last step", False: "the truth, noised"})
     long["sigma"] = long["name"].str.removeprefix("own ").astype(float)
     sns.lineplot(long, x="step", y="error", hue="sigma", style="given", ax=right, palette="cividis")

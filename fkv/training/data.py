@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..world.captions import Scene
-from ..world.render import GENES, render
+from fkv.world.captions import Scene
+from fkv.world.render import GENES, render
 
 
 @dataclass

@@ -26,16 +26,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from kernels import rope_table
-from kernels.rope import axis_dims
+from fkv.kernels import rope_table
+from fkv.kernels.rope import axis_dims
+from fkv.models import registry
+from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
+from fkv.models.words import WordEncoder
+from fkv.sampler import renoise, x0_of
+from fkv.transformer.coordinates import input_channels, with_coordinates
+from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
+from fkv.world.render import render
 
-from ..coordinates import input_channels, with_coordinates
-from ..models import registry
-from ..models.codec import FRAMES_PER_LATENT, TinyCodec
-from ..models.words import WordEncoder
-from ..sampler import renoise, x0_of
-from ..world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
-from ..world.render import render
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
 from .data import Clips, genes_of, object_mask, to_pixels
 from .rollout import SIGMAS, Draft, Pool
@@ -172,9 +172,15 @@ def build(width: int, layers: int, head_dim: int, channels: int) -> tuple[WanTra
     """A fresh generator and its text encoder."""
     words = WordEncoder()
     transformer = WanTransformer3DModel(
-        num_attention_heads=width // head_dim, attention_head_dim=head_dim, in_channels=input_channels(channels), out_channels=channels,
-        text_dim=words.config.dim, freq_dim=64, ffn_dim=4 * width, num_layers=layers,
-    )  # fmt: skip
+        num_attention_heads=width // head_dim,
+        attention_head_dim=head_dim,
+        in_channels=input_channels(channels),
+        out_channels=channels,
+        text_dim=words.config.dim,
+        freq_dim=64,
+        ffn_dim=4 * width,
+        num_layers=layers,
+    )
     torch.nn.init.zeros_(transformer.proj_out.weight)
     for block in transformer.blocks:
         look_around(block.attn1)
@@ -185,12 +191,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--from", dest="origin", type=Path, help="start from these weights (a folder with transformer/ and text_encoder/)")
-    parser.add_argument("--minutes", type=float, default=100.0, help="training time of this run; the learning rate falls towards its end")
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        type=Path,
+        help="start from these weights (a folder with transformer/ and text_encoder/)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=100.0,
+        help="training time of this run; the learning rate falls towards its end",
+    )
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--chunks", type=int, default=4)
-    parser.add_argument("--openings", type=float, default=0.4, help="share of batches that hold opening chunks alone, the hardest")
-    parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is the generator's own draft")
+    parser.add_argument(
+        "--openings", type=float, default=0.4, help="share of batches that hold opening chunks alone, the hardest"
+    )
+    parser.add_argument(
+        "--noisy", type=int, default=2, help="noisy copies per step; the first is the generator's own draft"
+    )
     parser.add_argument("--pool", type=int, default=24, help="drafts that are under way")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=8)
@@ -231,7 +251,11 @@ def main() -> None:
     pool = Pool(args.pool, fresh, rng)
     parameters = [p for module in (transformer, words) for p in module.parameters()]
     with tqdm(
-        total=args.minutes, initial=spent, unit="min", mininterval=30, bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}"
+        total=args.minutes,
+        initial=spent,
+        unit="min",
+        mininterval=30,
+        bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}",
     ) as bar:
         while (minutes := spent + (time.time() - began) / 60) < args.minutes:
             rate = args.lr * min(1, (step + 1) / 100) * max(0.03, min(1, (1 - minutes / args.minutes) / 0.5))
@@ -270,8 +294,10 @@ def save(out: Path, transformer, words, ema, steps, step: int, minutes: float) -
     """Write the resumable state and the averaged weights in diffusers' layout."""
     state = {
         "modules": [m.state_dict() for m in (transformer, words, *ema)],
-        "optimizers": [o.state_dict() for o in steps], "step": step, "minutes": minutes,
-    }  # fmt: skip
+        "optimizers": [o.state_dict() for o in steps],
+        "step": step,
+        "minutes": minutes,
+    }
     torch.save(state, out / "state.part")
     (out / "state.part").replace(out / "state.pt")
     ema[0].save_pretrained(out / "model" / "transformer")

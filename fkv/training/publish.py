@@ -10,9 +10,9 @@ from pathlib import Path
 
 from diffusers import WanTransformer3DModel
 
-from ..models.codec import TinyCodec
-from ..models.tiny import FOLDER
-from ..models.words import WordEncoder
+from fkv.models.codec import TinyCodec
+from fkv.models.tiny import FOLDER
+from fkv.models.words import WordEncoder
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..sampler import renoise
+from fkv.sampler import renoise
+
 from .data import Clips
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25)

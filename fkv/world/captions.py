@@ -13,14 +13,52 @@ SCENES = ("hills", "sea", "desert", "city", "mountains")
 TIMES = ("day", "sunset", "night")
 
 SYNONYMS = {
-    "circle": "ball", "sphere": "ball", "square": "box", "cube": "box",
-    "jumping": "bouncing", "hopping": "bouncing", "floating": "drifting", "gliding": "drifting",
-    "orbiting": "circling", "looping": "circling", "swaying": "swinging",
-    "ocean": "sea", "dunes": "desert", "town": "city", "skyline": "city", "peaks": "mountains", "hill": "hills",
-    "mountain": "mountains", "noon": "day", "daytime": "day", "dusk": "sunset", "evening": "sunset",
-    "midnight": "night", "moonlight": "night", "violet": "purple", "turquoise": "cyan", "magenta": "pink",
-}  # fmt: skip
-GLUE = ("a", "an", "and", "the", "at", "in", "over", "by", "is", "of", "with", "video", "scene", "under", "there", "one")
+    "circle": "ball",
+    "sphere": "ball",
+    "square": "box",
+    "cube": "box",
+    "jumping": "bouncing",
+    "hopping": "bouncing",
+    "floating": "drifting",
+    "gliding": "drifting",
+    "orbiting": "circling",
+    "looping": "circling",
+    "swaying": "swinging",
+    "ocean": "sea",
+    "dunes": "desert",
+    "town": "city",
+    "skyline": "city",
+    "peaks": "mountains",
+    "hill": "hills",
+    "mountain": "mountains",
+    "noon": "day",
+    "daytime": "day",
+    "dusk": "sunset",
+    "evening": "sunset",
+    "midnight": "night",
+    "moonlight": "night",
+    "violet": "purple",
+    "turquoise": "cyan",
+    "magenta": "pink",
+}
+GLUE = (
+    "a",
+    "an",
+    "and",
+    "the",
+    "at",
+    "in",
+    "over",
+    "by",
+    "is",
+    "of",
+    "with",
+    "video",
+    "scene",
+    "under",
+    "there",
+    "one",
+)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ def read(frames: np.ndarray) -> Reading:
     Raises ValueError when `frames` has another type or shape.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (HEIGHT, WIDTH, 3):
-        raise ValueError(f"the oracle reads uint8 frames [T, {HEIGHT}, {WIDTH}, 3], not {frames.dtype} {list(frames.shape)}")
+        raise ValueError(
+            f"the oracle reads uint8 frames [T, {HEIGHT}, {WIDTH}, 3], not {frames.dtype} {list(frames.shape)}"
+        )
     labels = _labels(frames)
     place, time = _backdrop(frames, labels)
     seen = [_sighting(colour, region) for colour, region in _regions(labels)]
@@ -76,11 +78,16 @@ def agreement(scene: Scene, reading: Reading) -> dict[str, float]:
     missing = (Sighting(None, None, None, math.nan),) * (most - len(reading.things))
     orders = permutations(reading.things + missing, len(scene.things))
     order = max(orders, key=lambda order: sum(said.colour == seen.colour for said, seen in zip(scene.things, order)))
-    found = {word: sum(getattr(said, word) == getattr(seen, word) for said, seen in zip(scene.things, order)) / most for word in WORDS[:3]}
+    found = {
+        word: sum(getattr(said, word) == getattr(seen, word) for said, seen in zip(scene.things, order)) / most
+        for word in WORDS[:3]
+    }
     return found | {"place": float(reading.place == scene.place), "time": float(reading.time == scene.time)}
 
 
-def accuracy(samples: int, seed: int, frames: int = WINDOW, through: Callable[[np.ndarray], np.ndarray] | None = None) -> dict[str, float]:
+def accuracy(
+    samples: int, seed: int, frames: int = WINDOW, through: Callable[[np.ndarray], np.ndarray] | None = None
+) -> dict[str, float]:
     """The oracle's own accuracy: mean `agreement` on `samples` renders of random scenes, genes and start frames.
 
     frames : length of each window; those below `FEWEST_FOR_MOTION` say nothing of motion.
@@ -146,7 +153,10 @@ def _centre(masks: np.ndarray) -> np.ndarray:
 
 def _sighting(colour: str, masks: np.ndarray) -> Sighting:
     brush, border = np.ones((5, 5), np.uint8), 20
-    closed = [cv2.morphologyEx(cv2.copyMakeBorder(mask, *[border] * 4, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, brush) for mask in masks]
+    closed = [
+        cv2.morphologyEx(cv2.copyMakeBorder(mask, *[border] * 4, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, brush)
+        for mask in masks
+    ]
     area = float(np.percentile([mask.sum() for mask in closed], 80))
     every = max(1, len(closed) // 24)
     overlaps = np.array([[_overlap(mask, shape, area)[0] for shape in SHAPES] for mask in closed[::every]])
@@ -181,7 +191,10 @@ def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[in
 def _paths() -> tuple[tuple[str, np.ndarray], ...]:
     """One turn of every motion, alone and as one of two things: [TURN, 2]."""
     return tuple(
-        (motion, np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.5, 0, count) for frame in range(TURN)]))
+        (
+            motion,
+            np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.5, 0, count) for frame in range(TURN)]),
+        )
         for motion in MOTIONS
         for count in (1, 2)
     )

@@ -27,13 +27,35 @@ HORIZON = 58
 _SHIFT = 4
 
 PALETTE = {
-    "red": (225, 25, 30), "orange": (255, 125, 0), "yellow": (255, 225, 0), "green": (0, 205, 50),
-    "cyan": (0, 215, 225), "blue": (20, 60, 240), "purple": (140, 20, 205), "pink": (255, 70, 175),
-}  # fmt: skip
-SKY = {"day": ((104, 160, 214), (196, 222, 236)), "sunset": ((96, 72, 120), (232, 168, 140)), "night": ((16, 20, 44), (50, 58, 92))}
+    "red": (225, 25, 30),
+    "orange": (255, 125, 0),
+    "yellow": (255, 225, 0),
+    "green": (0, 205, 50),
+    "cyan": (0, 215, 225),
+    "blue": (20, 60, 240),
+    "purple": (140, 20, 205),
+    "pink": (255, 70, 175),
+}
+SKY = {
+    "day": ((104, 160, 214), (196, 222, 236)),
+    "sunset": ((96, 72, 120), (232, 168, 140)),
+    "night": ((16, 20, 44), (50, 58, 92)),
+}
 LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (0.92, 0.74, 0.70), "night": (0.36, 0.42, 0.56)}
-FAR = {"hills": (128, 160, 120), "sea": (120, 150, 178), "desert": (206, 178, 136), "city": (122, 126, 142), "mountains": (134, 142, 160)}
-NEAR = {"hills": (98, 138, 84), "sea": (62, 112, 148), "desert": (222, 196, 150), "city": (104, 104, 110), "mountains": (206, 212, 220)}
+FAR = {
+    "hills": (128, 160, 120),
+    "sea": (120, 150, 178),
+    "desert": (206, 178, 136),
+    "city": (122, 126, 142),
+    "mountains": (134, 142, 160),
+}
+NEAR = {
+    "hills": (98, 138, 84),
+    "sea": (62, 112, 148),
+    "desert": (222, 196, 150),
+    "city": (104, 104, 110),
+    "mountains": (206, 212, 220),
+}
 
 
 def _lit(colour: Sequence[float], time: str) -> tuple[int, int, int]:
@@ -61,8 +83,10 @@ def _heavens(image: np.ndarray, time: str, pan: float) -> None:
         for i in range(14):
             _disk(image, (i * 47 + 13) % 190 - 15 - 0.1 * pan, 4 + (i * 29) % 40, 0.6 + 0.3 * (i % 2), (190, 196, 214))
     x, y, radius, colour = {
-        "day": (126, 16, 9, (255, 246, 214)), "sunset": (112, 44, 13, (255, 226, 190)), "night": (124, 17, 8, (226, 230, 238)),
-    }[time]  # fmt: skip
+        "day": (126, 16, 9, (255, 246, 214)),
+        "sunset": (112, 44, 13, (255, 226, 190)),
+        "night": (124, 17, 8, (226, 230, 238)),
+    }[time]
     _disk(image, x - 0.1 * pan, y, radius, colour)
 
 
@@ -85,7 +109,14 @@ def _far(image: np.ndarray, place: str, time: str, pan: float) -> None:
             left, width, height = i * 15 - offset, 12 + (i * 5) % 4, 14 + (i * 13) % 26
             _fill(
                 image,
-                np.array([(left, HORIZON), (left, HORIZON - height), (left + width, HORIZON - height), (left + width, HORIZON)]),
+                np.array(
+                    [
+                        (left, HORIZON),
+                        (left, HORIZON - height),
+                        (left + width, HORIZON - height),
+                        (left + width, HORIZON),
+                    ]
+                ),
                 colour,
             )
             window = (226, 206, 150) if time == "night" else _lit((168, 178, 196), time)
@@ -93,7 +124,12 @@ def _far(image: np.ndarray, place: str, time: str, pan: float) -> None:
                 _fill(
                     image,
                     np.array(
-                        [(left + 3, HORIZON - row - 3), (left + 3, HORIZON - row), (left + 9, HORIZON - row), (left + 9, HORIZON - row - 3)]
+                        [
+                            (left + 3, HORIZON - row - 3),
+                            (left + 3, HORIZON - row),
+                            (left + 9, HORIZON - row),
+                            (left + 9, HORIZON - row - 3),
+                        ]
                     ),
                     window,
                 )
@@ -120,7 +156,14 @@ def _ground(image: np.ndarray, place: str, time: str, pan: float, frame: int) ->
         x = i * 36 - pan
         _fill(
             image,
-            np.array([(x, HEIGHT), (x + 12, HEIGHT), (80 + (x + 10 - 80) * 0.72, HORIZON + 8), (80 + (x + 4 - 80) * 0.72, HORIZON + 8)]),
+            np.array(
+                [
+                    (x, HEIGHT),
+                    (x + 12, HEIGHT),
+                    (80 + (x + 10 - 80) * 0.72, HORIZON + 8),
+                    (80 + (x + 4 - 80) * 0.72, HORIZON + 8),
+                ]
+            ),
             stripe,
         )
 
@@ -128,7 +171,10 @@ def _ground(image: np.ndarray, place: str, time: str, pan: float, frame: int) ->
 def _landmark(image: np.ndarray, place: str, time: str, x: float) -> None:
     """One piece of foreground scenery at screen position `x`; things pass behind it."""
     base = HEIGHT - 10
-    dark, leaf = _lit((84, 62, 46), time), _lit({"hills": (52, 96, 58), "mountains": (44, 82, 74)}.get(place, (70, 104, 72)), time)
+    dark, leaf = (
+        _lit((84, 62, 46), time),
+        _lit({"hills": (52, 96, 58), "mountains": (44, 82, 74)}.get(place, (70, 104, 72)), time),
+    )
     if place == "sea":
         _fill(image, np.array([(x - 10, base - 4), (x + 10, base - 4), (x + 6, base + 3), (x - 6, base + 3)]), dark)
         _fill(image, np.array([(x, base - 32), (x, base - 6), (x + 10, base - 6)]), _lit((232, 228, 216), time))
@@ -136,11 +182,24 @@ def _landmark(image: np.ndarray, place: str, time: str, x: float) -> None:
         _fill(image, np.array([(x - 3, base), (x - 3, base - 28), (x + 3, base - 28), (x + 3, base)]), leaf)
         _fill(
             image,
-            np.array([(x - 9, base - 20), (x - 9, base - 12), (x, base - 10), (x, base - 14), (x - 6, base - 15), (x - 6, base - 20)]),
+            np.array(
+                [
+                    (x - 9, base - 20),
+                    (x - 9, base - 12),
+                    (x, base - 10),
+                    (x, base - 14),
+                    (x - 6, base - 15),
+                    (x - 6, base - 20),
+                ]
+            ),
             leaf,
         )
     elif place == "city":
-        _fill(image, np.array([(x - 1.2, base), (x - 1.2, base - 36), (x + 1.2, base - 36), (x + 1.2, base)]), _lit((52, 54, 60), time))
+        _fill(
+            image,
+            np.array([(x - 1.2, base), (x - 1.2, base - 36), (x + 1.2, base - 36), (x + 1.2, base)]),
+            _lit((52, 54, 60), time),
+        )
         _disk(image, x, base - 37, 3.6, (246, 226, 168) if time == "night" else _lit((214, 214, 206), time))
     else:
         _fill(image, np.array([(x - 2, base), (x - 2, base - 14), (x + 2, base - 14), (x + 2, base)]), dark)
@@ -165,7 +224,10 @@ def _outline(shape: str, radius: float) -> np.ndarray:
     if shape == "triangle":
         return radius * np.array([(0, -1.15), (1.15, 0.85), (-1.15, 0.85)])
     angle = np.linspace(0, 2 * math.pi, 36, endpoint=False)
-    x, y = 16 * np.sin(angle) ** 3, -(13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle))
+    x, y = (
+        16 * np.sin(angle) ** 3,
+        -(13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)),
+    )
     return radius / 15 * np.stack([x, y], 1)
 
 

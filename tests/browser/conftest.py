@@ -43,7 +43,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running studio."""
     port, log = free_port(), tmp_path_factory.mktemp("studio") / "log"
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(port)], cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 300
@@ -71,14 +73,19 @@ def chromium() -> Iterator[playwright.Browser]:
 class Visitor:
     """A tab on the studio that notes what should not happen: errors on the console, requests to elsewhere."""
 
-    def __init__(self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "", **options: object) -> None:
+    def __init__(
+        self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "", **options: object
+    ) -> None:
         self.address, self.troubles = address, []
         self.page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         self.page.set_default_timeout(PATIENCE)
         playwright.expect.set_options(timeout=PATIENCE)
         self.page.on("console", lambda message: message.type == "error" and self.troubles.append(message.text))
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or self.troubles.append(request.url))
+        self.page.on(
+            "request",
+            lambda request: request.url.startswith((address, "data:", "blob:")) or self.troubles.append(request.url),
+        )
         self.page.goto(f"{address}/{query}")
         self.until("window.fkvStage")
         if query:  # wait until the form has taken the address in; the length tells, since none here is the one that the form begins with

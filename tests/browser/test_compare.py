@@ -50,7 +50,11 @@ def finished(page, text: str) -> None:
 
 
 def cells(page, policy: str) -> list[str]:
-    return page.locator(".fkv-table tbody tr", has=page.get_by_role("rowheader", name=policy)).locator("td").all_inner_texts()
+    return (
+        page.locator(".fkv-table tbody tr", has=page.get_by_role("rowheader", name=policy))
+        .locator("td")
+        .all_inner_texts()
+    )
 
 
 def test_two_policies_two_chunks_from_start_to_files(compare):
@@ -59,10 +63,16 @@ def test_two_policies_two_chunks_from_start_to_files(compare):
     expect(page.locator("#fkv-pareto")).to_be_hidden()  # nothing to show yet
     start(page, 2)
     finished(page, "Finished: 2 streams of 2 chunks")
-    expect(page.get_by_role("button", name="Download JSON")).to_be_enabled()  # the last of what the end puts on the page
+    expect(
+        page.get_by_role("button", name="Download JSON")
+    ).to_be_enabled()  # the last of what the end puts on the page
     assert page.locator(".fkv-progress progress").get_attribute("max") == "4"
     full, hybrid = cells(page, "full"), cells(page, "forcing-kv")
-    assert full[2] == "1.00 ×" and full[4] == "–" and all(float(each) > 0 for each in (*full[:2], *hybrid[:2], *hybrid[3:6]))
+    assert (
+        full[2] == "1.00 ×"
+        and full[4] == "–"
+        and all(float(each) > 0 for each in (*full[:2], *hybrid[:2], *hybrid[3:6]))
+    )
     assert full[6].endswith("%") and float(hybrid[3]) < float(full[3])
     pictures = page.locator("#fkv-films img")
     assert pictures.evaluate_all("all => all.map(each => [each.alt, each.naturalWidth])") == [

@@ -61,10 +61,18 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
 
 def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
     tab = watching(visit, chunks=2)
-    assert max(tab.page.evaluate(PICTURES, name) for name in ("layer 4, head 1", "layer 2, head 5", f"layer {LAYER}, head {HEAD}")) <= 2
+    assert (
+        max(
+            tab.page.evaluate(PICTURES, name)
+            for name in ("layer 4, head 1", "layer 2, head 5", f"layer {LAYER}, head {HEAD}")
+        )
+        <= 2
+    )
     title = f"Layer {LAYER}, head {HEAD} · static · profile score {ROLES.scores[LAYER, HEAD]:.2f}"
     assert tab.page.locator(".fkv-detail h3").inner_text().startswith(title)
-    tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.layer === {LAYER} && round.record.heads.focus.head === {HEAD})")
+    tab.until(
+        f"{WATCHED}.some((round) => round.record.heads.focus.layer === {LAYER} && round.record.heads.focus.head === {HEAD})"
+    )
     tab.page.locator(".fkv-look").click(position={"x": 3, "y": 3})
     tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.row === 0 && round.record.heads.focus.col === 0)")
 
@@ -167,9 +175,15 @@ def test_the_grid_is_walked_by_arrow_keys(visit):
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft"):
         tab.page.keyboard.press(key)
     playwright.expect(cell(tab, 5, 2)).to_be_focused()
-    assert tab.page.locator('.fkv-cell[tabindex="0"]').count() == 1 and cell(tab, 5, 2).get_attribute("aria-pressed") == "false"
+    assert (
+        tab.page.locator('.fkv-cell[tabindex="0"]').count() == 1
+        and cell(tab, 5, 2).get_attribute("aria-pressed") == "false"
+    )
     tab.page.keyboard.press("Enter")
-    assert cell(tab, 5, 2).get_attribute("aria-pressed") == "true" and "Layer 5, head 2" in tab.page.locator(".fkv-detail h3").inner_text()
+    assert (
+        cell(tab, 5, 2).get_attribute("aria-pressed") == "true"
+        and "Layer 5, head 2" in tab.page.locator(".fkv-detail h3").inner_text()
+    )
 
 
 def test_who_never_opens_heads_is_not_watched_and_who_leaves_no_longer(visit):

@@ -15,7 +15,11 @@ DRAWN = """(name) => {
   const over = document.querySelector(name);
   return over.checkVisibility() && over.getContext("2d").getImageData(0, 0, over.width, over.height).data.some(Boolean);
 }"""
-SCREEN, OVER, WIPE_OVER = '.fkv-screen[data-stream="{}"] canvas', '.fkv-screen[data-stream="{}"] .fkv-over', '.fkv-both [data-stream="{}"]'
+SCREEN, OVER, WIPE_OVER = (
+    '.fkv-screen[data-stream="{}"] canvas',
+    '.fkv-screen[data-stream="{}"] .fkv-over',
+    '.fkv-both [data-stream="{}"]',
+)
 
 
 def hashes(tab, chunk: int) -> list[str]:
@@ -27,7 +31,9 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     tab = visit()
     tab.until("window.fkvStage.waited !== null && window.fkvStage.player.at > 0")
     loaded = tab.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert tab.stage("state") == "recorded" and tab.stage("waited") < max(3000, 8 * loaded)  # a slow machine takes long for the page itself
+    assert tab.stage("state") == "recorded" and tab.stage("waited") < max(
+        3000, 8 * loaded
+    )  # a slow machine takes long for the page itself
     labels = tab.page.locator(".fkv-source").all_inner_texts()
     assert len(labels) == 6 and all(re.search(r"recorded on .+, \d{4}-\d\d-\d\d", label) for label in labels)
     expect(tab.page.locator("#fkv-examples button")).to_have_count(3)
@@ -97,12 +103,16 @@ def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference
     for key in "c4":
         tab.page.keyboard.press(key)
     assert all(tab.page.evaluate(DRAWN, side) for side in sides)
-    assert len({tab.page.evaluate("(side) => document.querySelector(side).toDataURL()", side) for side in sides}) == 2  # to each its own
+    assert (
+        len({tab.page.evaluate("(side) => document.querySelector(side).toDataURL()", side) for side in sides}) == 2
+    )  # to each its own
     clip = "(name) => getComputedStyle(document.querySelector(name)).clipPath"
     assert [tab.page.evaluate(clip, side) for side in sides] == ["none", tab.page.evaluate(clip, ".fkv-right")]
     tab.page.keyboard.press("5")
     expect(cache).to_be_disabled()
-    expect(tab.page.locator(".fkv-layers label", has=cache)).to_have_attribute("title", re.compile("^Not on the difference"))
+    expect(tab.page.locator(".fkv-layers label", has=cache)).to_have_attribute(
+        "title", re.compile("^Not on the difference")
+    )
     assert not any(tab.page.evaluate(DRAWN, side) for side in sides)
     tab.page.keyboard.press("4")
     expect(cache).to_be_enabled()
@@ -123,7 +133,9 @@ def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_checked()
     tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, OVER.format("B"))  # the head is one of A
-    tab.until("window.fkvStage.player.rounds.at(-1).record?.heads && window.fkvStage.player.rounds.some((round) => !round.record?.heads)")
+    tab.until(
+        "window.fkvStage.player.rounds.at(-1).record?.heads && window.fkvStage.player.rounds.some((round) => !round.record?.heads)"
+    )
     tab.page.keyboard.press("4")
     tab.page.wait_for_function(DRAWN, arg=WIPE_OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, WIPE_OVER.format("B"))
@@ -194,7 +206,13 @@ STORY = "2: a cyan star drifting over the sea at night\n3: A = sliding-window"
 
 
 def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
-    asked = {"prompt": "a red ball bouncing over the hills", "seed": 3, "length": 3, "a": "forcing-kv:retention=0.5", "story": STORY}
+    asked = {
+        "prompt": "a red ball bouncing over the hills",
+        "seed": 3,
+        "length": 3,
+        "a": "forcing-kv:retention=0.5",
+        "story": STORY,
+    }
     query, seen = f"?{urlencode(asked)}", []
     for _ in range(2):
         tab = visit(query=query)
@@ -232,7 +250,9 @@ def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
     for _ in range(2):
         tab.page.keyboard.press(" ")  # faster than the stream can follow
     chunks = tab.stage("player.rounds.length")
-    tab.until(f"window.fkvStage.player.rounds.length > {chunks + 1} && !window.fkvStage.player.held && window.fkvStage.state === 'live'")
+    tab.until(
+        f"window.fkvStage.player.rounds.length > {chunks + 1} && !window.fkvStage.player.held && window.fkvStage.state === 'live'"
+    )
     tab.page.keyboard.press(" ")
     tab.until("window.fkvStage.state === 'paused'")
     tab.page.keyboard.press("ArrowLeft")
@@ -290,7 +310,11 @@ def test_the_run_can_be_taken_home_as_a_film(visit):
 def test_everything_that_can_be_pressed_has_a_name(visit):
     tab = visit()
     tab.until("window.fkvStage.player.at > 0")
-    inside = (tab.page.get_by_label("Policy of A"), tab.page.get_by_label("What changes at which chunk"), tab.page.get_by_label("Plain"))
+    inside = (
+        tab.page.get_by_label("Policy of A"),
+        tab.page.get_by_label("What changes at which chunk"),
+        tab.page.get_by_label("Plain"),
+    )
     for name, part in zip(("Policies and parameters", "Storyboard", "Record to MP4"), inside):
         tab.page.get_by_role("button", name=name).click()
         expect(part).to_be_visible()

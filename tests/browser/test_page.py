@@ -124,7 +124,9 @@ def test_nothing_scrolls_sideways(visit, width):
 
 def test_clip_endpoint_returns_a_video_and_its_figures(studio):
     client = gradio_client.Client(studio, verbose=False)
-    video, figures = client.predict(prompt="a red ball bouncing", policy="sliding-window", chunks=1, seed=3, api_name="/generate_clip")
+    video, figures = client.predict(
+        prompt="a red ball bouncing", policy="sliding-window", chunks=1, seed=3, api_name="/generate_clip"
+    )
     assert Path(video).stat().st_size > 500 and Path(video).suffix == ".mp4"
     assert (figures["policy"], figures["seed"], len(figures["chunks"])) == ("sliding-window", 3, 1)
     with pytest.raises(gradio_client.exceptions.AppError, match="There is no policy 'nonsense'"):

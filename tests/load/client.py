@@ -73,7 +73,13 @@ class Visitor:
 
     def join(self, event: dict[str, Any], data: Sequence[Any]) -> httpx.Response:
         """Ask for a queued event."""
-        body = {"data": list(data), "fn_index": event["id"], "session_hash": self.session, "event_data": None, "trigger_id": None}
+        body = {
+            "data": list(data),
+            "fn_index": event["id"],
+            "session_hash": self.session,
+            "event_data": None,
+            "trigger_id": None,
+        }
         return self.http.post("/gradio_api/queue/join", json=body)
 
     def answers(self) -> Iterator[dict[str, Any]]:
@@ -157,7 +163,11 @@ class Studio:
         command = [sys.executable, "app.py", "--port", str(port), *arguments]
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder), **(environment or {})}
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
             )
 
     def wait(self, seconds: float = 300.0) -> None:

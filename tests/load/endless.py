@@ -16,7 +16,7 @@ from contextlib import closing
 
 import numpy as np
 
-from fkv.studio.wire import unpack
+from fkv.studio.media.protocol import unpack
 
 from .client import Visitor, studio
 from .table import verdict
@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     ):
         until = time.monotonic() + 60 * args.minutes
         event = visitor.event("fkv-go")
-        visitor.join(event, visitor.form(event, prompt="a red ball bouncing over the hills at sunset", chunks=0, stream="A"))
+        visitor.join(
+            event, visitor.form(event, prompt="a red ball bouncing over the hills at sunset", chunks=0, stream="A")
+        )
         with closing(visitor.outputs()) as shown:
             for stage, *_ in shown:
                 manifest = stage.get("value", stage)
@@ -62,7 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     before, after = max(memory[WARM : WARM + window]), max(memory[-window:])
     return verdict(
         {
-            "chunks": seen, "fetched": len(seconds), "ms, first": 1000 * first, "ms, last": 1000 * last, "MB, first": before / 1e6,
+            "chunks": seen,
+            "fetched": len(seconds),
+            "ms, first": 1000 * first,
+            "ms, last": 1000 * last,
+            "MB, first": before / 1e6,
             "MB, last": after / 1e6,
         },
         {
@@ -72,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             "every chunk was fetched, and it still streamed": len(seconds) == seen and state == "live",
             "no error in the log": not errors,
         },
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ import httpx
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from fkv import cli
+from fkv.commands import main as command_line
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.registry import ModelEntry
-from fkv.studio.sessions import Limits
+from fkv.studio.live.sessions import Limits
 from tests.conftest import small_model
 
 from .client import Visitor, settle
@@ -41,14 +41,54 @@ SLOW = 60.0
 LOOK = 0.5
 """Seconds of an event stream that are read."""
 LIMITS = Limits(seconds=0.4, turn=0.2, pause=0.2, idle=0.4, lead=0.1)
-SHORT = {"Chunks (0: endless)": 1, "Chunks per stream": 2, "Prompts, one a line": "a red ball", "prompt": "a red ball", "chunks": 3}
+SHORT = {
+    "Chunks (0: endless)": 1,
+    "Chunks per stream": 2,
+    "Prompts, one a line": "a red ball",
+    "prompt": "a red ball",
+    "chunks": 3,
+}
 """What some fields of the page hold here, by label: it is the input that is tried, not the machine."""
 NASTY = (
-    "", " ", "a red ball", "<script>alert(1)</script>", "../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "\x00", "\ud800", "𝕏" * 30,
-    "%s%n{0}", "'; DROP TABLE", "forcing-kv", "full", "forcing-kv:retention=", "full:x=1", "forcing-kv:retention=nan", "per-step",
-    "sliding-window:window_frames=-1", "forcing-kv:segments_per_frame=1e9", "recompute", "1:full", "-1:full", "0:forcing-kv:sink_frames=0",
-    "NaN", "1e999", "0", "-1", "1.5", "9" * 400, "AB", "True", "tiny", "cpu", "meta", "a" * 2000, "1 say a blue star", "2 policy full",
-)  # fmt: skip
+    "",
+    " ",
+    "a red ball",
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "\x00",
+    "\ud800",
+    "𝕏" * 30,
+    "%s%n{0}",
+    "'; DROP TABLE",
+    "forcing-kv",
+    "full",
+    "forcing-kv:retention=",
+    "full:x=1",
+    "forcing-kv:retention=nan",
+    "per-step",
+    "sliding-window:window_frames=-1",
+    "forcing-kv:segments_per_frame=1e9",
+    "recompute",
+    "1:full",
+    "-1:full",
+    "0:forcing-kv:sink_frames=0",
+    "NaN",
+    "1e999",
+    "0",
+    "-1",
+    "1.5",
+    "9" * 400,
+    "AB",
+    "True",
+    "tiny",
+    "cpu",
+    "meta",
+    "a" * 2000,
+    "1 say a blue star",
+    "2 policy full",
+)
 words = st.one_of(st.sampled_from(NASTY), st.text(max_size=20))
 numbers = st.one_of(st.integers(-2, 4), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 junk = st.recursive(
@@ -58,21 +98,53 @@ junk = st.recursive(
 )
 
 COMMANDS = {
-    "stream": ("--prompt", "--policy", "--chunks", "--seed", "--json", "--out", "--record", "--switch", "--say", "--recache", "--roles"),
+    "stream": (
+        "--prompt",
+        "--policy",
+        "--chunks",
+        "--seed",
+        "--json",
+        "--out",
+        "--record",
+        "--switch",
+        "--say",
+        "--recache",
+        "--roles",
+    ),
     "compare": ("--prompt", "--policies", "--chunks", "--seed", "--json", "--roles"),
     "surgery": ("--prompt", "--policy", "--chunks", "--seed", "--json", "--out", "--flip", "--silence", "--roles"),
-    "profile": ("--prompts", "--seeds", "--chunks", "--threshold", "--skip", "--last-k", "--queries", "--json", "--out", "--figures"),
-    "parity": ("--json",), "analyze": ("--out", "--head", "--theme"), "fit": ("--resolution", "--precision"), "policies": (), "models": (),
-    "stream ": (), "": (),
-}  # fmt: skip
+    "profile": (
+        "--prompts",
+        "--seeds",
+        "--chunks",
+        "--threshold",
+        "--skip",
+        "--last-k",
+        "--queries",
+        "--json",
+        "--out",
+        "--figures",
+    ),
+    "parity": ("--json",),
+    "analyze": ("--out", "--head", "--theme"),
+    "fit": ("--resolution", "--precision"),
+    "policies": (),
+    "models": (),
+    "stream ": (),
+    "": (),
+}
 SETUP = ("--model", "--device", "--checkpoint", "--base", "--lora")
 lengths = st.one_of(st.sampled_from(("1", "2", "0", "-1", "x", "1.5", "999999999999")), words)
 inside = words.filter(lambda word: not word.startswith("/") and ".." not in word)
 """What a command writes to: this runs as whoever starts it, who may overwrite their own files."""
 OPTIONS = {
-    "--chunks": lengths, "--prompts": lengths, "--seeds": lengths, "--flip": st.one_of(st.just("0.1,2.3"), words),
-    "--silence": st.one_of(st.just("0.1"), words), **dict.fromkeys(("--json", "--out", "--record", "--figures"), inside),
-}  # fmt: skip
+    "--chunks": lengths,
+    "--prompts": lengths,
+    "--seeds": lengths,
+    "--flip": st.one_of(st.just("0.1,2.3"), words),
+    "--silence": st.one_of(st.just("0.1"), words),
+    **dict.fromkeys(("--json", "--out", "--record", "--figures"), inside),
+}
 
 
 @st.composite
@@ -89,7 +161,7 @@ def check_command_line(argv: list[str]) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            code = cli.main(list(argv))
+            code = command_line.main(list(argv))
         except SystemExit as left:
             code = left.code
     assert code in (0, 1, 2) and "Traceback" not in out.getvalue(), (code, out.getvalue()[-2000:])
@@ -130,7 +202,9 @@ class Server:
     def call(self, case: tuple[str, list[Any]]) -> None:
         """An endpoint with any data."""
         name, data = case
-        answer = self.good(self.visitor.http.post(f"/gradio_api/call{name}", content=posted({"data": data}), headers=JSON))
+        answer = self.good(
+            self.visitor.http.post(f"/gradio_api/call{name}", content=posted({"data": data}), headers=JSON)
+        )
         if answer.status_code == 200:
             url = f"/gradio_api/call{name}/{answer.json()['event_id']}"
             self.read(url, lambda line: line in ("event: complete", "event: error"))
@@ -162,7 +236,11 @@ class Server:
                 text = next(answer.iter_text(65536), "")
             except httpx.RemoteProtocolError:
                 text = ""  # Gradio breaks an event stream off that it does not know
-        assert "Traceback" not in text and "root:" not in text and answer.status_code != 500, (path, answer.status_code, text[:2000])
+        assert "Traceback" not in text and "root:" not in text and answer.status_code != 500, (
+            path,
+            answer.status_code,
+            text[:2000],
+        )
 
 
 JSON = {"Content-Type": "application/json"}
@@ -172,7 +250,11 @@ def explore(cases: st.SearchStrategy, check: Callable[[Any], None], count: int, 
     """Try so many cases; raises what the smallest failing one raises."""
 
     @settings(
-        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink]
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
     )
     @seed(start)
     @given(cases)
@@ -188,10 +270,16 @@ def everything(server: Server, count: int, start: int) -> Iterator[tuple[str, Ca
     """Each way in, by name, with the exploration of its share of `count` inputs."""
     forms = [st.lists(junk, min_size=len(event["inputs"]), max_size=len(event["inputs"])) for event in server.events]
     calls = st.sampled_from(list(server.endpoints)).flatmap(
-        lambda name: st.tuples(st.just(name), st.lists(junk, min_size=0, max_size=1 + len(server.endpoints[name]["parameters"])))
+        lambda name: st.tuples(
+            st.just(name), st.lists(junk, min_size=0, max_size=1 + len(server.endpoints[name]["parameters"]))
+        )
     )
-    likely = st.integers(0, len(forms) - 1).flatmap(lambda i: st.tuples(st.just(i), st.one_of(forms[i], _nearly(server, i))))
-    routes = st.tuples(st.sampled_from(server.paths), st.lists(words, max_size=4), st.one_of(st.none(), junk.map(posted)))
+    likely = st.integers(0, len(forms) - 1).flatmap(
+        lambda i: st.tuples(st.just(i), st.one_of(forms[i], _nearly(server, i)))
+    )
+    routes = st.tuples(
+        st.sampled_from(server.paths), st.lists(words, max_size=4), st.one_of(st.none(), junk.map(posted))
+    )
     yield "command line", lambda: explore(command_lines(), check_command_line, int(0.4 * count), start)
     yield "endpoints", lambda: explore(calls, server.call, int(0.15 * count), start)
     yield "page events", lambda: explore(likely, server.event, int(0.25 * count), start)
@@ -204,7 +292,9 @@ def _nearly(server: Server, index: int) -> st.SearchStrategy[list[Any]]:
     if not values:
         return st.just([])
     changes = st.tuples(st.integers(0, len(values) - 1), junk)
-    return st.one_of(st.just(values), changes.map(lambda change: [*values[: change[0]], change[1], *values[change[0] + 1 :]]))
+    return st.one_of(
+        st.just(values), changes.map(lambda change: [*values[: change[0]], change[1], *values[change[0] + 1 :]])
+    )
 
 
 @contextlib.contextmanager

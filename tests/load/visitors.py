@@ -40,7 +40,10 @@ def visit(address: str, wait: float, chunks: int, seed: int, told: list[dict[str
 
 def come(address: str, waits: Sequence[float], chunks: int, told: list[dict[str, Any]], patience: float) -> None:
     """Visitors who come after so many seconds each; returns when all are through, or after `patience` seconds."""
-    threads = [threading.Thread(target=visit, args=(address, wait, chunks, i, told), daemon=True) for i, wait in enumerate(waits)]
+    threads = [
+        threading.Thread(target=visit, args=(address, wait, chunks, i, told), daemon=True)
+        for i, wait in enumerate(waits)
+    ]
     deadline = time.monotonic() + patience
     for thread in threads:
         thread.start()
@@ -72,19 +75,25 @@ def main(argv: list[str] | None = None) -> int:
                 print(own, file=sys.stderr)
         return verdict(
             {
-                "clients": len(told), "served": len(served), "told that it is full": len(full),
-                "had to wait": sum(bool(own["places"]) for own in told), "longest wait, s": max(own.get("first_s", 0.0) for own in told),
-                "resident MB before": before / 1e6, "after": started.memory / 1e6,
+                "clients": len(told),
+                "served": len(served),
+                "told that it is full": len(full),
+                "had to wait": sum(bool(own["places"]) for own in told),
+                "longest wait, s": max(own.get("first_s", 0.0) for own in told),
+                "resident MB before": before / 1e6,
+                "after": started.memory / 1e6,
             },
             {
                 "all served or told that the line is full": len(served) + len(full) == args.clients,
-                "every run came whole": all(own["chunks"] == args.chunks or "others wait" in own["text"] for own in served),
+                "every run came whole": all(
+                    own["chunks"] == args.chunks or "others wait" in own["text"] for own in served
+                ),
                 "places only fall": falling,
                 f"memory grew by {growth:+.1%}, at most 5 %": growth <= 0.05,
                 "nothing runs or waits": not (health["running"] or health["waiting"]),
                 "no error in the log": not started.errors(),
             },
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Several things at once: streams in lockstep, decoding beside generation, jobs over a Ray cluster."""

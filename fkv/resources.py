@@ -1,0 +1,15 @@
+"""Files that ship with the package: weights, head roles, page assets."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def asset(*parts: str) -> Path:
+    """Return the path of a shipped file or folder.
+
+    Args:
+        *parts: Path below `assets/`, as in `asset("tiny", "roles.json")`.
+    """
+    return Path(str(files("fkv.assets").joinpath(*parts)))

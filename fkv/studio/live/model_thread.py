@@ -1,0 +1,40 @@
+"""The one thread in which the model computes.
+
+OpenMP keeps a team of threads for every thread that computes. With more of them than processors they sleep between two parallel
+loops instead of waiting awake, and to wake them takes longer than the loops: on two cores a chunk then takes about twice as long.
+The page's events run in many threads, so they hand the model's work, loading included, to this one. Streams that compute at once
+(`fkv.parallel.lockstep`) have a thread each and so no team.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P, T = ParamSpec("P"), TypeVar("T")
+OVER = object()
+_here = threading.local()
+_thread = ThreadPoolExecutor(1, "fkv-model", lambda: setattr(_here, "is_model", True))
+
+
+def call(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do `work` in the model's thread and wait for it."""
+    if hasattr(_here, "is_model"):
+        return work(*args, **kwargs)
+    return _thread.submit(work, *args, **kwargs).result()
+
+
+def iterating(work: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """A generator function whose every step is done in the model's thread, its end included."""
+
+    def near(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        items = work(*args, **kwargs)
+        try:
+            while (item := call(next, items, OVER)) is not OVER:
+                yield item
+        finally:
+            call(items.close)
+
+    return near

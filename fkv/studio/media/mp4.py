@@ -1,0 +1,203 @@
+"""A run as an MP4 file: pictures side by side, labels and charts of its figures burnt in, made of the page's chunk files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from fkv.analysis.figures.style import PALETTES
+from fkv.studio.live.errors import explain
+from fkv.video import Mp4Writer
+
+from .protocol import unpack
+
+log = logging.getLogger(__name__)
+
+PICTURE, GAP, HEAD, FOOT = 616, 16, 104, 220
+"""Pixels: width of a picture, space around it, heights of the labels above and of the charts below."""
+DPI = 100
+DASHES = {"A": "-", "B": (0, (4, 2))}
+COLOURS = PALETTES["dark"]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Film:
+    """What is to be written: chunk files in order, frames a second, where the figures come from (`live on ...`), and whether
+    only the pictures are wanted, as they are."""
+
+    files: Sequence[bytes]
+    fps: int
+    source: str
+    plain: bool = False
+
+
+def write(film: Film, path: Path) -> Iterator[int]:
+    """Write the film; yields how many chunks are done. Raises ValueError when there is none or the file cannot be written."""
+    if not film.files:
+        raise ValueError("there is nothing to record yet; press Go live first")
+    board = None
+    with Mp4Writer(path, film.fps) as out:
+        for number, file in enumerate(film.files, 1):
+            record, jpegs = unpack(file)
+            pictures, count = [_decoded(jpeg) for jpeg in jpegs], len(jpegs) // len(record["streams"])
+            rows = [pictures[i::count] for i in range(count)]
+            if film.plain:
+                out.write(np.stack([_even(np.hstack(row)) for row in rows]))
+            else:
+                board = board or _Board([unpack(each)[0] for each in film.files], rows[0][0].shape, film.source)
+                out.write(np.stack(list(board.frames(number - 1, rows))))
+            yield number
+
+
+class Encoding:
+    """Writes a film in a thread of its own, at the lowest priority, so that a stream does not wait for it. `done` : chunks written.
+    `problem` : a sentence, when it has failed."""
+
+    def __init__(self, film: Film, path: Path) -> None:
+        self.done, self.problem, self.total = 0, "", len(film.files)
+        self._film, self._path, self._over = film, path, threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    @contextmanager
+    def running(self) -> Iterator[Encoding]:
+        """Work while the block runs; leaving it early ends the work."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait that long at most. True while there is work left."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        try:
+            for done in write(self._film, self._path):
+                self.done = done
+                if self._over.is_set():
+                    return
+        except Exception as error:
+            ended, self.problem = explain(error, f"{self.done} chunks")
+            if ended == "failed":
+                log.exception("a recording failed")
+
+
+class _Board:
+    """Everything around the pictures, drawn once per chunk."""
+
+    def __init__(self, records: Sequence[Record], shape: tuple[int, ...], source: str) -> None:
+        self.records, self.names = records, list(records[0]["streams"])
+        wide = PICTURE if len(self.names) > 1 else 2 * PICTURE + GAP
+        self.size = wide, round(wide * shape[0] / shape[1])
+        self.width, self.height = 2 * PICTURE + 3 * GAP, (HEAD + self.size[1] + FOOT) // 2 * 2
+        figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor=COLOURS.paper)
+        self.canvas, self.figure = FigureCanvasAgg(figure), figure
+        self.prompt = self._text(GAP, 20, 17, weight="bold")
+        self.reads = {
+            name: [self._text(self._left(i), 56, 17, weight="bold"), self._text(self._left(i), 84, 14, COLOURS.soft)]
+            for i, name in enumerate(self.names)
+        }
+        self._text(GAP, self.height - 12, 11, COLOURS.soft).set_text(f"{source} · Forcing-KV Studio")
+        fps = {name: [own and own["fps_denoise"] for own in self._own(name)] for name in self.names}
+        held = {name: [own and own["kv_bytes"] / 1e6 for own in self._own(name)] for name in self.names}
+        self.cursors = [
+            self._chart(0, "denoise FPS per chunk", fps),
+            self._chart(1, "KV memory, MB while a chunk attends", held),
+        ]
+
+    def frames(self, number: int, rows: Sequence[Sequence[np.ndarray]]) -> Iterator[np.ndarray]:
+        """The frames of a chunk, uint8 [H, W, 3]; rows : per video frame the pictures of all streams."""
+        record = self.records[number]
+        self.prompt.set_text(shorten(f"chunk {record['index'] + 1} · {record['prompt']}", 115, placeholder="…"))
+        for name, (title, figures) in self.reads.items():
+            own = record["streams"][name]
+            title.set_text(shorten(f"{name} {own['policy']}", 56, placeholder="…"))
+            rates = f"{own['fps_denoise']:.1f} denoise FPS · {own['fps_end_to_end']:.1f} end to end"
+            figures.set_text(f"{rates} · {own['kv_bytes'] / 1e6:.1f} MB KV")
+        for cursor in self.cursors:
+            cursor.set_xdata([record["index"] + 1] * 2)
+        self.canvas.draw()
+        board = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        for row in rows:
+            frame = board.copy()
+            for i, picture in enumerate(row):
+                x, (wide, high) = self._left(i), self.size
+                frame[HEAD : HEAD + high, x : x + wide] = cv2.resize(picture, self.size, interpolation=cv2.INTER_CUBIC)
+            yield frame
+
+    def _own(self, name: str) -> list[Record]:
+        return [record["streams"][name] for record in self.records]
+
+    def _left(self, i: int) -> int:
+        return GAP + i * (PICTURE + GAP)
+
+    def _text(self, x: float, y: float, pixels: float, colour: str = COLOURS.ink, **style: str) -> Text:
+        """A text whose middle is `y` pixels below the top; visitors' words are never read as formulas."""
+        return self.figure.text(
+            x / self.width,
+            1 - y / self.height,
+            "",
+            va="center",
+            size=pixels * 72 / DPI,
+            color=colour,
+            parse_math=False,
+            **style,
+        )
+
+    def _chart(self, i: int, title: str, lines: dict[str, list[float]]) -> Any:
+        """A line per stream over chunks. Returns the upright line that marks a chunk."""
+        left, wide, low, high = self._left(i) + 40, PICTURE - 72, 52, FOOT - 92
+        axes: Axes = self.figure.add_axes((left / self.width, low / self.height, wide / self.width, high / self.height))
+        axes.set_facecolor(COLOURS.paper)
+        axes.set_title(title, loc="left", size=10, color=COLOURS.ink, x=-40 / wide)
+        chunks = [record["index"] + 1 for record in self.records]
+        for name, values in lines.items():
+            dot = {"marker": "o"} if len(chunks) == 1 else {}
+            axes.plot(chunks, values, color=COLOURS.ink, linestyle=DASHES[name], linewidth=2, **dot)
+            axes.annotate(
+                name,
+                (chunks[-1], values[-1]),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                size=10,
+                color=COLOURS.ink,
+            )
+        axes.set_ylim(0, 1.08 * max(max(values) for values in lines.values()))
+        axes.set_xlim(chunks[0], max(chunks[-1], chunks[0] + 1))
+        axes.locator_params(nbins=4)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color=COLOURS.grid, linewidth=0.8)
+        axes.tick_params(colors=COLOURS.soft, length=0, labelsize=9)
+        axes.spines[:].set_visible(False)
+        return axes.axvline(chunks[0], color=COLOURS.soft, linewidth=1)
+
+
+def _decoded(jpeg: bytes) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """Without an odd last row or column, which H.264 does not take."""
+    return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]

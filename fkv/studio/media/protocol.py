@@ -1,0 +1,96 @@
+"""What the page is told of a chunk: a JSON record and the frames as JPEG, in one binary file.
+
+The file is a row of parts, each a little-endian uint32 length and as many bytes: first the record, then the frames of
+every stream in the order of `record["streams"]`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fkv.policies import Policy, write
+from fkv.policies.silenced import Silenced
+from fkv.report import chunk_record, rates
+from fkv.stream import Chunk, Stream
+
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+def pack(record: Mapping[str, Any], videos: Iterable[np.ndarray]) -> bytes:
+    """One file from a record and the frames, uint8 [T, H, W, 3], of every stream it names."""
+    return join(record, (jpeg(frame) for video in videos for frame in video))
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """The record of a file and its other parts, the JPEGs."""
+    parts, at = [], 0
+    while at < len(data):
+        (size,) = struct.unpack_from("<I", data, at)
+        parts.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return json.loads(parts[0]), parts[1:]
+
+
+def join(record: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
+    """A row of parts that begins with a record; `unpack` takes it apart."""
+    row = [json.dumps(record, separators=(",", ":")).encode(), *parts]
+    return b"".join(struct.pack("<I", len(part)) + part for part in row)
+
+
+def jpeg(frame: np.ndarray) -> bytes:
+    """An RGB frame, uint8 [H, W, 3], as JPEG with full colour resolution."""
+    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes()
+
+
+def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
+    """The figures of a stream's newest chunk as `fkv.report` gives them, its policy as one writes it, its page table, and the
+    hash of all frames so far."""
+    heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
+    return (
+        chunk_record(chunk)
+        | rates([chunk])
+        | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk, stream.policy, heads)}
+    )
+
+
+def xray(chunk: Chunk, policy: Policy, heads: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The page table while the chunk attended, per head group that has heads.
+
+    `runs` are rows [first frame, last frame, kind, held]: like neighbouring frames, what they are there for, and a bit
+    mask over their segments whose pages were attended.
+    """
+    groups = []
+    for name, pages in chunk.pages.items():
+        if not heads.get(name):
+            continue
+        held: dict[int, int] = {}
+        for frame, segment in zip(pages.frame.tolist(), pages.segment.tolist()):
+            held[frame] = held.get(frame, 0) | 1 << segment
+        runs: list[list[Any]] = []
+        for frame in sorted(held):
+            entry = [_kind(policy, name, frame, chunk.frames[0]), held[frame]]
+            if runs and runs[-1][1] == frame - 1 and runs[-1][2:] == entry:
+                runs[-1][1] = frame
+            else:
+                runs.append([frame, frame, *entry])
+        groups.append({"name": name, "heads": heads[name], "segments": chunk.segments, "runs": runs})
+    return groups
+
+
+def _kind(policy: Policy, group: str, frame: int, start: int) -> str:
+    """Why a page of this frame is held while the chunk that starts at latent frame `start` attends."""
+    policy = policy.base if isinstance(policy, Silenced) else policy
+    anchors = {"static": getattr(policy, "anchor_frames", 0), "dynamic": getattr(policy, "dynamic_anchor_frames", 0)}
+    if frame >= start:
+        return "current"
+    if frame < getattr(policy, "sink_frames", 0):
+        return "sink"
+    if frame >= start - anchors.get(group, max(anchors.values())):
+        return "anchor"
+    return "moved" if group == "dynamic" and hasattr(policy, "retention") else "kept"

@@ -1,0 +1,151 @@
+"""Put the page on the network: routes, temporary files, how it ends."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fkv.models.base import VideoModel
+from fkv.studio.live.sessions import Limits, Registry
+from fkv.studio.media.assets import page_asset
+from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
+from fkv.studio.tabs.atlas import figure_route
+
+from .live import telemetry
+from .page import build
+from .theme import theme
+
+FOLDER = "forcing-kv-studio-"
+THREADS = 96
+"""For everyone who waits in line, and for what they press meanwhile."""
+SESSIONS = 100
+"""Of which Gradio keeps what it has changed on the page, about 0.2 MB each; an older one only forgets that."""
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ValueError when nothing can listen at this address."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is a number from 0 to 65535, not {port}")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen at {host}:{port} ({error.strerror or error}); choose another with --host and --port"
+        ) from None
+
+
+def chunk_route(registry: Registry) -> Route:
+    """`/stage/KEY/NUMBER`: an encoded chunk from memory. Nothing of the address reaches the file system."""
+
+    async def chunk(request: Request) -> Response:
+        data = registry.chunk(request.path_params["key"], request.path_params["number"])
+        if data is None:
+            return Response(status_code=404)
+        return Response(
+            data, media_type="application/octet-stream", headers={"Cache-Control": "private, max-age=3600, immutable"}
+        )
+
+    return Route("/stage/{key:str}/{number:int}", chunk)
+
+
+def temporary_folder() -> Path:
+    """A folder of this process for every file that is written; folders of processes that are gone are removed.
+
+    A process that has our number and left a folder is gone too: in a container that starts again numbers repeat.
+    """
+    parent = Path(tempfile.gettempdir())
+    for old in parent.glob(f"{FOLDER}*-*"):
+        owner = old.name.removeprefix(FOLDER).partition("-")[0]
+        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)
+    return folder
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _end(folder: Path) -> None:
+    """Leave at once, even in the middle of a chunk; everything but this folder lives in memory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def serve(
+    model: VideoModel,
+    host: str,
+    port: int,
+    share: bool = False,
+    root_path: str | None = None,
+    limits: Limits | None = None,
+    metrics: bool = False,
+    mcp: bool = False,
+    block: bool = True,
+) -> gr.Blocks:
+    """Serve the page until the process is told to end, or, unless `block`, only start to.
+
+    mcp : also offer the endpoints as tools (Model Context Protocol).
+    Raises ValueError when metrics or mcp are asked for and cannot be had.
+    """
+    if mcp and find_spec("mcp") is None:
+        raise ValueError('--mcp needs a package: pip install "gradio[mcp]"')
+    registry = Registry(limits)
+    routes = [
+        chunk_route(registry),
+        figure_route(model),
+        telemetry.health(model, registry),
+        *(telemetry.metrics(registry) if metrics else ()),
+    ]
+    folder = temporary_folder()
+    if block:
+        signal.signal(signal.SIGTERM, lambda *_: _end(folder))
+    page = build(model, registry).queue(max_size=128, api_open=False)
+    gc.freeze()  # what is loaded stays; `trouble.free` need not look through it after every run, which would hold everyone up
+    atexit.register(gc.unfreeze)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        root_path=root_path,
+        theme=theme(),
+        head=f"<style>{page_asset('style.css')}{page_asset('heads.css')}</style>",
+        app_kwargs={"routes": routes, "middleware": [Middleware(Gate, folder=folder)]},
+        footer_links=["api"],
+        ssr_mode=False,
+        pwa=False,
+        show_error=False,
+        mcp_server=mcp,
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size=MAX_UPLOAD,
+        max_threads=THREADS,
+        state_session_capacity=SESSIONS,
+        quiet=not block,
+        prevent_thread_lock=not block,
+    )
+    return page

@@ -1,0 +1,1 @@
+"""HTTP: middleware, the API, clients that leave."""

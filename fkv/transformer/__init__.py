@@ -1,0 +1,1 @@
+"""The Wan transformer on the paged cache: blocks, RoPE coordinates, recorded passes."""
