@@ -24,8 +24,8 @@ def test_the_core_knows_neither_gradio_nor_plotly_nor_the_page():
         for folder in ("fkv", "kernels")
         for file in (ROOT / folder).rglob("*.py")
     ]
-    core = [".".join(("fkv", *file.parts[file.parts[0] == "fkv" :])) for file in files if file.name != "__main__"]
-    core = [name for name in core if not name.startswith("fkv.studio")]
+    core = [".".join(("fkv", *file.parts[file.parts[0] == "fkv" :])).removesuffix(".__init__") for file in files]
+    core = [name for name in core if not name.startswith("fkv.studio") and not name.endswith("__main__")]
     assert {"fkv.stream", "fkv.commands.bench", "fkv.kernels.hybrid_attention"} < set(core)
     assert not {"gradio", "plotly", "fkv.studio"} & loaded_by(core)
 
