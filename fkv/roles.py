@@ -84,6 +84,24 @@ class HeadRoles:
         static[layer] ^= {head}
         return HeadRoles(self.num_heads, tuple(tuple(sorted(heads)) for heads in static), self.scores, self.provenance)
 
+    def at_threshold(self, threshold: float) -> HeadRoles:
+        """Split the same scores at another threshold.
+
+        Args:
+            threshold: heads whose score is at least this are static, 0 to 1.
+
+        Returns:
+            The new roles, with the same scores and provenance.
+
+        Raises:
+            RolesError: without scores, or for a threshold outside 0 to 1.
+        """
+        if self.scores is None:
+            raise RolesError("this model's heads carry no scores, so no threshold can split them; profile it first")
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise RolesError(f"the threshold must be a number from 0 to 1, not {threshold!r:.40}")
+        return from_scores(self.scores, **(self.provenance | {"threshold": threshold}))
+
     def changes(self, before: HeadRoles) -> str:
         """What differs from earlier roles, in words: up to three heads by name (`3.2 dynamic`), or how many."""
         now = self.is_static()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from fkv import policies
 from fkv.commands.stream import at_chunk
-from fkv.roles import HeadRoles, from_scores
+from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, check_chunks, check_prompt
 
 from . import changes
@@ -69,11 +69,7 @@ def change(what: str, roles: HeadRoles | None) -> Change:
 
 def at_threshold(roles: HeadRoles | None, threshold: float) -> HeadRoles:
     """The roles that follow from the same scores at another threshold. Raises ValueError without scores or beyond 0 to 1."""
-    if roles is None or roles.scores is None:
-        raise ValueError("this model's heads carry no scores, so no threshold can part them; profile it first")
-    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-        raise ValueError(f"the threshold must be a number from 0 to 1, not {threshold!r:.40}")
-    return from_scores(roles.scores, **(roles.provenance | {"threshold": threshold}))
+    return (roles or HeadRoles(1, ((),))).at_threshold(threshold)
 
 
 def happened(streams: Mapping[str, Stream], chunks: Mapping[str, Chunk]) -> list[str]:
