@@ -16,8 +16,8 @@ from fkv.analysis.evaluate import EQUAL_DB, held_out_scene
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings
 from fkv.studio.live import comparison
-from fkv.studio.live.comparison import Plan
-from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.comparison import ComparisonPlan
+from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media import filmstrip
 from fkv.studio.tabs import compare
 from fkv.world.captions import caption
@@ -32,13 +32,15 @@ def toy(small):
     return replace(small, latent=(4, 12, 20))
 
 
-def plan(policies=("full", "sliding-window:window_frames=4"), prompts=PROMPTS, seeds="3", chunks=2, **more) -> Plan:
-    return Plan.of(policies, prompts, seeds, chunks, **more)
+def plan(
+    policies=("full", "sliding-window:window_frames=4"), prompts=PROMPTS, seeds="3", chunks=2, **more
+) -> ComparisonPlan:
+    return ComparisonPlan.from_form(policies, prompts, seeds, chunks, **more)
 
 
-def run_of(model, asked: Plan, limits: Limits = Limits(), run: Run | None = None, line: Line | None = None):  # noqa: B008
+def run_of(model, asked: ComparisonPlan, limits: Limits = Limits(), run: Run | None = None, queue: Queue | None = None):  # noqa: B008
     play = comparison.player(model, limits)
-    return comparison.work(model, play, asked, run or Run(0), line or Line(), limits)
+    return comparison.work(model, play, asked, run or Run(0), queue or Queue(), limits)
 
 
 def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list[Chunk]:
@@ -118,7 +120,7 @@ def test_only_the_first_run_is_warmed_up(small):
         warmups.append(warmup)
         return own(names, prompt, seed, chunks, warmup)
 
-    *_, last = comparison.work(small, play, plan(), Run(0), Line(), Limits())
+    *_, last = comparison.work(small, play, plan(), Run(0), Queue(), Limits())
     assert last.state == "done" and warmups == [1, 0]
 
 
@@ -163,8 +165,8 @@ def test_a_model_of_another_world_is_compared_without_the_oracle(small):
 
 
 def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
-    run, line, stepped = Run(0), Line(), []
-    for step in run_of(toy, plan(chunks=30), run=run, line=line):
+    run, queue, stepped = Run(0), Queue(), []
+    for step in run_of(toy, plan(chunks=30), run=run, queue=queue):
         stepped.append(step)
         if step.done == 3:
             run.stop()
@@ -174,17 +176,18 @@ def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
         and stepped[-1].text.startswith("Cancelled after 3 of 120 chunks")
     )
     assert [len(r["chunks"]) for r in stepped[-1].records] == [1, 1] and run.ended == "stopped" and not run.live
-    left = run_of(toy, plan(chunks=30), line=line)
+    left = run_of(toy, plan(chunks=30), queue=queue)
     next(left), next(left)
-    assert line.running == 1
+    assert queue.running == 1
     left.close()
-    assert line.running == 0
+    assert queue.running == 0
 
 
 def test_it_waits_for_its_turn_and_says_its_place(small):
-    line, run = Line(), Run(0)
-    with line.queue("a visitor"):
-        steps = run_of(small, plan(), run=run, line=line)
+    queue = Queue()
+    run = Run(0)
+    with queue.join("a visitor"):
+        steps = run_of(small, plan(), run=run, queue=queue)
         waiting = next(steps)
         assert waiting.state == "queued" and "Place 1 in the queue" in waiting.text
         run.stop()

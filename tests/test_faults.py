@@ -29,7 +29,7 @@ from fkv.stream import Stream
 from fkv.studio import launch, server
 from fkv.studio.live import telemetry
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.live.sessions import Limits, Queue, Registry, Run
 from fkv.studio.media import artifacts, assets
 from fkv.studio.media.artifacts import Shelf
 from tests.load.client import Visitor, settle
@@ -39,7 +39,7 @@ EAGER = Limits(lead=1e9)
 
 
 def plan(length: int = 3, view: str = "AB") -> Plan:
-    return Plan.of("a red ball", 5, length, view, "forcing-kv", "full")
+    return Plan.from_form(prompt="a red ball", seed=5, length=length, view=view, a="forcing-kv", b="full")
 
 
 def breaks(model: VideoModel, error: Exception, after: int = 2) -> VideoModel:
@@ -95,8 +95,8 @@ FAILURES = {
 
 @pytest.mark.parametrize(("error", "words", "ended"), FAILURES.values(), ids=list(FAILURES))
 def test_a_failure_mid_stream_ends_that_stream_only(small, streams, logged, error, words, ended):
-    line = Line()
-    manifests = live(breaks(small, error), plan(), Run(1 << 20), line, EAGER)
+    queue = Queue()
+    manifests = live(breaks(small, error), plan(), Run(1 << 20), queue, EAGER)
     for manifest in manifests:
         if manifest["state"] == "error":
             gc.collect()
@@ -105,17 +105,17 @@ def test_a_failure_mid_stream_ends_that_stream_only(small, streams, logged, erro
                 "what the stream held is not free when the visitor is told"
             )
     assert manifest["state"] == "error"
-    assert last(live(small, plan(), Run(1 << 20), line, EAGER))["state"] == "done"
+    assert last(live(small, plan(), Run(1 << 20), queue, EAGER))["state"] == "done"
     assert [facts["ended"] for facts in logged] == [ended, "finished"]
 
 
 def test_kv_memory_is_bounded_per_run(small, logged):
-    first = last(live(small, plan(1, "B"), Run(1 << 20), Line(), EAGER))
+    first = last(live(small, plan(1, "B"), Run(1 << 20), Queue(), EAGER))
     assert first["state"] == "done"
     bound = Limits(lead=1e9, kv=2 * logged[0]["streams"]["B"]["kv_bytes_peak"])
-    grown = last(live(small, plan(40, "B"), Run(1 << 20), Line(), bound))
+    grown = last(live(small, plan(40, "B"), Run(1 << 20), Queue(), bound))
     assert "KV cache grew" in grown["text"] and 2 < grown["chunks"] < 40
-    assert last(live(small, plan(12, "A"), Run(1 << 20), Line(), bound))["text"].startswith("Finished")
+    assert last(live(small, plan(12, "A"), Run(1 << 20), Queue(), bound))["text"].startswith("Finished")
 
 
 def test_all_runs_together_keep_no_more_than_the_total():
@@ -132,28 +132,29 @@ def test_all_runs_together_keep_no_more_than_the_total():
 
 
 def test_too_many_in_line_are_told_so(small):
-    line = Line(limit=1)
-    with line.queue("running"), line.queue("waiting"):
-        refused = last(live(small, plan(), Run(1 << 20), line, EAGER))
-        assert refused["state"] == "error" and "1 visitors wait" in refused["text"] and line.waiting == 1
-    assert last(live(small, plan(), Run(1 << 20), line, EAGER))["state"] == "done"
+    queue = Queue(limit=1)
+    with queue.join("running"), queue.join("waiting"):
+        refused = last(live(small, plan(), Run(1 << 20), queue, EAGER))
+        assert refused["state"] == "error" and "1 visitors wait" in refused["text"] and queue.waiting == 1
+    assert last(live(small, plan(), Run(1 << 20), queue, EAGER))["state"] == "done"
 
 
 def test_a_turn_is_shorter_once_others_wait(small):
-    limits, line = Limits(lead=1e9, turn=0.0), Line()
-    assert last(live(small, plan(3, "A"), Run(1 << 20), line, limits))["text"].startswith("Finished")
+    limits = Limits(lead=1e9, turn=0.0)
+    queue = Queue()
+    assert last(live(small, plan(3, "A"), Run(1 << 20), queue, limits))["text"].startswith("Finished")
     run = Run(1 << 20)
-    with closing(live(small, plan(0, "A"), run, line, limits)) as manifests:
+    with closing(live(small, plan(0, "A"), run, queue, limits)) as manifests:
         next(manifests)
-        with line.queue("next"):
+        with queue.join("next"):
             assert "others wait" in last(manifests)["text"]
 
 
 def test_a_stream_that_nobody_fetches_ends(small):
     limits = Limits(lead=1e9, idle=0.05)
-    assert "nobody fetched" in last(live(small, plan(0, "A"), Run(1 << 20), Line(), limits))["text"]
+    assert "nobody fetched" in last(live(small, plan(0, "A"), Run(1 << 20), Queue(), limits))["text"]
     run = Run(1 << 20)
-    for manifest in live(small, plan(4, "A"), run, Line(), limits):
+    for manifest in live(small, plan(4, "A"), run, Queue(), limits):
         run.get(manifest["chunks"] - 1)
     assert manifest["text"].startswith("Finished")
 
@@ -166,7 +167,7 @@ def test_jumps_of_the_clock_change_nothing(small, monkeypatch, tmp_path):
     with kept.place("clip.mp4") as path:
         path.write_bytes(b"clip")
     limits = Limits(lead=1.0, seconds=60, idle=60, turn=60, pause=60)
-    assert last(live(small, plan(3), Run(1 << 20), Line(), limits))["text"].startswith("Finished")
+    assert last(live(small, plan(3), Run(1 << 20), Queue(), limits))["text"].startswith("Finished")
     with kept.place("clip.mp4"):
         pass
     assert path.exists()

@@ -11,7 +11,7 @@ import pytest
 
 from fkv.studio.live import sample_run
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media.mp4 import Encoding, Film, write
 from fkv.studio.media.protocol import join, pack, unpack
 
@@ -19,8 +19,10 @@ from fkv.studio.media.protocol import join, pack, unpack
 @pytest.fixture(scope="module")
 def files(small) -> list[bytes]:
     run = Run(1 << 20)
-    plan = Plan.of("50 % of $x_1$ & <b>", 5, 2, "AB", "forcing-kv", "full", None, "2: a $ star", None)
-    for _ in live(small, plan, run, Line(), Limits(lead=1e9)):
+    plan = Plan.from_form(
+        prompt="50 % of $x_1$ & <b>", seed=5, length=2, view="AB", a="forcing-kv", b="full", story="2: a $ star"
+    )
+    for _ in live(small, plan, run, Queue(), Limits(lead=1e9)):
         pass
     return run.files()
 

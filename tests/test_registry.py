@@ -29,7 +29,7 @@ from fkv.policies import Full
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.live.sessions import Limits, Queue, Registry, Run
 from fkv.studio.media.protocol import unpack
 from fkv.studio.page import build
 from fkv.transformer.causal import CausalTransformer
@@ -204,9 +204,11 @@ def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
     model = registry.load("longlive")
     build(model, Registry())
     assert model.policies == (registry.MODELS["longlive"].release.hybrid, registry.MODELS["longlive"].release.window)
-    plan = Plan.of(PROMPT, 0, 3, "AB", f"{model.policies[0]},segments_per_frame=4", model.policies[1])
+    plan = Plan.from_form(
+        prompt=PROMPT, seed=0, length=3, view="AB", a=f"{model.policies[0]},segments_per_frame=4", b=model.policies[1]
+    )
     run = Run(1 << 24)
-    *_, last = live(model, plan, run, Line(), Limits(lead=1e9))
+    *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
     assert last["state"] == "done" and run.count == 3
     record, jpegs = unpack(run.get(1))
     assert [own["video_frames"] for own in record["streams"].values()] == [12, 12] and len(jpegs) == 24

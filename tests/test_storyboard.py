@@ -11,7 +11,7 @@ from fkv.models.base import VideoModel
 from fkv.roles import from_scores
 from fkv.studio.live import changes
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.live.storyboard import at_threshold, parse
 from fkv.studio.media.protocol import unpack
 
@@ -26,8 +26,10 @@ def scored(small) -> VideoModel:
 def play(model: VideoModel, story: str, act=lambda run: None, length: int = 4, b: str = "full") -> list[dict]:
     """The records of a run with this storyboard; `act` is called before each chunk."""
     run = Run(1 << 20)
-    plan = Plan.of("a red ball", 5, length, "AB", "forcing-kv", b, None, story, model.roles)
-    for manifest in live(model, plan, run, Line(), Limits(lead=1e9)):
+    plan = Plan.from_form(
+        prompt="a red ball", seed=5, length=length, view="AB", a="forcing-kv", b=b, story=story, roles=model.roles
+    )
+    for manifest in live(model, plan, run, Queue(), Limits(lead=1e9)):
         assert manifest["state"] != "error", manifest["text"]
         act(run)
     return [unpack(run.get(number))[0] for number in range(run.count)]
@@ -72,8 +74,17 @@ def test_roles_that_no_threshold_gives_are_told_but_are_no_line(scored):
 
 def test_recache_is_said_to_be_impossible_where_it_is(scored):
     run, texts = Run(1 << 20), []
-    plan = Plan.of("a red ball", 5, 3, "AB", "forcing-kv", "recompute", None, "2: re-cache = a blue star", scored.roles)
-    for manifest in live(scored, plan, run, Line(), Limits(lead=1e9)):
+    plan = Plan.from_form(
+        prompt="a red ball",
+        seed=5,
+        length=3,
+        view="AB",
+        a="forcing-kv",
+        b="recompute",
+        story="2: re-cache = a blue star",
+        roles=scored.roles,
+    )
+    for manifest in live(scored, plan, run, Queue(), Limits(lead=1e9)):
         texts.append(manifest["text"])
     assert any("B (recompute) went on without re-cache" in text for text in texts)
     assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
@@ -101,10 +112,20 @@ def test_a_threshold_needs_scores(small):
     with pytest.raises(ValueError, match="no scores"):
         parse("2: threshold = 0.5", small.roles)
     with pytest.raises(ValueError, match="no scores"):
-        Plan.of("a red ball", 0, 2, "A", "forcing-kv", "full", 0.5, "", None)
+        Plan.from_form(prompt="a red ball", seed=0, length=2, view="A", a="forcing-kv", b="full", threshold=0.5)
 
 
 def test_a_plan_s_link_and_roles_carry_threshold_and_storyboard(scored):
-    plan = Plan.of("a red ball", 5, 4, "A", "forcing-kv", "full", 0.0, "2: a blue star", scored.roles)
+    plan = Plan.from_form(
+        prompt="a red ball",
+        seed=5,
+        length=4,
+        view="A",
+        a="forcing-kv",
+        b="full",
+        threshold=0.0,
+        story="2: a blue star",
+        roles=scored.roles,
+    )
     assert "threshold=0.0" in plan.link and "story=2%3A+a+blue+star" in plan.link
     assert all(len(layer) == 4 for layer in plan.roles.static) and [cue.chunk for cue in plan.cues] == [1]

@@ -19,7 +19,7 @@ from fkv.stream import Stream
 from fkv.studio.live import changes
 from fkv.studio.live import live as live_module
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Registry, Run
+from fkv.studio.live.sessions import Limits, Queue, Registry, Run
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import unpack, xray
 from fkv.studio.tabs import live as live_tab
@@ -27,7 +27,7 @@ from fkv.studio.theme import theme
 
 
 def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:
-    return Plan.of(
+    return Plan.from_form(
         **{"prompt": "a red ball", "seed": 5, "length": length, "view": view, "a": "forcing-kv", "b": "full"} | fields
     )
 
@@ -38,25 +38,27 @@ def run() -> Run:
 
 
 def test_line_is_first_come_first_served():
-    line = Line()
-    with line.queue("a"):
-        with line.queue("b"), line.queue("c"):
-            assert [line.place(ticket) for ticket in "abc"] == [0, 1, 2]
-        with line.queue("d"):
-            assert line.place("d") == 1
+    queue = Queue()
+    with queue.join("a"):
+        with queue.join("b"), queue.join("c"):
+            assert [queue.place(ticket) for ticket in "abc"] == [0, 1, 2]
+        with queue.join("d"):
+            assert queue.place("d") == 1
 
 
 def test_line_wakes_the_next_one():
-    line, turned, entered = Line(), threading.Event(), threading.Event()
+    queue = Queue()
+    turned = threading.Event()
+    entered = threading.Event()
 
     def wait() -> None:
-        with line.queue("b"):
+        with queue.join("b"):
             entered.set()
-            while line.place("b", wait=5):
+            while queue.place("b", wait=5):
                 pass
             turned.set()
 
-    with line.queue("a"):
+    with queue.join("a"):
         thread = threading.Thread(target=wait)
         thread.start()
         entered.wait(5)
@@ -100,7 +102,7 @@ def test_a_new_run_ends_the_visitor_s_last_one_and_finished_visitors_are_forgott
 
 def test_live_packs_what_the_streams_make(small, run):
     asked = plan()
-    manifests = list(live(small, asked, run, Line(), Limits(lead=1e9)))
+    manifests = list(live(small, asked, run, Queue(), Limits(lead=1e9)))
     assert [m["state"] for m in manifests] == ["live"] * 4 + ["done"] and manifests[-1]["chunks"] == 3
     reference = [Stream(small, policy, "a red ball", 5) for policy in asked.policies.values()]
     for number in range(3):
@@ -124,26 +126,26 @@ def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run,
 
     monkeypatch.setattr(live_module, "step", paused_for_a_minute)
     monkeypatch.setattr(run, "rest", rests.append)
-    list(live(small, plan(3), run, Line(), Limits()))
+    list(live(small, plan(3), run, Queue(), Limits()))
     assert turns == [["A", "B"], ["B", "A"], ["A", "B"]]
     assert rests[0] < 0 and 30 < rests[1] < 61 and 90 < rests[2] < 122
 
 
 def test_closing_the_iterator_leaves_the_line(small, run):
-    line = Line()
-    stream = live(small, plan(0), run, line, Limits(lead=1e9))
+    queue = Queue()
+    stream = live(small, plan(0), run, queue, Limits(lead=1e9))
     for _ in range(2):
         next(stream)
     assert run.live
     stream.close()
     assert not run.live
-    with line.queue("next"):
-        assert line.place("next") == 0
+    with queue.join("next"):
+        assert queue.place("next") == 0
 
 
 def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
     texts = []
-    for manifest in itertools.islice(live(small, plan(4, "A"), run, Line(), Limits(lead=1e9)), 6):
+    for manifest in itertools.islice(live(small, plan(4, "A"), run, Queue(), Limits(lead=1e9)), 6):
         texts.append(manifest["text"])
         if run.count == 1:
             run.ask(changes.prompt("a blue star", recache=True))
@@ -157,7 +159,7 @@ def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):
     def last(limits: Limits, act=lambda run: None) -> str:
         run = Run(1 << 20)
         text = ""
-        for manifest in live(small, plan(0, "A"), run, Line(), limits):
+        for manifest in live(small, plan(0, "A"), run, Queue(), limits):
             text = manifest["text"]
             if run.count == 1:
                 act(run)
@@ -170,7 +172,7 @@ def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):
 
 def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
     monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
-    *_, last = live(small, plan(), run, Line(), Limits())
+    *_, last = live(small, plan(), run, Queue(), Limits())
     assert last["state"] == "error" and "broke off after 0 chunks" in last["text"]
 
 
@@ -234,7 +236,7 @@ def test_app_refuses_with_one_sentence(capsys):
 def test_step_makes_one_chunk_of_a_paused_run(small, run):
     counts = []
     run.pause(True)
-    for manifest in live(small, plan(0, "A"), run, Line(), Limits(lead=1e9)):
+    for manifest in live(small, plan(0, "A"), run, Queue(), Limits(lead=1e9)):
         if manifest["state"] == "paused":
             counts.append(run.count)
             run.stop() if run.count == 2 else run.step()

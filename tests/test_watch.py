@@ -14,7 +14,7 @@ from fkv.stream import Stream
 from fkv.studio.live import changes
 from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media.protocol import unpack
 
 PROMPT = "a red ball"
@@ -33,8 +33,10 @@ def go(small, act=lambda run: None, length=4, watch=None) -> list[dict]:
     """Run forcing-kv and full side by side, calling `act` after every chunk, and return the records of all chunks."""
     run = Run(1 << 22)
     run.watch = watch
-    plan = Plan.of(PROMPT, 5, length, "AB", "forcing-kv:segments_per_frame=2", "full")
-    for manifest in live(small, plan, run, Line(), Limits(lead=1e9)):
+    plan = Plan.from_form(
+        prompt=PROMPT, seed=5, length=length, view="AB", a="forcing-kv:segments_per_frame=2", b="full"
+    )
+    for manifest in live(small, plan, run, Queue(), Limits(lead=1e9)):
         assert manifest["state"] != "error", manifest["text"]
         act(run)
     return records(run)

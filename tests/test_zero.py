@@ -18,7 +18,7 @@ from zero_space import CHUNK_SECONDS, LONGEST, PROMPT
 from fkv.models import tiny
 from fkv.studio.live import changes, zerogpu
 from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Line, Run
+from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media.protocol import unpack
 
 SPACE = Path(__file__).with_name("zero_space.py")
@@ -47,9 +47,9 @@ def test_the_model_is_loaded_on_the_named_gpu_and_streams_as_anywhere(told):
     list(
         live(
             tiny.load(precision="fp32"),
-            Plan.of(PROMPT, 3, 2, "AB", "forcing-kv", "full"),
+            Plan.from_form(prompt=PROMPT, seed=3, length=2, view="AB", a="forcing-kv", b="full"),
             run,
-            Line(),
+            Queue(),
             Limits(lead=1e9),
         )
     )

@@ -102,14 +102,14 @@ def stream(
 ) -> dict[str, Any]:
     """Stream as the Live tab does; `act` sees every manifest and may press what a visitor can press."""
     from fkv.studio.live.live import Plan, live
-    from fkv.studio.live.sessions import Limits, Line, Run
+    from fkv.studio.live.sessions import Limits, Queue, Run
     from fkv.studio.live.zerogpu import generating
     from fkv.studio.media.protocol import unpack
 
     run, manifests = Run(1 << 24), []
     generate = GENERATE.setdefault("live", generating(model))
-    plan = Plan.of(PROMPT, 3, length, view, "forcing-kv", "full")
-    for manifest in live(model, plan, run, Line(), Limits(seconds=LONGEST), generate):
+    plan = Plan.from_form(prompt=PROMPT, seed=3, length=length, view=view, a="forcing-kv", b="full")
+    for manifest in live(model, plan, run, Queue(), Limits(seconds=LONGEST), generate):
         manifests.append(manifest)
         act(run, manifest)
     records = [unpack(run.get(number))[0] for number in range(run.count)]
@@ -167,12 +167,12 @@ def taken_back(model: Any) -> list[str]:
 def compared(model: Any) -> dict[str, Any]:
     """A comparison, a refusal inside the lent process, and a call that is left early."""
     from fkv.studio.live import comparison
-    from fkv.studio.live.sessions import Limits, Line, Run
+    from fkv.studio.live.sessions import Limits, Queue, Run
 
     Scheduler.idle = False
     play = comparison.player(model, Limits(seconds=LONGEST))
-    plan = comparison.Plan.of(["full", "forcing-kv"], PROMPT, "3", 2)
-    *_, last = comparison.work(model, play, plan, Run(0), Line(), Limits(seconds=LONGEST))
+    plan = comparison.ComparisonPlan.from_form(["full", "forcing-kv"], PROMPT, "3", 2)
+    *_, last = comparison.work(model, play, plan, Run(0), Queue(), Limits(seconds=LONGEST))
     try:
         list(play(("full",), " ", 0, 1, 0))
     except ValueError as error:

@@ -32,7 +32,7 @@ from fkv.world.oracle import WORDS
 
 from .errors import explain, free
 from .live import WAIT, whole, words
-from .sessions import Limits, Line, Run
+from .sessions import Limits, Queue, Run
 from .telemetry import stream_ended
 from .zerogpu import chunk_seconds, lend
 
@@ -54,7 +54,7 @@ Play = Callable[[Sequence[str], str, int, int, int], Iterator[tuple[int, Chunk]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """policies : as `fkv.policies.write` writes them. chunks : per stream."""
 
     policies: tuple[str, ...]
@@ -63,7 +63,7 @@ class Plan:
     chunks: int
 
     @classmethod
-    def of(cls, names: Any, prompts: Any, seeds: Any, chunks: Any, most: int = MOST) -> Plan:
+    def from_form(cls, names: Any, prompts: Any, seeds: Any, chunks: Any, most: int = MOST) -> ComparisonPlan:
         """A plan from what the page holds: prompts one a line, seeds with commas. Raises ValueError with a sentence."""
         if not isinstance(names, (list, tuple)):
             raise ValueError("the policies must be a list, such as full and forcing-kv")
@@ -137,7 +137,9 @@ def player(model: VideoModel, limits: Limits) -> Play:
     return lend(play, seconds)
 
 
-def work(model: VideoModel, play: Play, plan: Plan, run: Run, line: Line, limits: Limits) -> Iterator[Progress]:
+def work(
+    model: VideoModel, play: Play, plan: ComparisonPlan, run: Run, queue: Queue, limits: Limits
+) -> Iterator[Progress]:
     """Run a plan and yield how far it is after every chunk. Stopping `run` ends it there, with what there is.
 
     Closing the iterator frees the caches.
@@ -145,8 +147,8 @@ def work(model: VideoModel, play: Play, plan: Plan, run: Run, line: Line, limits
     run.live, last = True, Progress("queued", "")
     began = turned = time.monotonic()
     try:
-        with line.queue(run):
-            while (place := line.place(run, WAIT)) and not run.stopped:
+        with queue.join(run):
+            while (place := queue.place(run, WAIT)) and not run.stopped:
                 yield Progress("queued", f"Place {place} in the queue: this machine does one thing at a time.")
             turned = time.monotonic()
             for last in _measured(model, play, plan, run, limits):
@@ -175,7 +177,7 @@ def work(model: VideoModel, play: Play, plan: Plan, run: Run, line: Line, limits
         )
 
 
-def _measured(model: VideoModel, play: Play, plan: Plan, run: Run, limits: Limits) -> Iterator[Progress]:
+def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, run: Run, limits: Limits) -> Iterator[Progress]:
     began, done, records, strips = time.monotonic(), 0, [], ()
     yield Progress("running", f"Warming up {', '.join(plan.policies)}.")
     for number, (prompt, seed) in enumerate(plan.runs, 1):
@@ -268,7 +270,7 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def report(
-    model: VideoModel, plan: Plan, records: Sequence[Record], device: torch.device, ended: str
+    model: VideoModel, plan: ComparisonPlan, records: Sequence[Record], device: torch.device, ended: str
 ) -> dict[str, Any]:
     """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and chunk."""
     rows = table(records).astype(object)

@@ -21,7 +21,7 @@ from fkv.studio.media.protocol import pack, record
 
 from .attention_probe import step
 from .errors import explain, free, sentence
-from .sessions import Limits, Line, Run
+from .sessions import Limits, Queue, Run
 from .storyboard import Cue, at_threshold, happened
 from .storyboard import parse as parse_story
 from .telemetry import Tally, stream_ended
@@ -47,8 +47,9 @@ class Plan:
     cues: tuple[Cue, ...] = ()
 
     @classmethod
-    def of(
+    def from_form(
         cls,
+        *,
         prompt: str,
         seed: float | None,
         length: float | None,
@@ -122,12 +123,12 @@ def _length(chunks: int) -> int | None:
     return chunks or None
 
 
-Generate = Callable[[Plan, Run, Line, Limits, dict[str, Tally]], Iterator[tuple[str, str]]]
+Generate = Callable[[Plan, Run, Queue, Limits, dict[str, Tally]], Iterator[tuple[str, str]]]
 """`guarded` for a model."""
 
 
 def live(
-    model: VideoModel, plan: Plan, run: Run, line: Line, limits: Limits, generate: Generate | None = None
+    model: VideoModel, plan: Plan, run: Run, queue: Queue, limits: Limits, generate: Generate | None = None
 ) -> Iterator[dict[str, Any]]:
     """Run a plan and yield manifests: the run's key, how many chunks there are to fetch, its state and a status sentence.
 
@@ -156,11 +157,11 @@ def live(
 
     run.live, turned, tallies = True, None, {name: Tally() for name in plan.policies}
     try:
-        with line.queue(run):
-            while (place := line.place(run, WAIT)) and not run.stopped:
+        with queue.join(run):
+            while (place := queue.place(run, WAIT)) and not run.stopped:
                 yield manifest("queued", f"Place {place} in the queue: this machine runs one stream at a time.")
             turned = time.monotonic()
-            for state, text in generate(plan, run, line, limits, tallies):
+            for state, text in generate(plan, run, queue, limits, tallies):
                 yield manifest(state, text)
     except ValueError as error:
         run.ended = "refused"
@@ -185,12 +186,12 @@ def live(
 
 
 def guarded(
-    model: VideoModel, plan: Plan, run: Run, line: Line, limits: Limits, tallies: dict[str, Tally]
+    model: VideoModel, plan: Plan, run: Run, queue: Queue, limits: Limits, tallies: dict[str, Tally]
 ) -> Iterator[tuple[str, str]]:
     """`_generate`, whose failures become sentences once its memory is given back."""
     problem = ""
     try:
-        yield from _generate(model, plan, run, line, limits, tallies)
+        yield from _generate(model, plan, run, queue, limits, tallies)
     except Exception as error:
         run.ended, problem = explain(error, _chunks(run.count))
         if run.ended == "failed":
@@ -202,7 +203,7 @@ def guarded(
 
 
 def _generate(
-    model: VideoModel, plan: Plan, run: Run, line: Line, limits: Limits, tallies: dict[str, Tally]
+    model: VideoModel, plan: Plan, run: Run, queue: Queue, limits: Limits, tallies: dict[str, Tally]
 ) -> Iterator[tuple[str, str]]:
     def done(ended: str, text: str) -> tuple[str, str]:
         run.ended = ended
@@ -220,13 +221,13 @@ def _generate(
     while plan.chunks is None or run.count < plan.chunks:
         elapsed = time.monotonic() - began - (run.paused_seconds - paused)
         run.rest(shown - limits.lead - elapsed)
-        while run.paused and not _overdue(run, line, limits, began):
+        while run.paused and not _overdue(run, queue, limits, began):
             yield "paused", f"Paused after {_chunks(run.count)}; ends by itself after {_span(limits.pause)}."
             run.wait_paused(min(WAIT, limits.pause))
         if run.stopped:
             yield done("stopped", f"Stopped after {_chunks(run.count)}.")
             return
-        if reason := _overdue(run, line, limits, began):
+        if reason := _overdue(run, queue, limits, began):
             yield done(*reason)
             return
         for cue in plan.cues:
@@ -248,14 +249,14 @@ def _generate(
     yield done("finished", f"Finished: {_chunks(run.count)}, {shown:.1f} s of video, {plan.words}.")
 
 
-def _overdue(run: Run, line: Line, limits: Limits, began: float) -> tuple[str, str] | None:
+def _overdue(run: Run, queue: Queue, limits: Limits, began: float) -> tuple[str, str] | None:
     """Why a run whose turn began then must end, in a word and a sentence; None while it may go on."""
     begins, age = f"Ended after {_chunks(run.count)}: ", time.monotonic() - began
     if run.paused_for > limits.pause:
         return "pause limit", f"{begins}the pause lasted longer than {_span(limits.pause)}."
     if age > limits.seconds:
         return "time limit", f"{begins}a run lasts at most {_span(limits.seconds)} here."
-    if age > limits.turn and line.waiting:
+    if age > limits.turn and queue.waiting:
         return (
             "turn",
             f"{begins}others wait, and a turn lasts at most {_span(limits.turn)} then. Go live stands in line again.",

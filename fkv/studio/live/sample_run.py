@@ -25,7 +25,7 @@ from fkv.studio.media.assets import ASSETS
 from fkv.studio.media.protocol import join, unpack
 
 from .live import Plan, live
-from .sessions import Limits, Line, Run
+from .sessions import Limits, Queue, Run
 
 FILE = ASSETS / "recorded.bin"
 
@@ -35,10 +35,13 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
 
     Raises ValueError when a setting is out of range or the run breaks off.
     """
-    plans = [Plan.of(prompt, seed, length, "AB", a, b) for length in (1, check_chunks(chunks))]
+    plans = [
+        Plan.from_form(prompt=prompt, seed=seed, length=length, view="AB", a=a, b=b)
+        for length in (1, check_chunks(chunks))
+    ]
     for plan in plans:
         run = Run(memory=1 << 30)
-        *_, last = live(model, plan, run, Line(), Limits(lead=float("inf"), idle=float("inf")))
+        *_, last = live(model, plan, run, Queue(), Limits(lead=float("inf"), idle=float("inf")))
         if run.ended != "finished":
             raise ValueError(last["text"])
     facts = {

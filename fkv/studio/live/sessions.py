@@ -1,6 +1,6 @@
 """Who may stream, for how long, and what is kept for them.
 
-A visitor has at most one `Run`. Runs take turns on the machine in the order in which they came (`Line`). What a run
+A visitor has at most one `Run`. Runs take turns on the machine in the order in which they came (`Queue`). What a run
 shows is kept in memory under an unguessable key until the visitor leaves or begins another: nothing is written to disk,
 so nothing is left behind, however the process ends.
 """
@@ -49,7 +49,7 @@ class Limits:
                 raise ValueError(f"the limit {name!r} must be a number of at least 0, not {value}")
 
 
-class Line:
+class Queue:
     """First come, first served, one at a time. `limit` : how many may wait."""
 
     def __init__(self, limit: int = Limits.waiting) -> None:
@@ -68,7 +68,7 @@ class Line:
         return len(self._waiting) - self.running
 
     @contextmanager
-    def queue(self, ticket: object) -> Iterator[None]:
+    def join(self, ticket: object) -> Iterator[None]:
         """Stand in line with `ticket` until the block ends. Raises ValueError when too many wait already."""
         with self._moved:
             if self._waiting and self.waiting >= self.limit:
@@ -237,7 +237,7 @@ class Registry:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.line = Line(self.limits.waiting)
+        self.queue = Queue(self.limits.waiting)
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._pinned: list[Run] = []
         self._lock = threading.Lock()

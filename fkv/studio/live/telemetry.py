@@ -96,10 +96,10 @@ def health(model: VideoModel, registry: Registry) -> Route:
 
 def load(registry: Registry) -> dict[str, int]:
     """Streams that run and visitors that wait, and bytes: of encoded chunks, and resident of the process."""
-    line = registry.line
+    queue = registry.queue
     return {
-        "running": line.running,
-        "waiting": line.waiting,
+        "running": queue.running,
+        "waiting": queue.waiting,
         "chunk_bytes": registry.held,
         "resident_bytes": psutil.Process().memory_info().rss,
     }

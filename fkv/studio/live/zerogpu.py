@@ -23,7 +23,7 @@ from fkv.models.base import VideoModel
 
 from . import model_thread
 from .live import Generate, Plan, guarded
-from .sessions import Limits, Line, Run
+from .sessions import Limits, Queue, Run
 from .telemetry import Tally
 
 P, T = ParamSpec("P"), TypeVar("T")
@@ -98,14 +98,16 @@ def generating(model: VideoModel) -> Generate:
     def far(plan: Plan, limits: Limits, asked: Path) -> Iterator[tuple[str, str, str, dict[str, Tally], bytes | None]]:
         run, tallies, sent = Run(limits.memory), {name: Tally() for name in plan.policies}, 0
         limits = dataclasses.replace(limits, seconds=needed(plan, limits))
-        with _repeating(_reader(asked, run)), closing(guarded(model, plan, run, Line(), limits, tallies)) as states:
+        with _repeating(_reader(asked, run)), closing(guarded(model, plan, run, Queue(), limits, tallies)) as states:
             for state, text in states:
                 yield state, text, run.ended, tallies, run.get(sent) if run.count > sent else None
                 sent = run.count
 
     lent = lend(far, lambda plan, limits, asked: needed(plan, limits))
 
-    def near(plan: Plan, run: Run, line: Line, limits: Limits, tallies: dict[str, Tally]) -> Iterator[tuple[str, str]]:
+    def near(
+        plan: Plan, run: Run, queue: Queue, limits: Limits, tallies: dict[str, Tally]
+    ) -> Iterator[tuple[str, str]]:
         with mirrored(run) as asked, closing(lent(plan, limits, asked)) as items:
             for state, text, run.ended, new, file in items:
                 tallies.update(new)

@@ -21,7 +21,7 @@ from fkv.studio.live import comparison
 from fkv.studio.live.comparison import Play
 from fkv.studio.live.errors import explain, free
 from fkv.studio.live.live import WAIT, whole, words
-from fkv.studio.live.sessions import Line, Registry, Run
+from fkv.studio.live.sessions import Queue, Registry, Run
 from fkv.studio.live.telemetry import stream_ended
 from fkv.studio.live.zerogpu import chunk_seconds, here, lend
 from fkv.studio.media.artifacts import Shelf
@@ -40,7 +40,9 @@ PROFILED = {"prompts": (1, 8), "chunks": (3, 14)}
 
 def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
     """Offer `generate_clip`, `compare` and `profile` on the page that is being built."""
-    line, limits, shelf = registry.line, registry.limits, Shelf()
+    queue = registry.queue
+    limits = registry.limits
+    shelf = Shelf()
     device = model.transformer.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
 
     def generate_clip(
@@ -59,7 +61,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
             parse(words(policy, "the policy")), check_prompt(prompt)
             if not 1 <= chunks <= LONGEST:
                 raise ValueError(f"a clip has 1 to {LONGEST} chunks, not {chunks}")
-            with call.turn(line), shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, model.fps) as out:
+            with call.turn(queue), shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, model.fps) as out:
                 for _, chunk in call.caller.while_here(play((policy,), prompt, seed, chunks, 0)):
                     call.made.append(chunk)
                     out.write(chunk.video)
@@ -76,11 +78,13 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
             seed: The same seed gives the same noise.
         """
         try:
-            plan = comparison.Plan.of(split(words(policies, "the policies")), prompt, str(seed), chunks, MOST)
+            plan = comparison.ComparisonPlan.from_form(
+                split(words(policies, "the policies")), prompt, str(seed), chunks, MOST
+            )
         except ValueError as error:
             raise gr.Error(explain(error, "")[1], print_exception=False) from None
         run = Run(0)
-        *_, last = Caller().while_here(comparison.work(model, play, plan, run, line, limits))
+        *_, last = Caller().while_here(comparison.work(model, play, plan, run, queue, limits))
         if last.state == "error" or not last.records:
             raise gr.Error(last.text, print_exception=False)
         return comparison.report(model, plan, last.records, device, run.ended)
@@ -103,7 +107,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
                     raise ValueError(f"a profile takes {least} to {greatest} {what}, not {count}")
             if not isinstance(threshold, (int, float)):
                 raise ValueError(f"the threshold must be a number, not {threshold!r:.40}")
-            with call.turn(line):
+            with call.turn(queue):
                 return next(
                     score(lines, chunks, threshold, seed, bool if here() else call.caller.stay)
                 )  # `bool` can be pickled
@@ -148,10 +152,10 @@ class _Call:
     turned: float | None = None
 
     @contextmanager
-    def turn(self, line: Line) -> Iterator[None]:
+    def turn(self, queue: Queue) -> Iterator[None]:
         """Wait for the turn, and keep it until the block ends. Raises `Left` when the caller leaves meanwhile."""
-        with line.queue(self):
-            while line.place(self, WAIT):
+        with queue.join(self):
+            while queue.place(self, WAIT):
                 self.caller.stay()
             self.turned = time.monotonic()
             yield

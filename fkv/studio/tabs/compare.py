@@ -15,7 +15,7 @@ from fkv.analysis.evaluate import EQUAL_DB, draws_world
 from fkv.analysis.figures import draw_pareto, pareto
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
-from fkv.studio.live.comparison import Plan, Play, Progress, held_out_prompts, report, table, work
+from fkv.studio.live.comparison import ComparisonPlan, Play, Progress, held_out_prompts, report, table, work
 from fkv.studio.live.errors import sentence
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
@@ -97,12 +97,12 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
         names: list[str], prompts: str, seeds: str, chunks: float | None, request: gr.Request
     ) -> Iterator[list[Any]]:
         try:
-            plan = Plan.of(names, prompts, seeds, chunks)
+            plan = ComparisonPlan.from_form(names, prompts, seeds, chunks)
         except ValueError as error:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
             return
         run, measured, strips = registry.begin(visitor(request)), 0, ()
-        with closing(work(model, play, plan, run, registry.line, registry.limits)) as steps:
+        with closing(work(model, play, plan, run, registry.queue, registry.limits)) as steps:
             for step in steps:
                 found = table(step.records) if step.records else None
                 complete = sum("adherence" in each for each in step.records)

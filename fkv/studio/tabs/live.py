@@ -128,15 +128,23 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
     def start(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
         cut = None if own is None or form[threshold] == own else form[threshold]
         try:
-            plan = Plan.of(
-                *(form[field] for field in (prompt, seed, length, view, first, second)), cut, form[story], model.roles
+            plan = Plan.from_form(
+                prompt=form[prompt],
+                seed=form[seed],
+                length=form[length],
+                view=form[view],
+                a=form[first],
+                b=form[second],
+                threshold=cut,
+                story=form[story],
+                roles=model.roles,
             )
         except ValueError as error:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
             return
         run = registry.begin(request.session_hash)
         try:
-            with closing(live(model, plan, run, registry.line, registry.limits, generate)) as manifests:
+            with closing(live(model, plan, run, registry.queue, registry.limits, generate)) as manifests:
                 for manifest in manifests:
                     yield [manifest, *_buttons(manifest["state"])]
         finally:
