@@ -14,7 +14,7 @@ import torch
 
 from fkv.kernels import choices
 from fkv.report import device_name, processor
-from kernels.dispatch import VARIABLE, setting
+from fkv.kernels.dispatch import VARIABLE, setting
 
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
