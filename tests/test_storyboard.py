@@ -9,10 +9,9 @@ import pytest
 
 from fkv.models.base import VideoModel
 from fkv.roles import from_scores
-from fkv.studio.live import changes
+from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold, parse
 from fkv.studio.live.live import Plan, live
 from fkv.studio.live.sessions import Limits, Queue, Run
-from fkv.studio.live.storyboard import at_threshold, parse
 from fkv.studio.media.protocol import unpack
 
 SCORES = np.linspace(0, 1, 12).reshape(3, 4)
@@ -56,9 +55,9 @@ def test_lines_are_applied_at_their_chunks_and_told_as_they_were_written(scored)
 
 def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
     asked = {
-        1: changes.prompt("a blue star", recache=True),
-        2: changes.policy("A", "sliding-window"),
-        3: changes.prompt("A = b"),
+        1: SetPrompt("a blue star", recache=True),
+        2: SetPolicy("A", "sliding-window"),
+        3: SetPrompt("A = b"),
     }
     records = play(scored, "", lambda run: run.count in asked and run.ask(asked.pop(run.count)))
     story = "\n".join(f"{number}: {event}" for number, record in enumerate(records, 1) for event in record["events"])
@@ -68,7 +67,7 @@ def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
 
 def test_roles_that_no_threshold_gives_are_told_but_are_no_line(scored):
     flipped = at_threshold(scored.roles, 0.5).flipped(2, 3)
-    records = play(scored, "", lambda run: run.count == 1 and run.ask(changes.roles(flipped)), length=2)
+    records = play(scored, "", lambda run: run.count == 1 and run.ask(SetRoles(flipped)), length=2)
     assert records[1]["events"] == ["roles: 2.3 dynamic"]
 
 

@@ -15,8 +15,8 @@ import pytest
 from fkv.cache import Pages
 from fkv.policies import Full, parse
 from fkv.report import frame_hash
+from fkv.storyboard import SetPrompt
 from fkv.stream import Stream
-from fkv.studio.live import changes
 from fkv.studio.live import live as live_module
 from fkv.studio.live.live import Plan, live
 from fkv.studio.live.sessions import Limits, Queue, Registry, Run
@@ -148,9 +148,9 @@ def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
     for manifest in itertools.islice(live(small, plan(4, "A"), run, Queue(), Limits(lead=1e9)), 6):
         texts.append(manifest["text"])
         if run.count == 1:
-            run.ask(changes.prompt("a blue star", recache=True))
+            run.ask(SetPrompt("a blue star", recache=True))
         if run.count == 2:
-            run.ask(changes.prompt("  "))
+            run.ask(SetPrompt("  "))
     assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
     assert any("Left as it was" in text for text in texts)
 

@@ -18,8 +18,8 @@ from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
 from fkv.policies.silenced import Silenced
 from fkv.policies.silenced import silenced as silence
 from fkv.probe import FrameMassProbe
+from fkv.storyboard import SilenceHead
 from fkv.stream import Stream
-from fkv.studio.live import changes
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 POLICY = ForcingKV(segments_per_frame=2)
@@ -46,13 +46,13 @@ def test_a_head_silenced_on_the_way_loses_its_past_and_the_others_nothing(small)
     stream = Stream(small, POLICY, PROMPT, decode=False)
     for _ in range(6):
         before = stream.step()
-    changes.silence("A", (1, 2))({"A": stream})
-    changes.silence("A", (2, 0))({"A": stream})
+    SilenceHead("A", (1, 2)).apply({"A": stream})
+    SilenceHead("A", (2, 0)).apply({"A": stream})
     after = stream.step()
     assert stream.policy.heads == ((1, 2), (2, 0)) and after.kv_tokens["silent"] == 3 * stream.geometry.tokens_per_frame
     assert {name: after.kv_tokens[name] for name in before.kv_tokens} == before.kv_tokens
     with pytest.raises(ValueError, match="no head 9 in layer 0"):
-        changes.silence("A", (0, 9))({"A": stream})
+        SilenceHead("A", (0, 9)).apply({"A": stream})
 
 
 def test_a_silenced_head_sees_only_the_current_chunk(small):

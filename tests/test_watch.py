@@ -10,8 +10,8 @@ import pytest
 from fkv.policies import POLICIES, ForcingKV, Full, PerStep
 from fkv.probe import AGES, Focus, FrameMassProbe, head_scores
 from fkv.roles import HeadRoles, from_scores
+from fkv.storyboard import SetRoles
 from fkv.stream import Stream
-from fkv.studio.live import changes
 from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
 from fkv.studio.live.live import Plan, live
 from fkv.studio.live.sessions import Limits, Queue, Run
@@ -132,7 +132,7 @@ def test_costs_of_a_role_are_exact(small):
 
 def test_changed_roles_show_in_a_later_chunk(small):
     flipped = small.roles.flipped(1, 1)
-    made = go(small, lambda run: run.ask(changes.roles(flipped)) if run.count == 4 else None, 7, Watch("A", FOCUS))
+    made = go(small, lambda run: run.ask(SetRoles(flipped)) if run.count == 4 else None, 7, Watch("A", FOCUS))
     assert [each["events"] for each in made] == [[]] * 4 + [["roles: 1.1 dynamic"], [], []]
     assert [each["heads"]["static"][1] for each in made] == [[1, 2]] * 4 + [[2]] * 3
     before, after = (each["heads"]["mass"][1][1][0] for each in (made[3], made[6]))
@@ -140,8 +140,8 @@ def test_changed_roles_show_in_a_later_chunk(small):
 
 
 def test_roles_are_refused_where_no_policy_goes_by_them(small):
-    with pytest.raises(ValueError, match="none of the policies that run goes by head roles"):
-        changes.roles(small.roles)(streams(small, Full()))
+    with pytest.raises(ValueError, match="no running policy uses head roles"):
+        SetRoles(small.roles).apply(streams(small, Full()))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import torch
 from zero_space import CHUNK_SECONDS, LONGEST, PROMPT
 
 from fkv.models import tiny
-from fkv.studio.live import changes, zerogpu
+from fkv.storyboard import SetPolicy, SetPrompt, SetRoles
+from fkv.studio.live import zerogpu
 from fkv.studio.live.live import Plan, live
 from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media.protocol import unpack
@@ -146,5 +147,5 @@ def wait(condition) -> None:
 
 
 def test_every_change_can_cross(shipped):
-    for change in (changes.prompt("a star", True), changes.policy("A", "full"), changes.roles(shipped.roles)):
-        assert pickle.loads(pickle.dumps(change)).args == change.args
+    for change in (SetPrompt("a star", True), SetPolicy("A", "full"), SetRoles(shipped.roles)):
+        assert pickle.loads(pickle.dumps(change)) == change

@@ -129,11 +129,11 @@ GENERATE: dict[str, Any] = {}
 def press(run: Any, manifest: dict[str, Any]) -> None:
     """Change the prompt and look at a head after the first chunk, pause, resume while paused, stop after the fourth chunk."""
     from fkv.probe import Focus
-    from fkv.studio.live import changes
+    from fkv.storyboard import SetPrompt
     from fkv.studio.live.attention_probe import Watch
 
     if manifest["chunks"] == 1 and manifest["state"] == "live":
-        run.ask(changes.prompt("a blue star drifting over the sea at night"))
+        run.ask(SetPrompt("a blue star drifting over the sea at night"))
         run.watch = Watch("A", Focus(0, 0, 0, 0))
         run.pause(True)
     if manifest["state"] == "paused":

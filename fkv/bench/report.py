@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from fkv.kernels import choices
-from fkv.report import device_name, processor
 from fkv.kernels.dispatch import VARIABLE, setting
+from fkv.report import device_name, processor
 
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",

@@ -13,6 +13,7 @@ from fkv import policies
 from fkv.parallel.overlap import Overlap, add_overlap, check_overlap
 from fkv.probe import FrameMassProbe
 from fkv.report import stream_record
+from fkv.storyboard import at_chunk
 from fkv.stream import Chunk, Stream, check_prompt
 from fkv.video import Mp4Writer
 
@@ -40,14 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recache", action="store_true", help="at --say, recompute the held frames under the new prompt"
     )
     add_overlap(parser)
-
-
-def at_chunk(text: str, example: str = "5:forcing-kv or 5:a blue star") -> tuple[int, str]:
-    """A chunk number and what comes with it, from CHUNK:WHAT. Raises ValueError, with an example, for anything else."""
-    chunk, colon, what = text.partition(":")
-    if not colon or not chunk.isdecimal() or not what:
-        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in {example}")
-    return int(chunk), what
 
 
 def run(args: argparse.Namespace) -> int:

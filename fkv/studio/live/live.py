@@ -16,14 +16,14 @@ from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.parallel.lockstep import device_of
 from fkv.roles import HeadRoles
+from fkv.storyboard import Cue, at_threshold, happened
+from fkv.storyboard import parse as parse_story
 from fkv.stream import MAX_CHUNKS, Chunk, Stream, check_prompt, check_seed
 from fkv.studio.media.protocol import pack, record
 
 from .attention_probe import step
 from .errors import explain, free, sentence
 from .sessions import Limits, Queue, Run
-from .storyboard import Cue, at_threshold, happened
-from .storyboard import parse as parse_story
 from .telemetry import Tally, stream_ended
 
 log = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ def _change(streams: dict[str, Stream], run: Run, notice: str) -> str:
         return notice
     for change in asked:
         try:
-            said.append(change(streams))
+            said.append(change.apply(streams))
         except ValueError as error:
             said.append(f"Left as it was: {error}.")
     return " ".join(filter(None, said))

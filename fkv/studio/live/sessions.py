@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from fkv.storyboard import Change
+
 from .attention_probe import Watch
-from .changes import Change
 
 MOST_CHANGES = 64
 """Changes that may wait for the next chunk; older ones are forgotten."""

@@ -14,11 +14,11 @@ import gradio as gr
 from fkv.models.base import VideoModel
 from fkv.policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
 from fkv.policies.silenced import Silenced
-from fkv.studio.live import changes, sample_run
+from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
+from fkv.studio.live import sample_run
 from fkv.studio.live.errors import sentence
 from fkv.studio.live.live import Plan, live, words
 from fkv.studio.live.sessions import Registry, Run
-from fkv.studio.live.storyboard import at_threshold
 from fkv.studio.live.zerogpu import generating
 from fkv.studio.media.artifacts import Shelf
 from fkv.studio.media.assets import page_asset
@@ -166,12 +166,12 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
 
     def change_prompt(prompt: str, recache: bool, request: gr.Request) -> None:
         if run := running(request):
-            run.ask(changes.prompt(prompt, recache))
+            run.ask(SetPrompt(prompt, recache))
 
     def change_policy_of(name: str) -> Callable[..., None]:
         def change_policy(text: str | None, request: gr.Request) -> None:
             if run := running(request):
-                run.ask(changes.policy(name, str(text or "").strip()))
+                run.ask(SetPolicy(name, str(text or "").strip()))
 
         return change_policy
 
@@ -186,7 +186,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
 
     def change_threshold(value: float, request: gr.Request) -> Any:
         if run := running(request):
-            run.ask(changes.roles(at_threshold(model.roles, value)))
+            run.ask(SetRoles(at_threshold(model.roles, value)))
         return gr.Slider(info=parted(model, value))
 
     def toggle_pause(request: gr.Request) -> None:
