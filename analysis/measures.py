@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fkv import compare
+from fkv import comparison
 
 PEAK = 255.0
 
@@ -78,7 +78,7 @@ def flicker(video: np.ndarray) -> float:
 def psnr(video: np.ndarray, reference: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB over all frames; inf for equal videos. Raises ValueError when their shapes differ."""
     _check_pair(video, reference)
-    value = compare.psnr(video, reference)
+    value = comparison.psnr(video, reference)
     return float("inf") if value is None else value
 
 

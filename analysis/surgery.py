@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fkv.compare import psnr
+from fkv.comparison import psnr
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.policies.silenced import Head, Silenced, write_heads

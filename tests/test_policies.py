@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.compare import labels_of
+from fkv.comparison import labels_of
 from fkv.policies import POLICIES, ChunkState
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.sliding_window import SlidingWindow

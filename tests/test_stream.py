@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.compare import interleave
+from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_table
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from fkv.cache import KVCache
-from fkv.compare import labels_of
+from fkv.comparison import labels_of
 from fkv.models.base import VideoModel
 from fkv.models.memory import kv_bytes
 from fkv.parallel.overlap import Overlap

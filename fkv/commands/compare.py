@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkv import policies
-from fkv.compare import compare, moments
+from fkv.comparison import compare, moments
 from fkv.stream import Chunk
 
 from .common import add_run, check_run, load

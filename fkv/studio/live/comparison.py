@@ -20,7 +20,7 @@ import torch
 from fkv import policies
 from fkv.analysis.evaluate import EQUAL_DB, adherence, draws_world, held_out_scene
 from fkv.analysis.measures import chunk_discontinuity, psnr
-from fkv.compare import interleave, speed_ratios
+from fkv.comparison import interleave, speed_ratios
 from fkv.models.base import VideoModel
 from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates
 from fkv.stream import Chunk, Stream, check_prompt, check_seed
@@ -228,7 +228,7 @@ def _scene(model: VideoModel, prompt: str) -> Scene | None:
 
 
 def record(policy: str, seed: int, own: Sequence[Chunk], reference: Sequence[Chunk]) -> Record:
-    """What is known of a stream while it runs. ratio_denoise : the reference's seconds / its own, see `fkv.compare`."""
+    """What is known of a stream while it runs. ratio_denoise : the reference's seconds / its own, see `fkv.comparison`."""
     chunks = [
         chunk_record(c) | rates([c]) | {"ratio_denoise": ratio} for c, ratio in zip(own, speed_ratios(reference, own))
     ]

@@ -10,7 +10,7 @@ from html import escape
 import cv2
 import numpy as np
 
-from fkv.compare import moments
+from fkv.comparison import moments
 from fkv.stream import Chunk
 
 from .protocol import jpeg
