@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
-from fkv.models.precision import precision_of
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
 from fkv.report import FPS_MEANING, device_name, rates
@@ -169,7 +168,7 @@ def _records(
             chunks = run_stream(model, policy, prompt, seed, seconds)
         if policy in pending:
             names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds)))
-            device = {"caption": chunks[0].prompt, "device": device_name(model.transformer.device)}
+            device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
             yield (
                 names
                 | device
@@ -181,7 +180,7 @@ def _records(
 
 
 def _identity(model: VideoModel) -> tuple[str, ...]:
-    return model.name, checkpoint_hash(model.weights), precision_of(model.transformer.model)
+    return model.name, checkpoint_hash(model.weights), model.precision
 
 
 @lru_cache(maxsize=1)

@@ -56,7 +56,7 @@ def settings_of(stream: Stream) -> dict[str, Any]:
     policy: Policy = stream.policy
     return {
         "model": stream.model.name,
-        "device": device_name(stream.model.transformer.device),
+        "device": device_name(stream.model.device),
         "torch": torch.__version__,
         "policy": {"name": policy.name, **dataclasses.asdict(policy)},
     }

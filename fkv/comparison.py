@@ -69,7 +69,7 @@ def compare(
     results = {}
     for label, own in zip(labels, made):
         ratios = speed_ratios(reference, own)
-        results[label] = stream_record(own, model, seed, model.transformer.device) | {
+        results[label] = stream_record(own, model, seed, model.device) | {
             "policy": label,
             "ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)},
             "ratio_kv_bytes": reference[-1].kv_bytes / own[-1].kv_bytes,

@@ -20,7 +20,7 @@ from .kernels import frame_mass
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")
-AT_ONCE = 2**19
+FLUSH_ELEMENTS = 2**19
 """From how many numbers of keys on a head group is looked at without waiting for more layers."""
 
 
@@ -209,7 +209,7 @@ class _OpenPass:
         self.seen += len(heads)
         waiting = self.waiting.setdefault(group.name, [])
         waiting.append(([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
-        if self.seen == geometry.layers * geometry.heads or sum(own.numel() for *_, own in waiting) >= AT_ONCE:
+        if self.seen == geometry.layers * geometry.heads or sum(own.numel() for *_, own in waiting) >= FLUSH_ELEMENTS:
             self._look()
 
     def _look(self) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from fkv.models.base import VideoModel
-from fkv.models.precision import precision_of
 
 from .stream import Chunk
 
@@ -89,7 +88,7 @@ def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device:
         "prompt": chunks[0].prompt,
         "seed": seed,
         "device": device_name(device),
-        "precision": precision_of(model.transformer.model),
+        "precision": model.precision,
         "torch": torch.__version__,
         **rates(chunks),
         "fps_meaning": FPS_MEANING,

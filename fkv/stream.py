@@ -17,7 +17,7 @@ from fkv.models.base import VideoModel
 from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
 from .cache import KVCache, Pages
-from .kernels import rope_table
+from .kernels import rope_freqs_cis
 from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
@@ -210,7 +210,7 @@ class Stream:
 
     def step(self, probe: Probe | None = None) -> Chunk:
         """Generate the next chunk. `probe` sees the attention of every pass."""
-        device = self.model.transformer.device
+        device = self.model.device
         with (
             torch.cuda.device(device) if device.type == "cuda" else nullcontext()
         ):  # Triton and CUDA graphs take the current one
@@ -273,7 +273,7 @@ class Stream:
 
     def _denoise(self, frames: tuple[int, ...], table: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
         sigmas, shape = self.model.schedule.sigmas, (self.geometry.batch, len(frames), *self.model.latent)
-        device = self.model.transformer.device
+        device = self.model.device
         x = self.noise.initial(self.index, shape).to(device)
         for cache in self.caches:
             cache.begin(frames)
@@ -335,7 +335,7 @@ class Stream:
             far = [f for f in cache.frames() if frames[-1] - self._position.get(f, f) >= POSITION_LIMIT]
             if far:
                 step = POSITION_LIMIT // 2
-                turn = rope_table([step], 1, 1, self.geometry.head_dim, self.model.transformer.device)[0]
+                turn = rope_freqs_cis([step], 1, 1, self.geometry.head_dim, self.model.device)[0]
                 cache.rotate(far, turn)
                 self._position |= {f: self._position.get(f, f) + step for f in far}
 

@@ -6,10 +6,10 @@ from .dispatch import choices
 from .frame_mass import frame_mass
 from .head_table import tables_used
 from .hybrid_attention import hybrid_attention
-from .linear import linear, multiplies_in_eight_bits, packed
+from .linear import linear, multiplies_fp8, packed
 from .norm_rope_store import norm_rope_store
 from .pages import put, take
-from .rope import apply_rope, rope_table
+from .rope import apply_rope, rope_freqs_cis
 from .segment_similarity import segment_similarity
 from .threads import one_thread_between
 
@@ -21,12 +21,12 @@ __all__ = [
     "frame_mass",
     "hybrid_attention",
     "linear",
-    "multiplies_in_eight_bits",
+    "multiplies_fp8",
     "norm_rope_store",
     "one_thread_between",
     "packed",
     "put",
-    "rope_table",
+    "rope_freqs_cis",
     "segment_similarity",
     "tables_used",
     "take",

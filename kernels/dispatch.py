@@ -2,7 +2,7 @@
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
-    auto  the default: Triton where it agrees with the twin and is not clearly slower (`MARGIN`), found out once per kernel, type and
+    auto  the default: Triton where it agrees with the twin and is not clearly slower (`TORCH_MARGIN`), found out once per kernel, type and
           size (to the next power of two) on the tensors at hand. `choices()` reports what was found.
     0     the twin.
     1     Triton.
@@ -35,8 +35,8 @@ try:
 except ImportError:  # there is Triton for Linux alone
     triton = tl = None
 
-VARIABLE = "FKV_TRITON"
-MARGIN = 1.15
+TRITON_VARIABLE = "FKV_TRITON"
+TORCH_MARGIN = 1.15
 """How many times as fast as Triton the twin must be to be taken. They round differently, so a stream depends on which is taken; this
 keeps chance from deciding where both take about as long."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -65,9 +65,9 @@ def jit(function: Callable) -> Any:
 
 def setting() -> str:
     """What `FKV_TRITON` asks for. Raises ValueError when there is no such setting."""
-    asked = os.environ.get(VARIABLE) or "auto"
+    asked = os.environ.get(TRITON_VARIABLE) or "auto"
     if asked not in ("auto", "0", "1"):
-        raise ValueError(f"{VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {asked!r}")
+        raise ValueError(f"{TRITON_VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {asked!r}")
     return asked
 
 
@@ -111,7 +111,7 @@ def choose(
             if problem:
                 log.warning("the Triton kernel %s is not used: %s", name, problem)
             ways = {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}
-            _choose(name, signature, ways, MARGIN, _seconds, problem)
+            _choose(name, signature, ways, TORCH_MARGIN, _seconds, problem)
         return _choices[name, signature]
 
 

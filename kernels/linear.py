@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from .onednn import computes_bfloat16
 from .threads import by_all_threads
 
-LARGEST = torch.finfo(torch.float8_e4m3fn).max
-SLOPE = math.sqrt(8 / math.pi)
-MANY = 2**20
+FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
+GELU_SLOPE = math.sqrt(8 / math.pi)
+PACK_LIMIT_ELEMENTS = 2**20
 """Numbers in a weight from which on `packed` makes no copy."""
 
 
 @lru_cache
-def multiplies_in_eight_bits(device: str) -> bool:
+def multiplies_fp8(device: str) -> bool:
     """Whether PyTorch multiplies 8-bit numbers with a scale per row there: on GPUs from Hopper on, and where oneDNN does on a CPU."""
     x, scale = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn), torch.ones(16, 1, device=device)
     try:
@@ -29,10 +29,10 @@ def multiplies_in_eight_bits(device: str) -> bool:
     return True
 
 
-def _in_eight_bits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _linear_fp8(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x is scaled row by row so that its largest number is the largest that 8 bits hold."""
     rows = x.flatten(0, -2)
-    scale = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).float().clamp(min=1e-12) / LARGEST
+    scale = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).float().clamp(min=1e-12) / FP8_MAX
     narrow, ones = (rows / scale).to(weight.dtype), scale.new_ones(1, len(weight))
     out = torch._scaled_mm(narrow, weight.t(), scale, ones, bias, out_dtype=x.dtype, use_fast_accum=x.is_cuda)
     return out.unflatten(0, x.shape[:-1])
@@ -43,16 +43,16 @@ def _gelu(x: Tensor) -> Tensor:
     of PyTorch's tanh. In 16 bits PyTorch rounds once, at the end."""
     if not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
-    return torch.addcmul(x.new_tensor(SLOPE), x, x, value=0.044715 * SLOPE).mul_(x).sigmoid_().mul_(x)
+    return torch.addcmul(x.new_tensor(GELU_SLOPE), x, x, value=0.044715 * GELU_SLOPE).mul_(x).sigmoid_().mul_(x)
 
 
-def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
+def linear_torch(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
     """`linear` as PyTorch computes it."""
     out = F.linear(x, weight, bias)
     return _gelu(out) if gelu else out
 
 
-def by_onednn(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
+def linear_onednn(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
     """`linear` as one call of oneDNN, which computes GELU inside the product; on CPUs, see `computes_bfloat16`."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(("gelu", [], "tanh") if gelu else ("none", [], "")))
 
@@ -65,8 +65,8 @@ def _direct(x: Tensor) -> bool:
 def packed(weight: Tensor) -> Tensor:
     """A copy of a weight for `linear` alone, in the order in which oneDNN multiplies it and which it otherwise makes at every call:
     chunks of the tiny model take 4 % less time, with the same pictures. The weight itself where `linear` does not call oneDNN, and from
-    `MANY` numbers on, since such a weight is multiplied by so many tokens that its order costs nothing."""
-    if not _direct(weight) or weight.numel() >= MANY:
+    `PACK_LIMIT_ELEMENTS` numbers on, since such a weight is multiplied by so many tokens that its order costs nothing."""
+    if not _direct(weight) or weight.numel() >= PACK_LIMIT_ELEMENTS:
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
 
@@ -77,13 +77,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False, fast: bo
     No gradients.
 
     A weight may be `packed`. One in 8 bits is widened to x's type; `fast`, x is narrowed instead, which needs
-    `multiplies_in_eight_bits`, a bfloat16 x and numbers of inputs and outputs that 16 divides.
+    `multiplies_fp8`, a bfloat16 x and numbers of inputs and outputs that 16 divides.
 
     On a CPU in bfloat16, oneDNN is called directly, where PyTorch's own way leads, too, only longer. In float32 PyTorch takes another
     library, with which chunks of the tiny model took 0.7 to 1.06 times as long as with oneDNN. The compiler fuses by itself.
     """
     if fast and weight.element_size() == 1:
-        out = _in_eight_bits(x, weight, bias)
+        out = _linear_fp8(x, weight, bias)
         return _gelu(out) if gelu else out
     direct = not torch.compiler.is_compiling() and _direct(x)
-    return (by_onednn if direct else by_pytorch)(x, weight.to(x.dtype), bias, gelu)
+    return (linear_onednn if direct else linear_torch)(x, weight.to(x.dtype), bias, gelu)

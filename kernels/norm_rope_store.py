@@ -118,7 +118,7 @@ def norm_rope_store(
     """RMSNorm of q and k over all heads, RoPE of both, k and v written to their pages; one pass over memory in Triton.
 
     qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gains: of queries and of
-    keys, [2, heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_table`. groups: per head group the buffers of
+    keys, [2, heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_freqs_cis`. groups: per head group the buffers of
     keys and values [batch, heads of the group, capacity, head_dim], of qkv's type or in 8 bits, and int64 [tokens], where in
     them each token goes; a group may have no head. Returns the queries, [batch, heads, tokens, head_dim].
     """

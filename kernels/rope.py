@@ -20,7 +20,7 @@ def _turns(positions: Tensor, dims: int) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def rope_table(
+def rope_freqs_cis(
     frames: Sequence[int], rows: int, cols: int, head_dim: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Turns for the tokens of latent frames at absolute indices `frames`, in order frame, row, column.

@@ -26,7 +26,7 @@ from fkv.policies import POLICIES
 from fkv.stream import Stream
 from fkv.transformer.causal import CausalTransformer
 
-LITTLE = Base("wan-1.3b", layers=3, heads=12, dim=144, ffn_dim=32, text_dim=8, text_words=4, freq_dim=16)
+LITTLE = Base("wan-1.3b", layers=3, heads=12, dim=144, ffn_dim=32, text_dim=8, max_sequence_length=4, freq_dim=16)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -228,7 +228,7 @@ def test_compiled_is_said_so(capsys, monkeypatch, small):
 def test_recorded_passes_are_said_so_and_settle_before_they_count(capsys, monkeypatch, small):
     recorded = []
     monkeypatch.setattr(registry, "check_graphs", lambda device: None)
-    monkeypatch.setattr(CausalTransformer, "record", lambda transformer: recorded.append(transformer))
+    monkeypatch.setattr(CausalTransformer, "capture_graphs", lambda transformer: recorded.append(transformer))
     data, _ = report(capsys, "--context", "9", "--policies", "full", "--repeats", "1", "--graphs")
     assert data["graphs"] and data["warmup"] == 2 and recorded == [small.transformer]
 

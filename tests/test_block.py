@@ -9,13 +9,13 @@ from diffusers import WanTransformer3DModel
 from fkv import policies
 from fkv.cache import KVCache
 from fkv.commands.main import main
-from fkv.kernels import multiplies_in_eight_bits
+from fkv.kernels import multiplies_fp8
 from fkv.kernels.onednn import computes_bfloat16
-from fkv.models.precision import stored_as, use_eight_bits
+from fkv.models.precision import stored_as, use_fp8
 from fkv.stream import Stream
-from fkv.transformer.causal import TIMESTEPS, CausalTransformer, check_compiler
+from fkv.transformer.causal import MAX_TIMESTEPS, CausalTransformer, check_compiler
 
-eight_bits = pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")
+fp8_products = pytest.mark.skipif(not multiplies_fp8("cpu"), reason="this CPU does not multiply 8-bit numbers")
 LATENTS, WORDS = torch.randn(2, 3, 4, 4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 8).cumsum(1)
 
 
@@ -38,7 +38,7 @@ def transformer(precision: str = "fp32") -> WanTransformer3DModel:
         parameter.requires_grad_(False).data = (parameter + 0.1 * torch.randn_like(parameter)).to(
             stored_as(model, name, precision)
         )
-    use_eight_bits(model, precision)
+    use_fp8(model, precision)
     return model
 
 
@@ -62,7 +62,7 @@ def by_us(streamed: CausalTransformer, timestep: float) -> torch.Tensor:
 def test_an_opening_chunk_is_what_the_library_makes_of_it_at_every_timestep():
     model = transformer()
     streamed = CausalTransformer(model)
-    for timestep in 2 * [1000 / (1 + step) for step in range(TIMESTEPS + 1)]:
+    for timestep in 2 * [1000 / (1 + step) for step in range(MAX_TIMESTEPS + 1)]:
         torch.testing.assert_close(by_us(streamed, timestep), by_library(model, timestep), atol=2e-6, rtol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_patches_that_are_not_squares_of_one_frame_are_refused(patch):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("precision", ["bf16", "fp8", pytest.param("fp8-fast", marks=eight_bits)])
+@pytest.mark.parametrize("precision", ["bf16", "fp8", pytest.param("fp8-fast", marks=fp8_products)])
 def test_rounded_weights_err_no_more_than_in_the_library(precision):
     model, exact = transformer(precision), transformer()
     exact.load_state_dict({name: tensor.float() for name, tensor in model.state_dict().items()})
@@ -94,7 +94,7 @@ def test_compiled_blocks_make_the_same_stream_without_compiling_again(small, mon
         pytest.skip(str(missing))
     eager, compiled = (Stream(small, policies.make("full"), "a red ball", decode=False) for _ in range(2))
     expected = [eager.step().latents for _ in range(4)]
-    for half in ("_enter", "_leave"):
+    for half in ("_pre_attention", "_post_attention"):
         monkeypatch.setattr(small.transformer, half, getattr(small.transformer, half))  # given back after the test
     small.transformer.compile()
     for chunk, latents in enumerate(expected):
@@ -114,9 +114,9 @@ def test_weights_are_packed_for_eager_blocks_alone(monkeypatch):
     monkeypatch.setattr("fkv.transformer.causal.check_compiler", lambda: None)
     ours = CausalTransformer(transformer("bf16"))
     order = (tuple(range(ours.heads)),) * ours.layers
-    assert ours.weights_for(order)[0].widen.is_mkldnn == computes_bfloat16()
+    assert ours.weights_for(order)[0].up_proj.is_mkldnn == computes_bfloat16()
     ours.compile()
-    assert not ours.weights_for(order)[0].widen.is_mkldnn
+    assert not ours.weights_for(order)[0].up_proj.is_mkldnn
 
 
 def test_a_missing_compiler_is_named(monkeypatch, capsys):

@@ -176,7 +176,7 @@ def test_a_damaged_record_is_named(toy, tmp_path):
 def test_another_precision_is_another_record(toy, tmp_path, monkeypatch):
     first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
     assert [record["precision"] for record in first] == ["fp32"]
-    monkeypatch.setattr(ev, "precision_of", lambda model: "fp8")
+    monkeypatch.setattr(type(toy), "precision", "fp8")
     assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == [
         "fp8"
     ]

@@ -66,7 +66,7 @@ def recorded(small):
     hold the switch that has oneDNN multiply."""
     trace = Trace()
     transformer = CausalTransformer(small.transformer.model)
-    transformer.record(trace)
+    transformer.capture_graphs(trace)
     return dataclasses.replace(small, transformer=transformer), trace
 
 
@@ -139,7 +139,7 @@ def test_a_probe_sees_every_pass_that_it_wants(small, recorded):
 
 
 def test_streams_side_by_side_are_replayed_where_weights_are_kept_in_few_orders(small, recorded, monkeypatch):
-    monkeypatch.setattr("fkv.transformer.causal.ORDER_BYTES", 0)
+    monkeypatch.setattr("fkv.transformer.causal.MAX_ORDER_BYTES", 0)
     model, trace = recorded
     pairs = [both(small, model, policy) for policy in ("sliding-window:window_frames=6", "forcing-kv")]
     for _ in range(7):
@@ -168,7 +168,7 @@ def test_nothing_is_kept_of_a_stream_that_is_gone(recorded):
 
 def test_a_device_without_graphs_is_refused_in_words(small):
     with pytest.raises(ValueError, match="add --device cuda"):
-        CausalTransformer(small.transformer.model).record()
+        CausalTransformer(small.transformer.model).capture_graphs()
 
 
 class PretendedGraph:
@@ -218,6 +218,6 @@ def test_a_graph_keeps_the_tables_that_its_launches_read(pools):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graphs_make_the_same_stream():
     plain, replaying = registry.load("tiny", "cuda"), registry.load("tiny", "cuda")
-    replaying.transformer.record()
+    replaying.transformer.capture_graphs()
     for a, b in zip(*([stream.step() for _ in range(8)] for stream in both(plain, replaying, "forcing-kv"))):
         torch.testing.assert_close(a.latents, b.latents)

@@ -16,19 +16,19 @@ from fkv.kernels import (
     dispatch,
     frame_mass,
     linear,
-    multiplies_in_eight_bits,
+    multiplies_fp8,
     packed,
-    rope_table,
+    rope_freqs_cis,
     segment_similarity,
 )
-from fkv.kernels.linear import by_onednn, by_pytorch
+from fkv.kernels.linear import linear_onednn, linear_torch
 from fkv.kernels.onednn import computes_bfloat16, multiplies_float32
 
 
 @pytest.mark.parametrize("head_dim", [12, 32, 128])
 def test_rope_is_diffusers_rope(head_dim):
     cos, sin = WanRotaryPosEmbed(head_dim, (1, 2, 2), 64)(torch.zeros(1, 1, 3, 8, 12))
-    table = rope_table(range(3), 4, 6, head_dim)
+    table = rope_freqs_cis(range(3), 4, 6, head_dim)
     assert torch.allclose(table.real, cos[0, :, 0, ::2].float(), atol=1e-5) and torch.allclose(
         table.imag, sin[0, :, 0, 1::2].float(), atol=1e-5
     )
@@ -37,7 +37,7 @@ def test_rope_is_diffusers_rope(head_dim):
 def test_rope_turns_scores_by_distance_alone_at_any_position():
     q, k = torch.randn(1, 4, 2, 12), torch.randn(1, 4, 2, 12)
     scores = [
-        (apply_rope(q, rope_table([5 + s], 2, 2, 12)) * apply_rope(k, rope_table([2 + s], 2, 2, 12))).sum(-1)
+        (apply_rope(q, rope_freqs_cis([5 + s], 2, 2, 12)) * apply_rope(k, rope_freqs_cis([2 + s], 2, 2, 12))).sum(-1)
         for s in (0, 40, 5000)
     ]
     assert torch.allclose(scores[0], scores[1], atol=1e-4) and torch.allclose(scores[0], scores[2], atol=1e-3)
@@ -54,9 +54,9 @@ def test_frame_mass_is_softmax_summed_over_frames(block):
 
 
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-6), (torch.bfloat16, 3e-3), (torch.float16, 1e-3)])
-@pytest.mark.parametrize("way", [linear, by_pytorch, by_onednn])
+@pytest.mark.parametrize("way", [linear, linear_torch, linear_onednn])
 def test_a_linear_layer_either_way(dtype, limit, way):
-    if way is by_onednn and not (dtype == torch.bfloat16 and computes_bfloat16()):
+    if way is linear_onednn and not (dtype == torch.bfloat16 and computes_bfloat16()):
         pytest.skip(f"{dtype} is not for oneDNN here")
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(shape).to(dtype) for shape in ((2, 5, 12), (30, 12), (30,)))
@@ -99,9 +99,9 @@ def test_a_linear_layer_compiles_before_it_ever_ran(dtype):
 def products(monkeypatch):
     """Attention as two products, few scores at a time."""
     module = importlib.import_module("fkv.kernels.attention")
-    monkeypatch.setattr(module, "SCORES", 500)
-    monkeypatch.setattr(module, "MOST_ROWS", 20)
-    return module.by_products
+    monkeypatch.setattr(module, "SCORES_PER_BLOCK", 500)
+    monkeypatch.setattr(module, "MAX_QUERY_ROWS", 20)
+    return module.attention_bmm
 
 
 @pytest.mark.skipif(not multiplies_float32(), reason="oneDNN does not multiply float32 here")
@@ -145,11 +145,11 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
 ):
     module = importlib.import_module("fkv.kernels.attention")
     monkeypatch.setattr(dispatch, "_choices", {})
-    monkeypatch.setattr(module, "FEW", 2 * 4 * 6)
-    monkeypatch.setattr(module, "_way", lru_cache(module._way.__wrapped__))
+    monkeypatch.setattr(module, "MIN_SCORES", 2 * 4 * 6)
+    monkeypatch.setattr(module, "_backend_for", lru_cache(module._backend_for.__wrapped__))
     monkeypatch.setattr(module, "multiplies_float32", lambda: exact and multiplies_float32())
     monkeypatch.setattr(
-        dispatch, "_seconds_of_one_thread", lambda run: {"by_pytorch": seconds, "by_products": 1}[run.func.__name__]
+        dispatch, "_seconds_of_one_thread", lambda run: {"attention_sdpa": seconds, "attention_bmm": 1}[run.func.__name__]
     )
     query, keys = torch.randn(1, 2, 4, 16), torch.randn(1, 2, 6, 16)
     types = ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.002))
@@ -157,7 +157,7 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     def check(keys):
         for dtype, limit in types:
             q, k = query.to(dtype), keys.to(dtype)
-            assert (attention(q, k, k) - module.by_pytorch(q, k, k)).abs().max() < limit
+            assert (attention(q, k, k) - module.attention_sdpa(q, k, k)).abs().max() < limit
 
     check(keys[:, :, :5])
     assert not dispatch.choices()
@@ -171,7 +171,7 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     )
 
 
-@pytest.mark.skipif(not multiplies_in_eight_bits("cpu"), reason="this CPU does not multiply 8-bit numbers")
+@pytest.mark.skipif(not multiplies_fp8("cpu"), reason="this CPU does not multiply 8-bit numbers")
 def test_a_linear_layer_in_eight_bits():
     torch.manual_seed(0)
     x, bias = (torch.randn(2, 5, 32) * torch.logspace(-6, 6, 5)[:, None]).bfloat16(), torch.randn(48).bfloat16()

@@ -96,7 +96,7 @@ def test_it_is_refused_where_there_is_no_gpu(capsys):
 
 
 def test_the_command_line_makes_the_same_video_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("fkv.commands.stream.check_overlap", lambda args: None)
+    monkeypatch.setattr("fkv.commands.model_options.check_overlap", lambda device: None)
     reports = []
     for name, options in (("plain", []), ("beside", ["--overlap"])):
         target = tmp_path / f"{name}.json"

@@ -57,7 +57,7 @@ def test_heads_keep_the_models_numbers_however_they_are_grouped(small):
 
 def test_layers_looked_at_together_are_seen_as_each_alone(small, monkeypatch):
     records, calls, frame_mass = [], [], probe_module.frame_mass
-    for at_once in (1, probe_module.AT_ONCE):
+    for at_once in (1, probe_module.FLUSH_ELEMENTS):
         calls.append(0)
 
         def counted(*seen):
@@ -65,7 +65,7 @@ def test_layers_looked_at_together_are_seen_as_each_alone(small, monkeypatch):
             return frame_mass(*seen)
 
         monkeypatch.setattr(probe_module, "frame_mass", counted)
-        monkeypatch.setattr(probe_module, "AT_ONCE", at_once)
+        monkeypatch.setattr(probe_module, "FLUSH_ELEMENTS", at_once)
         stream, probe = (
             Stream(small, ForcingKV(segments_per_frame=2), PROMPT, decode=False),
             FrameMassProbe(passes=None),

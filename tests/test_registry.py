@@ -34,7 +34,7 @@ from fkv.studio.media.protocol import unpack
 from fkv.studio.page import build
 from fkv.transformer.causal import CausalTransformer
 
-SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, text_words=12, freq_dim=32)
+SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, max_sequence_length=12, freq_dim=32)
 REAL = [entry.release for entry in registry.MODELS.values() if entry.release]
 PROMPT = "a red fox trots through a snowy forest"
 
@@ -245,7 +245,7 @@ def test_settings_reach_the_model(setup, offline):
 def test_a_checkpoint_of_ones_own(offline, tmp_path):
     path = tmp_path / "mine.pt"
     torch.save({"model": original(SMALL, seed=3)}, path)
-    model = registry.load_own(path, "wan-1.3b", precision="fp32")
+    model = registry.load_checkpoint(path, "wan-1.3b", precision="fp32")
     assert model.name == "mine" and model.roles is None and "fkv profile" in model.hints(PROMPT)[0]
     with pytest.raises(ValueError, match="needs head roles; profile the model"):
         Stream(model, policies.make("forcing-kv"), PROMPT)
@@ -259,7 +259,7 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
         ((path, "wan-5b"), "there are wan-1.3b, wan-14b"),
     ):
         with pytest.raises(ValueError, match=message):
-            registry.load_own(*arguments)
+            registry.load_checkpoint(*arguments)
 
 
 def test_names_and_settings_are_checked():
@@ -275,7 +275,7 @@ def test_names_and_settings_are_checked():
 
 @pytest.mark.parametrize("name", ["tiny", "self-forcing"])
 def test_products_in_eight_bits_are_refused_where_there_are_none(name, monkeypatch):
-    monkeypatch.setattr(precision, "multiplies_in_eight_bits", lambda device: False)
+    monkeypatch.setattr(precision, "multiplies_fp8", lambda device: False)
     with pytest.raises(ValueError, match="cpu does not multiply 8-bit numbers here; .* Choose fp8"):
         registry.load(name, precision="fp8-fast")
 

@@ -6,7 +6,7 @@ import torch
 
 from fkv import policies
 from fkv.comparison import interleave
-from fkv.kernels import apply_rope, rope_table
+from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles
 from fkv.stream import POSITION_LIMIT, Stream
@@ -160,7 +160,7 @@ def test_a_sink_far_back_moves_along_and_its_stored_keys_with_it(small):
         live.index = (moved + distance) // 3 + 5
         chunk = live.step()
         assert live._position[0] == distance and torch.isfinite(chunk.latents).all()
-        turns = rope_table([distance], 1, 1, small.transformer.head_dim).expand(before.shape[1], -1)
+        turns = rope_freqs_cis([distance], 1, 1, small.transformer.head_dim).expand(before.shape[1], -1)
         assert torch.allclose(keys(), apply_rope(before, turns), atol=1e-4)
 
 

@@ -86,9 +86,9 @@ def test_a_stream_is_the_same_to_the_last_bit(small, policy, monkeypatch):
     )
 
     def made(limit: int) -> torch.Tensor:
-        monkeypatch.setattr(attention, "SMALL", limit)
+        monkeypatch.setattr(attention, "ONE_THREAD_ELEMENTS", limit)
         stream = Stream(small, policies.make(policy), "a red ball", seed=2, decode=False)
         return torch.cat([stream.step().latents for _ in range(4)], 1)
 
-    assert torch.equal(made(attention.SMALL), made(0))
+    assert torch.equal(made(attention.ONE_THREAD_ELEMENTS), made(0))
     assert set(used[: len(used) // 2]) == {1} and set(used[len(used) // 2 :]) == {2}

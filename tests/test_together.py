@@ -32,15 +32,15 @@ def on(device: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
 
 
 def test_streams_compute_at_once_in_float32_with_a_thread_each(small, two_threads, monkeypatch):
-    assert [lockstep.at_once(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
-    assert not lockstep.at_once(on("cpu", torch.bfloat16), 2) and not lockstep.at_once(on("cuda"), 2)
-    assert lockstep.device_of(small.transformer, 2).endswith("CPU, 2 threads, one for each stream, fp32")
-    assert lockstep.device_of(small.transformer, 1).endswith("CPU, 2 threads, fp32")
+    assert [lockstep.runs_concurrently(on("cpu"), streams) for streams in (1, 2, 3)] == [False, True, False]
+    assert not lockstep.runs_concurrently(on("cpu", torch.bfloat16), 2) and not lockstep.runs_concurrently(on("cuda"), 2)
+    assert lockstep.device_of(small, 2).endswith("CPU, 2 threads, one for each stream, fp32")
+    assert lockstep.device_of(small, 1).endswith("CPU, 2 threads, fp32")
     torch.set_num_threads(4)
-    assert not lockstep.at_once(on("cpu"), 2), "in turn each has four"
+    assert not lockstep.runs_concurrently(on("cpu"), 2), "in turn each has four"
     torch.set_num_threads(2)
     monkeypatch.setattr(lockstep, "multiplies_float32", lambda: True)
-    assert not lockstep.at_once(on("cpu"), 2), "one thread at a time may compute attention"
+    assert not lockstep.runs_concurrently(on("cpu"), 2), "one thread at a time may compute attention"
 
 
 def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):

@@ -9,7 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from fkv.cache import KVCache
-from fkv.kernels import rope_table
+from fkv.kernels import rope_freqs_cis
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full
@@ -75,7 +75,7 @@ def test_a_chunk_in_training_sees_what_it_sees_in_a_stream():
         block.attn1.set_processor(TeacherForcedAttention(layer))
         block.attn2.set_processor(ChunkTextAttention(2))
         block.attn1.processor.context = Context(
-            rope_table(range(6), rows, cols, 12), 2, 2, 3 * tokens, every, every, [False, False]
+            rope_freqs_cis(range(6), rows, cols, 12), 2, 2, 3 * tokens, every, every, [False, False]
         )
     hidden = with_coordinates(torch.cat([given.latents, noisy]).transpose(1, 2), 3, opening=True)
     flow = model(hidden, torch.tensor([0.0, 500.0]), text.expand(2, -1, -1), return_dict=False)[0][1:].transpose(1, 2)

@@ -19,7 +19,7 @@ from packaging.version import Version
 from torch.utils import _pytree as pytree
 
 from fkv import kernels, policies
-from fkv.kernels import dispatch, rope_table
+from fkv.kernels import dispatch, rope_freqs_cis
 from fkv.models import registry
 from fkv.probe import FrameMassProbe
 from fkv.sampler import Schedule
@@ -60,7 +60,7 @@ def stream(setting, policy):
     from conftest import small_model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(dispatch.VARIABLE, setting)
+        patch.setenv(dispatch.TRITON_VARIABLE, setting)
         patch.setattr(dispatch, "_choices", {})
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
         model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
@@ -121,7 +121,7 @@ def check(made, wanted, dtype, limit=None):
 def test_norm_rope_store(run, dtype, batch, heads, size):
     count, tokens, capacity = sum(heads), 5, 9
     qkv, gains = random(batch, tokens, 3 * count * size, dtype=dtype), random(2, count * size, dtype=dtype, seed=1)
-    table, groups = rope_table([7], 1, tokens, size), []
+    table, groups = rope_freqs_cis([7], 1, tokens, size), []
     for i, held in enumerate(heads):
         slots = torch.randperm(capacity, generator=torch.Generator().manual_seed(i))
         groups.append((*random(2, batch, held, capacity, size, dtype=dtype, seed=2 + i).unbind(0), slots[:tokens]))
@@ -148,7 +148,7 @@ def test_pages_in_8_bits_are_written_and_read(run):
     heads, size, tokens, slots = (2, 1), 16, 5, torch.tensor([6, 0, 3, 8, 1])
     qkv, gains = random(1, tokens, 3 * 3 * size, dtype=torch.bfloat16), random(2, 3 * size, seed=1)
     qkv[0, 0, -1] = 1000
-    table, groups = rope_table([7], 1, tokens, size), []
+    table, groups = rope_freqs_cis([7], 1, tokens, size), []
     for held in heads:
         groups.append((*torch.zeros(2, 1, held, 9, size, dtype=torch.float8_e4m3fn).unbind(0), slots))
     exact = [(*torch.zeros(2, 1, held, 9, size).unbind(0), slots) for held in heads]
@@ -273,14 +273,14 @@ def test_tokens_with_gaps_are_refused(interpreter):
 
 
 def test_a_setting_that_there_is_not_is_refused_where_a_device_is_named(monkeypatch):
-    monkeypatch.setenv(dispatch.VARIABLE, "yes")
+    monkeypatch.setenv(dispatch.TRITON_VARIABLE, "yes")
     with pytest.raises(ValueError, match="FKV_TRITON is auto, 0 .* or 1 .*, not 'yes'"):
         registry.check_device("cpu")
 
 
 @pytest.mark.parametrize("setting", [None, "0", "1", "auto"])
 def test_cpu_tensors_take_the_twin(setting, monkeypatch):
-    monkeypatch.setenv(dispatch.VARIABLE, setting) if setting else monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setenv(dispatch.TRITON_VARIABLE, setting) if setting else monkeypatch.delenv(dispatch.TRITON_VARIABLE, raising=False)
     monkeypatch.setattr(kernels.segment_similarity, "triton", None)
     keys = random(1, 1, 2, 4, 8)
     assert torch.equal(kernels.segment_similarity(keys, 2), kernels.segment_similarity.twin(keys, 2))
@@ -315,7 +315,7 @@ def test_every_kernel_agrees_with_its_twin_when_it_is_found_out(found_out, dtype
     stored = [(keys, values, torch.tensor([7, 1, 4, 3])) for keys, values in pages]
     query, gains = random(1, 2, 4, 16, dtype=dtype), random(2, 32)
     for name, *arguments in (
-        ("norm_rope_store", random(1, 4, 96, dtype=dtype), gains, 1e-6, rope_table([0], 2, 2, 16), stored),
+        ("norm_rope_store", random(1, 4, 96, dtype=dtype), gains, 1e-6, rope_freqs_cis([0], 2, 2, 16), stored),
         ("hybrid_attention", query, [(query, query)]),
         ("frame_mass", query, query, torch.tensor([1, 0]), 2),
         ("segment_similarity", random(1, 2, 2, 4, 16, dtype=dtype), 2),
@@ -351,7 +351,7 @@ def test_chance_does_not_choose_between_ways_that_take_about_as_long(torch_takes
     monkeypatch.setattr(dispatch, "_seconds_of_one_thread", lambda run: run())
     assert (
         dispatch.fastest(
-            "sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.MARGIN
+            "sine", (torch.zeros(3),), {"torch": lambda: torch_takes, "triton": lambda: 1.0}, dispatch.TORCH_MARGIN
         )
         == taken
     )

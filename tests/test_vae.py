@@ -95,10 +95,10 @@ def test_the_small_decoder_remembers_one_frame_per_block(small):
     latents = torch.randn(3, 4, 4, 6)
     frames = [latents[i : i + 1] for i in range(3)]
     for layer in small.decoder:
-        if isinstance(layer, taehv.Remember):
+        if isinstance(layer, taehv.MemBlock):
             before = [torch.zeros_like(frames[0]), *frames[:-1]]
             frames = [torch.relu(layer.conv(torch.cat(pair, 1)) + pair[0]) for pair in zip(frames, before)]
-        elif isinstance(layer, taehv.Grow):
+        elif isinstance(layer, taehv.TGrow):
             frames = [part for frame in frames for part in layer.conv(frame).chunk(layer.times, 1)]
         else:
             frames = [layer(frame) for frame in frames]

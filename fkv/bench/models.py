@@ -13,7 +13,7 @@ from fkv.models import registry
 from fkv.models.base import Decoder, VideoModel
 from fkv.models.convert import empty_model, load_strictly
 from fkv.models.memory import free_memory, parameters
-from fkv.models.precision import COMPUTE, check_precision, native_precision, stored_as, use_eight_bits
+from fkv.models.precision import COMPUTE, check_precision, native_precision, stored_as, use_fp8
 from fkv.models.release import BASES, RESOLUTIONS, ROLES, Base
 from fkv.models.taehv import SmallDecoder
 from fkv.models.vae import StreamingVae
@@ -66,7 +66,7 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
         )
 
     load_strictly(model, dict(model.named_parameters()), random)
-    use_eight_bits(model, precision)
+    use_fp8(model, precision)
     return model
 
 
@@ -119,7 +119,7 @@ def build(
         raise ValueError(f"--layers must be from 2 to the {base.layers} of {name}, not {layers}")
     base = dataclasses.replace(base, layers=layers or base.layers)
     released = roles.load(ROLES / f"{RELEASED[name]}.json")
-    text = torch.randn(1, base.text_words, base.text_dim, generator=torch.Generator().manual_seed(1))
+    text = torch.randn(1, base.max_sequence_length, base.text_dim, generator=torch.Generator().manual_seed(1))
     return VideoModel(
         name=name,
         transformer=CausalTransformer(_transformer(base, precision, device)),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fkv.kernels import choices
-from fkv.kernels.dispatch import VARIABLE, setting
+from fkv.kernels.dispatch import TRITON_VARIABLE, setting
 from fkv.report import device_name, processor
 
 MEANINGS = {
@@ -84,7 +84,7 @@ def kernel_choices() -> dict[str, Any]:
         }
         for c in choices()
     ]
-    return {VARIABLE: setting(), "choices": measured}
+    return {TRITON_VARIABLE: setting(), "choices": measured}
 
 
 def _taken(report: Mapping[str, Any]) -> str | None:
@@ -95,7 +95,9 @@ def _taken(report: Mapping[str, Any]) -> str | None:
     for choice in kernels.get("choices", ()):
         taken.setdefault(choice["kernel"], set()).add(choice["fastest"])
     measured = ", ".join(f"{kernel} by {' and '.join(sorted(ways))}" for kernel, ways in sorted(taken.items()))
-    return f"{VARIABLE}={kernels.get(VARIABLE)}" + (f"; measured and taken: {measured}" if measured else "")
+    return f"{TRITON_VARIABLE}={kernels.get(TRITON_VARIABLE)}" + (
+        f"; measured and taken: {measured}" if measured else ""
+    )
 
 
 def _noted(report: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ class Place:
 
 def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int:
     """Bytes while one chunk is generated and nothing else is held: CUDA's peak, on a CPU the process's resident size."""
-    device = model.transformer.device
+    device = model.device
     gc.collect()
     stream, beside = prepare(model, policy, context, decode=not overlap), Overlap(model) if overlap else None
     if device.type != "cuda":
@@ -146,7 +146,7 @@ def measure(
     pass and the ceilings between them; the first `warmup` rounds are thrown away. A policy that does not fit in memory, alone
     or beside those named before it, gets a row that says so. overlap : decode beside the next chunk.
     """
-    device, labels, rows = model.transformer.device, labels_of(policies), {}
+    device, labels, rows = model.device, labels_of(policies), {}
     peaks: dict[str, int] = {}
     geometry, held = Stream(model, Full(), PROMPT).geometry, 0
     chunks, steps = context // model.frames_per_chunk, len(model.schedule.sigmas)

@@ -20,10 +20,10 @@ from fkv.bench.work import Ceilings, ceilings
 from fkv.models import registry
 from fkv.models.precision import COMPUTE, native_precision
 from fkv.models.release import BASES, RESOLUTIONS
-from fkv.parallel.overlap import add_overlap, check_overlap
 from fkv.parallel.ray_map import over_ray
 from fkv.report import FPS_MEANING
 
+from .model_options import add_device, add_overlap, add_speed, check_options
 from .output import PICTURES, check_ending, emit, outputs
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
-    registry.add_device(parser)
-    registry.add_speed(parser)
+    add_device(parser)
+    add_speed(parser)
     add_overlap(parser)
     add(
         "--ray",
@@ -127,7 +127,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     chosen, head = [policies.parse(text) for text in policies.split(args.policies)], _head(args, device)
     model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
     lengths, transformer = contexts(args.context, model.frames_per_chunk), model.transformer
-    registry.speed_up(transformer, args)
+    registry.speed_up(transformer, args.compile, args.graphs)
     sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
@@ -194,8 +194,7 @@ def run(args: argparse.Namespace) -> int:
     target, drawing = outputs(args, "json", "figure")
     check_ending("figure", drawing, *PICTURES)
     registry.check_device(args.device)
-    registry.check_speed(args)
-    check_overlap(args)
+    check_options(args)
     args.warmup = max(args.warmup, streams.RECORDED) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None

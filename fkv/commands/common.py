@@ -6,16 +6,17 @@ import argparse
 import sys
 
 from fkv import roles
-from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.stream import MAX_SEED, check_chunks, check_prompt, check_seed
+
+from .model_options import add_model, load_model
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Arguments that choose a model and a run of it."""
-    registry.add_arguments(parser)
+    add_model(parser)
     parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's own")
     parser.add_argument("--prompt", default=PROMPT, help=f"what the video shows (default: {PROMPT!r})")
     parser.add_argument("--chunks", type=int, default=14, help="how many chunks to generate (default: 14)")
@@ -31,7 +32,7 @@ def check_run(args: argparse.Namespace) -> None:
 def load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]:
     """The model and the head roles that replace its own, if any; says on stderr which words of the prompt the model does not know."""
     override = roles.load(args.roles) if args.roles else None
-    model = registry.chosen(args)
+    model = load_model(args)
     if override:
         override.check(model.transformer.layers, model.transformer.heads)
     for sentence in model.hints(args.prompt):

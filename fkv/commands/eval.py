@@ -13,6 +13,7 @@ from fkv.models import registry
 from fkv.models.release import CHOICES
 from fkv.policies import split
 
+from .model_options import add_device
 from .output import check_ending, emit, outputs
 
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="tiny", help="the model to evaluate; it has to draw the toy world (default: tiny)"
     )
-    registry.add_device(parser)
+    add_device(parser)
     parser.add_argument(
         "--precision",
         choices=CHOICES["precision"],

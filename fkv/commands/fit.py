@@ -12,12 +12,13 @@ from fkv.models.memory import host_memory
 from fkv.models.release import Setup
 from fkv.stream import check_chunks
 
+from .model_options import add_model, setup_of
 from .output import emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv fit`."""
-    registry.add_arguments(parser)
+    add_model(parser)
     parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
     parser.add_argument(
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
     release = (
-        registry.own(args.checkpoint, args.base, args.lora) if args.checkpoint else registry.entry(args.model).release
+        registry.checkpoint_release(args.checkpoint, args.base, args.lora)
+        if args.checkpoint
+        else registry.entry(args.model).release
     )
     if release is None:
         others = ", ".join(model.name for model in registry.MODELS.values() if model.release)
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     device = "cuda" if free else args.device
     if not free:
         registry.check_device(device)
-    found = fit(release, Setup(**registry.setup_of(args)), args.policy, args.chunks, device, free)
+    found = fit(release, Setup(**setup_of(args)), args.policy, args.chunks, device, free)
     print(found, "it fits" if found.fits else explain(found, device), sep="\n")
     if target:
         settings = {

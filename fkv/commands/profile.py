@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from fkv import roles as role_files
 from fkv.analysis.profile import CONTEXT, check_settings, profile
-from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.stream import check_chunks, check_prompt
 from fkv.world.captions import caption, sample_scene
 
+from .model_options import add_model, load_model
 from .output import emit, outputs
 
 
@@ -50,7 +50,7 @@ def prompts_for(model: VideoModel, count: int) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv profile`."""
-    registry.add_arguments(parser)
+    add_model(parser)
     parser.add_argument(
         "--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)"
     )
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     out, target, figures = outputs(args, "out", "json", "figures/")
     if args.official and not out:
         raise ValueError("--official is the form of the roles file; name that with --out")
-    model = registry.chosen(args)
+    model = load_model(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
     prompts, seeds = given or prompts_for(model, count), range(args.seeds)

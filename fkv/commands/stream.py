@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from tqdm import tqdm
 
 from fkv import policies
-from fkv.parallel.overlap import Overlap, add_overlap, check_overlap
+from fkv.parallel.overlap import Overlap
 from fkv.probe import FrameMassProbe
 from fkv.report import stream_record
 from fkv.storyboard import at_chunk
@@ -18,6 +18,7 @@ from fkv.stream import Chunk, Stream, check_prompt
 from fkv.video import Mp4Writer
 
 from .common import add_run, check_run, load
+from .model_options import add_overlap, check_options
 from .output import emit, outputs
 
 
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Raises ValueError with a sentence for the user."""
-    check_run(args), check_overlap(args)
+    check_run(args)
+    check_options(args)
     policy = policies.parse(args.policy)
     switches = [(chunk, policies.parse(what)) for chunk, what in map(at_chunk, args.switch)]
     prompts = [(chunk, check_prompt(what)) for chunk, what in map(at_chunk, args.say)]

@@ -13,16 +13,16 @@ from tqdm import tqdm
 from fkv import policies
 from fkv import roles as role_files
 from fkv.analysis.surgery import Effect, operate
-from fkv.models import registry
 from fkv.policies.silenced import read_heads
 from fkv.stream import MAX_SEED, check_chunks, check_prompt, check_seed
 
+from .model_options import add_model, load_model
 from .output import PICTURES, check_ending, emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fkv surgery`."""
-    registry.add_arguments(parser)
+    add_model(parser)
     parser.add_argument("--roles", metavar="FILE", help="head roles to start from instead of the model's own")
     for name, help in (
         ("flip", "turn static heads dynamic and the other way round"),
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     target, drawing = outputs(args, "json", "out")
     check_ending("out", drawing, *PICTURES)
     roles = role_files.load(args.roles) if args.roles else None
-    model = registry.chosen(args)
+    model = load_model(args)
     prompt = check_prompt(args.prompt or next(iter(model.examples), ""))
     for layer, head in (head for _, heads in operations for head in heads):
         model.geometry.check_head(layer, head)

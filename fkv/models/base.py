@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fkv.cache import Geometry
 from fkv.roles import HeadRoles
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
+
+from .precision import precision_of
 
 
 class Decoder(Protocol):
@@ -48,6 +51,23 @@ class VideoModel:
     examples: tuple[str, ...] = ()
     policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the transformer runs."""
+        return self.transformer.device
+
+    @property
+    def precision(self) -> str:
+        """The transformer's precision by name, as in `fkv.models.precision.COMPUTE`."""
+        return precision_of(self.transformer.model)
+
+    @property
+    def profile_threshold(self) -> float | None:
+        """The threshold that made static heads of the profile's scores; None without a profile."""
+        if self.roles is None or self.roles.scores is None:
+            return None
+        return self.roles.provenance.get("threshold")
 
     @property
     def geometry(self) -> Geometry:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .convert import diffusers_names, empty_model, load_strictly
-from .precision import stored_as, use_eight_bits
+from .precision import stored_as, use_fp8
 from .release import BASES, Base
 
 WRAPPERS = ("generator_ema", "generator", "model", "state_dict", "module")
@@ -169,7 +169,7 @@ def load_transformer(
         load_strictly(model, {new: weights[old] for new, old in names.items()}, prepare)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    use_eight_bits(model, precision)
+    use_fp8(model, precision)
     return model
 
 

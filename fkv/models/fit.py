@@ -190,7 +190,7 @@ def _text(base: Base, setup: Setup) -> Iterator[Need]:
         yield Need(TEXT_VISIT, size, kind="working")
     yield Need(
         "a prompt's keys and values",
-        2 * base.layers * base.text_words * base.dim * COMPUTE[setup.precision].itemsize,
+        2 * base.layers * base.max_sequence_length * base.dim * COMPUTE[setup.precision].itemsize,
         kind="cache",
     )
 

@@ -76,7 +76,7 @@ def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
     cache = KVCache(geometry, geometry.every_head, dtype=dtype, device="meta")
     cache.begin((0, 1, 2))
     table = small.rope((0, 1, 2), geometry.rows, geometry.cols)
-    text = small.prepare_text(torch.empty(1, base.text_words, base.text_dim, device="meta"))
+    text = small.prepare_text(torch.empty(1, base.max_sequence_length, base.text_dim, device="meta"))
     small.weights_for(cache.order)
     with Peak() as peak:
         small(torch.empty(1, 3, base.channels, height, width, device="meta"), 500.0, text, cache, table)

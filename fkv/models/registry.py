@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from fkv.transformer.graphs import check_graphs
 from . import fit, tiny, wan
 from .base import VideoModel
 from .checkpoints import check_file
-from .release import BASES, CHOICES, RESOLUTIONS, Release, Setup, Source
+from .release import BASES, RESOLUTIONS, Release, Setup, Source
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def entry(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
+def checkpoint_release(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
     """A checkpoint file of one's own as a release: sampled like Self Forcing, its heads not classed.
 
     Raises ValueError for a missing file, an unknown base, and a file that is told from names and shapes to be no checkpoint of it.
@@ -170,88 +169,41 @@ def own(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Re
     return Release(path.stem, base, path, "its own", lora=Path(lora) if lora else None)
 
 
-def load_own(
+def load_checkpoint(
     checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str
 ) -> VideoModel:
     """Load a checkpoint file of one's own. Raises ValueError like `load` and `own`."""
     check_device(device)
-    return wan.load(own(checkpoint, base, lora), device, **setup)
+    return wan.load(checkpoint_release(checkpoint, base, lora), device, **setup)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that choose a model and how it runs, the same for every command."""
-    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
-    add_device(parser)
-    add_speed(parser)
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named"
-    )
-    parser.add_argument(
-        "--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)"
-    )
-    parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
-    for name, default in vars(Setup()).items():
-        what = "for real models"
-        if name == "precision":
-            what, default = "of any model", f"{default}; tiny's is what the device multiplies in hardware"
-        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
+def check_speed(device: str, compile: bool, graphs: bool) -> None:
+    """Check that the options of `speed_up` are available on a device.
 
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """The option where to run: on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
-
-
-def add_speed(parser: argparse.ArgumentParser) -> None:
-    """Options to run the same faster, for every command that generates."""
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="fuse what lies between attention calls with torch.compile; meant for cuda",
-    )
-    parser.add_argument(
-        "--graphs",
-        action="store_true",
-        help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again",
-    )
-
-
-def check_speed(args: argparse.Namespace) -> None:
-    """Raises ValueError where an option of `add_speed` cannot be had here."""
-    if args.compile:
+    Raises:
+        ValueError: There is no C++ compiler for `compile`, or the device has no CUDA graphs.
+    """
+    if compile:
         check_compiler()
-    if args.graphs:
-        check_graphs(args.device)
+    if graphs:
+        check_graphs(device)
 
 
-def speed_up(transformer: CausalTransformer, args: argparse.Namespace) -> None:
-    """Apply the options of `add_speed`. Raises ValueError like `check_speed`."""
-    if args.compile:
+def speed_up(transformer: CausalTransformer, compile: bool, graphs: bool) -> None:
+    """Make a transformer faster without changing what it computes.
+
+    Args:
+        transformer: The transformer to change in place.
+        compile: Fuse what lies between attention calls with `torch.compile`.
+        graphs: Replay the passes of a steady stream as CUDA graphs.
+
+    Raises:
+        ValueError: As in `check_speed`.
+    """
+    if compile:
         transformer.compile()
-    if args.graphs:
-        transformer.record()
-
-
-def chosen(args: argparse.Namespace) -> VideoModel:
-    """Load what the arguments of `add_arguments` choose. Raises ValueError like `load`, `own` and `check_speed`."""
-    setup = setup_of(args)
-    check_speed(args)
-    if args.checkpoint:
-        model = load_own(args.checkpoint, args.base, args.device, args.lora, **setup)
-    else:
-        model = load(args.model, args.device, **setup)
-    speed_up(model.transformer, args)
-    return model
-
-
-def setup_of(args: argparse.Namespace) -> dict[str, str]:
-    """The fields of `Setup` that were set. Raises ValueError for options of a checkpoint of one's own that go with none or another."""
-    if args.lora and not args.checkpoint:
-        raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
-    if args.checkpoint and args.model != "tiny":
-        raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")
-    return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}
+    if graphs:
+        transformer.capture_graphs()
 
 
 def table() -> str:

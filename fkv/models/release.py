@@ -29,7 +29,7 @@ class Base:
     ffn_dim: int
     channels: int = 16
     text_dim: int = 4096
-    text_words: int = 512
+    max_sequence_length: int = 512
     freq_dim: int = 256
 
     @property

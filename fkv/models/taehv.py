@@ -22,14 +22,14 @@ GROWTH = (1, 2, 2)
 """Channels before, between and after the three stages; frames that each stage makes of one."""
 
 
-class SoftClamp(nn.Module):
+class Clamp(nn.Module):
     """Squash to (-3, 3), almost the identity near 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 3 * torch.tanh(x / 3)
 
 
-class Remember(nn.Module):
+class MemBlock(nn.Module):
     """A residual block that also sees what it was given for the frame before."""
 
     def __init__(self, width: int) -> None:
@@ -48,7 +48,7 @@ class Remember(nn.Module):
         return torch.relu(self.conv(torch.cat([x, torch.cat([before, x[:-1]])], 1)) + x)
 
 
-class Grow(nn.Module):
+class TGrow(nn.Module):
     """One frame -> `times` frames."""
 
     def __init__(self, width: int, times: int) -> None:
@@ -65,9 +65,9 @@ class SmallDecoder(nn.Module):
 
     def __init__(self, channels: int = 16, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        layers: list[nn.Module] = [SoftClamp(), nn.Conv2d(channels, widths[0], 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [Clamp(), nn.Conv2d(channels, widths[0], 3, padding=1), nn.ReLU()]
         for wide, narrow, times in zip(widths, widths[1:], GROWTH):
-            layers += [Remember(wide), Remember(wide), Remember(wide), nn.Upsample(scale_factor=2), Grow(wide, times)]
+            layers += [MemBlock(wide), MemBlock(wide), MemBlock(wide), nn.Upsample(scale_factor=2), TGrow(wide, times)]
             layers += [nn.Conv2d(wide, narrow, 3, padding=1, bias=False)]
         self.decoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(widths[-1], 3, 3, padding=1))
 
@@ -78,7 +78,7 @@ class SmallDecoder(nn.Module):
         """
         x, remembered, before = latents, [], iter(state or [])
         for layer in self.decoder:
-            if isinstance(layer, Remember):
+            if isinstance(layer, MemBlock):
                 remembered.append(x[-1:].clone())
                 x = layer(x, next(before, None))
             else:
@@ -96,14 +96,14 @@ class SmallDecoder(nn.Module):
 def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequence[int] = WIDTHS) -> SmallDecoder:
     """A decoder from published weights (`decoder.1.weight`, ...); the encoder's are left out.
 
-    Some published files hold more frames per `Grow` than are used; the last ones count.
+    Some published files hold more frames per `TGrow` than are used; the last ones count.
     Raises ValueError that names what is missing, left over or misshapen.
     """
     with torch.device("meta"):
         model = SmallDecoder(channels, widths)
     mine = {name: value for name, value in weights.items() if name.startswith("decoder.")}
     for name, layer in model.named_modules():
-        if isinstance(layer, Grow) and (key := f"{name}.conv.weight") in mine:
+        if isinstance(layer, TGrow) and (key := f"{name}.conv.weight") in mine:
             mine[key] = mine[key][-len(layer.conv.weight) :]
     load_strictly(model, mine)
     return model.eval().requires_grad_(False)

@@ -34,11 +34,15 @@ class TextEncoder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         encoder: UMT5EncoderModel,
-        words: int = 512,
+        max_sequence_length: int = 512,
         home: str = "cpu",
         device: str = "cpu",
     ) -> None:
-        self.tokenizer, self.encoder, self.words = tokenizer, encoder.eval().requires_grad_(False).to(home), words
+        self.tokenizer, self.encoder, self.max_sequence_length = (
+            tokenizer,
+            encoder.eval().requires_grad_(False).to(home),
+            max_sequence_length,
+        )
         self.home, self.device = home, device
         self._at_home = [(parameter, parameter.data) for parameter in self.encoder.parameters()]
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
@@ -55,7 +59,7 @@ class TextEncoder:
     @torch.inference_mode()
     def _encode(self, prompt: str) -> Tensor:
         tokens = self.tokenizer(
-            [prompt], padding="max_length", max_length=self.words, truncation=True, return_tensors="pt"
+            [prompt], padding="max_length", max_length=self.max_sequence_length, truncation=True, return_tensors="pt"
         ).to(self.device)
         self.encoder.to(self.device)
         try:
@@ -70,16 +74,20 @@ class TextEncoder:
     def cut(self, prompt: str) -> list[str]:
         """A sentence for the user when a prompt is longer than the encoder reads."""
         count = len(self.tokenizer(clean(prompt)).input_ids)
-        return [f"The prompt has {count} tokens; the first {self.words} are read."] if count > self.words else []
+        return (
+            [f"The prompt has {count} tokens; the first {self.max_sequence_length} are read."]
+            if count > self.max_sequence_length
+            else []
+        )
 
 
 def load(
-    encoder: str | Path, tokenizer: str | Path, words: int = 512, home: str = "cpu", device: str = "cpu"
+    encoder: str | Path, tokenizer: str | Path, max_sequence_length: int = 512, home: str = "cpu", device: str = "cpu"
 ) -> TextEncoder:
     """The encoder and its tokenizer from their folders, in bfloat16. Raises ValueError that names the one that is missing or damaged."""
     reader = _part("tokenizer", tokenizer, AutoTokenizer)
     model = _part("text encoder", encoder, UMT5EncoderModel, dtype=torch.bfloat16)
-    return TextEncoder(reader, model.to(torch.bfloat16), words, home, device)
+    return TextEncoder(reader, model.to(torch.bfloat16), max_sequence_length, home, device)
 
 
 def _part(name: str, folder: str | Path, kind: type, **options: object) -> Any:

@@ -21,7 +21,7 @@ from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
-from .precision import COMPUTE, check_precision, native_precision, use_eight_bits
+from .precision import COMPUTE, check_precision, native_precision, use_fp8
 from .words import WordEncoder
 
 FOLDER = asset("tiny")
@@ -80,7 +80,7 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
             raise ValueError(
                 f"the tiny model's {name} in {folder / name} is missing or damaged ({reason}); restore the folder from the repository"
             ) from None
-    use_eight_bits(parts["transformer"], precision)
+    use_fp8(parts["transformer"], precision)
     words = parts["text_encoder"].to(device).eval().requires_grad_(False)
     role_file = folder / "roles.json"
     return VideoModel(

@@ -40,7 +40,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     decoder = _decoder(setup.decoder, device)
     transformer = load_transformer(weights, base, release.key, lora, release.lora_alpha, setup.precision, device)
     home, runs = {"device": (device, device), "offload": ("cpu", device), "cpu": ("cpu", "cpu")}[setup.text]
-    words = text.load(encoder, tokenizer, base.text_words, home, runs)
+    words = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
     return VideoModel(
         name=release.name,
         transformer=CausalTransformer(transformer),

@@ -9,13 +9,13 @@ from functools import cache
 import torch
 
 from fkv.kernels.onednn import multiplies_float32
-from fkv.models.precision import precision_of
+from fkv.models.base import VideoModel
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
 from fkv.transformer.causal import CausalTransformer, Probe
 
 
-def at_once(transformer: CausalTransformer, streams: int) -> bool:
+def runs_concurrently(transformer: CausalTransformer, streams: int) -> bool:
     """Whether some streams compute at once, each with a thread of its own; otherwise they take turns, and each has all threads.
 
     At once on CPUs that compute in float32 and have just a thread for each: they save the many moments at which threads wait for each
@@ -28,10 +28,10 @@ def at_once(transformer: CausalTransformer, streams: int) -> bool:
     return torch.get_num_threads() // streams == 1 and not multiplies_float32()
 
 
-def device_of(transformer: CausalTransformer, streams: int) -> str:
+def device_of(model: VideoModel, streams: int) -> str:
     """The device in words, what each of some streams has of it, and the precision, as they belong beside figures measured there."""
-    share = ", one for each stream" if at_once(transformer, streams) else ""
-    return f"{device_name(transformer.device)}{share}, {precision_of(transformer.model)}"
+    share = ", one for each stream" if runs_concurrently(model.transformer, streams) else ""
+    return f"{device_name(model.device)}{share}, {model.precision}"
 
 
 def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping[str, Probe]) -> dict[str, Chunk]:
@@ -39,7 +39,7 @@ def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping
 
     Fails as the first in `turn` that fails, once all have ended.
     """
-    if not at_once(next(iter(streams.values())).model.transformer, len(streams)):
+    if not runs_concurrently(next(iter(streams.values())).model.transformer, len(streams)):
         return {name: streams[name].step(probes.get(name)) for name in turn}
     own = torch.get_num_threads()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +15,15 @@ from fkv.models.base import VideoModel
 from fkv.stream import Chunk
 
 
-def add_overlap(parser: argparse.ArgumentParser) -> None:
-    """The option for commands that may decode so."""
-    parser.add_argument(
-        "--overlap", action="store_true", help="decode each chunk while the next one is generated; needs cuda"
-    )
+def check_overlap(device: str) -> None:
+    """Check that decoding can run beside generation on a device.
 
-
-def check_overlap(args: argparse.Namespace) -> None:
-    """Raises ValueError where the option is asked for and the model would run on a CPU, all of which generating takes already."""
-    if args.overlap and not args.device.startswith("cuda"):
+    Raises:
+        ValueError: The device is a CPU, which generation uses completely.
+    """
+    if not device.startswith("cuda"):
         raise ValueError(
-            f"--overlap decodes on a CUDA stream of its own, and the model would run on {args.device}; add --device cuda"
+            f"--overlap decodes on a CUDA stream of its own, and the model would run on {device}; add --device cuda"
         )
 
 
@@ -42,7 +38,7 @@ class Overlap:
             raise ValueError(
                 "--overlap decodes each chunk while the next one is generated, and there is no decoder; leave it out"
             )
-        device = model.transformer.device
+        device = model.device
         self._decoder, self._state = model.decoder, None
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-LOST = 3
+MAX_RETRIES = 3
 """How often a job whose worker was lost is given to another."""
 
 
@@ -40,12 +40,12 @@ def over_ray(function: Callable[..., Any], jobs: Iterable[tuple], address: str, 
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from None
     try:
-        remote = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")), max_retries=LOST)(function)
+        remote = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")), max_retries=MAX_RETRIES)(function)
         waiting = [remote.remote(*job) for job in jobs]
         while waiting:
             (done,), waiting = ray.wait(waiting, num_returns=1)
             yield ray.get(done)
     except ray.exceptions.WorkerCrashedError:
-        raise ValueError(f"a job's worker was lost {LOST + 1} times; is there enough memory?") from None
+        raise ValueError(f"a job's worker was lost {MAX_RETRIES + 1} times; is there enough memory?") from None
     finally:
         ray.shutdown()

@@ -27,17 +27,18 @@ LIMITS = (
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What the command line and the environment ask for."""
-    from fkv.models import registry
+    from fkv.commands.model_options import add_model
+    from fkv.models.release import CHOICES
 
     env = os.environ.get
     parser = argparse.ArgumentParser(
         description="Stream video live with a hybrid KV cache, with a full one, or side by side.",
         epilog="Most options are also environment variables, as FKV_MODEL and FKV_LONGEST_RUN; Spaces.md lists them.",
     )
-    registry.add_arguments(parser)
+    add_model(parser)
     chosen = {
         name: env(f"FKV_{name.upper()}")
-        for name in ("model", "device", "checkpoint", "base", "lora", *registry.CHOICES)
+        for name in ("model", "device", "checkpoint", "base", "lora", *CHOICES)
     }
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument(
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, *_ in LIMITS:
             if not (value := getattr(args, name.replace("-", "_"))) >= 0:
                 raise ValueError(f"--{name} must be a number of at least 0, not {value}")
-        from fkv.models import registry
+        from fkv.commands.model_options import load_model
         from fkv.models.memory import free_memory
         from fkv.studio.live import model_thread, telemetry, zerogpu
         from fkv.studio.live.sessions import Limits
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             memory=total // 4,
             total=total,
         )
-        model = registry.chosen(args) if zerogpu.here() else model_thread.call(registry.chosen, args)
+        model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
         limits = replace(limits, kv=args.most_kv << 20 or free_memory(args.device)["device"] // 2)
         serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp)

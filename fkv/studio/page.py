@@ -7,7 +7,6 @@ from html import escape
 import gradio as gr
 
 from fkv.models.base import VideoModel
-from fkv.models.precision import precision_of
 from fkv.report import device_name
 from fkv.studio.live.comparison import player
 from fkv.studio.live.sessions import Registry
@@ -52,7 +51,7 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
 
 
 def _header(model: VideoModel) -> str:
-    device, precision = device_name(model.transformer.device), precision_of(model.transformer.model)
+    device, precision = device_name(model.device), model.precision
     return (
         '<header class="fkv-head"><h1>Forcing-KV <span>Studio</span></h1>'
         f'<p class="fkv-facts"><span>model <b>{escape(model.name)}</b></span><span>{escape(device)}, {precision}</span></p>'

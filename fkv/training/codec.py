@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fkv.models import registry
+from fkv.commands.model_options import add_device
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.world import HEIGHT, WIDTH
 from fkv.world.captions import sample_scene
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--width", type=int, default=64)
-    registry.add_device(parser)
+    add_device(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     codec = TinyCodec.from_pretrained(args.decoder_of) if args.decoder_of else TinyCodec(width=args.width)

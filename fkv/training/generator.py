@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from fkv.kernels import rope_table
+from fkv.kernels import rope_freqs_cis
 from fkv.kernels.rope import axis_dims
-from fkv.models import registry
+from fkv.commands.model_options import add_device
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.sampler import renoise, x0_of
@@ -104,7 +104,7 @@ def flow_loss(
     batch, chunks, device = len(x0), len(clips.chunks), x0.device
     rows, cols = x0.shape[-2] // 2, x0.shape[-1] // 2
     positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
-    table = rope_table(positions, rows, cols, transformer.config.attention_head_dim, device)
+    table = rope_freqs_cis(positions, rows, cols, transformer.config.attention_head_dim, device)
     past = int(chunks > 1)  # an opening chunk attends to itself alone, and needs no clean copy
     context = draw_context(rng, table, past + noisy, chunks, rows * cols, len(transformer.blocks))
     for block in transformer.blocks:
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
-    registry.add_device(parser)
+    add_device(parser)
     args = parser.parse_args()
     if not hasattr(torch.optim, "Muon"):
         parser.error(f"training needs PyTorch 2.9 or newer, for its optimizer Muon; this is {torch.__version__}")

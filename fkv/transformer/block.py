@@ -1,4 +1,4 @@
-"""A Wan block in two halves, before and after self-attention: `enter` and `leave`.
+"""A Wan block in two halves, before and after self-attention: `pre_attention` and `post_attention`.
 
 The arithmetic of diffusers' `WanTransformerBlock` in fewer steps. All tokens of a pass share one timestep, so its scale and
 shift are gain and bias of the layer norm, and what a timestep asks of a block is computed once (`Modulation`). Hidden states
@@ -42,20 +42,20 @@ class BlockWeights:
 
     qkv: Tensor
     qkv_bias: Tensor
-    gains: Tensor
+    qk_norm_weight: Tensor
     out: Tensor
     out_bias: Tensor
-    text_norm: Tensor
-    text_norm_bias: Tensor
-    text_query: Tensor
-    text_query_bias: Tensor
-    text_gain: Tensor
-    text_out: Tensor
-    text_out_bias: Tensor
-    widen: Tensor
-    widen_bias: Tensor
-    narrow: Tensor
-    narrow_bias: Tensor
+    cross_norm: Tensor
+    cross_norm_bias: Tensor
+    cross_query: Tensor
+    cross_query_bias: Tensor
+    cross_query_norm: Tensor
+    cross_out: Tensor
+    cross_out_bias: Tensor
+    up_proj: Tensor
+    up_proj_bias: Tensor
+    down_proj: Tensor
+    down_proj_bias: Tensor
     fast: bool
 
     @classmethod
@@ -90,12 +90,12 @@ def normed(hidden: Tensor, gain: Tensor, bias: Tensor, eps: float, dtype: torch.
     return F.layer_norm(hidden, gain.shape, gain, bias, eps).to(dtype)
 
 
-def enter(hidden: Tensor, own: BlockWeights, moved: Modulation, eps: float) -> Tensor:
+def pre_attention(hidden: Tensor, own: BlockWeights, moved: Modulation, eps: float) -> Tensor:
     """Hidden states, float32 [batch, tokens, dim] -> queries, keys and values [batch, tokens, 3 dim], before their norm and RoPE."""
     return linear(normed(hidden, moved.gain, moved.bias, eps, own.qkv.dtype), own.qkv, own.qkv_bias)
 
 
-def leave(
+def post_attention(
     hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation, eps: float, keys: Tensor, values: Tensor
 ) -> Tensor:
     """Hidden states behind a block, from those before it and what self-attention made of them, all [batch, tokens, dim].
@@ -104,17 +104,20 @@ def leave(
     """
     hidden = torch.addcmul(hidden, linear(attended, own.out, own.out_bias), moved.gate)
     hidden = hidden + _read(
-        normed(hidden, own.text_norm, own.text_norm_bias, eps, attended.dtype), own, eps, keys, values
+        normed(hidden, own.cross_norm, own.cross_norm_bias, eps, attended.dtype), own, eps, keys, values
     )
     wide = normed(hidden, moved.ffn_gain, moved.ffn_bias, eps, attended.dtype)
-    wide = linear(wide, own.widen, own.widen_bias, gelu=True, fast=own.fast)
-    return torch.addcmul(hidden, linear(wide, own.narrow, own.narrow_bias, fast=own.fast), moved.ffn_gate)
+    wide = linear(wide, own.up_proj, own.up_proj_bias, gelu=True, fast=own.fast)
+    return torch.addcmul(hidden, linear(wide, own.down_proj, own.down_proj_bias, fast=own.fast), moved.ffn_gate)
 
 
 def _read(x: Tensor, own: BlockWeights, eps: float, keys: Tensor, values: Tensor) -> Tensor:
     """Attention to the prompt."""
     query = F.rms_norm(
-        linear(x, own.text_query, own.text_query_bias, fast=own.fast), own.text_gain.shape, own.text_gain, eps
+        linear(x, own.cross_query, own.cross_query_bias, fast=own.fast),
+        own.cross_query_norm.shape,
+        own.cross_query_norm,
+        eps,
     )
     text = attention(query.unflatten(2, (keys.shape[1], -1)).transpose(1, 2), keys, values)
-    return linear(text.transpose(1, 2).flatten(2), own.text_out, own.text_out_bias, fast=own.fast)
+    return linear(text.transpose(1, 2).flatten(2), own.cross_out, own.cross_out_bias, fast=own.fast)

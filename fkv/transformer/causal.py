@@ -28,19 +28,19 @@ from fkv.kernels import (
     norm_rope_store,
     one_thread_between,
     packed,
-    rope_table,
+    rope_freqs_cis,
 )
 
-from .block import BlockWeights, Modulation, enter, leave, normed
+from .block import BlockWeights, Modulation, pre_attention, post_attention, normed
 from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 
-HEAD_ORDERS, ORDER_BYTES = 4, 1_200_000_000
+MAX_HEAD_ORDERS, MAX_ORDER_BYTES = 4, 1_200_000_000
 """In how many head orders self-attention weights are kept, and in how many bytes, which are enough for two orders of Wan 1.3B; but in
 one at least, and in two for recorded passes, which end with their weights: two streams side by side would otherwise never replay one."""
-SMALL = 2**16
+ONE_THREAD_ELEMENTS = 2**16
 """Up to how many numbers the hidden states of a pass are small, see `fkv.kernels.one_thread_between`."""
-TIMESTEPS = 8
+MAX_TIMESTEPS = 8
 """For how many timesteps it is kept what they ask of the blocks."""
 
 
@@ -113,7 +113,12 @@ class CausalTransformer:
             config.num_attention_heads,
             config.attention_head_dim,
         )
-        self.channels, self.eps, self._enter, self._leave = config.out_channels, config.eps, enter, leave
+        self.channels, self.eps, self._pre_attention, self._post_attention = (
+            config.out_channels,
+            config.eps,
+            pre_attention,
+            post_attention,
+        )
         self.coordinates = config.in_channels == input_channels(config.out_channels)
         self._lock = threading.Lock()
         self._orders: dict[Heads, list[BlockWeights]] = {}
@@ -136,10 +141,12 @@ class CausalTransformer:
         Raises ValueError like `check_compiler`.
         """
         check_compiler()
-        self._enter, self._leave = (torch.compile(half, fullgraph=True) for half in (enter, leave))
+        self._pre_attention, self._post_attention = (
+            torch.compile(half, fullgraph=True) for half in (pre_attention, post_attention)
+        )
         self._orders.clear()
 
-    def record(self, capture: Capture | None = None) -> None:
+    def capture_graphs(self, capture: Capture | None = None) -> None:
         """Record passes that repeat themselves and replay them, as CUDA graphs or by another `capture`.
 
         Raises ValueError like `check_graphs` without another one.
@@ -168,18 +175,18 @@ class CausalTransformer:
 
     def rope(self, frames: Sequence[int], rows: int, cols: int) -> Tensor:
         """RoPE table of a chunk's tokens at absolute latent frames, complex64 [tokens, head_dim / 2]."""
-        return rope_table(frames, rows, cols, self.head_dim, self.device)
+        return rope_freqs_cis(frames, rows, cols, self.head_dim, self.device)
 
     def weights_for(self, order: Heads) -> list[BlockWeights]:
-        """Weights per layer with heads in this order, made once per order; the last few are kept (`HEAD_ORDERS`)."""
+        """Weights per layer with heads in this order, made once per order; the last few are kept (`MAX_HEAD_ORDERS`)."""
         with self._lock:
             if order not in self._orders:
                 size = 4 * self.layers * (self.heads * self.head_dim) ** 2 * self.dtype.itemsize
                 least = 1 if self._graphs is None else 2
-                while len(self._orders) >= max(least, min(HEAD_ORDERS, ORDER_BYTES // size)):
+                while len(self._orders) >= max(least, min(MAX_HEAD_ORDERS, MAX_ORDER_BYTES // size)):
                     self._orders.pop(next(iter(self._orders)))
                 stored = (
-                    packed if self._enter is enter else lambda weight: weight
+                    packed if self._pre_attention is pre_attention else lambda weight: weight
                 )  # the compiler puts them in order itself
                 self._orders[order] = [
                     BlockWeights.of(block, heads, stored) for block, heads in zip(self.model.blocks, order)
@@ -190,7 +197,7 @@ class CausalTransformer:
         """What a timestep asks; the last few are kept."""
         with self._lock:
             if timestep not in self._moved:
-                if len(self._moved) >= TIMESTEPS:
+                if len(self._moved) >= MAX_TIMESTEPS:
                     self._moved.pop(next(iter(self._moved)))
                 no_words = torch.zeros(1, 1, self.model.config.text_dim, device=self.device, dtype=self.dtype)
                 embedded, projected, *_ = self.model.condition_embedder(
@@ -205,7 +212,7 @@ class CausalTransformer:
         self, layer: int, qkv: Tensor, own: BlockWeights, cache: KVCache, table: Tensor, probes: Probes
     ) -> Tensor:
         """Write the chunk to the cache, attend to every head group's live pages: [batch, tokens, 3 dim] -> [batch, tokens, dim]."""
-        query = norm_rope_store(qkv, own.gains, self.eps, table, cache.targets(layer))
+        query = norm_rope_store(qkv, own.qk_norm_weight, self.eps, table, cache.targets(layer))
         groups = cache.read(layer)
         out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
         if probes:
@@ -242,8 +249,10 @@ class CausalTransformer:
     def _is_small(self, tokens: int) -> bool:
         """Whether what lies between products and attention is too little for several threads of a processor; in float32 (in bfloat16
         chunks took a tenth longer so) and not compiled, since the compiler's loops have their number of threads built in."""
-        small = tokens * self.heads * self.head_dim <= SMALL
-        return small and self.device.type == "cpu" and self.dtype == torch.float32 and self._enter is enter
+        small = tokens * self.heads * self.head_dim <= ONE_THREAD_ELEMENTS
+        return (
+            small and self.device.type == "cpu" and self.dtype == torch.float32 and self._pre_attention is pre_attention
+        )
 
     def _flow(
         self,
@@ -264,8 +273,8 @@ class CausalTransformer:
         embedding = model.patch_embedding
         hidden = linear(patches.flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
         for layer, (own, moved) in enumerate(zip(weights, blocks)):
-            attended = self._attend(layer, self._enter(hidden, own, moved, self.eps), own, cache, table, probes)
-            hidden = self._leave(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
+            attended = self._attend(layer, self._pre_attention(hidden, own, moved, self.eps), own, cache, table, probes)
+            hidden = self._post_attention(hidden, attended, own, moved, self.eps, *text.keys_values[layer])
         flow = linear(
             normed(hidden, 1 + scale, shift, self.eps, self.dtype), model.proj_out.weight, model.proj_out.bias
         )

@@ -54,7 +54,7 @@ class CudaCapture:
 
 
 @dataclass
-class _Recorded:
+class CapturedPass:
     """A pass at one timestep. `where`: the memory that it uses; `parts`: weights and text, kept so that theirs stays its own."""
 
     where: Any
@@ -73,7 +73,7 @@ class PassGraphs:
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._passes: WeakKeyDictionary[KVCache, dict[float, _Recorded]] = WeakKeyDictionary()
+        self._passes: WeakKeyDictionary[KVCache, dict[float, CapturedPass]] = WeakKeyDictionary()
 
     def run(
         self, work: Work, inputs: tuple[Tensor, ...], timestep: float, cache: KVCache, parts: Sequence[Any]
@@ -85,7 +85,7 @@ class PassGraphs:
         """
         known, where = self._passes.setdefault(cache, {}), (cache.where(), *((x.shape, x.dtype) for x in inputs))
         if timestep not in known or not known[timestep].is_of(where, parts):
-            known[timestep] = _Recorded(where, tuple(parts))
+            known[timestep] = CapturedPass(where, tuple(parts))
             return work(*inputs)
         own = known[timestep]
         if own.replay is None:

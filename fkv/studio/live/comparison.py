@@ -161,7 +161,7 @@ def work(
         yield replace(last, state="error", text=text)
     finally:
         run.live = False
-        free(model.transformer.device)
+        free(model.device)
         stream_ended(
             ended=run.ended or "left",
             kind="compare",

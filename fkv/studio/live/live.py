@@ -138,7 +138,7 @@ def live(
     generate = generate or partial(guarded, model)
     link, run.source = (
         f"{urlencode({'model': model.name})}&{plan.link}",
-        f"live on {device_of(model.transformer, len(plan.policies))}",
+        f"live on {device_of(model, len(plan.policies))}",
     )
 
     def manifest(state: str, text: str) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def guarded(
         if run.ended == "failed":
             log.exception("a run failed")
     finally:
-        free(model.transformer.device)
+        free(model.device)
     if problem:
         yield "error", problem
 

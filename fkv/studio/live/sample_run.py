@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fkv.analysis.profile import checkpoint_hash
-from fkv.models import registry
+from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
 from fkv.parallel.lockstep import device_of
 from fkv.stream import check_chunks
@@ -50,7 +50,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
         "prompt": plan.prompt,
         "seed": seed,
         "policies": plan.texts,
-        "device": device_of(model.transformer, len(plan.policies)),
+        "device": device_of(model, len(plan.policies)),
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
     }
@@ -89,14 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fkv.studio.live.sample_run", description=__doc__.partition("\n")[0]
     )
-    registry.add_arguments(parser)
+    add_model(parser)
     parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--chunks", type=int, default=10, help="how long the recording is (default: 10)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        model = registry.chosen(args)
+        model = load_model(args)
         data = record(model, args.prompt or next(iter(model.examples), ""), args.seed, args.chunks)
         args.out.write_bytes(data)
     except (ValueError, OSError) as error:

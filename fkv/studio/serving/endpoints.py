@@ -43,7 +43,7 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
     queue = registry.queue
     limits = registry.limits
     shelf = Shelf()
-    device = model.transformer.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
+    device = model.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
 
     def generate_clip(
         prompt: str, policy: str = "forcing-kv", chunks: int = 7, seed: int = 0
@@ -192,5 +192,5 @@ def _answer(model: VideoModel, kind: str, names: dict[str, str], seed: Any, aske
     )
     if problem:
         call.made.clear()
-        free(model.transformer.device)
+        free(model.device)
         raise gr.Error(problem, print_exception=False)

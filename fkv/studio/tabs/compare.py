@@ -55,7 +55,7 @@ def visitor(request: gr.Request) -> str:
 def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
     """Build the tab inside the page that is being built."""
     shelf, world = Shelf(), draws_world(model)
-    device = model.transformer.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
+    device = model.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
     with gr.Column(elem_id="fkv-compare"):
         with gr.Row():
             names = gr.Dropdown(

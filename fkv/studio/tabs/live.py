@@ -90,7 +90,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
         apply_default_css=False,
         elem_id="fkv-stage",
     )
-    own = model.roles.provenance.get("threshold") if model.roles and model.roles.scores is not None else None
+    own = model.profile_threshold
     with gr.Accordion("Policies and parameters", open=False, elem_id="fkv-advanced"):
         with gr.Row():
             with gr.Column():

@@ -1,0 +1,99 @@
+"""Options that choose a model, where it runs and how fast; the same for every command."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.models.release import BASES, CHOICES, Setup
+from fkv.parallel.overlap import check_overlap
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model and how it runs."""
+    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists (default: tiny)")
+    add_device(parser)
+    add_speed(parser)
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named"
+    )
+    parser.add_argument(
+        "--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)"
+    )
+    parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
+    for name, default in vars(Setup()).items():
+        what = "for real models"
+        if name == "precision":
+            what = "of any model"
+            default = f"{default}; tiny's is what the device multiplies in hardware"
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option where to run: on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """Add the options to run the same faster."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="fuse what lies between attention calls with torch.compile; meant for cuda",
+    )
+    parser.add_argument(
+        "--graphs",
+        action="store_true",
+        help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again",
+    )
+
+
+def add_overlap(parser: argparse.ArgumentParser) -> None:
+    """Add the option to decode beside generation."""
+    parser.add_argument(
+        "--overlap", action="store_true", help="decode each chunk while the next one is generated; needs cuda"
+    )
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Check the options of `add_speed` and, where the command has it, `add_overlap`.
+
+    Raises:
+        ValueError: One of them is not available here.
+    """
+    registry.check_speed(args.device, args.compile, args.graphs)
+    if getattr(args, "overlap", False):
+        check_overlap(args.device)
+
+
+def load_model(args: argparse.Namespace) -> VideoModel:
+    """Load the model that the options of `add_model` choose.
+
+    Raises:
+        ValueError: Options that do not go together or are not available here, or a model that cannot be loaded.
+    """
+    setup = setup_of(args)
+    registry.check_speed(args.device, args.compile, args.graphs)
+    if args.checkpoint:
+        model = registry.load_checkpoint(args.checkpoint, args.base, args.device, args.lora, **setup)
+    else:
+        model = registry.load(args.model, args.device, **setup)
+    registry.speed_up(model.transformer, args.compile, args.graphs)
+    return model
+
+
+def setup_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return the fields of `Setup` that were set.
+
+    Raises:
+        ValueError: `--lora` without `--checkpoint`, or `--checkpoint` beside `--model`.
+    """
+    if args.lora and not args.checkpoint:
+        raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
+    if args.checkpoint and args.model != "tiny":
+        raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")
+    return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}
