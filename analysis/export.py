@@ -60,13 +60,12 @@ def panels_of_profile(profile: Profile, theme: Theme = "light") -> list[Panel]:
 def panels_of_run(run: record.Run, heads: Sequence[tuple[int, int]] = (), theme: Theme = "light") -> list[Panel]:
     """X-ray and cost; with roles also the head map; with recorded attention also mass by age and the frame maps of `heads`
     (default: those that look nearest and farthest)."""
-    marks = {"sink": run.sink_frames, "anchor": run.anchor_frames}
     panels = [
         Panel(
             "cache-xray",
-            figures.cache_xray(run.chunks, theme, **marks),
-            figures.draw_cache_xray(run.chunks, theme, **marks),
-            figures.page_table(run.chunks, **marks),
+            figures.cache_xray(run.chunks, theme),
+            figures.draw_cache_xray(run.chunks, theme),
+            figures.page_table(run.chunks),
         ),
         Panel(
             "cost",

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from fkv.analysis.figures.style import AGE_COLOURS, AGE_LETTERS
 from fkv.analysis.figures.xray import STATES
+from fkv.policies.kinds import DROPPED, KINDS
 
 CELL_GAP = 6
 
@@ -82,17 +82,18 @@ def tint(frame: np.ndarray, states: Sequence[int], grid: tuple[int, int]) -> np.
     drawn = frame.copy()
     for index, name in enumerate(STATES):
         at = state == index
-        if name == "dropped":
+        if name == DROPPED:
             drawn[at] = _hatched(frame)[at]
         else:
-            colour = np.array([int(AGE_COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)])
+            colour = np.array([int(KINDS[name].light[i : i + 2], 16) for i in (1, 3, 5)])
             drawn[at] = (frame[at] * 0.62 + colour * 0.38).round().astype(np.uint8)
     starts = np.flatnonzero(np.diff(tokens.reshape(-1), prepend=-1))
     for token in starts[starts % cols == 0].tolist():
         y = token // cols * frame.shape[0] // rows
         if y:
             drawn[y - 1 : y + 1] = 255
-        letter = AGE_LETTERS.get(STATES[tokens.reshape(-1)[token]], "")
+        name = STATES[tokens.reshape(-1)[token]]
+        letter = "" if name == DROPPED else KINDS[name].letter
         cv2.putText(drawn, letter, (3, y + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return drawn
 

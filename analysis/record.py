@@ -21,12 +21,14 @@ from safetensors.numpy import load_file, save_file
 from fkv import roles as role_files
 from fkv.cache import Pages
 from fkv.policies import Policy
+from fkv.policies.kinds import KINDS as KIND_TABLE
 from fkv.probe import FrameMassProbe, PassMass
 from fkv.report import device_name
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, Timings
 
-SCHEMA = 1
+SCHEMA = 2
+KINDS = list(KIND_TABLE)
 MAX_JSON = 64 << 20
 SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "context_frames", "segments", "events")
 
@@ -39,16 +41,6 @@ class Run:
     chunks: tuple[Chunk, ...]
     masses: tuple[PassMass, ...] = ()
     roles: HeadRoles | None = None
-
-    @property
-    def sink_frames(self) -> int:
-        """First frames that the run's policy calls sink; 1 where it has no such parameter."""
-        return int(self.settings.get("policy", {}).get("sink_frames", 1))
-
-    @property
-    def anchor_frames(self) -> int:
-        """Frames before a chunk that the run's policy calls anchor; 1 where it has no such parameter."""
-        return int(self.settings.get("policy", {}).get("anchor_frames", 1))
 
 
 def settings_of(stream: Stream) -> dict[str, Any]:
@@ -84,16 +76,18 @@ def save(run: Run, folder: str | Path) -> None:
             for part in ("slot", "frame", "segment"):
                 arrays[f"chunk.{i}.{name}.{part}"] = getattr(pages, part)
             arrays[f"chunk.{i}.{name}.kept"] = chunk.kept[name]
+            arrays[f"chunk.{i}.{name}.kind"] = np.array([KINDS.index(kind) for kind in chunk.kinds[name]], np.uint8)
     for i, mass in enumerate(run.masses):
         arrays[f"mass.{i}"] = mass.mass
         arrays |= {f"mass.{i}.map.{frame}": values for frame, values in mass.maps.items()}
     listed = {
         "schema": SCHEMA,
+        "kinds": KINDS,
         "settings": run.settings,
         "roles": role_files.to_json(run.roles) if run.roles else None,
         "chunks": [
             {name: getattr(chunk, name) for name in SCALARS}
-            | {"timings": dataclasses.asdict(chunk.timings), "groups": list(chunk.pages)}
+            | {"timings": dataclasses.asdict(chunk.timings), "groups": chunk.heads}
             for chunk in run.chunks
         ],
         "masses": [
@@ -122,7 +116,7 @@ def load(folder: str | Path) -> Run:
     if not isinstance(listed, dict) or listed.get("schema") != SCHEMA:
         raise ValueError(f"{folder / 'record.json'} is not a record of schema {SCHEMA}")
     try:
-        chunks = tuple(_chunk(i, entry, arrays) for i, entry in enumerate(listed["chunks"]))
+        chunks = tuple(_chunk(i, entry, arrays, listed["kinds"]) for i, entry in enumerate(listed["chunks"]))
         masses = tuple(
             PassMass(
                 entry["chunk"],
@@ -140,7 +134,7 @@ def load(folder: str | Path) -> Run:
         raise ValueError(f"the record in {folder} is damaged: {error} is missing or of the wrong kind") from None
 
 
-def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Chunk:
+def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray], kinds: Sequence[str]) -> Chunk:
     def array(group: str, part: str) -> np.ndarray:
         return arrays[f"chunk.{i}.{group}.{part}"]
 
@@ -148,12 +142,14 @@ def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Chun
         "frames": tuple(entry["frames"]),
         "events": tuple(entry["events"]),
     }
-    groups: Sequence[str] = entry["groups"]
+    groups: dict[str, list[list[int]]] = entry["groups"]
     return Chunk(
         latents=torch.from_numpy(arrays[f"chunk.{i}.latents"]),
         video=None,
         timings=Timings(**entry["timings"]),
         pages={name: Pages(*(array(name, part) for part in ("slot", "frame", "segment"))) for name in groups},
         kept={name: array(name, "kept") for name in groups},
+        kinds={name: tuple(kinds[kind] for kind in array(name, "kind")) for name in groups},
+        heads={name: tuple(map(tuple, heads)) for name, heads in groups.items()},
         **scalars,
     )

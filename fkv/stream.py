@@ -16,7 +16,7 @@ from torch import Tensor
 from fkv.models.base import VideoModel
 from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
-from .cache import KVCache, Pages
+from .cache import Heads, KVCache, Pages
 from .kernels import rope_freqs_cis
 from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, PassMass
@@ -60,6 +60,7 @@ class Chunk:
     kv_bytes : held while the chunk attends, its own pages included. kv_tokens : key length per head group.
     context_frames : latent frames of which some page was attended, the chunk's own included.
     pages : group -> the page table while the chunk attended. kept : group -> mask over those pages, what survived it.
+    kinds : group -> what each of those pages was for, keys of `fkv.policies.kinds.KINDS`. heads : group -> its heads per layer.
     """
 
     index: int
@@ -77,6 +78,8 @@ class Chunk:
     kept: dict[str, np.ndarray]
     events: tuple[str, ...] = ()
     x0_steps: tuple[Tensor, ...] = ()
+    kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    heads: dict[str, Heads] = field(default_factory=dict)
 
     @property
     def video_frames(self) -> int:
@@ -243,6 +246,8 @@ class Stream:
                 self._pass(x0, 0.0, self.caches[0], table, probes.begin(self.index, frames, "context"))
             cache = self.caches[0]
             pages = {name: group.pages for name, group in cache.groups.items()}
+            heads = {name: group.heads for name, group in cache.groups.items()}
+            kinds = self._kinds(ChunkState(self.index, frames, cache), pages)
             bytes_held, tokens, context = sum(c.bytes() for c in self.caches), cache.tokens(), len(cache.frames())
             seen = watcher.take()[0] if watcher else None
             self.caches = [self._commit(cache, self.index, seen) for cache in self.caches]
@@ -269,6 +274,8 @@ class Stream:
             kept,
             tuple(events),
             steps,
+            kinds,
+            heads,
         )
 
     def _denoise(self, frames: tuple[int, ...], table: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -358,6 +365,16 @@ class Stream:
         cache = cache.regrouped(groups, cache.segments)
         self.policy.commit(replace(state, cache=cache))
         return cache.regrouped(groups, cache.segments)
+
+    def _kinds(self, state: ChunkState, pages: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
+        """What the policy says that each page is for, per group."""
+        return {
+            name: tuple(
+                self.policy.page_kind(name, frame, segment, state)
+                for frame, segment in zip(table.frame.tolist(), table.segment.tolist(), strict=True)
+            )
+            for name, table in pages.items()
+        }
 
     def _survived(self, name: str, table: Pages) -> np.ndarray:
         """Which pages of a group's earlier table are still held (by any group, where groups have changed since)."""

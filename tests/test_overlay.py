@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fkv.analysis.figures.style import AGE_COLOURS
 from fkv.analysis.figures.xray import STATES
 from fkv.analysis.overlay import attention_sheet, frames_of, heat, pixel_block, sheet, tint
+from fkv.policies.kinds import KINDS
 
 GRID, SIZE = (6, 10), (96, 160)
 
@@ -66,12 +66,12 @@ def test_a_latent_frame_is_four_video_frames():
 
 def test_segments_are_tinted_in_their_own_colours():
     frame = np.full((*SIZE, 3), 100, np.uint8)
-    states = [STATES.index(name) for name in ("sink", "dropped", "older", "older", "anchor", "current")]
+    states = [STATES.index(name) for name in ("sink", "dropped", "moved", "moved", "kept", "current")]
     drawn = tint(frame, states, GRID)
-    for segment, name in enumerate(("sink", None, "older", "older", "anchor", "current")):
+    for segment, name in enumerate(("sink", None, "moved", "moved", "kept", "current")):
         pixel = drawn[segment * 16 + 9, 120].astype(int)
         if name:
-            colour = np.array([int(AGE_COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)])
+            colour = np.array([int(KINDS[name].light[i : i + 2], 16) for i in (1, 3, 5)])
             assert np.abs(pixel - (62 + 0.38 * colour)).max() <= 1, name
         else:
             assert len(set(pixel)) == 1

@@ -197,8 +197,7 @@ def test_xray_covers_exactly_the_pages_that_were_attended(small):
     stream = Stream(small, parse("forcing-kv:segments_per_frame=2"), "a red ball", 0)
     for _ in range(4):
         chunk = stream.step()
-    heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
-    for group in xray(chunk, stream.policy, heads):
+    for group in xray(chunk):
         pages = chunk.pages[group["name"]]
         drawn = {
             (f, s)
@@ -215,8 +214,10 @@ def test_xray_covers_exactly_the_pages_that_were_attended(small):
 def test_xray_parts_frames_that_differ_or_are_no_neighbours(small):
     chunk = Stream(small, Full(), "a red ball", 0).step()
     frames = np.array([0, 1, 2, 4, 9, 10, 11])
-    held = replace(chunk, frames=(9, 10, 11), pages={"all": Pages(np.arange(7), frames, np.zeros(7, int))})
-    (group,) = xray(held, parse("sliding-window:sink_frames=2"), {"all": 12})
+    kinds = ("sink", "sink", "kept", "kept", "current", "current", "current")
+    pages = {"all": Pages(np.arange(7), frames, np.zeros(7, int))}
+    (group,) = xray(replace(chunk, frames=(9, 10, 11), pages=pages, kinds={"all": kinds}))
+    assert group["heads"] == 12
     assert group["runs"] == [[0, 1, "sink", 1], [2, 2, "kept", 1], [4, 4, "kept", 1], [9, 11, "current", 1]]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fkv.policies import POLICIES, ForcingKV, Full, PerStep
-from fkv.probe import AGES, Focus, FrameMassProbe, head_scores
+from fkv.probe import Focus, FrameMassProbe, head_scores
 from fkv.roles import HeadRoles, from_scores
 from fkv.storyboard import SetRoles
 from fkv.stream import Stream
@@ -55,8 +55,10 @@ def test_a_record_says_what_the_probe_saw(small, policy):
     held = np.broadcast_to(truth.mass.sum(-2, keepdims=True) > 0, mass.shape)
     assert ((mass == GONE) == ~held).all()
     np.testing.assert_allclose(mass[held] / UNIT, truth.mass[held], atol=0.6 / UNIT)
-    by_age = [(np.where(held, mass, 0)[..., np.array(seen["ages"]) == age].sum(-1) / UNIT).mean(-1) for age in AGES]
-    np.testing.assert_allclose(np.stack(by_age, -1), truth.by_age, atol=10 / UNIT)
+    for layer, groups in enumerate(seen["groups"]):
+        for head, group in enumerate(groups):
+            dropped = np.array(seen["kinds"][group]) == "dropped"
+            np.testing.assert_array_equal(dropped, (mass[layer, head] == GONE).all(0))
     scores = np.array(seen["scores"], float)
     known = ~np.isnan(scores)
     assert known.all() if policy.name == "full" else known[1, 0] and not known[1, 1]
@@ -170,6 +172,7 @@ def test_what_a_profile_saw_has_the_form_of_a_record():
         np.ones((2, 3)), attention={"frames": [6, 7, 8], "key_frames": list(range(9)), "mass": mass.tolist()}
     )
     found = profiled(roles)
-    assert found["ages"] == ["sink", *["older"] * 4, "anchor", *["current"] * 3] and found["frames"] == [6, 7, 8]
+    assert found["kinds"] == {"all": ["sink", *["kept"] * 4, "anchor", *["current"] * 3]}
+    assert found["groups"] == [["all"] * 3] * 2 and found["frames"] == [6, 7, 8]
     np.testing.assert_allclose(np.array(found["mass"]) / UNIT, mass)
     assert profiled(None) is None and profiled(HeadRoles(3, ((0,),))) is None

@@ -13,15 +13,16 @@ import plotly.io as pio
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from fkv.policies.kinds import KINDS
+
 Theme = Literal["light", "dark"]
 
 STATIC, DYNAMIC = "#0072B2", "#E69F00"
-SINK, ANCHOR, CURRENT, OLDER = "#CC79A7", "#009E73", "#56B4E9", DYNAMIC
+SINK, ANCHOR, CURRENT, OLDER = (KINDS[key].light for key in ("sink", "anchor", "current", "kept"))
 ROLE_COLOURS = {"static": STATIC, "dynamic": DYNAMIC}
 ROLE_MARKS = {"static": ("square", "s"), "dynamic": ("circle", "o")}
 """Marks of the roles, for Plotly and for matplotlib."""
 AGE_COLOURS = {"sink": SINK, "older": OLDER, "anchor": ANCHOR, "current": CURRENT}
-AGE_LETTERS = {"sink": "S", "older": "K", "anchor": "A", "current": "C"}
 AGE_HATCHES = {"sink": "xx", "older": "", "anchor": "\\\\\\", "current": ".."}
 PLOTLY_HATCHES = {"sink": "x", "older": "", "anchor": "\\", "current": "."}
 PANEL_MARGIN = {"t": 104}

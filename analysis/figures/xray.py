@@ -16,27 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from plotly.subplots import make_subplots
 
-from fkv.probe import AGES, ages_of
+from fkv.policies.kinds import DROPPED, KINDS
 from fkv.stream import Chunk
 
-from .style import AGE_COLOURS, AGE_LETTERS, PANEL_MARGIN, Theme, canvas, drawing, finish, palette
+from .style import PANEL_MARGIN, Theme, canvas, drawing, finish, palette
 
-STATES = ("dropped", *AGES)
-STATE_NAMES = {
-    "dropped": "dropped",
-    "sink": "S  sink",
-    "older": "K  kept",
-    "anchor": "A  anchor frame",
-    "current": "C  current chunk",
-}
+STATES = (DROPPED, *(key for key in KINDS if key != DROPPED))
 NOT_YET = -1
 
 
-def page_states(chunks: Sequence[Chunk], group: str, sink: int = 1, anchor: int = 1) -> np.ndarray:
+def page_states(chunks: Sequence[Chunk], group: str) -> np.ndarray:
     """What each segment of each frame was to each chunk: indices into `STATES`, -1 before it existed.
 
-    [chunks, segments, frames]. sink, anchor : how many first and last frames to call so. Chunks in which the head group
-    did not exist (policies may change) are -1 throughout. Raises ValueError without chunks.
+    [chunks, segments, frames]. Chunks in which the head group did not exist (policies may change) are -1 throughout.
+    Raises ValueError without chunks.
     """
     if not chunks:
         raise ValueError("there is no chunk to draw")
@@ -45,10 +38,10 @@ def page_states(chunks: Sequence[Chunk], group: str, sink: int = 1, anchor: int 
     for row, chunk in zip(states, chunks):
         if group not in chunk.pages:
             continue
-        row[:, : chunk.frames[0]] = STATES.index("dropped")
+        row[:, : chunk.frames[0]] = STATES.index(DROPPED)
         pages, height = chunk.pages[group], segments // chunk.segments
-        for frame, segment, age in zip(pages.frame, pages.segment, ages_of(pages.frame, chunk.frames[0], sink, anchor)):
-            row[segment * height : (segment + 1) * height, frame] = STATES.index(age)
+        for frame, segment, kind in zip(pages.frame, pages.segment, chunk.kinds[group], strict=True):
+            row[segment * height : (segment + 1) * height, frame] = STATES.index(kind)
     return states
 
 
@@ -60,10 +53,10 @@ class _View:
     states: np.ndarray
 
 
-def _views(chunks: Sequence[Chunk], sink: int, anchor: int) -> list[_View]:
+def _views(chunks: Sequence[Chunk]) -> list[_View]:
     groups = list(dict.fromkeys(name for chunk in chunks for name in chunk.pages))
     alike: dict[bytes, list[str]] = {}
-    states = {name: page_states(chunks, name, sink, anchor) for name in groups}
+    states = {name: page_states(chunks, name) for name in groups}
     for name in groups:
         alike.setdefault(states[name].tobytes(), []).append(name)
 
@@ -75,16 +68,13 @@ def _views(chunks: Sequence[Chunk], sink: int, anchor: int) -> list[_View]:
     return [_View(title(names), states[names[0]]) for names in alike.values()]
 
 
-def page_table(chunks: Sequence[Chunk], sink: int = 1, anchor: int = 1) -> pd.DataFrame:
+def page_table(chunks: Sequence[Chunk]) -> pd.DataFrame:
     """One row per page that existed: chunk, group, frame, segment, state, and whether it survived the chunk."""
     rows = []
     for chunk in chunks:
         for group, pages in chunk.pages.items():
-            ages = ages_of(pages.frame, chunk.frames[0], sink, anchor)
-            for frame, segment, age, kept in zip(
-                pages.frame.tolist(), pages.segment.tolist(), ages, chunk.kept[group].tolist()
-            ):
-                rows.append((chunk.index, group, frame, segment, age, kept))
+            columns = pages.frame.tolist(), pages.segment.tolist(), chunk.kinds[group], chunk.kept[group].tolist()
+            rows += [(chunk.index, group, *page) for page in zip(*columns, strict=True)]
     return pd.DataFrame(rows, columns=["chunk", "group", "frame", "segment", "state", "survives"])
 
 
@@ -96,25 +86,35 @@ def _heading(chunks: Sequence[Chunk]) -> tuple[str, str]:
     )
 
 
+def _colours(theme: Theme) -> list[str]:
+    """The colour of each of `STATES`; what was dropped is opaque in figures."""
+    return [palette(theme).dropped, *(KINDS[state].colour(theme) for state in STATES[1:])]
+
+
+def _legend(state: str) -> str:
+    kind = KINDS[state]
+    return kind.name if state == DROPPED else f"{kind.letter}  {kind.name}"
+
+
 def _letters(states: np.ndarray) -> list[tuple[int, int, str]]:
     """Chunk, frame and letter of the cells that are one state throughout."""
     found = []
     for chunk, frame in zip(*np.nonzero((states == states[:, :1]).all(1) & (states[:, 0] > 0))):
-        found.append((int(chunk), int(frame), AGE_LETTERS[STATES[states[chunk, 0, frame]]]))
+        found.append((int(chunk), int(frame), KINDS[STATES[states[chunk, 0, frame]]].letter))
     return found
 
 
-def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, anchor: int = 1) -> go.Figure:
+def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light") -> go.Figure:
     """One panel per kind of head group, for looking at; groups that saw the same share one."""
-    views, colours = _views(chunks, sink, anchor), palette(theme)
-    scale = [colours.dropped, *(AGE_COLOURS[age] for age in AGES)]
+    views, colours = _views(chunks), palette(theme)
+    scale = _colours(theme)
     steps = [(edge / len(scale), colour) for i, colour in enumerate(scale) for edge in (i, i + 1)]
     titles, gaps = [view.title for view in views], []
     figure = make_subplots(len(views), 1, shared_xaxes=True, vertical_spacing=0.14 / len(views), subplot_titles=titles)
     for panel, states in enumerate((view.states for view in views), 1):
         count, segments, frames = states.shape
         flat = np.where(states == NOT_YET, np.nan, states.astype(float)).reshape(count * segments, frames)
-        names = np.array([STATE_NAMES[s].split("  ")[-1] for s in STATES])[np.maximum(states, 0)].reshape(flat.shape)
+        names = np.array([KINDS[state].name for state in STATES])[np.maximum(states, 0)].reshape(flat.shape)
         figure.add_heatmap(
             z=flat,
             y=[chunk.index - 0.5 + (s + 0.5) / segments for chunk in chunks for s in range(segments)],
@@ -163,12 +163,12 @@ def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, a
             title="chunk", range=[chunks[-1].index + 0.5, chunks[0].index - 0.5], showgrid=False, row=panel, col=1
         )
         figure.update_xaxes(range=[-0.5, frames - 0.5], showgrid=False, row=panel, col=1)
-    for state, colour in zip(STATES, scale):
+    for state, colour in zip(STATES, scale, strict=True):
         figure.add_scatter(
             x=[None],
             y=[None],
             mode="markers",
-            name=STATE_NAMES[state],
+            name=_legend(state),
             marker={"symbol": "square", "size": 12, "color": colour},
         )
     figure.update_xaxes(title="latent frame", row=len(views), col=1)
@@ -178,11 +178,11 @@ def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, a
     return finish(figure, *_heading(chunks), theme, height)
 
 
-def draw_cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int = 1, anchor: int = 1) -> Figure:
+def draw_cache_xray(chunks: Sequence[Chunk], theme: Theme = "light") -> Figure:
     """The same as `cache_xray`, for a file."""
-    views = _views(chunks, sink, anchor)
+    views = _views(chunks)
     with drawing(theme) as colours:
-        scale = [colours.dropped, *(AGE_COLOURS[age] for age in AGES)]
+        scale = _colours(theme)
         each = float(np.clip(0.2 * len(chunks), 1.1, 4.5)) + 0.35
         figure = canvas(*_heading(chunks), 9.6, each * len(views) + 1.6, colours)
         axes = figure.subplots(len(views), 1, sharex=True, squeeze=False)[:, 0]
@@ -218,6 +218,6 @@ def draw_cache_xray(chunks: Sequence[Chunk], theme: Theme = "light", sink: int =
             for spine in ax.spines.values():
                 spine.set_visible(False)
         axes[-1].set_xlabel("latent frame")
-        handles = [Patch(color=colour, label=STATE_NAMES[state]) for state, colour in zip(STATES, scale)]
-        figure.legend(handles=handles, loc="outside lower left", ncols=5)
+        handles = [Patch(color=colour, label=_legend(state)) for state, colour in zip(STATES, scale, strict=True)]
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(STATES))
     return figure

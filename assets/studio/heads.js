@@ -2,8 +2,7 @@
 
 const $ = (selector) => element.querySelector(selector), $$ = (selector) => [...element.querySelectorAll(selector)];
 const { layers, heads, rows, cols, perLatent, model, profile, profiled } = props.value;
-const UNIT = 10000, GONE = -1, ROWS = 24, AGES = { sink: "sink frame", older: "older frames", anchor: "anchor frame", current: "current chunk" };
-const AGE_KINDS = { sink: "sink", older: "moved", anchor: "anchor", current: "current" };
+const UNIT = 10000, GONE = -1, ROWS = 24, KIND_NAMES = Object.fromEntries(props.value.kinds.map((kind) => [kind.key, kind.name]));
 const CIVIDIS = "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838"
   .split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
@@ -29,6 +28,8 @@ const newest = () => watched().at(-1)?.record;
 const shown = () => { const round = player()?.rounds[player().at]; return round?.record?.heads?.stream === stream ? round.record : null; };
 /* Attention to draw: of the chunk on screen or the newest, and where nothing runs, the mean of the profile. */
 const attention = () => (shown() ?? newest())?.heads ?? (running() ? null : profiled);
+/* What the pages of each key frame are for, to the head that is chosen. */
+const kindsOf = (seen) => seen.kinds[seen.groups[chosen.layer][chosen.head]];
 const applied = () => newest()?.heads.static ?? released;
 const roles = () => draft ?? asked ?? applied();
 /* The threshold that gives the roles, null where none does, as after one was flipped. */

@@ -22,16 +22,16 @@ const WAITING = "shows while a stream runs";
 
 function agesChart(canvas, mass, seen) {
   if (!mass) { empty(canvas, WAITING); return; }
-  const { pen, width, height, size, ink, colour } = sheet(canvas), entries = Object.entries(AGES), row = height / entries.length;
+  const { pen, width, height, size, ink, colour } = sheet(canvas), every = Object.values(seen.kinds).flat(), ofHead = kindsOf(seen), entries = Object.entries(KIND_NAMES).filter(([kind]) => kind !== "dropped" && every.includes(kind)), row = height / entries.length;
   const left = 10 + Math.max(...entries.map(([, name]) => pen.measureText(name).width)), right = width - pen.measureText("not held").width - 8, said = [];
-  entries.forEach(([age, name], i) => {
-    const own = mass.flatMap((line) => line.filter((value, key) => seen.ages[key] === age && value !== GONE)), share = total(own) / mass.length;
+  entries.forEach(([kind, name], i) => {
+    const own = mass.flatMap((line) => line.filter((value, key) => ofHead[key] === kind && value !== GONE)), share = total(own) / mass.length;
     const y = i * row + row * 0.18, high = row * 0.64;
     pen.fillStyle = ink; pen.textAlign = "left"; pen.fillText(name, 0, y + high / 2);
     pen.fillStyle = colour("--fkv-dropped"); pen.fillRect(left, y, right - left, high);
-    pen.fillStyle = colour(KINDS[AGE_KINDS[age]]);
+    pen.fillStyle = colour(KINDS[kind]);
     pen.fillRect(left, y, (right - left) * share, high);
-    for (let at = 0; at < (right - left) * share; at += 14) texture(pen, AGE_KINDS[age], left + at, y, Math.min(14, (right - left) * share - at), high);
+    for (let at = 0; at < (right - left) * share; at += 14) texture(pen, kind, left + at, y, Math.min(14, (right - left) * share - at), high);
     pen.fillStyle = ink; pen.fillText(own.length ? percent(share) : "not held", right + 6, y + high / 2);
     said.push(`${name} ${own.length ? percent(share) : "not held"}`);
   });

@@ -61,10 +61,10 @@ function strip(canvas, record) {
   const maps = seen.maps.length <= room ? seen.maps : [seen.maps[0], ...seen.maps.slice(1 - room)];
   const cell = width / room, wide = cell - 6, high = Math.min((wide * rows) / cols, height - 2 * size - 8);
   maps.forEach(([frame, map], i) => {
-    const x = i * cell, age = seen.ages[seen.key_frames.indexOf(frame)], share = total(map.flat());
+    const x = i * cell, kind = kindsOf(seen)[seen.key_frames.indexOf(frame)], share = total(map.flat());
     patches(pen, map, peak, x, 0, wide, high, true);
-    pen.fillStyle = colour(KINDS[AGE_KINDS[age]]); pen.fillRect(x, high + 2, wide, 4);
-    pen.textAlign = "left"; pen.fillStyle = ink; pen.fillText(`${frame} ${age}`, x, high + 8 + size / 2, wide);
+    pen.fillStyle = colour(KINDS[kind]); pen.fillRect(x, high + 2, wide, 4);
+    pen.textAlign = "left"; pen.fillStyle = ink; pen.fillText(`${frame} ${kind}`, x, high + 8 + size / 2, wide);
     pen.fillStyle = soft; pen.fillText(percent(share), x, high + 8 + 1.6 * size, wide);
   });
   const left = seen.maps.length - maps.length;

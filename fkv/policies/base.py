@@ -12,6 +12,8 @@ import torch
 from fkv.cache import Geometry, Heads, KVCache, Pages
 from fkv.roles import HeadRoles
 
+from .kinds import CURRENT, KEPT
+
 
 @dataclass(frozen=True)
 class ChunkState:
@@ -58,6 +60,20 @@ class Policy:
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         """Boolean mask over `pages` of `group`: which of them later chunks attend to."""
         raise NotImplementedError
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        """Say what a page is for while the chunk of `state` attends to it.
+
+        Args:
+            group: head group that holds the page.
+            frame: latent frame of the page.
+            segment: segment of that frame.
+            state: the chunk that attends; its cache holds the page.
+
+        Returns:
+            A key of `fkv.policies.kinds.KINDS`.
+        """
+        return CURRENT if frame >= state.frames[0] else KEPT
 
     def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
         """The pass of this chunk (`step 0`, ..., `context`) whose attention mass the policy wants to see."""

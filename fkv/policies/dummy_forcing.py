@@ -9,6 +9,7 @@ import numpy as np
 from fkv.cache import Heads, KVCache, Pages
 
 from .base import ChunkState, Policy
+from .kinds import KEPT
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class DummyForcing(Policy):
             name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind)
             for name in ("sink", "neighbour", "dummy")
         }
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        return "sink" if kind == KEPT and group != "neighbour" and frame < self.sink_frames else kind
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         sink = pages.frame < self.sink_frames

@@ -11,6 +11,7 @@ from fkv.kernels import segment_similarity
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
+from .kinds import KEPT
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,27 @@ class ForcingKV(Policy):
         }
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        last = state.frames[-1]
-        anchors = {"static": self.anchor_frames, "dynamic": self.dynamic_anchor_frames}
-        grouped = group in anchors and state.chunk >= self.start_chunk
-        recent = anchors[group] if grouped else max(anchors.values())
-        keep = (pages.frame < self.sink_frames) | (pages.frame > last - recent)
+        anchors = self._anchors(group, state.chunk)
+        keep = (pages.frame < self.sink_frames) | (pages.frame > state.frames[-1] - anchors)
         if group == "dynamic" and state.chunk > self.start_chunk:
             for frame, segment in self.selected(state):
                 keep |= (pages.frame == frame) & (pages.segment == segment)
         return keep
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        if kind != KEPT:
+            return kind
+        if frame < self.sink_frames:
+            return "sink"
+        if frame >= state.frames[0] - self._anchors(group, state.chunk - 1):
+            return "anchor"
+        return "moved" if group == "dynamic" else KEPT
+
+    def _anchors(self, group: str, chunk: int) -> int:
+        """Frames before the end of a chunk that a group keeps when the chunk has been generated."""
+        anchors = {"static": self.anchor_frames, "dynamic": self.dynamic_anchor_frames}
+        return anchors[group] if group in anchors and chunk >= self.start_chunk else max(anchors.values())
 
     def candidates(self, state: ChunkState) -> list[int]:
         """The frames whose segments compete: a chunk's worth that ends where the dynamic anchor begins."""

@@ -68,6 +68,10 @@ class Silenced(Policy):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
 
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        policy = super() if group == SILENT else self.base
+        return policy.page_kind(group, frame, segment, state)
+
     def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
         layers = range(len(next(iter(groups.values()))))
         rest = {

@@ -7,6 +7,7 @@ import numpy as np
 from fkv.cache import Pages
 
 from .base import ChunkState, Policy
+from .kinds import KEPT
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class SlidingWindow(Policy):
             raise ValueError(
                 f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative"
             )
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        return "sink" if kind == KEPT and frame < self.sink_frames else kind
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         recent = self.window_frames - self.sink_frames - len(state.frames)

@@ -51,8 +51,8 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
     open_tab(tab, "Heads")
     cell(tab, LAYER, HEAD).click()
     mass = np.array(ROLES.provenance["attention"]["mass"][LAYER][HEAD])
-    shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(1, 17), slice(17, 18), slice(18, 21))]
-    names = "sink frame", "older frames", "anchor frame", "current chunk"
+    shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(17, 18), slice(1, 17), slice(18, 21))]
+    names = "sink", "anchor frame", "kept", "current chunk"
     words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
     playwright.expect(tab.page.locator(".fkv-ages")).to_have_attribute("aria-label", f"Attention by age: {words}")
     assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
@@ -115,7 +115,7 @@ def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_
     record = f"{WATCHED}.at(-1).record"
     tab.until(f"{record}.streams.A.policy === 'forcing-kv without 3.2'")
     held = tab.page.evaluate(
-        f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.ages[i], mass]).filter(([, mass]) => mass >= 0).map(([age]) => age)"
+        f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.kinds[{record}.heads.groups[3][2]][i], mass]).filter(([, mass]) => mass >= 0).map(([kind]) => kind)"
     )
     assert set(held) == {"current"}
     tab.press("Give it a past again")

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fkv.cache import Geometry
+from fkv.cache import Geometry, Heads
 from fkv.parallel.lockstep import step_all
+from fkv.policies.kinds import DROPPED, KEPT
 from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
@@ -45,7 +46,8 @@ class Watch:
         """What the probe saw of a chunk, for the page.
 
         mass : [layers][heads][query frames][key frames]. scores : [layers][heads], None where they say nothing.
-        ages : of each key frame, as in `fkv.probe.AGES`. maps : rows [key frame, mass per patch] of the focus.
+        kinds : head group -> what its pages of each key frame are for, see `fkv.policies.kinds`. groups : [layers][heads], the
+        group of each head. maps : rows [key frame, mass per patch] of the focus.
         static : the static heads of each layer. threshold : that gives them, None where none does. cost : see `head_bytes`.
         """
         held = seen.mass.sum(-2, keepdims=True) > 0
@@ -57,6 +59,8 @@ class Watch:
             "stream": self.stream,
             "pass": seen.name,
             **_masses(seen.frames, seen.key_frames, np.where(held, seen.mass, GONE / UNIT)),
+            "kinds": frame_kinds(chunk, seen.key_frames),
+            "groups": head_groups(chunk),
             "scores": live_scores(seen.mass),
             "focus": vars(self.focus),
             "maps": maps,
@@ -67,9 +71,33 @@ class Watch:
 
 
 def profiled(roles: HeadRoles | None) -> dict[str, Any] | None:
-    """The attention that a profile holds, as a record's: frames, key_frames, ages, mass. None for roles without any."""
+    """The attention that a profile holds, as a record's: frames, key_frames, mass, kinds, groups. None for roles without any.
+
+    No policy ran: the kinds are those that head scores tell apart, sink, anchor and current chunk, and kept for all others.
+    """
     found = roles and roles.provenance.get("attention")
-    return found and _masses(found["frames"], found["key_frames"], np.array(found["mass"]))
+    if not found:
+        return None
+    mass = np.array(found["mass"])
+    kinds = [KEPT if age == "older" else age for age in ages_of(found["key_frames"], found["frames"][0])]
+    groups = [["all"] * mass.shape[1]] * mass.shape[0]
+    return _masses(found["frames"], found["key_frames"], mass) | {"kinds": {"all": kinds}, "groups": groups}
+
+
+def frame_kinds(chunk: Chunk, key_frames: Sequence[int]) -> dict[str, list[str]]:
+    """Per head group of a chunk what its pages of each key frame were for; `dropped` where it held none."""
+    found = {}
+    for name, pages in chunk.pages.items():
+        of_frame = dict(zip(pages.frame.tolist(), chunk.kinds[name], strict=True))
+        found[name] = [of_frame.get(frame, DROPPED) for frame in key_frames]
+    return found
+
+
+def head_groups(chunk: Chunk) -> list[list[str]]:
+    """The group of every head while the chunk attended, [layers][heads]."""
+    by_layer = zip(*chunk.heads.values(), strict=True)
+    placed = [{head: name for name, heads in zip(chunk.heads, layer, strict=True) for head in heads} for layer in by_layer]
+    return [[layer[head] for head in sorted(layer)] for layer in placed]
 
 
 def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) -> dict[str, Any]:
@@ -77,7 +105,6 @@ def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) 
     return {
         "frames": list(frames),
         "key_frames": list(key_frames),
-        "ages": ages_of(key_frames, frames[0]),
         "mass": units,
     }
 
@@ -112,14 +139,16 @@ def head_bytes(chunk: Chunk, stream: Stream) -> Mapping[str, list[int]] | None:
     geometry, layers = stream.geometry, stream.geometry.layers
     token = 2 * geometry.batch * geometry.head_dim * stream.caches[0].dtype.itemsize * len(stream.caches)
 
-    def costs(static: tuple[int, ...]) -> list[int] | None:
-        groups = stream.policy.groups(geometry, HeadRoles(geometry.heads, (static,) * layers))
-        if groups is None:
-            return None
-        return [
-            token * next(chunk.kv_tokens[name] for name, heads in groups.items() if heads[layer])
+    def groups_of(static: tuple[int, ...]) -> dict[str, Heads] | None:
+        return stream.policy.groups(geometry, HeadRoles(geometry.heads, (static,) * layers))
+
+    groups = {"static": groups_of(tuple(range(geometry.heads))), "dynamic": groups_of(())}
+    if groups["static"] == groups["dynamic"]:
+        return None
+    return {
+        role: [
+            token * next(chunk.kv_tokens[name] for name, heads in found.items() if heads[layer])
             for layer in range(layers)
         ]
-
-    bytes_of = {"static": costs(tuple(range(geometry.heads))), "dynamic": costs(())}
-    return None if None in bytes_of.values() else bytes_of
+        for role, found in groups.items()
+    }

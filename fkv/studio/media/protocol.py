@@ -14,8 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fkv.policies import Policy, write
-from fkv.policies.silenced import Silenced
+from fkv.policies import write
 from fkv.report import chunk_record, rates
 from fkv.stream import Chunk, Stream
 
@@ -51,46 +50,28 @@ def jpeg(frame: np.ndarray) -> bytes:
 def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
     """The figures of a stream's newest chunk as `fkv.report` gives them, its policy as one writes it, its page table, and the
     hash of all frames so far."""
-    heads = {name: sum(map(len, group.heads)) for name, group in stream.caches[0].groups.items()}
-    return (
-        chunk_record(chunk)
-        | rates([chunk])
-        | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk, stream.policy, heads)}
-    )
+    return chunk_record(chunk) | rates([chunk]) | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk)}
 
 
-def xray(chunk: Chunk, policy: Policy, heads: Mapping[str, int]) -> list[dict[str, Any]]:
+def xray(chunk: Chunk) -> list[dict[str, Any]]:
     """The page table while the chunk attended, per head group that has heads.
 
-    `runs` are rows [first frame, last frame, kind, held]: like neighbouring frames, what they are there for, and a bit
-    mask over their segments whose pages were attended.
+    `runs` are rows [first frame, last frame, kind, held]: like neighbouring frames, what the policy says they are for, and a
+    bit mask over their segments whose pages were attended.
     """
     groups = []
     for name, pages in chunk.pages.items():
-        if not heads.get(name):
+        heads = sum(map(len, chunk.heads[name]))
+        if not heads:
             continue
-        held: dict[int, int] = {}
-        for frame, segment in zip(pages.frame.tolist(), pages.segment.tolist()):
-            held[frame] = held.get(frame, 0) | 1 << segment
+        held: dict[tuple[int, str], int] = {}
+        for frame, segment, kind in zip(pages.frame.tolist(), pages.segment.tolist(), chunk.kinds[name], strict=True):
+            held[frame, kind] = held.get((frame, kind), 0) | 1 << segment
         runs: list[list[Any]] = []
-        for frame in sorted(held):
-            entry = [_kind(policy, name, frame, chunk.frames[0]), held[frame]]
-            if runs and runs[-1][1] == frame - 1 and runs[-1][2:] == entry:
+        for (frame, kind), segments in sorted(held.items()):
+            if runs and runs[-1][1:] == [frame - 1, kind, segments]:
                 runs[-1][1] = frame
             else:
-                runs.append([frame, frame, *entry])
-        groups.append({"name": name, "heads": heads[name], "segments": chunk.segments, "runs": runs})
+                runs.append([frame, frame, kind, segments])
+        groups.append({"name": name, "heads": heads, "segments": chunk.segments, "runs": runs})
     return groups
-
-
-def _kind(policy: Policy, group: str, frame: int, start: int) -> str:
-    """Why a page of this frame is held while the chunk that starts at latent frame `start` attends."""
-    policy = policy.base if isinstance(policy, Silenced) else policy
-    anchors = {"static": getattr(policy, "anchor_frames", 0), "dynamic": getattr(policy, "dynamic_anchor_frames", 0)}
-    if frame >= start:
-        return "current"
-    if frame < getattr(policy, "sink_frames", 0):
-        return "sink"
-    if frame >= start - anchors.get(group, max(anchors.values())):
-        return "anchor"
-    return "moved" if group == "dynamic" and hasattr(policy, "retention") else "kept"

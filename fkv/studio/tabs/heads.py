@@ -13,7 +13,7 @@ import gradio as gr
 from fkv import roles as role_files
 from fkv.cache import Geometry
 from fkv.models.base import VideoModel
-from fkv.policies import parse, write
+from fkv.policies import kinds, parse, write
 from fkv.policies.silenced import Head, silenced
 from fkv.roles import HeadRoles
 from fkv.storyboard import SetRoles, SilenceHead, at_threshold
@@ -40,6 +40,7 @@ def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
         "perLatent": model.video_frames_per_latent,
         "profile": role_files.to_json(model.roles) if model.roles else None,
         "profiled": profiled(model.roles),
+        "kinds": kinds.table(),
     }
     page = gr.HTML(
         facts,

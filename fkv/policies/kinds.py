@@ -1,0 +1,53 @@
+"""What a page of the cache is for, as policies say it (`Policy.page_kind`), and how every X-ray, chart and figure shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+CURRENT = "current"
+DROPPED = "dropped"
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class PageKind:
+    """A purpose of pages and its signs.
+
+    Args:
+        key: how records and policies call it.
+        letter: one letter for small cells.
+        name: two words at most, for legends.
+        light: colour on light paper, CSS hexadecimal.
+        dark: colour on dark paper, CSS hexadecimal.
+        pattern: hatch in the notation that Plotly and matplotlib share, "" for a plain area; colour is never the only sign.
+    """
+
+    key: str
+    letter: str
+    name: str
+    light: str
+    dark: str
+    pattern: Literal["", "/", "|", "."] = ""
+
+    def colour(self, theme: str) -> str:
+        """The colour of the theme `light` or `dark`."""
+        return self.dark if theme == "dark" else self.light
+
+
+KINDS: dict[str, PageKind] = {
+    kind.key: kind
+    for kind in (
+        PageKind("sink", "S", "sink", "#cc79a7", "#cc79a7", "/"),
+        PageKind("anchor", "A", "anchor frame", "#009e73", "#009e73", "|"),
+        PageKind("moved", "M", "moved most", "#e69f00", "#e69f00", "."),
+        PageKind(KEPT, "K", "kept", "#6b7684", "#8d99a8"),
+        PageKind(CURRENT, "C", "current chunk", "#56b4e9", "#56b4e9"),
+        PageKind(DROPPED, "×", "dropped", "#78808c2e", "#a0aab829"),
+    )
+}
+
+
+def table() -> list[dict[str, str]]:
+    """All kinds in the order of legends, as JSON."""
+    return [asdict(kind) for kind in KINDS.values()]
