@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from fkv.commands.model_options import add_device
 from fkv.kernels import rope_freqs_cis
 from fkv.kernels.rope import axis_dims
-from fkv.commands.model_options import add_device
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.sampler import renoise, x0_of
