@@ -164,6 +164,9 @@ class CausalTransformer:
     @torch.inference_mode()
     def prepare_text(self, embeds: Tensor) -> TextContext:
         """Cross-attention K and V of a prompt: embeds [batch, words, text_dim], zero-padded, attended without a mask."""
+        expected = self.model.config.text_dim
+        if embeds.dim() != 3 or embeds.shape[2] != expected:
+            raise ValueError(f"text embeddings must be [batch, tokens, {expected}], not {list(embeds.shape)}")
         embeds = embeds.to(self.device, self.dtype)
         hidden = self.model.condition_embedder.text_embedder(embeds)
         pairs = []
