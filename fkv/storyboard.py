@@ -1,29 +1,46 @@
 """The timeline of a run: which change comes before which chunk, as the page, the command line and permalinks write it.
 
-    6: a blue star drifting over the sea       another prompt
+One change a line, each with the number of its chunk:
+
+    6: a blue star drifting over the sea       another prompt (or `prompt = ...`)
     9: re-cache = a pink box in the city       another prompt, and the cache recomputed under it
+    11: cut = a green heart over the hills     another prompt, marked as a hard cut
     12: A = sliding-window                     another policy for one stream
     15: threshold = 0.7                        other head roles: static from that score on
 
-Text counts chunks from 1, as the page's timeline does; a `Cue` counts them from 0.
+Or scenes, each a prompt with its duration in seconds of video (`[10s]`) or in chunks (`[12]` or `[12c]`):
+
+    a red ball over the hills [10s] | the same ball at night [10s#]
+
+Seconds are rounded up to whole chunks, scene by scene. `#` marks a hard cut into the scene. A cut is a mark only: it
+changes the prompt as a line without re-cache does, and the report and the page call the change a cut.
+
+Text counts chunks from 1, as the page's timeline does; a `Cue`, like the `index` of JSON reports, counts from 0.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from . import policies
 from .policies.silenced import Head, silenced
 from .roles import HeadRoles
-from .stream import Chunk, Stream, check_chunks, check_prompt
+from .stream import MAX_CHUNKS, Chunk, Stream, check_chunks, check_prompt
 
-LINE = re.compile(r"(prompt|re-cache|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
+NUMBERED = re.compile(r"\s*\d+\s*:")
+KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
+DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
+LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
+SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
 
 Streams = Mapping[str, Stream]
-"""The streams of a run by name; the page calls them A and B."""
+"""The streams of a run by name. The page calls them A and B; the one stream of `fkv stream` is A."""
 
 
 class Change(ABC):
@@ -48,15 +65,17 @@ class SetPrompt(Change):
     Args:
         prompt: The new prompt.
         recache: Recompute the cached frames under it, in the streams whose policy has one shared cache.
+        cut: Mark the change as a hard cut. The cache is treated as at any other prompt.
     """
 
     prompt: str
     recache: bool = False
+    cut: bool = False
 
     def apply(self, streams: Streams) -> str | None:
         skipped = [f"{name} ({each.policy.name})" for name, each in streams.items() if each.policy.caches != "shared"]
         for stream in streams.values():
-            stream.set_prompt(self.prompt, self.recache and stream.policy.caches == "shared")
+            stream.set_prompt(self.prompt, self.recache and stream.policy.caches == "shared", self.cut)
         if not self.recache or not skipped:
             return None
         return f"{' and '.join(skipped)} went on without re-cache: there is no shared cache to recompute."
@@ -93,8 +112,28 @@ class SetRoles(Change):
 
 
 @dataclass(frozen=True)
+class SetThreshold(Change):
+    """Split the head scores of all streams at another threshold: heads that score at least this are static.
+
+    Args:
+        threshold: 0 to 1.
+    """
+
+    threshold: float
+
+    def apply(self, streams: Streams) -> None:
+        roles = next(iter(streams.values())).roles
+        SetRoles(at_threshold(roles, self.threshold)).apply(streams)
+
+
+@dataclass(frozen=True)
 class SilenceHead(Change):
-    """Let one more head of a stream attend only to the current chunk. Its cached keys are dropped for the rest of the run."""
+    """Let one more head of a stream attend only to the current chunk; its cached keys are dropped.
+
+    Args:
+        stream: Name of the stream; a run without it stays as it is.
+        head: Layer and head.
+    """
 
     stream: str
     head: Head
@@ -111,53 +150,124 @@ class Cue:
     chunk: int
     change: Change
 
+    @property
+    def cut(self) -> bool:
+        """Whether a hard cut comes before the chunk."""
+        return isinstance(self.change, SetPrompt) and self.change.cut
 
-def parse(text: str, roles: HeadRoles | None = None, chunks: int | None = None) -> tuple[Cue, ...]:
-    """Read a storyboard.
+
+@dataclass(frozen=True)
+class Storyboard:
+    """What changes when.
 
     Args:
-        text: One change a line.
+        cues: In the order in which they are applied.
+        chunks: Length of all scenes together, None for a storyboard of lines.
+    """
+
+    cues: tuple[Cue, ...] = ()
+    chunks: int | None = field(default=None, compare=False)
+
+    @property
+    def opening(self) -> str | None:
+        """The prompt with which the run begins, None where the storyboard leaves it open."""
+        prompts = [cue.change.prompt for cue in self.cues if cue.chunk == 0 and isinstance(cue.change, SetPrompt)]
+        return prompts[-1] if prompts else None
+
+    def without_opening(self) -> Storyboard:
+        """The same storyboard for a stream that already begins with the opening prompt."""
+        later = (cue for cue in self.cues if cue.chunk or not isinstance(cue.change, SetPrompt))
+        return replace(self, cues=tuple(later))
+
+    def changes(self, chunk: int) -> list[Change]:
+        """The changes to apply before a chunk, counted from 0, without the opening prompt."""
+        return [cue.change for cue in self.without_opening().cues if cue.chunk == chunk]
+
+    def apply(self, chunk: int, streams: Streams) -> list[str]:
+        """Apply the changes before a chunk, counted from 0. Returns sentences on what was possible only in part."""
+        said = [change.apply(streams) for change in self.changes(chunk)]
+        return [sentence for sentence in said if sentence]
+
+    def with_cues(self, cues: Iterable[Cue]) -> Storyboard:
+        """The same storyboard with more cues, each after those of the same chunk."""
+        return replace(self, cues=tuple(sorted((*self.cues, *cues), key=lambda cue: cue.chunk)))
+
+    def with_recache(self) -> Storyboard:
+        """The same storyboard with re-cache at every new prompt, except at cuts."""
+        return replace(self, cues=tuple(_recached(cue) for cue in self.cues))
+
+
+def parse(
+    text: str, roles: HeadRoles | None = None, chunks: int | None = None, chunk_seconds: float | None = None
+) -> Storyboard:
+    """Read a storyboard in either form.
+
+    Args:
+        text: Numbered lines, or scenes with durations.
         roles: The model's head roles, whose scores a threshold splits.
-        chunks: Length of the run in chunks, None if it is endless.
+        chunks: Length of the run in chunks, None if it is endless or follows the scenes.
+        chunk_seconds: Seconds of video in one chunk, for durations in seconds.
 
     Raises:
-        ValueError: Names the line that cannot be read or comes after the end.
+        ValueError: Names the line or scene that cannot be read or begins after the end, and says how to write it.
     """
+    if not NUMBERED.match(text) and DURATION.search(text):
+        return _scenes(text, chunks, chunk_seconds)
     cues = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                chunk, what = at_chunk(line.strip(), "6: A = sliding-window or 6: a blue star")
-                if chunks is not None and check_chunks(chunk) > chunks:
-                    raise ValueError(f"chunk {chunk} comes after the last of {chunks}")
-                cues.append(Cue(check_chunks(chunk) - 1, change(what.strip(), roles)))
+                chunk, what = at_chunk(line.strip(), chunks, f"{LINE_EXAMPLE}, or as scenes: {SCENE_EXAMPLE}")
+                cues.append(Cue(chunk, _change(what, roles)))
             except ValueError as error:
                 raise ValueError(f"line {number} of the storyboard: {error}") from None
-    return tuple(cues)
+    return Storyboard().with_cues(cues)
 
 
-def at_chunk(text: str, example: str = "5:forcing-kv or 5:a blue star") -> tuple[int, str]:
-    """Split CHUNK:WHAT into the chunk's number and the rest. Raises ValueError, with an example, for anything else."""
-    chunk, colon, what = text.partition(":")
-    if not colon or not chunk.isdecimal() or not what:
+def check(text: str) -> None:
+    """Raise ValueError for a text that is no storyboard of any model, before one is loaded; `parse` checks the rest."""
+    parse(text, HeadRoles(1, ((),), np.zeros((1, 1))), None, 1.0)
+
+
+def at_chunk(text: str, chunks: int | None, example: str) -> tuple[int, str]:
+    """Split `NUMBER:WHAT` into the index of the chunk, counted from 0, and the rest.
+
+    Args:
+        text: The number counts chunks from 1.
+        chunks: Length of the run in chunks, None if it is endless.
+        example: What a correct text looks like.
+
+    Raises:
+        ValueError: For any other text, and a chunk that the run does not have.
+    """
+    number, colon, what = text.partition(":")
+    number, what = number.strip(), what.strip()
+    if not colon or not number.isdecimal() or not what:
         raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in {example}")
-    return int(chunk), what
+    if len(number) > len(str(MAX_CHUNKS)) or not 1 <= int(number) <= MAX_CHUNKS:
+        raise ValueError(f"there is no chunk {number:.20}; chunks are counted from 1 to {MAX_CHUNKS:,}")
+    if chunks is not None and int(number) > chunks:
+        raise ValueError(f"chunk {int(number)} comes after the last of {chunks}")
+    return int(number) - 1, what
 
 
-def change(what: str, roles: HeadRoles | None) -> Change:
-    """Read the part of a line after its number. Raises ValueError for what no stream can do."""
-    found = LINE.fullmatch(what)
-    key, value = found.groups() if found else ("prompt", what)
-    if not found and _is_policy(what):
-        raise ValueError(
-            f"{what!r} is a policy; write A = {what} or B = {what}, or prompt = {what} to use it as a prompt"
-        )
-    if key in ("prompt", "re-cache"):
-        return SetPrompt(check_prompt(value), recache=key == "re-cache")
-    if key == "threshold":
-        return SetRoles(at_threshold(roles, _number(value)))
-    policies.parse(value)
-    return SetPolicy(key, value)
+def write(storyboard: Storyboard) -> str:
+    """Write a storyboard as lines that `parse` reads back. Raises ValueError for a change that has no line."""
+    return "\n".join(f"{cue.chunk + 1}: {write_change(cue.change)}" for cue in storyboard.cues)
+
+
+def write_change(change: Change) -> str:
+    """Write the part of a line after its number. Raises ValueError for a change that has no line."""
+    if isinstance(change, SetPrompt):
+        prompt = " ".join(change.prompt.split())
+        if change.recache or change.cut:
+            return f"{'cut' if change.cut else 're-cache'} = {prompt}"
+        return f"prompt = {prompt}" if KEYED.fullmatch(prompt) or _is_policy(prompt) else prompt
+    if isinstance(change, SetPolicy):
+        return f"{change.stream} = {change.policy}"
+    if isinstance(change, SetThreshold):
+        return f"threshold = {change.threshold}"
+    raise ValueError(f"a storyboard has no line for {type(change).__name__}")
 
 
 def at_threshold(roles: HeadRoles | None, threshold: float) -> HeadRoles:
@@ -181,12 +291,75 @@ def happened(streams: Streams, chunks: Mapping[str, Chunk]) -> list[str]:
 
 def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
     kind, _, what = event.partition(": ")
-    if kind == "prompt":
-        return f"re-cache = {what}" if recached else f"prompt = {what}" if LINE.fullmatch(what) else what
+    if kind in ("prompt", "cut"):
+        return write_change(SetPrompt(what, recached and kind != "cut", kind == "cut"))
     if kind == "policy":
-        return f"{name} = {policies.write(stream.policy)}"
+        return write_change(SetPolicy(name, policies.write(stream.policy)))
     threshold = stream.roles.threshold if stream.roles else None
-    return event if threshold is None else f"threshold = {threshold}"
+    return event if threshold is None else write_change(SetThreshold(threshold))
+
+
+def _change(what: str, roles: HeadRoles | None) -> Change:
+    """Read the part of a line after its number."""
+    found = KEYED.fullmatch(what)
+    key, value = found.groups() if found else ("prompt", what)
+    if not found and _is_policy(what):
+        raise ValueError(
+            f"{what!r} is a policy; write A = {what} or B = {what}, or prompt = {what} to use it as a prompt"
+        )
+    if key in ("prompt", "re-cache", "cut"):
+        return SetPrompt(check_prompt(value), recache=key == "re-cache", cut=key == "cut")
+    if key == "threshold":
+        threshold = _number(value)
+        at_threshold(roles, threshold)
+        return SetThreshold(threshold)
+    policies.parse(value)
+    return SetPolicy(key, value)
+
+
+def _scenes(text: str, chunks: int | None, chunk_seconds: float | None) -> Storyboard:
+    """Read scenes with durations."""
+    cues = []
+    begin = 0
+    for number, scene in enumerate(text.split("|"), 1):
+        try:
+            if chunks is not None and begin >= chunks:
+                raise ValueError(f"it begins at chunk {begin + 1}, after the last of {chunks}")
+            prompt, length, cut = _scene(scene, chunk_seconds)
+            if cut and not begin:
+                raise ValueError("the video begins with it, so there is nothing to cut from; leave out the #")
+            cues.append(Cue(begin, SetPrompt(prompt, cut=cut)))
+            begin = check_chunks(begin + length)
+        except ValueError as error:
+            raise ValueError(f"scene {number} of the storyboard: {error}") from None
+    return Storyboard(tuple(cues), begin)
+
+
+def _scene(text: str, chunk_seconds: float | None) -> tuple[str, int, bool]:
+    """The prompt of a scene, its length in chunks, and whether a hard cut leads into it."""
+    durations = list(DURATION.finditer(text))
+    if len(durations) != 1 or text[durations[0].end() :].strip():
+        raise ValueError(f"{' '.join(text.split())!r:.80} should end with one duration, as in {SCENE_EXAMPLE}")
+    number, unit, cut = durations[0].groups()
+    prompt = check_prompt(" ".join(text[: durations[0].start()].split()))
+    if unit == "s":
+        if chunk_seconds is None:
+            raise ValueError("durations in seconds need a model, whose frame rate tells how long a chunk is")
+        length = math.ceil(float(number) / chunk_seconds - 1e-9)
+    elif not number.isdecimal():
+        whole = math.ceil(float(number))
+        raise ValueError(f"[{number}{unit}] is no whole number of chunks; write [{whole}] or [{number}s]")
+    else:
+        length = int(number)
+    if length < 1:
+        raise ValueError(f"[{number}{unit}] is no time; a scene lasts at least [1] chunk")
+    return prompt, length, bool(cut)
+
+
+def _recached(cue: Cue) -> Cue:
+    if not isinstance(cue.change, SetPrompt) or cue.cut:
+        return cue
+    return replace(cue, change=replace(cue.change, recache=True))
 
 
 def _is_policy(text: str) -> bool:

@@ -152,8 +152,17 @@ class Stream:
 
     # Changes, applied between chunks.
 
-    def set_prompt(self, prompt: str, recache: bool = False) -> None:
-        """Go on with another prompt; with `recache` the held frames are first recomputed under it (LongLive)."""
+    def set_prompt(self, prompt: str, recache: bool = False, cut: bool = False) -> None:
+        """Continue with another prompt.
+
+        Args:
+            prompt: Text of 1 to `MAX_PROMPT` characters.
+            recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
+            cut: Call the change a cut in the chunk's events. The cache does not depend on it.
+
+        Raises:
+            ValueError: The prompt is not usable, or the policy has no shared cache to recompute.
+        """
         prompt = check_prompt(prompt)
         if recache and self.policy.caches != "shared":
             raise ValueError(f"policy {self.policy.name!r} has no shared cache to recompute")
@@ -166,7 +175,7 @@ class Stream:
             if recache and not first:
                 with timer.stage("rebuild"):
                     self.caches = [self._recache()]
-            return None if first else f"prompt: {prompt}"
+            return None if first else f"{'cut' if cut else 'prompt'}: {prompt}"
 
         self._changes.append(apply)
 

@@ -70,11 +70,11 @@ def test_stream_writes_video_and_report(capsys, tmp_path):
 def test_a_stream_switches_policies_and_prompts(capsys):
     switches = [
         "--switch",
-        "2:forcing-kv:segments_per_frame=4",
+        "3:forcing-kv:segments_per_frame=4",
         "--switch",
-        "4:full",
+        "5:full",
         "--say",
-        "3:a blue star",
+        "4:a blue star",
         "--recache",
     ]
     code, printed = run(capsys, "stream", "--policy", "full", "--chunks", "6", *switches)
@@ -165,7 +165,8 @@ def test_unknown_words_get_a_hint(capsys):
         ),
         (["--recache"], "--recache goes with another prompt"),
         (["--switch", "forcing-kv"], "CHUNK:WHAT"),
-        (["--switch", "99:full", "--chunks", "3"], "chunk 99 is not part of a stream of 3 chunks"),
+        (["--switch", "0:full"], "there is no chunk 0; chunks are counted from 1"),
+        (["--switch", "99:full", "--chunks", "3"], "chunk 99 comes after the last of 3"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(args, message, capsys):

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fkv.models.base import VideoModel
 from fkv.roles import from_scores
-from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold, parse
+from fkv.storyboard import (
+    Cue,
+    SetPolicy,
+    SetPrompt,
+    SetRoles,
+    SetThreshold,
+    Storyboard,
+    at_threshold,
+    check,
+    parse,
+    write,
+)
+from fkv.stream import check_prompt
 from fkv.studio.live.live import Plan, live
 from fkv.studio.live.sessions import Limits, Queue, Run
 from fkv.studio.media.protocol import unpack
@@ -127,4 +142,140 @@ def test_a_plan_s_link_and_roles_carry_threshold_and_storyboard(scored):
         roles=scored.roles,
     )
     assert "threshold=0.0" in plan.link and "story=2%3A+a+blue+star" in plan.link
-    assert all(len(layer) == 4 for layer in plan.roles.static) and [cue.chunk for cue in plan.cues] == [1]
+    assert all(len(layer) == 4 for layer in plan.roles.static) and [cue.chunk for cue in plan.story.cues] == [1]
+
+
+def test_scenes_on_the_page_begin_with_their_first_prompt_and_go_into_the_link_as_lines(scored):
+    plan = Plan.from_form(
+        prompt="a red ball",
+        seed=5,
+        length=20,
+        view="A",
+        a="forcing-kv",
+        b="full",
+        story="a blue star [4s] | a pink box [3c#]",
+        chunk_seconds=0.75,
+    )
+    link = dict(parse_qsl(plan.link))
+    assert plan.prompt == link["prompt"] == "a blue star" and plan.chunks == 20
+    assert link["story"] == "7: cut = a pink box"
+    again = Plan.from_form(**{name: link[name] for name in ("prompt", "view", "a", "b", "story")}, seed=5, length=20)
+    assert again == replace(plan, texts=again.texts, story=plan.story.without_opening())
+
+
+def test_a_cut_is_told_and_changes_no_frame_more_than_a_prompt_does(scored):
+    cut = play(scored, "3: cut = a blue star")
+    prompt = play(scored, "3: a blue star")
+    assert [record["events"] for record in cut] == [[], [], ["cut = a blue star"], []]
+    assert hashes(cut) == hashes(prompt) != hashes(play(scored, ""))
+
+
+SCENES = "a red ball\n over the hills [10s] | the same ball, at night[9s#] |a pink box[4]| a green heart [ 2c # ]"
+
+
+def test_scenes_and_lines_say_the_same():
+    scenes = parse(SCENES, chunk_seconds=0.75)
+    lines = "1: a red ball over the hills\n15: cut = the same ball, at night\n27: a pink box\n31: cut = a green heart"
+    assert scenes == parse(lines) and write(scenes) == lines
+    assert scenes.chunks == 14 + 12 + 4 + 2 and parse(lines).chunks is None
+    assert scenes.opening == "a red ball over the hills" and scenes.changes(0) == []
+    assert [cue.cut for cue in scenes.cues] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("story", "words"),
+    [
+        ("a red ball [2s] | a star", "scene 2 of the storyboard: 'a star' should end with one duration, as in a red"),
+        ("a red ball [10s] a star [2]", "scene 1.*should end with one duration"),
+        ("a red ball [2s] |", "scene 2.*should end with one duration"),
+        ("a red ball [2] | [2]", "scene 2.*the prompt is empty"),
+        ("a red ball [1.5]", r"scene 1.*\[1.5\] is no whole number of chunks; write \[2\] or \[1.5s\]"),
+        ("a red ball [0s]", "scene 1.*lasts at least"),
+        ("a red ball [2#] | a star [2]", "scene 1.*leave out the #"),
+        ("a red ball [99999999]", "scene 1.*100,000"),
+        ("a red ball [4] | a star [2]", "scene 2.*begins at chunk 5, after the last of 4"),
+        ("a red ball", "line 1.*or as scenes: a red ball"),
+    ],
+)
+def test_a_bad_scene_is_named(story, words):
+    with pytest.raises(ValueError, match=words):
+        parse(story, chunks=4, chunk_seconds=0.75)
+
+
+def test_seconds_need_a_frame_rate():
+    with pytest.raises(ValueError, match="scene 1.*frame rate"):
+        parse("a red ball [4s]")
+    assert parse("a red ball [4]").chunks == 4
+
+
+def test_a_storyboard_is_checked_before_there_is_a_model():
+    check("a red ball [4s] | a star [2]")
+    check("2: threshold = 0.7")
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        check("2: threshold = 7")
+
+
+def test_old_permalinks_mean_what_they_meant(scored):
+    story = "6: a cyan star drifting over the sea at night\n12: A = sliding-window\n18: re-cache = a yellow box"
+    assert parse(story).cues == (
+        Cue(5, SetPrompt("a cyan star drifting over the sea at night")),
+        Cue(11, SetPolicy("A", "sliding-window")),
+        Cue(17, SetPrompt("a yellow box", recache=True)),
+    )
+
+
+def test_recache_is_added_to_every_prompt_but_cuts():
+    lines = "2: a star\n3: cut = a ball\n4: threshold = 0.5"
+    assert write(parse(lines, from_scores(SCORES)).with_recache()) == lines.replace("a star", "re-cache = a star")
+
+
+PROMPTS = st.one_of(
+    st.text(min_size=1),
+    st.sampled_from(["full", "A = b", "cut = x", "prompt = full", "7: a", "a [10s] | b [2]", "[10s#]", "threshold=x"]),
+).filter(lambda text: not refused(check_prompt, text) and "".join(text.split()))
+CHANGES = st.one_of(
+    PROMPTS.map(SetPrompt),
+    PROMPTS.map(lambda prompt: SetPrompt(prompt, recache=True)),
+    PROMPTS.map(lambda prompt: SetPrompt(prompt, cut=True)),
+    st.floats(0, 1).map(SetThreshold),
+    st.tuples(st.sampled_from("AB"), st.sampled_from(["full", "forcing-kv:retention=0.5", "full without 3.2"])).map(
+        lambda pair: SetPolicy(*pair)
+    ),
+)
+
+
+def refused(function, *args) -> bool:
+    try:
+        function(*args)
+    except ValueError:
+        return True
+    return False
+
+
+@given(st.lists(st.builds(Cue, st.integers(0, 99_999), CHANGES)))
+def test_what_is_written_is_read_back(cues):
+    story = Storyboard().with_cues(cues)
+    once = parse(write(story), from_scores(SCORES))
+    assert [cue.chunk for cue in once.cues] == [cue.chunk for cue in story.cues]
+    assert [tidy(cue.change) for cue in story.cues] == [cue.change for cue in once.cues]
+    assert write(once) == write(story)
+
+
+def tidy(change):
+    """A prompt has one line: its white space is that of words."""
+    return replace(change, prompt=" ".join(change.prompt.split())) if isinstance(change, SetPrompt) else change
+
+
+@given(st.lists(st.tuples(st.text("ab ", min_size=1).filter(str.strip), st.integers(1, 50), st.booleans()), min_size=1))
+def test_scenes_of_whole_chunks_come_back_as_lines(scenes):
+    text = "|".join(f"{prompt}[{length}{'#' * (cut and at > 0)}]" for at, (prompt, length, cut) in enumerate(scenes))
+    story = parse(text)
+    assert story.chunks == sum(length for _, length, _ in scenes) and parse(write(story)) == story
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_in_a_sentence(text):
+    try:
+        parse(text, from_scores(SCORES), chunk_seconds=0.75)
+    except ValueError as error:
+        assert " of the storyboard: " in str(error)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar=f"CHUNK:{what.upper()}",
-            help=f"go on with another {what} from that chunk on, counted from 0; may be repeated",
+            help=f"go on with another {what} from that chunk on, counted from 1; may be repeated",
         )
     parser.add_argument(
         "--recache", action="store_true", help="at --say, recompute the held frames under the new prompt"
@@ -49,11 +49,10 @@ def run(args: argparse.Namespace) -> int:
     check_run(args)
     check_options(args)
     policy = policies.parse(args.policy)
-    switches = [(chunk, policies.parse(what)) for chunk, what in map(at_chunk, args.switch)]
-    prompts = [(chunk, check_prompt(what)) for chunk, what in map(at_chunk, args.say)]
-    for chunk, _ in (*switches, *prompts):
-        if chunk >= args.chunks:
-            raise ValueError(f"chunk {chunk} is not part of a stream of {args.chunks} chunks, which are counted from 0")
+    switches = [at_chunk(text, args.chunks, "5:forcing-kv") for text in args.switch]
+    switches = [(chunk, policies.parse(what)) for chunk, what in switches]
+    prompts = [at_chunk(text, args.chunks, "5:a blue star") for text in args.say]
+    prompts = [(chunk, check_prompt(what)) for chunk, what in prompts]
     if args.recache and not prompts:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     out, report, record = outputs(args, "out", "json", "record/")

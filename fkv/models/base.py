@@ -53,6 +53,11 @@ class VideoModel:
     weights: tuple[Path, ...] = ()
 
     @property
+    def chunk_seconds(self) -> float:
+        """Seconds of video in one chunk."""
+        return self.frames_per_chunk * self.video_frames_per_latent / self.fps
+
+    @property
     def device(self) -> torch.device:
         """The device on which the transformer runs."""
         return self.transformer.device

@@ -1,1 +1,1 @@
-"""Training of the tiny model: `codec` first, then `generator`. Both resume from their last checkpoint."""
+"""How the tiny model was trained: `codec` first, then `generator`. Both resume from their last checkpoint."""

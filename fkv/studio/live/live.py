@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from fkv import policies
+from fkv import policies, storyboard
 from fkv.models.base import VideoModel
 from fkv.parallel.lockstep import device_of
 from fkv.roles import HeadRoles
-from fkv.storyboard import Cue, at_threshold, happened
-from fkv.storyboard import parse as parse_story
+from fkv.storyboard import Storyboard, at_threshold, happened
 from fkv.stream import MAX_CHUNKS, Chunk, Stream, check_prompt, check_seed
 from fkv.studio.media.protocol import pack, record
 
@@ -35,7 +34,7 @@ WAIT = 1.0
 @dataclass(frozen=True)
 class Plan:
     """What a visitor asked for. chunks: None runs until it is stopped. policies and texts: stream name -> policy, and
-    how the visitor wrote it. link: the query that brings the form back. roles: None for the model's. cues: the storyboard."""
+    how the visitor wrote it. link: the query that brings the form back. roles: None for the model's."""
 
     prompt: str
     seed: int
@@ -44,7 +43,7 @@ class Plan:
     texts: dict[str, str]
     link: str
     roles: HeadRoles | None = None
-    cues: tuple[Cue, ...] = ()
+    story: Storyboard = Storyboard()
 
     @classmethod
     def from_form(
@@ -59,8 +58,10 @@ class Plan:
         threshold: float | None = None,
         story: str = "",
         roles: HeadRoles | None = None,
+        chunk_seconds: float | None = None,
     ) -> Plan:
         """A plan from what the page holds. threshold : of head roles, None for those that the model has, which are `roles`.
+        chunk_seconds : of video, for a storyboard with durations; its opening prompt replaces `prompt`.
 
         Raises ValueError with a sentence for the visitor.
         """
@@ -70,6 +71,10 @@ class Plan:
             raise ValueError(f"the view must be A, B or AB, not {view!r:.40}")
         texts = {name: text for name, text in (("A", a), ("B", b)) if name in view}
         length, seed = whole(length, "the number of chunks"), whole(seed, "the seed")
+        chunks = _length(length)
+        own = None if threshold is None else at_threshold(roles, threshold)
+        timeline = storyboard.parse(story, own or roles, chunks, chunk_seconds)
+        prompt = timeline.opening or prompt
         link = {
             "prompt": prompt,
             "seed": seed,
@@ -78,12 +83,11 @@ class Plan:
             "a": a,
             "b": b,
             "threshold": threshold,
-            "story": story,
+            "story": storyboard.write(timeline.without_opening()),
         }
         link = urlencode({name: value for name, value in link.items() if value not in (None, "")})
-        chosen, chunks = {name: policies.parse(text) for name, text in texts.items()}, _length(length)
-        own = None if threshold is None else at_threshold(roles, threshold)
-        return cls(prompt, check_seed(seed), chunks, chosen, texts, link, own, parse_story(story, own or roles, chunks))
+        chosen = {name: policies.parse(text) for name, text in texts.items()}
+        return cls(prompt, check_seed(seed), chunks, chosen, texts, link, own, timeline)
 
     @property
     def words(self) -> str:
@@ -230,9 +234,8 @@ def _generate(
         if reason := _overdue(run, queue, limits, began):
             yield done(*reason)
             return
-        for cue in plan.cues:
-            if cue.chunk == run.count:
-                run.ask(cue.change)
+        for change in plan.story.changes(run.count):
+            run.ask(change)
         notice = _change(streams, run, notice)
         turn = list(streams) if run.count % 2 == 0 else list(streams)[::-1]
         made, heads = step(streams, turn, run.watch)

@@ -37,7 +37,9 @@ NO_FILM = "Nothing recorded yet"
 STORY = "6: a cyan star drifting over the sea at night\n12: A = sliding-window\n18: re-cache = a yellow box swinging over the mountains"
 STORY_HELP = (
     "One change a line, before the chunk of that number: `6: another prompt`, `6: re-cache = another prompt`, `6: A = policy`, "
-    "`6: threshold = 0.7`. What you change by hand while it runs goes into the address in the same way."
+    "`6: cut = another prompt`, `6: threshold = 0.7`. Or scenes with durations: `a red ball [10s] | the same ball at night [12#]`, "
+    "in seconds or chunks; `#` marks a hard cut, which changes nothing in the cache today. "
+    "What you change by hand while it runs goes into the address in the same way."
 )
 
 
@@ -138,6 +140,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
                 threshold=cut,
                 story=form[story],
                 roles=model.roles,
+                chunk_seconds=model.chunk_seconds,
             )
         except ValueError as error:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
