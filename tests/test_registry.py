@@ -14,11 +14,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline
+from diffusers import WanPipeline
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from small_wan import tokenizer, umt5, wan_vae
 
 from fkv import policies, roles
 from fkv.models import download, fit, precision, registry, release, text
@@ -120,24 +119,6 @@ def put(cache: Path, source: Source, write) -> None:
     path = repo / "snapshots" / commit / source.file
     (path if source.file.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
     write(path)
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in PROMPT.split()), "▁", *"abcdefghijklmnopqrstuvwxyz"]
-    made = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=2))
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-
-
-def umt5() -> UMT5EncoderModel:
-    torch.manual_seed(0)
-    return UMT5EncoderModel(UMT5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)).eval()
-
-
-def wan_vae() -> AutoencoderKLWan:
-    torch.manual_seed(0)
-    return AutoencoderKLWan(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,8 @@ def test_loss_falls_on_one_batch():
         loss, errors, x0 = flow_loss(model, words, Draft(given, given.latents), rng, noisy=2)
         loss.backward()
         for optimizer in steps:
-            optimizer.step(), optimizer.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(errors["own 1.0"])
     assert x0.shape == given.latents.shape and losses[-1] < 0.8 * losses[0]
 

@@ -49,7 +49,7 @@ def test_a_prompt_that_leaves_things_open_says_what_is_missing():
 @pytest.mark.parametrize("place", SCENES)
 @pytest.mark.parametrize("time", TIMES)
 def test_the_thing_is_painted_in_its_colour_where_position_says(place, time):
-    for colour, shape, motion in zip(COLOURS, SHAPES * 2, MOTIONS * 2):
+    for colour, shape, motion in zip(COLOURS, SHAPES * 2, MOTIONS * 2, strict=False):
         thing = Thing(colour, shape, motion)
         frame = render(Scene(place, time, (thing,)), [7], GENE)[0]
         painted = (np.abs(frame.astype(int) - PALETTE[colour]).max(-1) < 3).nonzero()

@@ -16,7 +16,7 @@ from fkv.models.memory import free_memory, parameters
 from fkv.models.precision import COMPUTE, check_precision, native_precision, stored_as, use_fp8
 from fkv.models.release import BASES, RESOLUTIONS, ROLES, Base
 from fkv.models.taehv import SmallDecoder
-from fkv.models.vae import StreamingVae
+from fkv.models.vae import StreamingVae, without_encoder
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 
@@ -75,7 +75,7 @@ def _decoder(name: str, device: torch.device) -> Decoder | None:
         return None
     dtype, decoder = (
         COMPUTE[native_precision(device)],
-        SmallDecoder() if name == "small" else StreamingVae(AutoencoderKLWan()),
+        SmallDecoder() if name == "small" else StreamingVae(without_encoder(AutoencoderKLWan())),
     )
     module: nn.Module = decoder if name == "small" else decoder.vae
     for parameter in module.eval().parameters():

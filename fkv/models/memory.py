@@ -28,7 +28,7 @@ from fkv.transformer.causal import CausalTransformer
 from .convert import empty_model
 from .release import RESOLUTIONS, Base
 from .taehv import SmallDecoder
-from .vae import StreamingVae
+from .vae import StreamingVae, without_encoder
 
 REFERENCE = RESOLUTIONS["480p"]
 """The size at which a decoder is counted; what it needs grows with the area."""
@@ -50,7 +50,7 @@ def parameters(base: Base) -> int:
 def decoder_elements(name: str) -> tuple[int, int, int]:
     """Elements, not bytes: weights, state between chunks, and the most alive on top of both while a chunk is decoded."""
     with torch.device("meta"):
-        decoder = StreamingVae(AutoencoderKLWan()) if name == "vae" else SmallDecoder()
+        decoder = StreamingVae(without_encoder(AutoencoderKLWan())) if name == "vae" else SmallDecoder()
     module = decoder.vae if name == "vae" else decoder
     latents = torch.empty(1, 3, 16, *REFERENCE, device="meta")
     with torch.inference_mode(), Peak() as peak:

@@ -24,7 +24,6 @@ class StreamingVae:
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae.eval().requires_grad_(False)
-        self.vae.encoder = None
         self.convolutions = sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
         shape = (1, -1, 1, 1, 1)
         self.mean, self.std = (
@@ -57,17 +56,23 @@ class StreamingVae:
         return to_frames(pixels[0].transpose(0, 1), -1), state
 
 
+def without_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Drop the encoder, which no stream needs, and its memory."""
+    vae.encoder = None
+    return vae
+
+
 def load(folder: str | Path, device: str = "cpu") -> StreamingVae:
     """The VAE in a diffusers folder, bfloat16 on CUDA and float32 on a CPU. Raises ValueError for a folder that holds none."""
     dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
     try:
-        decoder = StreamingVae(AutoencoderKLWan.from_pretrained(folder, local_files_only=True, torch_dtype=dtype))
+        vae = AutoencoderKLWan.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
     except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"the VAE in {folder} is missing or damaged ({reason}); delete it and download it again"
         ) from None
-    decoder.vae.to(device)
+    decoder = StreamingVae(without_encoder(vae).to(device))
     if torch.device(device).type == "cuda":
         decoder.channels_last()
     return decoder

@@ -1,1 +1,1 @@
-"""How the tiny model was trained: `codec` first, then `generator`. Both resume from their last checkpoint."""
+"""Training of the tiny model: `codec` first, then `generator`. Both resume from their last checkpoint."""

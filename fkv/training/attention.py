@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,16 @@ from fkv.kernels import apply_rope
 
 @dataclass
 class Context:
-    """What the clips of one step look like to attention.
+    """Which earlier tokens each chunk of a training batch attends to.
 
-    table : RoPE of the clip's tokens. copies : clean + noisy ones. chunks, chunk_tokens : of a clip.
-    local, wide : per chunk, indices of the clean tokens that the local-prior heads and the others see.
-    restricted : per layer, whether its local-prior heads are held to `local` in this step.
+    Attributes:
+        table: RoPE table of the clip's tokens.
+        copies: Copies of the clips in the batch, the clean one and the noisy ones.
+        chunks: Chunks per clip.
+        chunk_tokens: Tokens per chunk.
+        local: Per chunk, indices of the clean tokens that the local-prior heads see, int64 [n].
+        wide: Likewise for the other heads.
+        restricted: Per layer, whether its local-prior heads see `local` only.
     """
 
     table: Tensor
@@ -36,10 +42,20 @@ class Context:
 def draw_context(
     rng: random.Random, table: Tensor, copies: int, chunks: int, tokens_per_frame: int, layers: int
 ) -> Context:
-    """A context as some cache would leave it: everything, sink + window, or sink + anchor + a third of the last segments."""
+    """Draw the context that some cache would leave: all, sink + window, or sink + anchor + some late segments.
+
+    Args:
+        rng: Source of randomness.
+        table: RoPE table of the clip's tokens.
+        copies: Copies of the clips in the batch.
+        chunks: Chunks per clip.
+        tokens_per_frame: Tokens of one latent frame.
+        layers: Layers of the transformer.
+    """
     mode = rng.choice(("full", "full", "window", "hybrid"))
     segment = tokens_per_frame // 6
-    local, wide = [], []
+    local: list[Tensor] = []
+    wide: list[Tensor] = []
     for chunk in range(chunks):
         frames = [] if chunk == 0 else sorted({0, 3 * chunk - 1})
         local.append(
@@ -67,10 +83,20 @@ class TeacherForcedAttention:
         self.context: Context | None = None
 
     def __call__(
-        self, attn, hidden_states: Tensor, encoder_hidden_states=None, attention_mask=None, rotary_emb=None
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Tensor | None = None,
     ) -> Tensor:
-        c, heads = self.context, attn.heads
-        q, k, v = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states)), attn.to_v(hidden_states)
+        c = self.context
+        if c is None:
+            raise ValueError("set `context` before the forward pass")
+        heads = attn.heads
+        q = attn.norm_q(attn.to_q(hidden_states))
+        k = attn.norm_k(attn.to_k(hidden_states))
+        v = attn.to_v(hidden_states)
         q, k, v = (x.unflatten(2, (heads, -1)) for x in (q, k, v))
         q, k = apply_rope(q, c.table), apply_rope(k, c.table)
         q, k, v = (x.to(v.dtype).unflatten(0, (c.copies, -1)).transpose(2, 3).contiguous() for x in (q, k, v))
@@ -80,33 +106,50 @@ class TeacherForcedAttention:
             if c.restricted[self.layer]
             else [(slice(0, heads), c.wide)]
         )
-        out = [torch.cat([self._attend(q, k, v, h, i, tokens[i]) for h, tokens in groups], 2) for i in range(c.chunks)]
-        out = torch.cat(out, 3).transpose(2, 3).flatten(0, 1).flatten(2)
-        return attn.to_out[0](out)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, chunk: int, tokens: Tensor) -> Tensor:
-        span = slice(chunk * self.context.chunk_tokens, (chunk + 1) * self.context.chunk_tokens)
+        def attended(chunk: int) -> Tensor:
+            span = slice(chunk * c.chunk_tokens, (chunk + 1) * c.chunk_tokens)
+            return torch.cat([_attend(q[:, :, h], k[:, :, h], v[:, :, h], span, t[chunk]) for h, t in groups], 2)
 
-        def seen(x: Tensor) -> Tensor:
-            own = x[:, :, heads, span]
-            past = x[:1, :, heads].index_select(3, tokens.to(x.device))
-            return torch.cat([past.expand(own.shape[0], -1, -1, -1, -1), own], 3)
+        out = torch.cat([attended(chunk) for chunk in range(c.chunks)], 3)
+        return attn.to_out[0](out.transpose(2, 3).flatten(0, 1).flatten(2))
 
-        scores = (q[:, :, heads, span] * q.shape[-1] ** -0.5) @ seen(k).transpose(-1, -2)
-        return scores.softmax(-1) @ seen(v)
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, span: slice, tokens: Tensor) -> Tensor:
+    """Attention of the tokens in `span` to themselves and to `tokens` of the clean copy, the first of the batch.
+
+    q, k and v are [copies, batch, heads, tokens, head_dim]. Plain products train faster here than torch's CPU attention.
+    """
+
+    def visible(x: Tensor) -> Tensor:
+        current = x[:, :, :, span]
+        past = x[:1].index_select(3, tokens.to(x.device))
+        return torch.cat([past.expand(current.shape[0], -1, -1, -1, -1), current], 3)
+
+    scores = (q[:, :, :, span] * q.shape[-1] ** -0.5) @ visible(k).transpose(-1, -2)
+    return scores.softmax(-1) @ visible(v)
 
 
 class ChunkTextAttention:
-    """Cross-attention processor: every chunk reads its own prompt, `encoder_hidden_states` [batch * chunks, words, dim]."""
+    """Cross-attention processor: every chunk reads its own prompt.
+
+    `encoder_hidden_states` is [batch * chunks, words, dim].
+    """
 
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
 
     def __call__(
-        self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask=None, rotary_emb=None
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Tensor | None = None,
     ) -> Tensor:
         q = attn.norm_q(attn.to_q(hidden_states)).unflatten(1, (self.chunks, -1)).flatten(0, 1)
-        k, v = attn.norm_k(attn.to_k(encoder_hidden_states)), attn.to_v(encoder_hidden_states)
+        k = attn.norm_k(attn.to_k(encoder_hidden_states))
+        v = attn.to_v(encoder_hidden_states)
         q, k, v = (x.to(v.dtype).unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
         copies = q.shape[0] // k.shape[0]
         k, v = (x.repeat(copies, 1, 1, 1) for x in (k, v))

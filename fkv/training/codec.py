@@ -30,15 +30,29 @@ PULL = 3e-4
 
 
 def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-    """Random clips [clips, frames, 3, h, w] and their object masks [clips, frames, 1, h, w]."""
-    videos, masks = [], []
+    """Render random clips.
+
+    Args:
+        rng: Source of randomness.
+        clips: Number of clips.
+        frames: Video frames per clip.
+        crop: Height and width of a random crop, multiples of 8; None keeps whole frames.
+
+    Returns:
+        Pixels in [-1, 1], [clips, frames, 3, h, w], and the masks of the things, [clips, frames, 1, h, w].
+    """
+    videos: list[Tensor] = []
+    masks: list[Tensor] = []
     for _ in range(clips):
-        scene, genes, start = sample_scene(rng, two=0.5), random_genes(rng), rng.randrange(96)
+        scene = sample_scene(rng, two=0.5)
+        genes = random_genes(rng)
+        start = rng.randrange(96)
         indices = range(start, start + frames)
         video = to_pixels(render(scene, indices, genes))
         mask = object_mask(scene, indices, genes, video)
         if crop:
-            top, left = 8 * rng.randint(0, (HEIGHT - crop[0]) // 8), 8 * rng.randint(0, (WIDTH - crop[1]) // 8)
+            top = 8 * rng.randint(0, (HEIGHT - crop[0]) // 8)
+            left = 8 * rng.randint(0, (WIDTH - crop[1]) // 8)
             video = video[..., top : top + crop[0], left : left + crop[1]]
             mask = mask[..., top : top + crop[0], left : left + crop[1]]
         videos.append(video)
@@ -47,7 +61,7 @@ def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | N
 
 
 def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor, noise: float = LATENT_NOISE) -> tuple[Tensor, Tensor]:
-    """Training loss and plain mean squared error of the reconstruction, both scalars."""
+    """Training loss and plain mean squared error of the reconstruction, both scalar tensors."""
     latents = codec.encode(video)
     decoded, _ = codec.decode(latents + noise * torch.randn_like(latents))
     error = (decoded.float() - video).square()
@@ -57,10 +71,11 @@ def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor, noise: float = LATENT
 
 @torch.no_grad()
 def normalise(codec: TinyCodec, rng: random.Random) -> TinyCodec:
-    """The same codec with the mean and deviation of its latents, per channel, written into its configuration."""
+    """The same codec with the mean and standard deviation of each latent channel in its configuration."""
     video, _ = batch(rng, 96, FRAMES_PER_LATENT, None)
     latents = codec.encode(video)
-    mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
+    mean = latents.mean((0, 1, 3, 4))
+    std = latents.std((0, 1, 3, 4))
     config = dict(codec.config) | {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
     normal = TinyCodec(**{k: v for k, v in config.items() if not k.startswith("_")})
     normal.load_state_dict(codec.state_dict())
@@ -73,13 +88,19 @@ def psnr(mse: float) -> float:
 
 
 def main() -> None:
+    """Train or resume as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--decoder-of", type=Path, help="a trained codec: train its decoder further, its latents stay what they are"
+        "--decoder-of",
+        type=Path,
+        help="a trained codec: train only its decoder further, so that its latents stay valid",
     )
     parser.add_argument(
-        "--noise", type=float, default=LATENT_NOISE, help="added to latents in training: a decoder that forgives errors"
+        "--noise",
+        type=float,
+        default=LATENT_NOISE,
+        help="noise on the latents in training; the decoder learns to tolerate errors",
     )
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
@@ -93,16 +114,17 @@ def main() -> None:
     codec = codec.to(args.device, memory_format=torch.channels_last)
     trained = [parameter for parameter in codec.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0, betas=(0.9, 0.98))
-    state_file, start = args.out / "state.pt", 0
+    state_file = args.out / "state.pt"
+    start = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location=args.device)
-        (
-            codec.load_state_dict(state["codec"]),
-            ema.load_state_dict(state["ema"]),
-            optimizer.load_state_dict(state["optimizer"]),
-        )
+        codec.load_state_dict(state["codec"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
-    rng, began, smooth = random.Random(start), time.time(), None
+    rng = random.Random(start)
+    began = time.time()
+    smooth: float | None = None
     for step in (bar := tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=30)):
         progress = step / args.steps
         for group in optimizer.param_groups:
@@ -117,7 +139,7 @@ def main() -> None:
         optimizer.step()
         decay = min(0.998, (step + 1) / (step + 10))
         with torch.no_grad():
-            for slow, fast in zip(ema.parameters(), codec.parameters()):
+            for slow, fast in zip(ema.parameters(), codec.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
         smooth = error.item() if smooth is None else 0.98 * smooth + 0.02 * error.item()
         if step % 100 == 0:

@@ -1,4 +1,7 @@
-"""Draw the training curves of the model card: python -m fkv.training.curves --codec LOG --generator LOG [LOG ...] --out FILE"""
+"""Draw the training curves of the model card.
+
+python -m fkv.training.curves --codec LOG --generator LOG [LOG ...] --out FILE
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 def read(logs: list[Path]) -> pd.DataFrame:
-    """Logs of consecutive runs as one table; steps and minutes go on counting from one run to the next."""
-    tables, step, minutes = [], 0, 0.0
+    """Join the logs of consecutive runs into one table; steps and minutes keep counting from run to run."""
+    tables: list[pd.DataFrame] = []
+    step = 0
+    minutes = 0.0
     for log in logs:
         table = pd.read_json(log, lines=True)
         table["step"] += step
@@ -28,7 +33,13 @@ def read(logs: list[Path]) -> pd.DataFrame:
 
 
 def draw(codec: Path, generator: list[Path], out: Path) -> None:
-    """One picture: PSNR of the codec, and the generator's error in x0 by noise level."""
+    """Draw two charts: the codec's PSNR, and the generator's error of x0 by noise level.
+
+    Args:
+        codec: Log of the codec's training.
+        generator: Logs of the generator's runs, in order.
+        out: PNG to write.
+    """
     sns.set_theme(style="whitegrid", context="talk", font_scale=0.7)
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.2))
     sns.lineplot(read([codec]), x="step", y="psnr", ax=left, color="#0072B2")
@@ -38,9 +49,9 @@ def draw(codec: Path, generator: list[Path], out: Path) -> None:
         .drop(columns=["minutes", "loss", "other"], errors="ignore")
         .melt(["step"], var_name="name", value_name="error")
     )
-    long["given"] = long["name"].str.startswith("own").map({True: "its own last step", False: "the truth, noised"})
+    long["input"] = long["name"].str.startswith("own").map({True: "its own last step", False: "true frames, noised"})
     long["sigma"] = long["name"].str.removeprefix("own ").astype(float)
-    sns.lineplot(long, x="step", y="error", hue="sigma", style="given", ax=right, palette="cividis")
+    sns.lineplot(long, x="step", y="error", hue="sigma", style="input", ax=right, palette="cividis")
     sns.move_legend(right, "upper left", bbox_to_anchor=(1, 1), frameon=False)
     right.set(title="Generator: squared error of x0 by noise level", xlabel="step", ylabel="", yscale="log")
     figure.tight_layout()
@@ -48,7 +59,8 @@ def draw(codec: Path, generator: list[Path], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    """Draw the curves of the logs on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--generator", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)

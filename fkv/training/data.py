@@ -16,8 +16,16 @@ from fkv.world.render import GENES, render
 
 @dataclass
 class Clips:
-    """A training batch: latents [B, F, Z, h, w], object weight [B, F, 1, h, w], prompts [B][chunk], first-chunk noise
-    corner [B, Z], chunk indices of the clip, and which frames are judged [F, 1, 1, 1] (not a chunk whose past is out of sight)."""
+    """A training batch of clips that share their chunk indices.
+
+    Attributes:
+        latents: Encoded clips, [B, F, Z, h, w].
+        weight: Loss weight, higher on the things, [B, F, 1, h, w].
+        prompts: One per clip and chunk.
+        corner: First pixel of the opening chunk's noise, [B, Z]; it sets what the captions leave open.
+        chunks: Chunk indices of the clip.
+        judged: Which frames count in the loss, bool [F, 1, 1, 1]; a chunk whose predecessor is missing does not.
+    """
 
     latents: Tensor
     weight: Tensor
@@ -27,32 +35,33 @@ class Clips:
     judged: Tensor
 
     def noise(self) -> Tensor:
-        """What a stream of these clips begins with: the opening corner says what the captions leave open."""
+        """Draw the noise of a stream that shows these clips, [B, F, Z, h, w]."""
         noise = torch.randn_like(self.latents)
         noise[:, 0, :, 0, 0] = self.corner
         return noise
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:
-    """uint8 frames [T, H, W, 3] -> float [T, 3, H, W] in [-1, 1]."""
+    """Turn uint8 frames [T, H, W, 3] into floats in [-1, 1], [T, 3, H, W]."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def to_frames(pixels: Tensor) -> np.ndarray:
-    """Pixels [..., T, 3, H, W] in [-1, 1] -> uint8 frames [..., T, H, W, 3]."""
+    """Turn pixels in [-1, 1], [..., T, 3, H, W], into uint8 frames [..., T, H, W, 3]."""
     return pixels.float().add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()
 
 
 def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], video: Tensor) -> Tensor:
-    """Where the moving things are, [T, 1, H, W] in {0, 1}: the pixels that change when they are left out."""
+    """The pixels of the moving things, [T, 1, H, W] in {0, 1}: those that change when the things are left out."""
     empty = to_pixels(render(Scene(scene.place, scene.time, ()), frames, genes))
     return ((video - empty).abs().amax(1, keepdim=True) > 0.05).float()
 
 
 def genes_of(corner: Tensor) -> list[float]:
-    """What the captions leave open, from the first pixel [Z] of the opening noise, Z >= `GENES`: uniform in [0, 1)."""
+    """Map the first pixel of the opening noise, [Z] with Z >= `GENES`, to genes that are uniform in [0, 1)."""
     return torch.special.ndtr(corner[:GENES]).tolist()
 
 
 def random_genes(rng: random.Random, count: int = GENES) -> list[float]:
+    """Draw genes, uniform in [0, 1)."""
     return [rng.random() for _ in range(count)]

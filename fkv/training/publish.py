@@ -1,4 +1,6 @@
-"""Put trained weights where the studio loads them: python -m fkv.training.publish --codec runs/codec/codec --model runs/generator/model
+"""Write trained weights to the folder that the studio loads.
+
+python -m fkv.training.publish --codec runs/codec/codec --model runs/generator/model
 
 Weights are stored in half precision, which keeps the folder under 40 MB.
 """
@@ -16,6 +18,7 @@ from fkv.models.words import WordEncoder
 
 
 def main() -> None:
+    """Publish as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="a folder with transformer/ and text_encoder/")

@@ -1,9 +1,9 @@
-"""Training on the generator's own pictures, so that few steps suffice and errors do not grow over a stream.
+"""Training on the generator's own output, so that few steps suffice and errors do not grow over a stream.
 
-A `Draft` is a batch of clips on its way through the sampler: every visit takes it one denoising step further from where
-the last one left it, and the loss asks for the true picture all the same. After the last step the finished chunks
-become the history that the next round attends to. Drafts wait in a pool between fresh clips and are visited in random
-order, so a rollout costs no forward pass of its own.
+A `Draft` is a batch of clips on its way through the sampler: every visit takes it one denoising step further, and the
+loss compares each step with the true frames. After the last step, the finished chunks become the history that the next
+round attends to. Drafts wait in a pool between fresh clips and are visited in random order, so a rollout needs no extra
+forward pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ ROUNDS = 3
 
 @dataclass
 class Draft:
-    """history : what attention sees of earlier chunks, at first the truth. guess : x0 after the last step. Both [B, F, Z, h, w]."""
+    """A batch of clips part of the way through the sampler.
+
+    Attributes:
+        clips: The clips and their true latents.
+        history: Latents that later chunks attend to, at first the true ones, [B, F, Z, h, w].
+        guess: x0 after the last step, of the same shape; None before the first one.
+        step: Index of the next denoising step.
+        rounds: How many times all steps are done.
+    """
 
     clips: Clips
     history: Tensor
@@ -35,35 +43,51 @@ class Draft:
 
     @property
     def sigma(self) -> float:
+        """Noise level of the next step."""
         return SIGMAS[self.step]
 
     def noisy(self) -> Tensor:
-        """What the sampler would hand to the next step."""
+        """The input of the next step."""
         if self.guess is None:
             return self.clips.noise()
         return renoise(self.guess, torch.randn_like(self.guess), self.sigma)
 
     def advance(self, x0: Tensor) -> None:
-        """Take over what the step made of it. A chunk whose past is out of sight keeps the truth."""
-        self.guess, self.step = torch.where(self.clips.judged, x0, self.clips.latents), self.step + 1
-        if self.step == len(SIGMAS):
-            self.history, self.guess, self.step, self.rounds = self.guess, None, 0, self.rounds + 1
+        """Continue from the result of a step. Frames that are not judged keep the true latents."""
+        guess = torch.where(self.clips.judged, x0, self.clips.latents)
+        self.step += 1
+        if self.step < len(SIGMAS):
+            self.guess = guess
+            return
+        self.history = guess
+        self.guess = None
+        self.step = 0
+        self.rounds += 1
 
 
 class Pool:
-    """Half of the draws are fresh clips, half are drafts under way, of which there are `size`."""
+    """Drafts under way. Half of the draws are fresh clips, half are drafts.
+
+    Args:
+        size: Number of drafts under way.
+        fresh: Draws new clips.
+        rng: Source of randomness.
+    """
 
     def __init__(self, size: int, fresh: Callable[[], Clips], rng: random.Random) -> None:
-        self.size, self.fresh, self.rng = size, fresh, rng
+        self.size = size
+        self.fresh = fresh
+        self.rng = rng
         self.drafts: list[Draft] = []
 
     def draw(self) -> Draft:
+        """Take a draft out of the pool, or start one."""
         if len(self.drafts) < self.size or self.rng.random() < 0.5:
             clips = self.fresh()
             return Draft(clips, clips.latents)
         return self.drafts.pop(self.rng.randrange(len(self.drafts)))
 
     def give_back(self, draft: Draft) -> None:
-        """Keep a draft until its rounds are over, if there is room."""
+        """Put a draft back unless its rounds are done or the pool is full."""
         if draft.rounds < ROUNDS and len(self.drafts) < self.size:
             self.drafts.append(draft)

@@ -31,7 +31,7 @@ from fkv.kernels import (
     rope_freqs_cis,
 )
 
-from .block import BlockWeights, Modulation, normed, post_attention, pre_attention
+from .block import BlockWeights, Modulation, pre_attention, post_attention, normed
 from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 
@@ -164,6 +164,9 @@ class CausalTransformer:
     @torch.inference_mode()
     def prepare_text(self, embeds: Tensor) -> TextContext:
         """Cross-attention K and V of a prompt: embeds [batch, words, text_dim], zero-padded, attended without a mask."""
+        expected = self.model.config.text_dim
+        if embeds.dim() != 3 or embeds.shape[2] != expected:
+            raise ValueError(f"text embeddings must be [batch, tokens, {expected}], not {list(embeds.shape)}")
         embeds = embeds.to(self.device, self.dtype)
         hidden = self.model.condition_embedder.text_embedder(embeds)
         pairs = []

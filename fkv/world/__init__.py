@@ -1,4 +1,4 @@
-"""The toy world the tiny model learnt: `captions` says it, `render` draws it, `oracle` reads it back from pixels."""
+"""The toy world that the tiny model learnt: `captions` name a scene, `render` draws it, `oracle` reads it."""
 
 FPS = 16
 HEIGHT, WIDTH = 96, 160

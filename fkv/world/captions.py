@@ -1,4 +1,4 @@
-"""Scenes of the toy world and their captions: one grammar, several wordings, and a forgiving reader."""
+"""Scenes of the toy world and their captions: one grammar, several wordings, and a tolerant parser."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says: where, when, and one or two moving things."""
+    """The content of a caption: a place, a time of day, and up to two moving things."""
 
     place: str
     time: str
@@ -80,31 +80,40 @@ class Scene:
 
 
 def sample_scene(rng: random.Random, two: float = 0.25) -> Scene:
-    """A random scene; with probability `two` it holds two things of different colour and shape."""
-    colours, shapes = rng.sample(COLOURS, 2), rng.sample(SHAPES, 2)
+    """Draw a random scene.
+
+    Args:
+        rng: Source of randomness.
+        two: Probability of two things, which then differ in colour and shape.
+    """
+    colours = rng.sample(COLOURS, 2)
+    shapes = rng.sample(SHAPES, 2)
     count = 2 if rng.random() < two else 1
     things = tuple(Thing(colours[i], shapes[i], rng.choice(MOTIONS)) for i in range(count))
     return Scene(rng.choice(SCENES), rng.choice(TIMES), things)
 
 
 def _where(scene: Scene) -> str:
+    """The phrase for the place."""
     return f"in the {scene.place}" if scene.place in ("city", "desert") else f"over the {scene.place}"
 
 
 def _when(scene: Scene) -> str:
+    """The phrase for the time of day."""
     return f"by {scene.time}" if scene.time == "day" else f"at {scene.time}"
 
 
 WORDINGS = (
-    lambda scene, things: f"{things} {_where(scene)} {_when(scene)}",
-    lambda scene, things: f"{_when(scene)} {_where(scene)}, {things}",
-    lambda scene, things: f"{scene.place} {_when(scene)} with {things}",
-    lambda scene, things: f"a video of {things}, {scene.place}, {scene.time}",
+    "{things} {where} {when}",
+    "{when} {where}, {things}",
+    "{place} {when} with {things}",
+    "a video of {things}, {place}, {time}",
 )
-HELD_OUT_WORDING = lambda scene, things: f"{_where(scene)} there is {things} {_when(scene)}"  # noqa: E731  never trained on
+HELD_OUT_WORDING = "{where} there is {things} {when}"  # never used in training
 
 
 def _thing(thing: Thing, motion_first: bool) -> str:
+    """The phrase for one thing."""
     if motion_first:
         return f"a {thing.motion} {thing.colour} {thing.shape}"
     article = "an" if thing.colour[0] in "aeiou" else "a"
@@ -112,51 +121,61 @@ def _thing(thing: Thing, motion_first: bool) -> str:
 
 
 def caption(scene: Scene, rng: random.Random | None = None, held_out: bool = False) -> str:
-    """A caption of `scene`: the plain wording without `rng`, else a random one (or the one kept out of training)."""
+    """Write a caption of a scene.
+
+    Args:
+        scene: What the caption says.
+        rng: Chooses the wording; without it, the caption uses the first of `WORDINGS`.
+        held_out: Use the wording that training never sees.
+    """
     motion_first = rng is not None and rng.random() < 0.3
     things = " and ".join(_thing(thing, motion_first) for thing in scene.things)
     wording = HELD_OUT_WORDING if held_out else WORDINGS[0] if rng is None else rng.choice(WORDINGS)
-    return wording(scene, things)
+    return wording.format(things=things, where=_where(scene), when=_when(scene), place=scene.place, time=scene.time)
 
 
 def loosened(text: str, rng: random.Random) -> str:
-    """A caption with up to five small words slipped in, most of them in front: who reads it must bind words by nearness, not by place."""
-    found = text.split()
-    for place in [0] * rng.randrange(5) + [rng.randrange(len(found))] * rng.randrange(2):
-        found.insert(place, rng.choice(GLUE))
-    return " ".join(found)
+    """Insert up to five filler words, most of them in front.
+
+    A model trained on these captions binds a colour to a shape by nearness, not by where the words stand.
+    """
+    tokens = text.split()
+    for place in [0] * rng.randrange(5) + [rng.randrange(len(tokens))] * rng.randrange(2):
+        tokens.insert(place, rng.choice(GLUE))
+    return " ".join(tokens)
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of a prompt with synonyms replaced by the world's own word."""
+    """Split a prompt into lower-case words and replace synonyms by the word that the model knows."""
     return [SYNONYMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
 
 
 def known_words() -> tuple[str, ...]:
-    """Every word the tiny text encoder has an embedding for, in the order of its table."""
+    """Every word of the tiny text encoder's vocabulary, in the order of its embedding table."""
     return COLOURS + SHAPES + MOTIONS + SCENES + TIMES + GLUE
 
 
 def unknown_words(text: str) -> list[str]:
-    """Words of `text` that the model never saw, each once, in order."""
+    """The words of `text` outside the vocabulary, each once, in order."""
     known = set(known_words())
     return list(dict.fromkeys(word for word in words(text) if word not in known))
 
 
 def parse(text: str) -> Scene:
-    """Read a prompt back into a scene, as the evaluation needs it.
+    """Parse a prompt into a scene.
 
-    Raises ValueError when the place, the time or the first thing's colour, shape or motion is missing.
+    Raises:
+        ValueError: The place, the time of day, or the first thing's colour, shape or motion is missing.
     """
-    found = words(text)
+    tokens = words(text)
 
-    def each(table: tuple[str, ...]) -> list[str]:
-        return [word for word in found if word in table]
+    def in_table(table: tuple[str, ...]) -> list[str]:
+        return [word for word in tokens if word in table]
 
-    place, time, colours, shapes, motions = map(each, (SCENES, TIMES, COLOURS, SHAPES, MOTIONS))
-    parts = {"a place": place, "a time of day": time, "a colour": colours, "a shape": shapes, "a motion": motions}
-    missing = [name for name, hit in parts.items() if not hit]
+    place, time, colours, shapes, motions = map(in_table, (SCENES, TIMES, COLOURS, SHAPES, MOTIONS))
+    parts = {"place": place, "time of day": time, "colour": colours, "shape": shapes, "motion": motions}
+    missing = [name for name, found in parts.items() if not found]
     if missing:
-        raise ValueError(f"the prompt names no {', no '.join(name.split(' ', 1)[1] for name in missing)}: {text!r}")
-    things = tuple(Thing(*each) for each in zip(colours, shapes, motions))
+        raise ValueError(f"the prompt names no {', no '.join(missing)}: {text!r}")
+    things = tuple(Thing(*thing) for thing in zip(colours, shapes, motions, strict=False))  # the prompt may be partial
     return Scene(place[0], time[0], things[:2])

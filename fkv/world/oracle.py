@@ -1,9 +1,8 @@
-"""Read the toy world back from pixels: where, when, and which things of what colour, shape and motion.
+"""Read a scene of the toy world from pixels: place, time of day, and each thing's colour, shape and motion.
 
-Nothing is learnt. A thing's colour is the palette colour it comes closest to; its shape is the outline that overlaps its
-region best; its motion is the family of `render.position` that explains its track best; place and time are those whose
-reference pictures have the most similar rows. Medians and votes over a window's frames bear blur, small colour errors
-and scenery that passes in front.
+Nothing here is learnt. The colour is the nearest palette colour, the shape is the outline with the best overlap, and
+the motion is the path of `render.position` that fits the track best. Place and time are those of the reference frames
+with the most similar rows. Medians and votes over the frames tolerate blur, small colour errors and occlusion.
 """
 
 from __future__ import annotations
@@ -20,24 +19,29 @@ import numpy as np
 
 from . import HEIGHT, WIDTH
 from .captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, Scene, Thing, sample_scene
-from .render import GENES, PALETTE, PERIOD, TURN, _outline, position, render
+from .render import GENES, PALETTE, PERIOD, TURN, outline, position, render
 
-COLOUR_REACH = 85.0
-"""RGB distance up to which a pixel takes a palette colour; all scenery is at least 100 away from each of them."""
-SMALLEST = 80
-"""Pixels that a colour must cover in half of the frames to be a thing."""
-SAME_PLACE = 14.0
-LEAST_OVERLAP = 0.6
-FARTHEST_ROWS = 25.0
-FARTHEST_TRACK = 8.0
-FEWEST_FOR_MOTION = 24
-WINDOW = 80
+COLOUR_RADIUS = 85.0  # largest RGB distance to a palette colour; scenery is at least 100 away from all of them
+MIN_PIXELS = 80  # a colour that covers fewer pixels in half of the frames is no thing
+MIN_SEPARATION = 14.0  # pixels between the centres of two things
+MIN_OVERLAP = 0.6  # intersection over union of a region and an outline
+MAX_ROW_DISTANCE = 25.0  # grey levels between rows and those of a reference
+MAX_TRACK_DISTANCE = 8.0  # pixels between a track and a path
+MIN_MOTION_FRAMES = 24
+WINDOW = 80  # video frames
 WORDS = ("colour", "shape", "motion", "place", "time")
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A moving thing as seen: its words, None where the pixels do not say, and its mean column `x` in pixels."""
+    """A moving thing as the oracle sees it.
+
+    Attributes:
+        colour: A palette word, or None where the pixels do not tell.
+        shape: Likewise.
+        motion: Likewise.
+        x: Mean column in pixels.
+    """
 
     colour: str | None
     shape: str | None
@@ -47,7 +51,13 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a window of frames shows; `things` from left to right, at most two."""
+    """The content of a window of frames.
+
+    Attributes:
+        place: One of `SCENES`, or None where the pixels do not tell.
+        time: One of `TIMES`, likewise.
+        things: At most two, from left to right.
+    """
 
     place: str | None
     time: str | None
@@ -55,9 +65,13 @@ class Reading:
 
 
 def read(frames: np.ndarray) -> Reading:
-    """Read a window of frames, uint8 [T, HEIGHT, WIDTH, 3] RGB. Motion needs at least `FEWEST_FOR_MOTION` frames.
+    """Read a window of frames.
 
-    Raises ValueError when `frames` has another type or shape.
+    Args:
+        frames: RGB, uint8 [T, HEIGHT, WIDTH, 3]. Motion needs at least `MIN_MOTION_FRAMES` frames.
+
+    Raises:
+        ValueError: `frames` has another type or shape.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (HEIGHT, WIDTH, 3):
         raise ValueError(
@@ -70,35 +84,53 @@ def read(frames: np.ndarray) -> Reading:
 
 
 def agreement(scene: Scene, reading: Reading) -> dict[str, float]:
-    """Per word of `WORDS`, the share of what `scene` says that `reading` found, 0 to 1.
+    """Score a reading against a scene.
 
-    Things are matched by colour, else from left to right. A missing thing and a thing too many both count as wrong.
+    Things are matched by colour, then from left to right. A missing thing and an extra thing both count as wrong.
+
+    Returns:
+        For each word of `WORDS`, the share of the scene that was read correctly, 0 to 1.
     """
     most = max(len(scene.things), len(reading.things), 1)
     missing = (Sighting(None, None, None, math.nan),) * (most - len(reading.things))
     orders = permutations(reading.things + missing, len(scene.things))
-    order = max(orders, key=lambda order: sum(said.colour == seen.colour for said, seen in zip(scene.things, order)))
+    order = max(orders, key=lambda order: _same_colours(scene, order))
     found = {
-        word: sum(getattr(said, word) == getattr(seen, word) for said, seen in zip(scene.things, order)) / most
+        word: sum(getattr(a, word) == getattr(b, word) for a, b in zip(scene.things, order, strict=True)) / most
         for word in WORDS[:3]
     }
     return found | {"place": float(reading.place == scene.place), "time": float(reading.time == scene.time)}
 
 
+def _same_colours(scene: Scene, sightings: tuple[Sighting, ...]) -> int:
+    """How many things have the colour that was seen."""
+    return sum(thing.colour == seen.colour for thing, seen in zip(scene.things, sightings, strict=True))
+
+
 def accuracy(
     samples: int, seed: int, frames: int = WINDOW, through: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> dict[str, float]:
-    """The oracle's own accuracy: mean `agreement` on `samples` renders of random scenes, genes and start frames.
+    """Measure the oracle: mean `agreement` on renders of random scenes, genes and start frames.
 
-    frames : length of each window; those below `FEWEST_FOR_MOTION` say nothing of motion.
-    through : what the frames pass before they are read (a codec, say), uint8 [T, H, W, 3] -> the same.
-    Raises ValueError when `samples` or `frames` is below 1.
+    Args:
+        samples: Number of renders.
+        seed: Chooses them.
+        frames: Length of each window; windows below `MIN_MOTION_FRAMES` have no readable motion.
+        through: Applied to the frames first (a codec, for example): uint8 [T, H, W, 3] to the same.
+
+    Returns:
+        Mean agreement per word of `WORDS`, 0 to 1.
+
+    Raises:
+        ValueError: `samples` or `frames` is below 1.
     """
     if samples < 1 or frames < 1:
         raise ValueError(f"samples and frames must be at least 1, they are {samples} and {frames}")
-    rng, total = random.Random(seed), dict.fromkeys(WORDS, 0.0)
+    rng = random.Random(seed)
+    total = dict.fromkeys(WORDS, 0.0)
     for _ in range(samples):
-        scene, start = sample_scene(rng, two=0.5), rng.randrange(10_000)
+        scene = sample_scene(rng, two=0.5)
+        start = rng.randrange(10_000)
         video = render(scene, range(start, start + frames), [rng.random() for _ in range(GENES)])
         for word, share in agreement(scene, read(through(video) if through else video)).items():
             total[word] += share / samples
@@ -114,10 +146,11 @@ def _colour_table() -> np.ndarray:
     level = np.arange(4, 256, 8, dtype=np.float32)
     grid = np.stack(np.meshgrid(level, level, level, indexing="ij"), -1).reshape(-1, 1, 3)
     distance = np.linalg.norm(grid - np.array([PALETTE[colour] for colour in COLOURS], np.float32), axis=-1)
-    return np.where(distance.min(1) < COLOUR_REACH, 1 + distance.argmin(1), 0).astype(np.uint8)
+    return np.where(distance.min(1) < COLOUR_RADIUS, 1 + distance.argmin(1), 0).astype(np.uint8)
 
 
 def _labels(frames: np.ndarray) -> np.ndarray:
+    """Palette label of every pixel, see `_colour_table`: uint8 [T, H, W]."""
     red, green, blue = np.moveaxis((frames >> 3).astype(np.uint16), -1, 0)
     return _colour_table()[red << 10 | green << 5 | blue]
 
@@ -125,20 +158,20 @@ def _labels(frames: np.ndarray) -> np.ndarray:
 def _regions(labels: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """The one or two largest things: colour and mask, uint8 [T, H, W] in {0, 1}.
 
-    A second thing is seen together with the first and apart from it: fringes and earlier colours of a thing are none.
+    A second thing appears together with the first and apart from it, unlike fringes and earlier colours of the first.
     """
     masks = {colour: (labels == 1 + i).astype(np.uint8) for i, colour in enumerate(COLOURS)}
     sizes = {colour: mask.sum((1, 2), dtype=np.int64) for colour, mask in masks.items()}
     medians = {colour: float(np.median(size)) for colour, size in sizes.items()}
-    first, *others = sorted(COLOURS, key=medians.get, reverse=True)
+    first, *others = sorted(COLOURS, key=lambda colour: medians[colour], reverse=True)
 
     def is_second(colour: str) -> bool:
-        together = (sizes[first] >= SMALLEST) & (sizes[colour] >= SMALLEST)
-        if together.mean() < 0.5 or medians[colour] < max(SMALLEST, medians[first] / 4):
+        together = (sizes[first] >= MIN_PIXELS) & (sizes[colour] >= MIN_PIXELS)
+        if together.mean() < 0.5 or medians[colour] < max(MIN_PIXELS, medians[first] / 4):
             return False
-        return bool(np.linalg.norm(_centre(masks[first][together]) - _centre(masks[colour][together])) > SAME_PLACE)
+        return bool(np.linalg.norm(_centre(masks[first][together]) - _centre(masks[colour][together])) > MIN_SEPARATION)
 
-    found = [first, *filter(is_second, others)][:2] if medians[first] >= SMALLEST else []
+    found = [first, *filter(is_second, others)][:2] if medians[first] >= MIN_PIXELS else []
     return [(colour, masks[colour]) for colour in found]
 
 
@@ -151,12 +184,15 @@ def _centre(masks: np.ndarray) -> np.ndarray:
 # Shape and motion.
 
 
+def _close(mask: np.ndarray, border: int = 20) -> np.ndarray:
+    """A mask with a border of zeros and its small gaps closed."""
+    wide = cv2.copyMakeBorder(mask, border, border, border, border, cv2.BORDER_CONSTANT)
+    return cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+
+
 def _sighting(colour: str, masks: np.ndarray) -> Sighting:
-    brush, border = np.ones((5, 5), np.uint8), 20
-    closed = [
-        cv2.morphologyEx(cv2.copyMakeBorder(mask, *[border] * 4, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, brush)
-        for mask in masks
-    ]
+    """Shape and motion of one thing from its masks, uint8 [T, H, W] in {0, 1}."""
+    closed = [_close(mask) for mask in masks]
     area = float(np.percentile([mask.sum() for mask in closed], 80))
     every = max(1, len(closed) // 24)
     overlaps = np.array([[_overlap(mask, shape, area)[0] for shape in SHAPES] for mask in closed[::every]])
@@ -165,22 +201,22 @@ def _sighting(colour: str, masks: np.ndarray) -> Sighting:
     shape = SHAPES[int(votes.argmax())]
     found = [_overlap(mask, shape, area) for mask in closed]
     track = np.array([centre if overlap > 0.4 else (np.nan, np.nan) for overlap, centre in found])
-    return Sighting(colour, shape if votes.max() >= LEAST_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
+    return Sighting(colour, shape if votes.max() >= MIN_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
 
 
 @lru_cache(maxsize=256)
 def _template(shape: str, area: int) -> np.ndarray:
     """A filled outline of about `area` pixels, centred, uint8 [odd, odd] in {0, 1}."""
-    radius = math.sqrt(area / cv2.contourArea(_outline(shape, 1.0).astype(np.float32)))
+    radius = math.sqrt(area / cv2.contourArea(outline(shape, 1.0).astype(np.float32)))
     half = math.ceil(1.25 * radius)
     image = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
-    cv2.fillPoly(image, [np.round((_outline(shape, radius) + half) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+    cv2.fillPoly(image, [np.round((outline(shape, radius) + half) * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
     return image
 
 
 def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[int, int]]:
     """The best intersection over union of `mask` with an outline of the given area, and the outline's centre (x, y)."""
-    template = _template(shape, int(min(max(area, SMALLEST), 2500)))
+    template = _template(shape, int(min(max(area, MIN_PIXELS), 2500)))
     common = cv2.matchTemplate(mask, template, cv2.TM_CCORR)
     _, most, _, (x, y) = cv2.minMaxLoc(common)
     half = len(template) // 2
@@ -189,21 +225,19 @@ def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[in
 
 @lru_cache(maxsize=1)
 def _paths() -> tuple[tuple[str, np.ndarray], ...]:
-    """One turn of every motion, alone and as one of two things: [TURN, 2]."""
-    return tuple(
-        (
-            motion,
-            np.array([position(Thing(COLOURS[0], SHAPES[0], motion), frame, 0.5, 0, count) for frame in range(TURN)]),
-        )
-        for motion in MOTIONS
-        for count in (1, 2)
-    )
+    """One period of every motion, alone and as one of two things: [TURN, 2]."""
+
+    def path(motion: str, count: int) -> np.ndarray:
+        thing = Thing(COLOURS[0], SHAPES[0], motion)
+        return np.array([position(thing, frame, 0.5, 0, count) for frame in range(TURN)])
+
+    return tuple((motion, path(motion, count)) for motion in MOTIONS for count in (1, 2))
 
 
 def _motion(track: np.ndarray) -> str | None:
     """The motion whose path lies closest to `track` ([T, 2], nan where unseen) over all phases and places."""
     seen = np.flatnonzero(~np.isnan(track[:, 0]))
-    if len(seen) < FEWEST_FOR_MOTION:
+    if len(seen) < MIN_MOTION_FRAMES:
         return None
     phases = (seen + np.arange(TURN)[:, None]) % TURN
 
@@ -213,14 +247,14 @@ def _motion(track: np.ndarray) -> str | None:
         return float(np.linalg.norm(offset, axis=-1).clip(max=20).mean(1).min())
 
     far, motion = min((distance(path), motion) for motion, path in _paths())
-    return motion if far <= FARTHEST_TRACK else None
+    return motion if far <= MAX_TRACK_DISTANCE else None
 
 
 # Place and time.
 
 
 def _rows(frames: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Median colour per row of the pixels that are not `hidden`, float [HEIGHT, 3]; of all where all are."""
+    """Median colour of each row without the `hidden` pixels, float [HEIGHT, 3]; a row that is all hidden uses all."""
     hidden = hidden & ~hidden.all((0, 2), keepdims=True)
     pixels = np.where(hidden[..., None], np.nan, frames.astype(np.float32))
     return np.nanmedian(pixels.transpose(1, 0, 2, 3).reshape(HEIGHT, -1, 3), axis=1)
@@ -228,20 +262,22 @@ def _rows(frames: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _references() -> tuple[tuple[tuple[str, str], np.ndarray], ...]:
-    """Rows of every place and time without things, over the whole swing of the camera."""
-    clock, start = range(0, PERIOD, 12), [random.Random(i).random() for i in range(4)]
-    return tuple(
-        ((place, time), _rows(frames, np.zeros(frames.shape[:3], bool)))
-        for place in SCENES
-        for time in TIMES
-        for frames in [np.concatenate([render(Scene(place, time, ()), clock, [gene] * GENES) for gene in start])]
-    )
+    """Rows of every place and time without things, over the whole pan of the camera."""
+    clock = range(0, PERIOD, 12)
+    genes = [random.Random(i).random() for i in range(4)]
+
+    def rows(place: str, time: str) -> np.ndarray:
+        frames = np.concatenate([render(Scene(place, time, ()), clock, [gene] * GENES) for gene in genes])
+        return _rows(frames, np.zeros(frames.shape[:3], bool))
+
+    return tuple(((place, time), rows(place, time)) for place in SCENES for time in TIMES)
 
 
 def _backdrop(frames: np.ndarray, labels: np.ndarray) -> tuple[str | None, str | None]:
+    """Place and time of day of a window."""
     every = max(1, len(frames) // 8)
     brush = np.ones((9, 9), np.uint8)
     hidden = np.array([cv2.dilate((label > 0).astype(np.uint8), brush) for label in labels[::every, :, ::2]], bool)
     rows = _rows(frames[::every, :, ::2], hidden)
     far, where = min((float(np.abs(rows - reference).mean()), where) for where, reference in _references())
-    return where if far <= FARTHEST_ROWS else (None, None)
+    return where if far <= MAX_ROW_DISTANCE else (None, None)

@@ -1,0 +1,176 @@
+"""Models that are loaded already: diffusers' `WanPipeline` or `WanTransformer3DModel` as a `VideoModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor
+
+from fkv.roles import HeadRoles
+from fkv.roles import load as load_roles
+from fkv.sampler import Schedule
+from fkv.transformer.causal import CausalTransformer
+
+from . import registry
+from .base import VideoModel
+from .release import RESOLUTIONS, Base
+from .text import TextEncoder
+from .vae import StreamingVae
+
+SPATIAL = 8
+"""Pixels per latent pixel of Wan's VAE, in height and in width."""
+
+
+def load(source: str | Any, **options: Any) -> VideoModel:
+    """Load a model by name, or take one that diffusers has loaded.
+
+        model = fkv.load("tiny")
+        model = fkv.load(pipeline, roles="roles.json", resolution=(480, 832))
+
+    Args:
+        source: A name that `fkv models` lists; or a `WanPipeline`, or a bare `WanTransformer3DModel`.
+        **options: For a name, `device` (default: the GPU where there is one) and the fields of
+            `fkv.models.release.Setup`. For a pipeline or transformer, the arguments of `from_diffusers`.
+
+    Raises:
+        ValueError: The name is unknown, an option is out of range, or the model cannot be streamed.
+    """
+    if isinstance(source, str):
+        device = options.pop("device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+        return registry.load(source, str(device), **options)
+    return from_diffusers(source, **options)
+
+
+def from_diffusers(
+    source: Any,
+    resolution: str | tuple[int, int] = "480p",
+    schedule: Schedule | None = None,
+    frames_per_chunk: int = 3,
+    roles: HeadRoles | str | Path | None = None,
+    name: str = "wan",
+) -> VideoModel:
+    """Make a `VideoModel` from a text-to-video Wan model that diffusers has loaded.
+
+    The modules keep their device and dtype; they are put in evaluation mode, with gradients off. The weights should be
+    those of a model trained to generate video chunk by chunk in a few steps (Self Forcing and its successors): any Wan
+    transformer runs, but Wan 2.1's own weights, trained for whole clips in 50 steps, give poor video.
+
+    Args:
+        source: A `WanPipeline`, or a bare `WanTransformer3DModel`. Without a text encoder and tokenizer, streams take
+            embeddings, [1, tokens, text_dim], instead of a prompt: `Stream(model, policy, text=embeddings)`.
+            Without a VAE, `Chunk.video` is None; `Chunk.latents` holds the result.
+        resolution: "480p", "720p", "1080p", or height and width of the video in pixels.
+        schedule: Noise levels of the denoising steps. Default: the four of Self Forcing, `Schedule.warped()`.
+        frames_per_chunk: Latent frames per chunk (Self Forcing's `num_frame_per_block`).
+        roles: Head roles, or the path of a roles file, for policies that treat static and dynamic heads differently.
+        name: The model's name in reports.
+
+    Raises:
+        ValueError: The source cannot be streamed, or an option is out of range.
+    """
+    transformer = source if isinstance(source, WanTransformer3DModel) else getattr(source, "transformer", None)
+    pipeline = None if transformer is source else source
+    if not isinstance(transformer, WanTransformer3DModel):
+        raise ValueError(
+            "expected the name of a model, a WanTransformer3DModel or a pipeline with one, "
+            f"not {type(source).__name__}{' without a transformer' if hasattr(source, 'transformer') else ''}"
+        )
+    if getattr(pipeline, "transformer_2", None) is not None:
+        raise ValueError("the pipeline has two transformers (Wan 2.2); only models with one can be streamed")
+    _check_transformer(transformer)
+    causal = CausalTransformer(transformer)
+    if frames_per_chunk < 1:
+        raise ValueError(f"frames_per_chunk must be at least 1, not {frames_per_chunk}")
+    heads = roles_of(roles)
+    if heads is not None:
+        heads.check(causal.layers, causal.heads)
+    return VideoModel(
+        name=name,
+        transformer=causal,
+        encode=_encoder(pipeline, transformer),
+        schedule=schedule or Schedule.warped(),
+        latent=(causal.channels, *_latent_size(resolution, causal.patch)),
+        decoder=_decoder(pipeline, causal.channels),
+        roles=heads,
+        frames_per_chunk=frames_per_chunk,
+        policies=("forcing-kv" if heads else "sliding-window", "full"),
+    )
+
+
+def roles_of(source: HeadRoles | str | Path | None) -> HeadRoles | None:
+    """Head roles as they are, or read from a file."""
+    return source if source is None or isinstance(source, HeadRoles) else load_roles(source)
+
+
+def _check_transformer(transformer: WanTransformer3DModel) -> None:
+    """Raise ValueError for weights that are offloaded, quantized or adapted, and for image-to-video models."""
+    config = transformer.config
+    if any(parameter.is_meta for parameter in transformer.parameters()) or hasattr(transformer, "_hf_hook"):
+        raise ValueError(
+            "the transformer is offloaded: its weights are on the device only while it runs; call remove_all_hooks() "
+            "on the pipeline, then to(device)"
+        )
+    if getattr(transformer, "is_quantized", False):
+        raise ValueError("the transformer is quantized; load it in bfloat16, or by name with precision='fp8'")
+    if getattr(transformer, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            "the transformer has adapters that are not merged into its weights; call fuse_lora() on the pipeline, "
+            "then unload_lora_weights()"
+        )
+    if config.in_channels != config.out_channels:
+        raise ValueError(
+            f"the transformer takes {config.in_channels} input channels for latents of {config.out_channels}, "
+            "as image-to-video models do; only text-to-video models can be streamed"
+        )
+
+
+def _latent_size(resolution: str | tuple[int, int], patch: int) -> tuple[int, int]:
+    """Latent height and width."""
+    if isinstance(resolution, str):
+        if resolution not in RESOLUTIONS:
+            raise ValueError(
+                f"resolution must be {', '.join(RESOLUTIONS)} or height and width in pixels, not {resolution!r}"
+            )
+        return RESOLUTIONS[resolution]
+    height, width = resolution
+    step = SPATIAL * patch
+    if min(height, width) < step or height % step or width % step:
+        raise ValueError(f"height and width must be multiples of {step} pixels, not {height} x {width}")
+    return height // SPATIAL, width // SPATIAL
+
+
+def _encoder(pipeline: Any, transformer: WanTransformer3DModel) -> Callable[[str], Tensor]:
+    """The pipeline's text encoder where it has one, else a function that says what is missing."""
+    encoder, tokenizer = (getattr(pipeline, part, None) for part in ("text_encoder", "tokenizer"))
+    expected = transformer.config.text_dim
+    if encoder is None or tokenizer is None:
+
+        def refuse(prompt: str) -> Tensor:
+            raise ValueError(
+                "this model has no text encoder and tokenizer, so prompts cannot be encoded; load a pipeline that has "
+                f"both, or give embeddings of shape [1, tokens, {expected}]: Stream(model, policy, text=embeddings)"
+            )
+
+        return refuse
+    if encoder.config.d_model != expected:
+        raise ValueError(
+            f"the text encoder gives {encoder.config.d_model} values per token, the transformer takes {expected}"
+        )
+    device = str(encoder.device)
+    return TextEncoder(tokenizer, encoder, Base.text_words, home=device, device=device)
+
+
+def _decoder(pipeline: Any, channels: int) -> StreamingVae | None:
+    """The pipeline's VAE as a streaming decoder; None where it has none."""
+    vae = getattr(pipeline, "vae", None)
+    if vae is None:
+        return None
+    if not isinstance(vae, AutoencoderKLWan) or vae.config.patch_size is not None:
+        raise ValueError("the pipeline's VAE is not Wan 2.1's; set pipeline.vae = None to stream latents without it")
+    if vae.config.z_dim != channels:
+        raise ValueError(f"the VAE decodes {vae.config.z_dim} channels, the transformer generates {channels}")
+    return StreamingVae(vae)
