@@ -1,1 +1,1 @@
-"""The Wan transformer on the paged cache: blocks, RoPE coordinates, recorded passes."""
+"""The Wan transformer on the paged cache: blocks, attention, coordinates, CUDA graphs."""

@@ -1,17 +1,18 @@
 """A Wan block in two halves, before and after self-attention: `pre_attention` and `post_attention`.
 
-The arithmetic of diffusers' `WanTransformerBlock` in fewer steps. All tokens of a pass share one timestep, so its scale and
-shift are gain and bias of the layer norm, and what a timestep asks of a block is computed once (`Modulation`). Hidden states
-stay in float32 from block to block, which norms and gates want; branches are computed in the type of the weights.
+The arithmetic of diffusers' `WanTransformerBlock` in fewer steps. All tokens of a pass share one timestep, so its scale
+and shift become weight and bias of the layer norm, computed once per timestep (`Modulation`). Hidden states stay in
+float32 from block to block, which norms and gates need; branches are computed in the type of the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fkv.kernels import attention, linear
@@ -19,26 +20,34 @@ from fkv.kernels import attention, linear
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a timestep asks of a block, float32 [dim] each: gain and bias of the norm before a branch, gate behind it."""
+    """How a timestep modulates a block, float32 [dim] each: the norm before a branch and the gate behind it."""
 
-    gain: Tensor
-    bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
     gate: Tensor
-    ffn_gain: Tensor
-    ffn_bias: Tensor
+    ffn_norm_weight: Tensor
+    ffn_norm_bias: Tensor
     ffn_gate: Tensor
 
     @classmethod
-    def of(cls, table: Tensor, projected: Tensor) -> Modulation:
-        """From a block's `scale_shift_table` and the projected timestep, both [1, 6, dim]."""
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (table + projected.float())[0]
+    def of(cls, scale_shift_table: Tensor, timestep_proj: Tensor) -> Modulation:
+        """Compute the modulation of a block.
+
+        Args:
+            scale_shift_table: The block's, [1, 6, dim].
+            timestep_proj: The projected timestep, [1, 6, dim].
+        """
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (scale_shift_table + timestep_proj.float())[0]
         return cls(1 + scale, shift, gate, 1 + ffn_scale, ffn_shift, ffn_gate)
 
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """The weights of a block. Those of self-attention have q, k, v fused and heads in cache order, so that head groups are views;
-    the others are the block's own, or `packed` copies of them, and in 8 bits may be `fast`; see `fkv.kernels.linear`."""
+    """The weights of a block, with q, k and v of self-attention fused.
+
+    Heads of self-attention are in cache order, so head groups are views. Weights of linear layers may be `packed` or
+    fp8, see `fkv.kernels.linear`; `fast` says that fp8 weights are multiplied in fp8.
+    """
 
     qkv: Tensor
     qkv_bias: Tensor
@@ -59,65 +68,113 @@ class BlockWeights:
     fast: bool
 
     @classmethod
-    def of(cls, block: nn.Module, order: Sequence[int], stored: Callable[[Tensor], Tensor]) -> BlockWeights:
-        """From a block, with heads in this order; `stored` makes what is kept of the weight of a linear layer."""
-        own, text, (widen, _, narrow) = block.attn1, block.attn2, block.ffn.net
-        size, parts = own.inner_dim // own.heads, (own.to_q, own.to_k, own.to_v)
-        rows = torch.cat([torch.arange(h * size, (h + 1) * size) for h in order]).to(own.to_q.weight.device)
+    def of(cls, block: Any, order: Sequence[int], stored: Callable[[Tensor], Tensor]) -> BlockWeights:
+        """Gather the weights of a block.
+
+        Args:
+            block: A `WanTransformerBlock`.
+            order: Its heads in cache order.
+            stored: From the weight of a linear layer, the tensor to keep.
+        """
+        self_attention = block.attn1
+        cross_attention = block.attn2
+        up_proj, _, down_proj = block.ffn.net
+        size = self_attention.inner_dim // self_attention.heads
+        projections = (self_attention.to_q, self_attention.to_k, self_attention.to_v)
+        rows = torch.cat([torch.arange(head * size, (head + 1) * size) for head in order])
+        rows = rows.to(self_attention.to_q.weight.device)
         return cls(
-            stored(torch.cat([p.weight[rows] for p in parts])),
-            torch.cat([p.bias[rows] for p in parts]),
-            torch.stack([own.norm_q.weight[rows], own.norm_k.weight[rows]]).float(),
-            stored(own.to_out[0].weight[:, rows].contiguous()),
-            own.to_out[0].bias,
-            block.norm2.weight.float(),
-            block.norm2.bias.float(),
-            stored(text.to_q.weight),
-            text.to_q.bias,
-            text.norm_q.weight,
-            stored(text.to_out[0].weight),
-            text.to_out[0].bias,
-            stored(widen.proj.weight),
-            widen.proj.bias,
-            stored(narrow.weight),
-            narrow.bias,
-            getattr(narrow, "fast", False),
+            qkv=stored(torch.cat([projection.weight[rows] for projection in projections])),
+            qkv_bias=torch.cat([projection.bias[rows] for projection in projections]),
+            qk_norm_weight=torch.stack(
+                [self_attention.norm_q.weight[rows], self_attention.norm_k.weight[rows]]
+            ).float(),
+            out=stored(self_attention.to_out[0].weight[:, rows].contiguous()),
+            out_bias=self_attention.to_out[0].bias,
+            cross_norm=block.norm2.weight.float(),
+            cross_norm_bias=block.norm2.bias.float(),
+            cross_query=stored(cross_attention.to_q.weight),
+            cross_query_bias=cross_attention.to_q.bias,
+            cross_query_norm=cross_attention.norm_q.weight,
+            cross_out=stored(cross_attention.to_out[0].weight),
+            cross_out_bias=cross_attention.to_out[0].bias,
+            up_proj=stored(up_proj.proj.weight),
+            up_proj_bias=up_proj.proj.bias,
+            down_proj=stored(down_proj.weight),
+            down_proj_bias=down_proj.bias,
+            fast=getattr(down_proj, "fast", False),
         )
 
 
-def normed(hidden: Tensor, gain: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """Layer norm: hidden float32 [batch, tokens, dim], gain and bias float32 [dim] -> `dtype`, in which weights are multiplied."""
-    return F.layer_norm(hidden, gain.shape, gain, bias, eps).to(dtype)
+def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """Normalise hidden states in float32 and convert them for the products that follow.
+
+    Args:
+        hidden: float32 [batch, tokens, dim].
+        weight: float32 [dim].
+        bias: float32 [dim].
+        eps: Of the norm.
+        dtype: Type of the result.
+
+    Returns:
+        [batch, tokens, dim] of `dtype`.
+    """
+    return F.layer_norm(hidden, weight.shape, weight, bias, eps).to(dtype)
 
 
-def pre_attention(hidden: Tensor, own: BlockWeights, moved: Modulation, eps: float) -> Tensor:
-    """Hidden states, float32 [batch, tokens, dim] -> queries, keys and values [batch, tokens, 3 dim], before their norm and RoPE."""
-    return linear(normed(hidden, moved.gain, moved.bias, eps, own.qkv.dtype), own.qkv, own.qkv_bias)
+def pre_attention(hidden: Tensor, weights: BlockWeights, modulation: Modulation, eps: float) -> Tensor:
+    """Compute a block up to self-attention.
+
+    Args:
+        hidden: Hidden states before the block, float32 [batch, tokens, dim].
+        weights: Of the block.
+        modulation: Of the block at the timestep.
+        eps: Of the norms.
+
+    Returns:
+        Queries, keys and values before their norm and RoPE, [batch, tokens, 3 * dim].
+    """
+    x = layer_norm(hidden, modulation.norm_weight, modulation.norm_bias, eps, weights.qkv.dtype)
+    return linear(x, weights.qkv, weights.qkv_bias)
 
 
 def post_attention(
-    hidden: Tensor, attended: Tensor, own: BlockWeights, moved: Modulation, eps: float, keys: Tensor, values: Tensor
+    hidden: Tensor,
+    attended: Tensor,
+    weights: BlockWeights,
+    modulation: Modulation,
+    eps: float,
+    keys: Tensor,
+    values: Tensor,
 ) -> Tensor:
-    """Hidden states behind a block, from those before it and what self-attention made of them, all [batch, tokens, dim].
+    """Compute a block from self-attention on: output projection, cross-attention, feed-forward.
 
-    keys, values : of the prompt in this block, [batch, heads, words, head_dim].
+    Args:
+        hidden: Hidden states before the block, float32 [batch, tokens, dim].
+        attended: The result of self-attention, [batch, tokens, dim].
+        weights: Of the block.
+        modulation: Of the block at the timestep.
+        eps: Of the norms.
+        keys: Of the prompt in this block, [batch, heads, text tokens, head_dim].
+        values: Like `keys`.
+
+    Returns:
+        Hidden states after the block, float32 [batch, tokens, dim].
     """
-    hidden = torch.addcmul(hidden, linear(attended, own.out, own.out_bias), moved.gate)
-    hidden = hidden + _read(
-        normed(hidden, own.cross_norm, own.cross_norm_bias, eps, attended.dtype), own, eps, keys, values
-    )
-    wide = normed(hidden, moved.ffn_gain, moved.ffn_bias, eps, attended.dtype)
-    wide = linear(wide, own.up_proj, own.up_proj_bias, gelu=True, fast=own.fast)
-    return torch.addcmul(hidden, linear(wide, own.down_proj, own.down_proj_bias, fast=own.fast), moved.ffn_gate)
+    dtype = attended.dtype
+    hidden = torch.addcmul(hidden, linear(attended, weights.out, weights.out_bias), modulation.gate)
+    x = layer_norm(hidden, weights.cross_norm, weights.cross_norm_bias, eps, dtype)
+    hidden = hidden + _cross_attention(x, weights, eps, keys, values)
+    x = layer_norm(hidden, modulation.ffn_norm_weight, modulation.ffn_norm_bias, eps, dtype)
+    x = linear(x, weights.up_proj, weights.up_proj_bias, gelu=True, fast=weights.fast)
+    x = linear(x, weights.down_proj, weights.down_proj_bias, fast=weights.fast)
+    return torch.addcmul(hidden, x, modulation.ffn_gate)
 
 
-def _read(x: Tensor, own: BlockWeights, eps: float, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention to the prompt."""
-    query = F.rms_norm(
-        linear(x, own.cross_query, own.cross_query_bias, fast=own.fast),
-        own.cross_query_norm.shape,
-        own.cross_query_norm,
-        eps,
-    )
-    text = attention(query.unflatten(2, (keys.shape[1], -1)).transpose(1, 2), keys, values)
-    return linear(text.transpose(1, 2).flatten(2), own.cross_out, own.cross_out_bias, fast=own.fast)
+def _cross_attention(x: Tensor, weights: BlockWeights, eps: float, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend to the prompt."""
+    query = linear(x, weights.cross_query, weights.cross_query_bias, fast=weights.fast)
+    query = F.rms_norm(query, weights.cross_query_norm.shape, weights.cross_query_norm, eps)
+    heads = keys.shape[1]
+    attended = attention(query.unflatten(2, (heads, -1)).transpose(1, 2), keys, values)
+    return linear(attended.transpose(1, 2).flatten(2), weights.cross_out, weights.cross_out_bias, fast=weights.fast)

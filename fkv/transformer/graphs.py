@@ -1,8 +1,9 @@
-"""Passes of a steady stream as CUDA graphs: what a pass launches is recorded once and launched as a whole from then on.
+"""Passes of a steady stream as CUDA graphs: the launches of a pass are captured once and replayed as a whole.
 
-Forcing-KV's page tables settle after a few chunks: the cache then stays where it is, tokens go to free pages whose numbers lie
-in a fixed tensor, and every later pass at the same timestep reads and writes the same memory. Such a pass is recorded at its
-second appearance. One whose key length grows, as under the full cache, never appears twice and runs as it is.
+Forcing-KV's page tables settle after a few chunks: the cache then stays in place, tokens go to free pages whose numbers
+are in a fixed tensor, and every later pass at the same timestep reads and writes the same memory. Such a pass is
+captured when it appears for the second time. A pass whose key length grows, as under the full cache, never appears
+twice and is never captured.
 """
 
 from __future__ import annotations
@@ -18,21 +19,27 @@ from torch import Tensor
 from fkv.cache import KVCache
 from fkv.kernels import tables_used
 
-Work = Callable[..., Tensor]
+# Runs a function and captures its launches. Returns a function that replays them, and the tensor that then holds the
+# result.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
-"""Records what a function does with the memory it uses; returns what does it again, and the tensor in which its result lies."""
 
 
 def check_graphs(device: str) -> None:
-    """Raises ValueError for a device that has no CUDA graphs."""
+    """Check that a device has CUDA graphs.
+
+    Raises:
+        ValueError: It has none.
+    """
     if not device.startswith("cuda"):
         raise ValueError(f"--graphs records CUDA graphs, and the model would run on {device}; add --device cuda")
 
 
 class CudaCapture:
-    """Records CUDA graphs; all that are alive share one pool of memory, since only one runs at a time and its result is copied.
+    """Captures CUDA graphs, a `Capture`.
 
-    A pool ends with its last graph: PyTorch up to 2.10 at least refuses to record into it again.
+    All graphs that are alive share one pool of memory: only one runs at a time, and its result is copied. A pool ends
+        with its
+    last graph, since PyTorch (at least up to 2.10) refuses to capture into it again.
     """
 
     def __init__(self) -> None:
@@ -47,51 +54,85 @@ class CudaCapture:
             out = work()
         self._alive.add(graph)
 
-        def replay(held: Sequence[Tensor] = tuple(tables)) -> None:
+        # The default argument keeps the head tables alive that the captured launches read.
+        def replay(tables: Sequence[Tensor] = tuple(tables)) -> None:
             graph.replay()
 
         return replay, out
 
 
+@dataclass(frozen=True)
+class Captured:
+    """A captured pass: tensors to fill with its inputs, a function that replays it, and the tensor with its result."""
+
+    inputs: tuple[Tensor, ...]
+    replay: Callable[[], None]
+    out: Tensor
+
+
 @dataclass
-class CapturedPass:
-    """A pass at one timestep. `where`: the memory that it uses; `parts`: weights and text, kept so that theirs stays its own."""
+class SteadyPass:
+    """A pass at one timestep that has run on some memory, and its capture from the second time on.
 
-    where: Any
+    Attributes:
+        memory: Identifies the cache memory and the input shapes that it uses.
+        parts: Weights and text that it uses, kept alive so that their memory is not reused.
+        captured: The capture; None after the first run.
+    """
+
+    memory: Any
     parts: Sequence[Any]
-    inputs: tuple[Tensor, ...] = ()
-    replay: Callable[[], None] | None = None
-    out: Tensor | None = None
+    captured: Captured | None = None
 
-    def is_of(self, where: Any, parts: Sequence[Any]) -> bool:
-        return self.where == where and all(a is b for a, b in zip(self.parts, parts, strict=True))
+    def matches(self, memory: Any, parts: Sequence[Any]) -> bool:
+        """Whether a pass with this memory and these parts is the same pass."""
+        return self.memory == memory and all(a is b for a, b in zip(self.parts, parts, strict=True))
 
 
 class PassGraphs:
-    """The recorded passes of all streams of a model. They go with the cache that they read; a change of prompt, policy or roles has
-    them recorded anew."""
+    """The captured passes of all streams of a model.
+
+    They are dropped with the cache that they read, and replaced after a change of prompt, policy or roles.
+    """
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._passes: WeakKeyDictionary[KVCache, dict[float, CapturedPass]] = WeakKeyDictionary()
+        self._passes: WeakKeyDictionary[KVCache, dict[float, SteadyPass]] = WeakKeyDictionary()
 
     def run(
-        self, work: Work, inputs: tuple[Tensor, ...], timestep: float, cache: KVCache, parts: Sequence[Any]
+        self,
+        work: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        timestep: float,
+        cache: KVCache,
+        parts: Sequence[Any],
     ) -> Tensor:
-        """`work(*inputs)` -> its result, a tensor of the caller's own.
+        """Compute `work(*inputs)`, by replaying it where that is possible.
 
-        timestep : names the pass; `work` may depend on it. cache, parts : what else `work` uses; nothing in it may differ between two
-        calls with the same timestep but what lies in `inputs` and in the cache's buffers.
+        Between two calls at the same timestep, nothing that `work` uses may differ but the contents of `inputs` and of
+        the cache's buffers.
+
+        Args:
+            work: The pass.
+            inputs: Its tensors.
+            timestep: Identifies the pass; `work` may depend on it.
+            cache: The cache that `work` uses.
+            parts: What else `work` uses.
+
+        Returns:
+            The result, in memory that later calls do not touch.
         """
-        known, where = self._passes.setdefault(cache, {}), (cache.where(), *((x.shape, x.dtype) for x in inputs))
-        if timestep not in known or not known[timestep].is_of(where, parts):
-            known[timestep] = CapturedPass(where, tuple(parts))
+        passes = self._passes.setdefault(cache, {})
+        memory = (cache.where(), *((x.shape, x.dtype) for x in inputs))
+        if timestep not in passes or not passes[timestep].matches(memory, parts):
+            passes[timestep] = SteadyPass(memory, tuple(parts))
             return work(*inputs)
-        own = known[timestep]
-        if own.replay is None:
-            own.inputs = tuple(x.clone() for x in inputs)
-            own.replay, own.out = self._capture(lambda: work(*own.inputs))
-        for fixed, given in zip(own.inputs, inputs):
-            fixed.copy_(given)
-        own.replay()
-        return own.out.clone()
+        steady = passes[timestep]
+        if steady.captured is None:
+            fixed = tuple(x.clone() for x in inputs)
+            replay, out = self._capture(lambda: work(*fixed))
+            steady.captured = Captured(fixed, replay, out)
+        for fixed_input, x in zip(steady.captured.inputs, inputs, strict=True):
+            fixed_input.copy_(x)
+        steady.captured.replay()
+        return steady.captured.out.clone()
