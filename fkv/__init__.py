@@ -40,7 +40,7 @@ _MODULES = {
 }
 
 _HERE = os.path.dirname(__file__)
-if not os.path.isdir(os.path.join(_HERE, "kernels")):
+if not os.path.isdir(os.path.join(_HERE, "analysis")):
     # In a checkout, the folders of fkv.kernels, fkv.analysis and fkv.assets lie beside this one; in a wheel, inside it.
     __path__.append(os.path.dirname(_HERE))
 

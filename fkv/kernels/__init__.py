@@ -4,6 +4,10 @@ Each file holds one function: its PyTorch definition (the twin) and, where that 
 `fkv.kernels.dispatch` decides which of the two runs.
 """
 
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)  # in a checkout, also the folder kernels/ beside fkv/
+
 from .attention import attention, choose_attention
 from .dispatch import choices
 from .frame_mass import frame_mass
