@@ -69,15 +69,26 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
     }
 
 
+def fps(video_frames: int, generate_s: float, total_s: float) -> dict[str, float | None]:
+    """`fps_denoise` and `fps_end_to_end` as `FPS_MEANING` defines them; None where nothing was decoded.
+
+    Args:
+        video_frames: Decoded frames.
+        generate_s: Seconds of denoising, context pass and cache rebuilds.
+        total_s: Seconds of all stages.
+    """
+    if not video_frames:
+        return {"fps_denoise": None, "fps_end_to_end": None}
+    return {"fps_denoise": video_frames / generate_s, "fps_end_to_end": video_frames / total_s}
+
+
 def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
     """`fps_denoise` and `fps_end_to_end` over chunks; None where nothing was decoded."""
-    frames = sum(chunk.video_frames for chunk in chunks)
-    if not frames:
-        return {"fps_denoise": None, "fps_end_to_end": None}
-    return {
-        "fps_denoise": frames / sum(chunk.timings.generate for chunk in chunks),
-        "fps_end_to_end": frames / sum(chunk.timings.total for chunk in chunks),
-    }
+    return fps(
+        sum(chunk.video_frames for chunk in chunks),
+        sum(chunk.timings.generate for chunk in chunks),
+        sum(chunk.timings.total for chunk in chunks),
+    )
 
 
 def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device: torch.device | str) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from fkv.analysis import figures
 from fkv.analysis.evaluate import EQUAL_DB, held_out_scene
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings
-from fkv.studio.live import comparison
-from fkv.studio.live.comparison import ComparisonPlan
-from fkv.studio.live.sessions import Limits, Queue, Run
+from fkv.studio.live import comparison, comparison_figures
+from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
 from fkv.studio.media import filmstrip
 from fkv.studio.tabs import compare
 from fkv.world.captions import caption
@@ -40,7 +42,7 @@ def plan(
 
 def run_of(model, asked: ComparisonPlan, limits: Limits = Limits(), run: Run | None = None, queue: Queue | None = None):  # noqa: B008
     play = comparison.player(model, limits)
-    return comparison.work(model, play, asked, run or Run(0), queue or Queue(), limits)
+    return comparison.compare(model, play, asked, run or Run(0), queue or Queue(), limits)
 
 
 def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list[Chunk]:
@@ -69,10 +71,10 @@ def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list
 def test_figures_of_known_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     records = [
-        comparison.record(name, 0, own, slow) | comparison.quality(own, slow, held_out_scene(0))
+        comparison_figures.stream_record(name, 0, own, slow) | comparison_figures.quality(own, slow, held_out_scene(0))
         for name, own in (("full", slow), ("another", fast))
     ]
-    rows = comparison.table(records)
+    rows = comparison_figures.table(records)
     assert rows["fps_denoise"].tolist() == [6, 12] and rows["fps_end_to_end"].tolist() == [3, 6]
     assert rows["ratio_denoise"].tolist() == [1, 2] and rows["kv_bytes_peak"].tolist() == [1002, 402]
     assert np.isnan(rows["psnr_to_reference"]["full"]) and rows["psnr_to_reference"]["another"] == EQUAL_DB
@@ -85,8 +87,8 @@ def test_figures_of_known_streams():
 
 def test_medians_are_over_chunks_and_quality_is_a_mean_over_complete_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
-    complete = comparison.record("full", 0, slow, slow) | comparison.quality(slow, slow, None)
-    rows = comparison.table([complete, comparison.record("full", 1, fast[:1], fast[:1])])
+    complete = comparison_figures.stream_record("full", 0, slow, slow) | comparison_figures.quality(slow, slow, None)
+    rows = comparison_figures.table([complete, comparison_figures.stream_record("full", 1, fast[:1], fast[:1])])
     assert (
         rows["fps_denoise"].tolist() == [6]
         and rows["streams"].tolist() == [2]
@@ -109,7 +111,7 @@ def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_librar
     again = Stream(toy, comparison.policies.parse(asked.policies[1]), asked.prompts[1], 3)
     assert last[3]["frames_sha256"] == frame_hash([again.step() for _ in range(2)])
     assert last[0]["adherence"] is not None and last[2]["adherence"] is None  # the second prompt names no whole scene
-    told = comparison.report(toy, asked, last, torch.device("cpu"), "finished")
+    told = comparison_figures.report(toy, asked, last, torch.device("cpu"), "finished")
     assert json.loads(json.dumps(told, allow_nan=False))["policies"]["full"]["psnr_to_reference"] is None
 
 
@@ -120,7 +122,7 @@ def test_only_the_first_run_is_warmed_up(small):
         warmups.append(warmup)
         return own(names, prompt, seed, chunks, warmup)
 
-    *_, last = comparison.work(small, play, plan(), Run(0), Queue(), Limits())
+    *_, last = comparison.compare(small, play, plan(), Run(0), Queue(), Limits())
     assert last.state == "done" and warmups == [1, 0]
 
 
@@ -158,7 +160,7 @@ def test_a_strip_shows_the_last_frame_of_every_moment_and_frames_for_those_to_co
 
 def test_a_model_of_another_world_is_compared_without_the_oracle(small):
     *_, last = run_of(small, plan(prompts="a red ball bouncing over the sea by day"))
-    rows = comparison.table(last.records)
+    rows = comparison_figures.table(last.records)
     assert rows["adherence"].isna().all() and rows["psnr_to_reference"].notna().sum() == 1
     assert figures.pareto_table(rows)["policy"].tolist() == ["sliding-window:window_frames=4"]
     assert "adherence" not in compare._table(rows, world=False)
@@ -173,7 +175,7 @@ def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
     assert (
         stepped[-1].state == "done"
         and stepped[-1].done == 3
-        and stepped[-1].text.startswith("Cancelled after 3 of 120 chunks")
+        and stepped[-1].text.startswith("Stopped after 3 of 120 chunks")
     )
     assert [len(r["chunks"]) for r in stepped[-1].records] == [1, 1] and run.ended == "stopped" and not run.live
     left = run_of(toy, plan(chunks=30), queue=queue)
@@ -195,11 +197,11 @@ def test_it_waits_for_its_turn_and_says_its_place(small):
 
 
 def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
-    assert "lasts at most 0 seconds here, after 1 of 8" in list(run_of(small, plan(), Limits(seconds=0)))[-1].text
-    assert "MB of keys and values here, after" in list(run_of(small, plan(), Limits(kv=0)))[-1].text
+    assert "after 1 of 8 chunks: a run may last at most 0 seconds" in list(run_of(small, plan(), Limits(seconds=0)))[-1].text
+    assert "after 1 of 8 chunks: its KV cache exceeded the limit of 0 MB" in list(run_of(small, plan(), Limits(kv=0)))[-1].text
     monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
     *_, last = run_of(small, plan())
-    assert (last.state, last.text) == ("error", "The comparison broke off after 0 of 8 chunks: ZeroDivisionError.")
+    assert (last.state, last.text) == ("error", "The comparison failed after 0 of 8 chunks: ZeroDivisionError.")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
         ({"policies": ["full", "full:"]}, "policies, not 1"),
         ({"policies": ["full", "nonsense"]}, "no policy 'nonsense'"),
         ({"prompts": " \n"}, "1 to 16 prompts, not 0"),
-        ({"seeds": "0 x"}, "'x' is none"),
+        ({"seeds": "0 x"}, "'x' is not an integer"),
         ({"seeds": ""}, "1 to 8 seeds, not 0"),
         ({"seeds": "99999999999"}, "the seed must be"),
         ({"policies": None}, "must be a list"),
@@ -217,7 +219,7 @@ def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
         ({"prompts": None}, "must be a text"),
         ({"chunks": None}, "whole number"),
         ({"chunks": 1}, "2 to 60 chunks per stream, not 1"),
-        ({"most": 7}, "8 chunks in all; at most 7"),
+        ({"max_chunks": 7}, "8 chunks in all; at most 7"),
     ],
 )
 def test_bad_forms_get_a_sentence(fields, words):
@@ -257,6 +259,6 @@ def test_the_plot_and_its_file_show_every_policy():
 
 
 def test_the_table_says_what_is_unknown_and_what_is_equal():
-    rows = comparison.table([comparison.record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
+    rows = comparison_figures.table([comparison_figures.stream_record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
     html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), world=True)
     assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html

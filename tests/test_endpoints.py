@@ -25,7 +25,7 @@ from fkv import roles
 from fkv.stream import Stream
 from fkv.studio import launch
 from fkv.studio.live import telemetry
-from fkv.studio.live.sessions import Limits
+from fkv.studio.live.limits import Limits
 from fkv.studio.server import serve
 from fkv.studio.serving import disconnect
 
@@ -182,7 +182,7 @@ def test_a_caller_who_never_listens_is_not_waited_for(address, slowly, ended, mo
         event = http.post(f"/gradio_api/call{name}", json={"data": data}).raise_for_status().json()["event_id"]
         assert ended.get(timeout=60) == (kind, "left")
         settle(http, 0)
-        assert "nobody listened" in http.get(f"/gradio_api/call{name}/{event}").text  # who comes too late is told
+        assert "client disconnected" in http.get(f"/gradio_api/call{name}/{event}").text  # who comes too late is told
 
 
 def test_a_caller_who_listens_is_waited_for(address, slowly, ended, monkeypatch):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,8 +29,12 @@ from fkv.models.base import VideoModel
 from fkv.stream import Stream
 from fkv.studio import launch, server
 from fkv.studio.live import telemetry
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Registry, Run
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.sessions import Registry
+from fkv.studio.live.run import Run
 from fkv.studio.media import artifacts, assets
 from fkv.studio.media.artifacts import Shelf
 from tests.load.client import Visitor, settle
@@ -78,15 +83,15 @@ def logged(monkeypatch, caplog) -> list[dict[str, Any]]:
     facts: list[dict[str, Any]] = []
     handler = logging.Handler()
     handler.emit = lambda record: facts.append(record.facts)
-    monkeypatch.setattr(logging.getLogger("fkv.studio.live.live"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("fkv.studio.live.turn"), "disabled", True)
     monkeypatch.setattr(telemetry.log, "handlers", [handler])
     caplog.set_level(logging.INFO, telemetry.log.name)
     return facts
 
 
 FAILURES = {
-    "decoder": (RuntimeError("the decoder broke"), "broke off after 1 chunk", "failed"),
-    "gpu memory": (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory after 1 chunk", "out of memory"),
+    "decoder": (RuntimeError("the decoder broke"), "failed after 1 of 3 chunks", "failed"),
+    "gpu memory": (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory after 1 of 3 chunks", "out of memory"),
     "memory": (MemoryError(), "forcing-kv", "out of memory"),
     "cpu memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "--resolution", "out of memory"),
     "disk": (OSError(errno.ENOSPC, "No space left on device"), "disk of this machine is full", "disk full"),
@@ -114,7 +119,7 @@ def test_kv_memory_is_bounded_per_run(small, logged):
     assert first["state"] == "done"
     bound = Limits(lead=1e9, kv=2 * logged[0]["streams"]["B"]["kv_bytes_peak"])
     grown = last(live(small, plan(40, "B"), Run(1 << 20), Queue(), bound))
-    assert "KV cache grew" in grown["text"] and 2 < grown["chunks"] < 40
+    assert "KV cache exceeded" in grown["text"] and 2 < grown["chunks"] < 40
     assert last(live(small, plan(12, "A"), Run(1 << 20), Queue(), bound))["text"].startswith("Finished")
 
 
@@ -124,7 +129,7 @@ def test_all_runs_together_keep_no_more_than_the_total():
     second.live = True
     for run in (first, second):
         run.put(b"x" * 80)
-    assert registry.held == 80 and registry.chunk(first.key, 0) is None and registry.chunk(second.key, 0)
+    assert registry.kept_bytes == 80 and registry.chunk(first.key, 0) is None and registry.chunk(second.key, 0)
     third = registry.begin("third")
     third.live = True
     third.put(b"x" * 80)
@@ -135,7 +140,7 @@ def test_too_many_in_line_are_told_so(small):
     queue = Queue(limit=1)
     with queue.join("running"), queue.join("waiting"):
         refused = last(live(small, plan(), Run(1 << 20), queue, EAGER))
-        assert refused["state"] == "error" and "1 visitors wait" in refused["text"] and queue.waiting == 1
+        assert refused["state"] == "error" and "1 waiting" in refused["text"] and queue.waiting == 1
     assert last(live(small, plan(), Run(1 << 20), queue, EAGER))["state"] == "done"
 
 
@@ -147,7 +152,7 @@ def test_a_turn_is_shorter_once_others_wait(small):
     with closing(live(small, plan(0, "A"), run, queue, limits)) as manifests:
         next(manifests)
         with queue.join("next"):
-            assert "others wait" in last(manifests)["text"]
+            assert "others are waiting" in last(manifests)["text"]
 
 
 def test_a_stream_that_nobody_fetches_ends(small):
@@ -321,7 +326,8 @@ def test_a_full_disk_while_a_clip_is_written_is_a_sentence(address, monkeypatch)
         path.symlink_to("/dev/full")
         return "full"
 
-    monkeypatch.setattr(artifacts.secrets, "token_urlsafe", lambda size: full("forcing-kv.mp4"))
+    names = SimpleNamespace(token_urlsafe=lambda size: full("forcing-kv.mp4"))
+    monkeypatch.setattr(artifacts, "secrets", names)
     assert "disk of this machine is full" in _clip(address)
     monkeypatch.undo()
     assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full"))

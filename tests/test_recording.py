@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from fkv.studio.live import sample_run
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Run
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
 from fkv.studio.media.mp4 import Encoding, Film, write
 from fkv.studio.media.protocol import join, pack, unpack
 
@@ -24,7 +27,7 @@ def files(small) -> list[bytes]:
     )
     for _ in live(small, plan, run, Queue(), Limits(lead=1e9)):
         pass
-    return run.files()
+    return run.chunks()
 
 
 def frames_of(path) -> list[np.ndarray]:
@@ -103,4 +106,4 @@ def test_the_shipped_recording_is_of_the_shipped_weights(shipped):
 
 def test_the_command_refuses_with_a_sentence(tmp_path, capsys):
     assert sample_run.main(["--chunks", "0", "--out", str(tmp_path / "x.bin")]) == 2
-    assert "demo: " in capsys.readouterr().err and not (tmp_path / "x.bin").exists()
+    assert "sample_run: " in capsys.readouterr().err and not (tmp_path / "x.bin").exists()

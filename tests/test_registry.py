@@ -27,8 +27,12 @@ from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Registry, Run
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.sessions import Registry
+from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack
 from fkv.studio.page import build
 from fkv.transformer.causal import CausalTransformer

@@ -26,7 +26,7 @@ from fkv.analysis import export, record
 from fkv.models.checkpoints import CheckpointError, read
 from fkv.policies import parse
 from fkv.stream import Stream, check_prompt
-from fkv.studio.live.sessions import Limits
+from fkv.studio.live.limits import Limits
 from fkv.studio.media.protocol import unpack
 from fkv.studio.serving import middleware
 from fkv.video import Mp4Writer

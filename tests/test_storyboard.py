@@ -25,8 +25,11 @@ from fkv.storyboard import (
     write,
 )
 from fkv.stream import check_prompt
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Run
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack
 
 SCORES = np.linspace(0, 1, 12).reshape(3, 4)
@@ -74,7 +77,7 @@ def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
         2: SetPolicy("A", "sliding-window"),
         3: SetPrompt("A = b"),
     }
-    records = play(scored, "", lambda run: run.count in asked and run.ask(asked.pop(run.count)))
+    records = play(scored, "", lambda run: run.count in asked and run.add_change(asked.pop(run.count)))
     story = "\n".join(f"{number}: {event}" for number, record in enumerate(records, 1) for event in record["events"])
     assert story == "2: re-cache = a blue star\n3: A = sliding-window\n4: prompt = A = b"
     assert hashes(play(scored, story)) == hashes(records)
@@ -82,7 +85,7 @@ def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
 
 def test_roles_that_no_threshold_gives_are_told_but_are_no_line(scored):
     flipped = at_threshold(scored.roles, 0.5).flipped(2, 3)
-    records = play(scored, "", lambda run: run.count == 1 and run.ask(SetRoles(flipped)), length=2)
+    records = play(scored, "", lambda run: run.count == 1 and run.add_change(SetRoles(flipped)), length=2)
     assert records[1]["events"] == ["roles: 2.3 dynamic"]
 
 

@@ -17,9 +17,13 @@ from fkv.policies import Full, parse
 from fkv.report import frame_hash
 from fkv.storyboard import SetPrompt
 from fkv.stream import Stream
-from fkv.studio.live import live as live_module
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Registry, Run
+from fkv.studio.live import loop
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.sessions import Registry
+from fkv.studio.live.run import Run
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import unpack, xray
 from fkv.studio.tabs import live as live_tab
@@ -117,14 +121,14 @@ def test_live_packs_what_the_streams_make(small, run):
 
 
 def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run, monkeypatch):
-    turns, rests, step = [], [], live_module.step
+    turns, rests, step = [], [], loop.step
 
     def paused_for_a_minute(streams, turn, watch):
         turns.append(list(turn))
         run.paused_seconds += 60
         return step(streams, turn, watch)
 
-    monkeypatch.setattr(live_module, "step", paused_for_a_minute)
+    monkeypatch.setattr(loop, "step", paused_for_a_minute)
     monkeypatch.setattr(run, "rest", rests.append)
     list(live(small, plan(3), run, Queue(), Limits()))
     assert turns == [["A", "B"], ["B", "A"], ["A", "B"]]
@@ -148,11 +152,11 @@ def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
     for manifest in itertools.islice(live(small, plan(4, "A"), run, Queue(), Limits(lead=1e9)), 6):
         texts.append(manifest["text"])
         if run.count == 1:
-            run.ask(SetPrompt("a blue star", recache=True))
+            run.add_change(SetPrompt("a blue star", recache=True))
         if run.count == 2:
-            run.ask(SetPrompt("  "))
+            run.add_change(SetPrompt("  "))
     assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
-    assert any("Left as it was" in text for text in texts)
+    assert any("Not applied" in text for text in texts)
 
 
 def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):
@@ -166,14 +170,14 @@ def test_pause_stop_and_time_limits_end_a_run_with_a_sentence(small):
         return text
 
     assert last(Limits(lead=1e9), Run.stop) == "Stopped after 1 chunk."
-    assert "a run lasts at most" in last(Limits(seconds=0.0, lead=1e9))
-    assert "the pause lasted longer than" in last(Limits(pause=0.01, lead=1e9), lambda run: run.pause(True))
+    assert "a run may last at most" in last(Limits(seconds=0.0, lead=1e9))
+    assert "a pause may last at most" in last(Limits(pause=0.01, lead=1e9), lambda run: run.pause(True))
 
 
 def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
     monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
     *_, last = live(small, plan(), run, Queue(), Limits())
-    assert last["state"] == "error" and "broke off after 0 chunks" in last["text"]
+    assert last["state"] == "error" and "failed after 0 of 3 chunks" in last["text"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_a_failure_is_a_sentence_not_a_traceback(small, run, monkeypatch):
         ({"seed": None}, "seed"),
         ({"seed": -1}, "seed"),
         ({"length": 1.5}, "whole number"),
-        ({"length": -2}, "must be 0, for a run that goes on"),
+        ({"length": -2}, "or 0 to run until you stop it"),
         ({"a": "nonsense"}, "no policy"),
         ({"a": "forcing-kv:x=1"}, "no parameter"),
     ],
@@ -251,7 +255,7 @@ def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
     assert registry.chunk(recorded.key, 0) == b"chunk" and registry.last("visitor") is None
     run = registry.begin("visitor")
     run.put(b"other")
-    assert registry.of("visitor") is None and registry.last("visitor") is run and run.files() == [b"other"]
+    assert registry.of("visitor") is None and registry.last("visitor") is run and run.chunks() == [b"other"]
 
 
 @pytest.mark.parametrize("text", [None, "", " ", "nonsense", ["full"]])

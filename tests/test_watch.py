@@ -13,8 +13,11 @@ from fkv.roles import HeadRoles, from_scores
 from fkv.storyboard import SetRoles
 from fkv.stream import Stream
 from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Run
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack
 
 PROMPT = "a red ball"
@@ -134,7 +137,7 @@ def test_costs_of_a_role_are_exact(small):
 
 def test_changed_roles_show_in_a_later_chunk(small):
     flipped = small.roles.flipped(1, 1)
-    made = go(small, lambda run: run.ask(SetRoles(flipped)) if run.count == 4 else None, 7, Watch("A", FOCUS))
+    made = go(small, lambda run: run.add_change(SetRoles(flipped)) if run.count == 4 else None, 7, Watch("A", FOCUS))
     assert [each["events"] for each in made] == [[]] * 4 + [["roles: 1.1 dynamic"], [], []]
     assert [each["heads"]["static"][1] for each in made] == [[1, 2]] * 4 + [[2]] * 3
     before, after = (each["heads"]["mass"][1][1][0] for each in (made[3], made[6]))

@@ -18,8 +18,11 @@ from zero_space import CHUNK_SECONDS, LONGEST, PROMPT
 from fkv.models import tiny
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles
 from fkv.studio.live import zerogpu
-from fkv.studio.live.live import Plan, live
-from fkv.studio.live.sessions import Limits, Queue, Run
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack
 
 SPACE = Path(__file__).with_name("zero_space.py")
@@ -119,12 +122,12 @@ def test_elsewhere_work_is_done_here_without_the_package(monkeypatch):
 def test_what_is_asked_of_a_run_is_mirrored_in_order():
     near, far, said = Run(0), Run(0), []
     with zerogpu.mirrored(near) as file, zerogpu._repeating(zerogpu._reader(file, far)):
-        near.ask(pickle.loads)  # anything that can be pickled will do
+        near.add_change(pickle.loads)  # anything that can be pickled will do
         near.pause(True)
         wait(lambda: far.paused)
         said += far.take_changes()
-        near.ask(lambda streams: None)  # this cannot, and is left out
-        near.ask(repr)
+        near.add_change(lambda streams: None)  # this cannot, and is left out
+        near.add_change(repr)
         near.pause(False)
         wait(lambda: not far.paused)
         said += far.take_changes()

@@ -81,7 +81,8 @@ def main() -> None:
     from fkv.models import tiny
     from fkv.models.memory import free_memory
     from fkv.studio.live import zerogpu
-    from fkv.studio.live.sessions import Limits, Registry
+    from fkv.studio.live.limits import Limits
+    from fkv.studio.live.sessions import Registry
     from fkv.studio.page import build
 
     zerogpu.chunk_seconds = lambda model: CHUNK_SECONDS  # a busy machine may need long for a chunk
@@ -101,8 +102,11 @@ def stream(
     model: Any, view: str, length: int, act: Callable[[Any, dict[str, Any]], Any] = lambda run, manifest: None
 ) -> dict[str, Any]:
     """Stream as the Live tab does; `act` sees every manifest and may press what a visitor can press."""
-    from fkv.studio.live.live import Plan, live
-    from fkv.studio.live.sessions import Limits, Queue, Run
+    from fkv.studio.live.live import live
+    from fkv.studio.live.plan import Plan
+    from fkv.studio.live.limits import Limits
+    from fkv.studio.live.queue import Queue
+    from fkv.studio.live.run import Run
     from fkv.studio.live.zerogpu import generating
     from fkv.studio.media.protocol import unpack
 
@@ -133,7 +137,7 @@ def press(run: Any, manifest: dict[str, Any]) -> None:
     from fkv.studio.live.attention_probe import Watch
 
     if manifest["chunks"] == 1 and manifest["state"] == "live":
-        run.ask(SetPrompt("a blue star drifting over the sea at night"))
+        run.add_change(SetPrompt("a blue star drifting over the sea at night"))
         run.watch = Watch("A", Focus(0, 0, 0, 0))
         run.pause(True)
     if manifest["state"] == "paused":
@@ -167,12 +171,15 @@ def taken_back(model: Any) -> list[str]:
 def compared(model: Any) -> dict[str, Any]:
     """A comparison, a refusal inside the lent process, and a call that is left early."""
     from fkv.studio.live import comparison
-    from fkv.studio.live.sessions import Limits, Queue, Run
+    from fkv.studio.live.comparison_plan import ComparisonPlan
+    from fkv.studio.live.limits import Limits
+    from fkv.studio.live.queue import Queue
+    from fkv.studio.live.run import Run
 
     Scheduler.idle = False
     play = comparison.player(model, Limits(seconds=LONGEST))
-    plan = comparison.ComparisonPlan.from_form(["full", "forcing-kv"], PROMPT, "3", 2)
-    *_, last = comparison.work(model, play, plan, Run(0), Queue(), Limits(seconds=LONGEST))
+    plan = ComparisonPlan.from_form(["full", "forcing-kv"], PROMPT, "3", 2)
+    *_, last = comparison.compare(model, play, plan, Run(0), Queue(), Limits(seconds=LONGEST))
     try:
         list(play(("full",), " ", 0, 1, 0))
     except ValueError as error:

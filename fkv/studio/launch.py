@@ -36,10 +36,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="Most options are also environment variables, as FKV_MODEL and FKV_LONGEST_RUN; Spaces.md lists them.",
     )
     add_model(parser)
-    chosen = {
-        name: env(f"FKV_{name.upper()}")
-        for name in ("model", "device", "checkpoint", "base", "lora", *CHOICES)
-    }
+    chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", "lora", *CHOICES)}
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument(
         "--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)"
@@ -80,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         from fkv.commands.model_options import load_model
         from fkv.models.memory import free_memory
         from fkv.studio.live import model_thread, telemetry, zerogpu
-        from fkv.studio.live.sessions import Limits
+        from fkv.studio.live.limits import Limits
         from fkv.studio.server import serve
 
         total = args.most_memory << 20

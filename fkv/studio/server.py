@@ -19,12 +19,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fkv.models.base import VideoModel
-from fkv.studio.live.sessions import Limits, Registry
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.sessions import Registry
+
 from fkv.studio.media.assets import page_asset
+from fkv.studio.serving.health import health, metrics as metrics_routes
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
 from fkv.studio.tabs.atlas import figure_route
 
-from .live import telemetry
 from .page import build
 from .theme import theme
 
@@ -118,8 +120,8 @@ def serve(
     routes = [
         chunk_route(registry),
         figure_route(model),
-        telemetry.health(model, registry),
-        *(telemetry.metrics(registry) if metrics else ()),
+        health(model, registry),
+        *(metrics_routes(registry) if metrics else ()),
     ]
     folder = temporary_folder()
     if block:

@@ -98,7 +98,7 @@ def test_cancel_ends_it_between_chunks_and_the_next_one_starts(compare):
     start_long(page)
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
     page.get_by_role("button", name="Cancel").click()
-    finished(page, "Cancelled after")
+    finished(page, "Stopped after")
     assert "of 720 chunks" in page.locator(".fkv-progress").inner_text()
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -112,7 +112,7 @@ def test_bad_input_is_answered_by_a_sentence(compare):
     page.get_by_label("Seeds").fill("0, x")
     start(page, 2)
     state(page, "error").wait_for()
-    assert "'x' is none" in page.locator(".fkv-progress").inner_text()
+    assert "'x' is not an integer" in page.locator(".fkv-progress").inner_text()
 
 
 def test_leaving_the_page_frees_the_machine(compare):

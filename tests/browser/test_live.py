@@ -168,7 +168,7 @@ def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentenc
     assert re.search("story=.*window_frames", tab.page.evaluate("location.search"))
     policy.fill("per-step")
     policy.press("Enter")
-    expect(tab.page.locator(".fkv-status")).to_contain_text("Left as it was: a running stream cannot change")
+    expect(tab.page.locator(".fkv-status")).to_contain_text("Not applied: a running stream cannot change")
 
 
 def test_step_makes_exactly_one_chunk(visit):

@@ -29,7 +29,7 @@ from fkv.commands import main as command_line
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.registry import ModelEntry
-from fkv.studio.live.sessions import Limits
+from fkv.studio.live.limits import Limits
 from tests.conftest import small_model
 
 from .client import Visitor, settle

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fkv.models.base import VideoModel
-from fkv.studio.live.sessions import Limits
+from fkv.studio.live.limits import Limits
 from fkv.studio.server import serve
 
 from .client import free_port

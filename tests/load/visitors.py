@@ -1,7 +1,7 @@
 """Many visitors on one machine: `python -m tests.load.visitors --clients 20 --minutes 5`.
 
 Every one comes at a random moment, goes live and fetches every chunk. Passes when all were served in turn or told their place or
-that the line is full, none was lost, no error is in the log, and the resident memory is back.
+that the queue is full, none was lost, no error is in the log, and the resident memory is back.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         health = settle(watcher)
         growth = started.memory / before - 1
         served = [own for own in told if own["state"] == "done"]
-        full = [own for own in told if own["state"] == "error" and "wait for this machine" in own["text"]]
+        full = [own for own in told if own["state"] == "error" and "queue is full" in own["text"]]
         falling = all(own["places"] == sorted(own["places"], reverse=True) for own in told)
         for own in told:
             if own not in served:
@@ -84,9 +84,9 @@ def main(argv: list[str] | None = None) -> int:
                 "after": started.memory / 1e6,
             },
             {
-                "all served or told that the line is full": len(served) + len(full) == args.clients,
+                "all served or told that the queue is full": len(served) + len(full) == args.clients,
                 "every run came whole": all(
-                    own["chunks"] == args.chunks or "others wait" in own["text"] for own in served
+                    own["chunks"] == args.chunks or "others are waiting" in own["text"] for own in served
                 ),
                 "places only fall": falling,
                 f"memory grew by {growth:+.1%}, at most 5 %": growth <= 0.05,

@@ -96,7 +96,9 @@ def frame_kinds(chunk: Chunk, key_frames: Sequence[int]) -> dict[str, list[str]]
 def head_groups(chunk: Chunk) -> list[list[str]]:
     """The group of every head while the chunk attended, [layers][heads]."""
     by_layer = zip(*chunk.heads.values(), strict=True)
-    placed = [{head: name for name, heads in zip(chunk.heads, layer, strict=True) for head in heads} for layer in by_layer]
+    placed = [
+        {head: name for name, heads in zip(chunk.heads, layer, strict=True) for head in heads} for layer in by_layer
+    ]
     return [[layer[head] for head in sorted(layer)] for layer in placed]
 
 

@@ -1,9 +1,9 @@
 """The one thread in which the model computes.
 
-OpenMP keeps a team of threads for every thread that computes. With more of them than processors they sleep between two parallel
-loops instead of waiting awake, and to wake them takes longer than the loops: on two cores a chunk then takes about twice as long.
-The page's events run in many threads, so they hand the model's work, loading included, to this one. Streams that compute at once
-(`fkv.parallel.lockstep`) have a thread each and so no team.
+OpenMP keeps a team of threads for every thread that computes. With more threads than processors they sleep between two parallel
+loops instead of waiting awake, and waking them takes longer than the loops. The page's events run in many threads, so they hand
+the model's work, loading included, to this one. Streams that compute at once (`fkv.parallel.lockstep`) have a thread each and so
+no team.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-P, T = ParamSpec("P"), TypeVar("T")
-OVER = object()
+P = ParamSpec("P")
+T = TypeVar("T")
+OVER: Any = object()
 _here = threading.local()
 _thread = ThreadPoolExecutor(1, "fkv-model", lambda: setattr(_here, "is_model", True))
 
@@ -27,7 +28,7 @@ def call(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def iterating(work: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
-    """A generator function whose every step is done in the model's thread, its end included."""
+    """Do every step of a generator function in the model's thread, and its end."""
 
     def near(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         items = work(*args, **kwargs)

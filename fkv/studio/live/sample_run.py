@@ -2,8 +2,9 @@
 
     python -m fkv.studio.live.sample_run --out assets/studio/recorded.bin
 
-makes it anew, as is needed whenever the weights change: a studio shows a recording only of the very weights that it runs.
-The file is the recording's facts (model, checkpoint, settings, device, date, torch) and then the chunk files of `wire`.
+records it again, as is needed whenever the weights change: a studio plays only a recording of the very weights that it runs.
+The file holds the facts of the run (model, checkpoint, settings, device, date, torch), then the chunks as `media.protocol` packs
+them.
 """
 
 from __future__ import annotations
@@ -24,22 +25,31 @@ from fkv.stream import check_chunks
 from fkv.studio.media.assets import ASSETS
 from fkv.studio.media.protocol import join, unpack
 
-from .live import Plan, live
-from .sessions import Limits, Queue, Run
+from .limits import Limits
+from .live import live
+from .plan import Plan
+from .queue import Queue
+from .run import Run
 
 FILE = ASSETS / "recorded.bin"
 
 
 def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "forcing-kv", b: str = "full") -> bytes:
-    """Run a model side by side, after one chunk that warms it up, and keep what the page would be sent.
+    """Run two policies side by side, after one chunk to warm up, and pack what the page would be sent.
 
-    Raises ValueError when a setting is out of range or the run breaks off.
+    Args:
+        model: What generates.
+        prompt: What the video shows.
+        seed: Chooses the noise.
+        chunks: Length of the run.
+        a: The policy of stream A.
+        b: The policy of stream B.
+
+    Raises:
+        ValueError: If a setting is out of range or the run fails.
     """
-    plans = [
-        Plan.from_form(prompt=prompt, seed=seed, length=length, view="AB", a=a, b=b)
-        for length in (1, check_chunks(chunks))
-    ]
-    for plan in plans:
+    for length in (1, check_chunks(chunks)):
+        plan = Plan.from_form(prompt=prompt, seed=seed, length=length, view="AB", a=a, b=b)
         run = Run(memory=1 << 30)
         *_, last = live(model, plan, run, Queue(), Limits(lead=float("inf"), idle=float("inf")))
         if run.ended != "finished":
@@ -54,7 +64,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
     }
-    return join(facts, (run.get(number) for number in range(chunks)))
+    return join(facts, run.chunks())
 
 
 def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] | None:
@@ -68,14 +78,13 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
     for chunk in chunks:
         run.put(chunk)
     source = f"recorded on {facts['device']}, {facts['date']}"
-    what = f"“{facts['prompt']}”, twice from the same noise: A keeps what each head uses, B keeps everything"
-    text = f"{source[0].upper()}{source[1:]}. {what}. Go live makes a new one."
+    streams = "same noise twice: A caches what each head needs, B caches everything"
     return run, {
         "run": run.key,
         "began": 0,
         "chunks": run.count,
         "state": "recorded",
-        "text": text,
+        "text": f"{source[0].upper()}{source[1:]}. “{facts['prompt']}”, {streams}. Press Go live to generate a new video.",
         "source": source,
         "fps": model.fps,
         "link": "",
@@ -85,7 +94,7 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Make the recording. Returns 2, after one sentence, where that cannot be done."""
+    """Record a run. Returns 2, after one sentence, where that is not possible."""
     parser = argparse.ArgumentParser(
         prog="python -m fkv.studio.live.sample_run", description=__doc__.partition("\n")[0]
     )
@@ -100,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         data = record(model, args.prompt or next(iter(model.examples), ""), args.seed, args.chunks)
         args.out.write_bytes(data)
     except (ValueError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
+        print(f"sample_run: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: {args.chunks} chunks, {len(data) / 1e6:.2f} MB", file=sys.stderr)
     return 0

@@ -1,8 +1,8 @@
 """ZeroGPU: a GPU that is lent for some seconds at a time, to a process that is forked for it.
 
-Weights cross at the fork; what a call is given and what it yields is pickled. The process does not wait until an item is
-wanted, is kept for later calls, and sees nothing of what happens here meanwhile: what a visitor asks for during a run is
-written to a file, which the process reads. The package `spaces` is imported on a ZeroGPU Space alone.
+Weights cross at the fork; arguments and items are pickled. The process runs ahead of its consumer, is kept for later calls, and
+sees nothing of what happens in the studio meanwhile: what a visitor asks for during a run is written to a file, which the
+process reads. The package `spaces` is imported on a ZeroGPU Space only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import pickle
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -22,16 +23,20 @@ from typing import Any, ParamSpec, TypeVar
 from fkv.models.base import VideoModel
 
 from . import model_thread
-from .live import Generate, Plan, guarded
-from .sessions import Limits, Queue, Run
+from .limits import Limits
+from .loop import Generate, generate
+from .plan import Plan
+from .queue import Queue
+from .run import Run
 from .telemetry import Tally
+from .turn import Turn
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-LEAD_IN = 15.0
-"""Seconds that a call may take before its work begins: starting the process, moving weights."""
-POLL = 0.05
+LEAD_IN = 15.0  # seconds that a call may take before its work begins: starting the process, moving weights
+POLL = 0.05  # seconds between two looks at what the visitor has asked for
 
 
 def here() -> bool:
@@ -42,16 +47,21 @@ def here() -> bool:
 def notice(limits: Limits) -> str:
     """What a visitor of a ZeroGPU Space should know."""
     return (
-        f"ZeroGPU lends a run its GPU for at most {limits.seconds:g} seconds. Pause, stop and a new prompt reach it with the next chunk; "
-        "a pause does not stop the clock."
+        f"ZeroGPU lends each run a GPU for at most {limits.seconds:g} seconds. "
+        "Pause, stop and prompt changes take effect with the next chunk; a pause does not stop the clock."
     )
 
 
 def lend(work: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Callable[P, Iterator[T]]:
-    """`work`, a generator function, with a GPU lent for the call; anywhere but on a ZeroGPU Space, done in the model's thread.
+    """Lend a GPU to each call of a generator function; anywhere but on a ZeroGPU Space, call it in the model's thread.
 
-    Arguments and items must be picklable. seconds : how long a call may take, from its arguments.
-    The ValueErrors of `work` cross; ValueError with ZeroGPU's own words where it lends no GPU or takes it back.
+    Args:
+        work: The generator function, whose arguments and items can be pickled.
+        seconds: How long a call may take, from its arguments.
+
+    Returns:
+        A generator function that raises the ValueErrors of `work`, and a ValueError with ZeroGPU's message where it lends no
+        GPU or takes it back.
     """
     if not here():
         return model_thread.iterating(work)
@@ -86,33 +96,43 @@ def chunk_seconds(model: VideoModel) -> float:
 
 
 def generating(model: VideoModel) -> Generate:
-    """`live.guarded` for one model, where a GPU is."""
+    """`loop.generate` for one model, where its GPU is."""
     if not here():
-        return model_thread.iterating(partial(guarded, model))
+        return model_thread.iterating(partial(generate, model))
 
     def needed(plan: Plan, limits: Limits) -> float:
-        return (
-            limits.seconds if plan.chunks is None else min(limits.seconds, 5 + 2 * plan.chunks * chunk_seconds(model))
-        )
+        if plan.chunks is None:
+            return limits.seconds
+        return min(limits.seconds, 5 + 2 * plan.chunks * chunk_seconds(model))
 
-    def far(plan: Plan, limits: Limits, asked: Path) -> Iterator[tuple[str, str, str, dict[str, Tally], bytes | None]]:
-        run, tallies, sent = Run(limits.memory), {name: Tally() for name in plan.policies}, 0
+    def far(
+        plan: Plan, limits: Limits, requests: Path
+    ) -> Iterator[tuple[str, str, str, dict[str, Tally], bytes | None]]:
+        run = Run(limits.memory)
         limits = dataclasses.replace(limits, seconds=needed(plan, limits))
-        with _repeating(_reader(asked, run)), closing(guarded(model, plan, run, Queue(), limits, tallies)) as states:
+        turn = Turn("live", run, Queue(), limits, plan.chunks, began=time.monotonic())
+        turn.tallies = {name: Tally() for name in plan.policies}
+        sent = 0
+        with (
+            turn.explained(model.device),
+            _repeating(_reader(requests, run)),
+            closing(generate(model, plan, turn)) as states,
+        ):
             for state, text in states:
-                yield state, text, run.ended, tallies, run.get(sent) if run.count > sent else None
+                yield state, text, run.ended, turn.tallies, run.get(sent) if run.count > sent else None
                 sent = run.count
+        if turn.problem:
+            yield "error", turn.problem, run.ended, turn.tallies, None
 
-    lent = lend(far, lambda plan, limits, asked: needed(plan, limits))
+    lent = lend(far, lambda plan, limits, requests: needed(plan, limits))
 
-    def near(
-        plan: Plan, run: Run, queue: Queue, limits: Limits, tallies: dict[str, Tally]
-    ) -> Iterator[tuple[str, str]]:
-        with mirrored(run) as asked, closing(lent(plan, limits, asked)) as items:
-            for state, text, run.ended, new, file in items:
-                tallies.update(new)
-                if file is not None:
-                    run.put(file)
+    def near(plan: Plan, turn: Turn) -> Iterator[tuple[str, str]]:
+        run = turn.run
+        with mirrored(run) as requests, closing(lent(plan, turn.limits, requests)) as items:
+            for state, text, run.ended, turn.tallies, chunk in items:
+                if chunk is not None:
+                    run.put(chunk)
+                    turn.chunks = run.count
                 yield state, text
 
     return near
@@ -120,9 +140,11 @@ def generating(model: VideoModel) -> Generate:
 
 @contextmanager
 def mirrored(run: Run) -> Iterator[Path]:
-    """A file that says what has been asked of `run`: whether to stop, pause or step, which heads to watch, every change so far."""
+    """A file with what the visitor has asked of a run: its control, the head to watch, and every change so far."""
     with tempfile.TemporaryDirectory(prefix="fkv-zero-") as folder:
-        file, changes, written = Path(folder) / "asked", [], None
+        file = Path(folder) / "requests"
+        changes: list[bytes] = []
+        written = None
 
         def write() -> None:
             nonlocal written
@@ -131,18 +153,18 @@ def mirrored(run: Run) -> Iterator[Path]:
                     changes.append(pickle.dumps(change))
                 except (pickle.PicklingError, AttributeError, TypeError):
                     log.exception("a change cannot be passed on")
-            asked = run.control, run.watch, tuple(changes)
-            if asked != written:
-                file.with_suffix(".new").write_bytes(pickle.dumps(asked))
+            requests = run.control, run.watch, tuple(changes)
+            if requests != written:
+                file.with_suffix(".new").write_bytes(pickle.dumps(requests))
                 file.with_suffix(".new").replace(file)
-                written = asked
+                written = requests
 
         with _repeating(write):
             yield file
 
 
 def _reader(file: Path, run: Run) -> Callable[[], Any]:
-    """Do to `run` what `file`, written by `mirrored`, asks for and was not done yet."""
+    """Pass to `run` what a file written by `mirrored` asks for and was not passed on yet."""
     done = 0
 
     def read() -> None:
@@ -151,7 +173,7 @@ def _reader(file: Path, run: Run) -> Callable[[], Any]:
             return
         control, run.watch, changes = pickle.loads(file.read_bytes())
         for change in changes[done:]:
-            run.ask(pickle.loads(change))
+            run.add_change(pickle.loads(change))
         done = len(changes)
         run.follow(control)
 

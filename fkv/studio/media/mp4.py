@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from fkv.analysis.figures.style import PALETTES
-from fkv.studio.live.errors import explain
+from fkv.studio.errors import explain
 from fkv.video import Mp4Writer
 
 from .protocol import unpack
@@ -98,7 +98,7 @@ class Encoding:
                 if self._over.is_set():
                     return
         except Exception as error:
-            ended, self.problem = explain(error, f"{self.done} chunks")
+            ended, self.problem = explain(error, f"{self.done} chunks", "recording")
             if ended == "failed":
                 log.exception("a recording failed")
 

@@ -7,31 +7,27 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TypeVar
 
-import gradio as gr
 from gradio.context import LocalContext
 
+from fkv.studio.errors import Disconnected
+
 T = TypeVar("T")
-PATIENCE = 10.0
-"""Seconds for which a call goes on although its stream of answers was never opened."""
-
-
-class Left(gr.Error):
-    """The caller is gone."""
-
-    def __init__(self) -> None:
-        super().__init__("Ended, because nobody listened for the answer.", print_exception=False)
+PATIENCE = 10.0  # seconds for which a call goes on although its stream of answers was never opened
 
 
 class Caller:
-    """Who called the endpoint that this thread runs; made where the call begins.
+    """The client of the endpoint that this thread runs; made where the call begins.
 
-    Gradio forgets a call that is cancelled or whose stream of answers was closed. A stream that was never opened gives no sign but
-    messages that nobody takes; that is borne for `PATIENCE` seconds. A client of MCP cannot be seen: Gradio itself listens for it.
+    Gradio forgets a call that is cancelled or whose stream of answers was closed. A stream that was never opened shows only by
+    messages that nobody takes; that is tolerated for `PATIENCE` seconds. A client of MCP cannot be seen: Gradio itself listens
+    for it.
     """
 
     def __init__(self) -> None:
-        self._queue, self._event = LocalContext.blocks.get()._queue, LocalContext.event_id.get()
-        self._began, self._heard = time.monotonic(), False
+        self._queue = LocalContext.blocks.get()._queue
+        self._event = LocalContext.event_id.get()
+        self._began = time.monotonic()
+        self._heard = False
 
     @property
     def left(self) -> bool:
@@ -42,14 +38,14 @@ class Caller:
         self._heard = self._heard or (messages is not None and messages.empty())
         return not self._heard and time.monotonic() - self._began > PATIENCE
 
-    def stay(self) -> None:
-        """Raises `Left` when the caller is gone."""
+    def check(self) -> None:
+        """Raises `Disconnected` when the caller is gone."""
         if self.left:
-            raise Left
+            raise Disconnected
 
     def while_here(self, steps: Iterator[T]) -> Iterator[T]:
-        """What `steps` yields; when the caller is gone it is closed, and `Left` raised."""
+        """Pass on what `steps` yields; when the caller is gone, close it and raise `Disconnected`."""
         with closing(steps):
             for step in steps:
-                self.stay()
+                self.check()
                 yield step

@@ -1,13 +1,13 @@
-"""What programs may call: a clip, a comparison, a profile of the heads. Sizes are bounded, calls stand in line like visitors, and a
-call whose caller leaves ends with the chunk under way (on ZeroGPU a profile runs to its end, which its loan bounds)."""
+"""What programs may call: a clip, a comparison, a profile of the heads.
+
+Sizes are bounded, calls wait in the queue like visitors, and a call whose caller leaves ends with the current chunk (on ZeroGPU a
+profile runs to its end, which its loan bounds).
+"""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -15,124 +15,160 @@ import gradio as gr
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
 from fkv.policies import parse, split
-from fkv.report import rates, stream_record
+from fkv.report import stream_record
 from fkv.stream import Chunk, check_prompt, check_seed
-from fkv.studio.live import comparison
+from fkv.studio.errors import Disconnected, sentence
+from fkv.studio.live import comparison, forms
 from fkv.studio.live.comparison import Play
-from fkv.studio.live.errors import explain, free
-from fkv.studio.live.live import WAIT, whole, words
-from fkv.studio.live.sessions import Queue, Registry, Run
-from fkv.studio.live.telemetry import stream_ended
+from fkv.studio.live.comparison_figures import report
+from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.run import Run
+from fkv.studio.live.sessions import Registry
+from fkv.studio.live.telemetry import Tally
+from fkv.studio.live.turn import Kind, Turn, turn
 from fkv.studio.live.zerogpu import chunk_seconds, here, lend
 from fkv.studio.media.artifacts import Shelf
 from fkv.video import Mp4Writer
 
-from .disconnect import Caller, Left
+from .disconnect import Caller
 
-log = logging.getLogger(__name__)
-
-LONGEST = 120
-"""Chunks of a clip."""
-MOST = 240
-"""Chunks of a comparison in all."""
-PROFILED = {"prompts": (1, 8), "chunks": (3, 14)}
+CLIP_CHUNKS = (1, 120)  # length of a clip
+COMPARISON_CHUNKS = 240  # chunks of a comparison in all
+PROFILE_PROMPTS = (1, 8)
+PROFILE_CHUNKS = (3, 14)  # length of each stream of a profile
 
 
 def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
     """Offer `generate_clip`, `compare` and `profile` on the page that is being built."""
-    queue = registry.queue
-    limits = registry.limits
-    shelf = Shelf()
-    device = model.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
+    endpoints = Endpoints(model, registry, play)
+    example = model.examples[0] if model.examples else ""
+    figures = gr.JSON(label="figures", visible=False)
+    clip = gr.File(label="MP4", visible=False)
+    chunks = _number(7, "chunks")
+    seed = _number(0, "seed")
+    for function, inputs, outputs in (
+        (endpoints.generate_clip, [_text("", "prompt"), _text("forcing-kv", "policy"), chunks, seed], [clip, figures]),
+        (endpoints.compare, [_text("full,forcing-kv", "policies"), _text(example, "prompt"), chunks, seed], figures),
+        (endpoints.profile, [_text(example, "prompts"), chunks, _number(0.8, "threshold", None), seed], figures),
+    ):
+        gr.Button(visible=False).click(
+            function, inputs, outputs, api_name=function.__name__, concurrency_limit=4, show_progress="hidden"
+        )
+
+
+class Endpoints:
+    """The functions behind the endpoints; their docstrings are the descriptions that programs read."""
+
+    def __init__(self, model: VideoModel, registry: Registry, play: Play) -> None:
+        self._model = model
+        self._registry = registry
+        self._play = play
+        self._shelf = Shelf()
+        self._device = model.device  # read here: on ZeroGPU only the main thread knows the GPU by name
+        self._score = _scoring(model, registry.limits.seconds)
 
     def generate_clip(
-        prompt: str, policy: str = "forcing-kv", chunks: int = 7, seed: int = 0
+        self, prompt: str, policy: str = "forcing-kv", chunks: int = 7, seed: int = 0
     ) -> tuple[str, dict[str, Any]]:
         """Generate a video: an MP4 file, and its figures (FPS, seconds per stage, KV bytes, frame hash) per chunk.
 
-        Parameters:
+        Args:
             prompt: What the video shows.
             policy: What the KV cache keeps, as name or name:parameter=value.
             chunks: Length, 1 to 120.
             seed: The same seed gives the same noise.
         """
-        with _answer(model, "clip", {"A": policy}, seed, chunks, prompt) as call:
-            chunks, seed = whole(chunks, "the number of chunks"), check_seed(whole(seed, "the seed"))
-            parse(words(policy, "the policy")), check_prompt(prompt)
-            if not 1 <= chunks <= LONGEST:
-                raise ValueError(f"a clip has 1 to {LONGEST} chunks, not {chunks}")
-            with call.turn(queue), shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, model.fps) as out:
-                for _, chunk in call.caller.while_here(play((policy,), prompt, seed, chunks, 0)):
-                    call.made.append(chunk)
+        made: list[Chunk] = []
+        with self._turn("clip", policies={"A": policy}, seed=seed, asked=chunks, prompt=prompt) as (current, caller):
+            chunks = forms.whole_number(chunks, "the number of chunks")
+            seed = check_seed(forms.whole_number(seed, "the seed"))
+            parse(forms.text(policy, "the policy"))
+            check_prompt(prompt)
+            current.total = forms.within(chunks, *CLIP_CHUNKS, "a clip", "chunks")
+            self._wait(current, caller)
+            with self._shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, self._model.fps) as out:
+                for _, chunk in caller.while_here(self._play((policy,), prompt, seed, chunks, 0)):
+                    made.append(chunk)
+                    current.chunks += 1
+                    current.tallies["A"].add(chunk)
                     out.write(chunk.video)
-            return str(path), stream_record(call.made, model, seed, device)
+        return str(path), stream_record(made, self._model, seed, self._device)
 
-    def compare(policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
-        """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to the first policy,
-        discontinuity, and adherence to the prompt where an oracle can read the model.
+    def compare(self, policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
+        """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to the first
+        policy, discontinuity, and adherence to the prompt where an oracle can read the model.
 
-        Parameters:
+        Args:
             policies: Policies with commas between them, each as name or name:parameter=value; the first is the reference.
             prompt: What the videos show.
             chunks: Length of each stream, 2 to 60; 240 in all.
             seed: The same seed gives the same noise.
         """
-        try:
-            plan = comparison.ComparisonPlan.from_form(
-                split(words(policies, "the policies")), prompt, str(seed), chunks, MOST
-            )
-        except ValueError as error:
-            raise gr.Error(explain(error, "")[1], print_exception=False) from None
         run = Run(0)
-        *_, last = Caller().while_here(comparison.work(model, play, plan, run, queue, limits))
+        try:
+            names = split(forms.text(policies, "the policies"))
+            plan = ComparisonPlan.from_form(names, prompt, str(seed), chunks, COMPARISON_CHUNKS)
+            steps = comparison.compare(self._model, self._play, plan, run, self._registry.queue, self._registry.limits)
+            *_, last = Caller().while_here(steps)
+        except (ValueError, Disconnected) as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
         if last.state == "error" or not last.records:
             raise gr.Error(last.text, print_exception=False)
-        return comparison.report(model, plan, last.records, device, run.ended)
+        return report(self._model, plan, last.records, self._device, run.ended)
 
-    def profile(prompts: str, chunks: int = 7, threshold: float = 0.8, seed: int = 0) -> dict[str, Any]:
+    def profile(self, prompts: str, chunks: int = 7, threshold: float = 0.8, seed: int = 0) -> dict[str, Any]:
         """Find out which attention heads are static and which dynamic: roles in the form of a roles file, the score of every head, and
         how stable the scores are.
 
-        Parameters:
+        Args:
             prompts: 1 to 8 prompts to stream under the full cache, one a line.
             chunks: Length of each stream, 3 to 14; the last chunk is measured.
             threshold: Heads that score at least this are static.
             seed: Chooses the noise.
         """
-        with _answer(model, "profile", {"A": "full"}, seed, chunks, prompts) as call:
-            chunks, seed = whole(chunks, "the number of chunks"), whole(seed, "the seed")
-            lines = [text for text in words(prompts, "the prompts").splitlines() if text.strip()]
-            for (what, (least, greatest)), count in zip(PROFILED.items(), (len(lines), chunks)):
-                if not least <= count <= greatest:
-                    raise ValueError(f"a profile takes {least} to {greatest} {what}, not {count}")
+        with self._turn("profile", policies={"A": "full"}, seed=seed, asked=chunks, prompt=prompts) as (
+            current,
+            caller,
+        ):
+            chunks = forms.whole_number(chunks, "the number of chunks")
+            seed = forms.whole_number(seed, "the seed")
+            lines = [line for line in forms.text(prompts, "the prompts").splitlines() if line.strip()]
+            forms.within(len(lines), *PROFILE_PROMPTS, "a profile", "prompts")
+            forms.within(chunks, *PROFILE_CHUNKS, "a profile", "chunks")
             if not isinstance(threshold, (int, float)):
                 raise ValueError(f"the threshold must be a number, not {threshold!r:.40}")
-            with call.turn(queue):
-                return next(
-                    score(lines, chunks, threshold, seed, bool if here() else call.caller.stay)
-                )  # `bool` can be pickled
+            self._wait(current, caller)
+            progress = bool if here() else caller.check  # `bool` can be pickled
+            found = next(self._score(lines, chunks, threshold, seed, progress))
+        return found
 
-    def _score(
+    @contextmanager
+    def _turn(self, kind: Kind, **settings: Any) -> Iterator[tuple[Turn, Caller]]:
+        """The turn of a call, and its caller; a failure becomes a sentence for the caller."""
+        run = Run(0)
+        caller = Caller()
+        with turn(kind, run, self._registry.queue, self._registry.limits, self._model, **settings) as current:
+            current.tallies["A"] = Tally()
+            yield current, caller
+            run.ended = "finished"
+        if current.problem:
+            raise gr.Error(current.problem, print_exception=False)
+
+    @staticmethod
+    def _wait(current: Turn, caller: Caller) -> None:
+        for _ in current.wait():
+            caller.check()
+
+
+def _scoring(model: VideoModel, longest: float) -> Callable[..., Iterator[dict[str, Any]]]:
+    """What profiles the heads, where the model's GPU is."""
+
+    def score(
         lines: list[str], chunks: int, threshold: float, seed: int, progress: Callable[[], Any]
     ) -> Iterator[dict[str, Any]]:
         yield profile_heads(model, lines, (seed,), chunks, threshold, progress=progress).report()
 
-    score = lend(_score, lambda lines, chunks, *_: min(limits.seconds, 5 + len(lines) * chunks * chunk_seconds(model)))
-    example = model.examples[0] if model.examples else ""
-    figures = gr.JSON(label="figures", visible=False)
-    length, seed = _number(7, "chunks"), _number(0, "seed")
-    for function, inputs, outputs in (
-        (
-            generate_clip,
-            [_text("", "prompt"), _text("forcing-kv", "policy"), length, seed],
-            [gr.File(label="MP4", visible=False), figures],
-        ),
-        (compare, [_text("full,forcing-kv", "policies"), _text(example, "prompt"), length, seed], figures),
-        (profile, [_text(example, "prompts"), length, _number(0.8, "threshold", None), seed], figures),
-    ):
-        gr.Button(visible=False).click(
-            function, inputs, outputs, api_name=function.__name__, concurrency_limit=4, show_progress="hidden"
-        )
+    return lend(score, lambda lines, chunks, *_: min(longest, 5 + len(lines) * chunks * chunk_seconds(model)))
 
 
 def _text(value: str, label: str) -> gr.Textbox:
@@ -141,56 +177,3 @@ def _text(value: str, label: str) -> gr.Textbox:
 
 def _number(value: float, label: str, precision: int | None = 0) -> gr.Number:
     return gr.Number(value, label=label, precision=precision, visible=False)
-
-
-@dataclass(eq=False)
-class _Call:
-    """A call under way. turned : when its turn came; None while it waits."""
-
-    caller: Caller = field(default_factory=Caller)
-    made: list[Chunk] = field(default_factory=list)
-    turned: float | None = None
-
-    @contextmanager
-    def turn(self, queue: Queue) -> Iterator[None]:
-        """Wait for the turn, and keep it until the block ends. Raises `Left` when the caller leaves meanwhile."""
-        with queue.join(self):
-            while queue.place(self, WAIT):
-                self.caller.stay()
-            self.turned = time.monotonic()
-            yield
-
-
-@contextmanager
-def _answer(model: VideoModel, kind: str, names: dict[str, str], seed: Any, asked: Any, prompt: Any) -> Iterator[_Call]:
-    """Log how a call ended; a failure becomes a sentence for the caller, once its memory is given back."""
-    call, began, ended, problem = _Call(), time.monotonic(), "finished", ""
-    try:
-        yield call
-    except Left as error:
-        ended, problem = "left", error.message
-    except Exception as error:
-        ended, problem = explain(error, f"{len(call.made)} chunks")
-        if ended == "failed":
-            log.exception("a call failed")
-            problem = f"The {kind} broke off after {len(call.made)} chunks: {type(error).__name__}."
-    now, peak = time.monotonic(), max((chunk.kv_bytes for chunk in call.made), default=0)
-    turned = call.turned or now
-    stream_ended(
-        ended=ended,
-        kind=kind,
-        model=model.name,
-        policies=names,
-        seed=seed,
-        asked=asked,
-        chunks=len(call.made),
-        bytes=0,
-        waited=round(turned - began, 3),
-        seconds=round(now - turned, 3),
-        streams={"A": rates(call.made) | {"kv_bytes_peak": peak}},
-        prompt=prompt,
-    )
-    if problem:
-        call.made.clear()
-        free(model.device)
-        raise gr.Error(problem, print_exception=False)

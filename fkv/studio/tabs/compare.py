@@ -15,8 +15,10 @@ from fkv.analysis.evaluate import EQUAL_DB, draws_world
 from fkv.analysis.figures import draw_pareto, pareto
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
-from fkv.studio.live.comparison import ComparisonPlan, Play, Progress, held_out_prompts, report, table, work
-from fkv.studio.live.errors import sentence
+from fkv.studio.errors import sentence
+from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
+from fkv.studio.live.comparison_figures import report, table
+from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
 from fkv.studio.media.artifacts import Shelf
@@ -102,7 +104,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
             return
         run, measured, strips = registry.begin(visitor(request)), 0, ()
-        with closing(work(model, play, plan, run, registry.queue, registry.limits)) as steps:
+        with closing(compare(model, play, plan, run, registry.queue, registry.limits)) as steps:
             for step in steps:
                 found = table(step.records) if step.records else None
                 complete = sum("adherence" in each for each in step.records)

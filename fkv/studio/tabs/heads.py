@@ -18,7 +18,7 @@ from fkv.policies.silenced import Head, silenced
 from fkv.roles import HeadRoles
 from fkv.storyboard import SetRoles, SilenceHead, at_threshold
 from fkv.studio.live.attention_probe import Watch, profiled
-from fkv.studio.live.errors import sentence
+from fkv.studio.errors import sentence
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 
@@ -59,7 +59,7 @@ def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
         """Give the streams of the run these static heads. A threshold that gives them is that of the next run, too."""
         roles = _said(lambda asked: roles_of(model, **asked), event)
         if run := registry.of(request.session_hash):
-            run.ask(SetRoles(roles))
+            run.add_change(SetRoles(roles))
         return (
             gr.skip()
             if roles.threshold is None
@@ -70,7 +70,7 @@ def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
         """Take the history of a head of a stream away, in the next run, too; or let it have one again there."""
         name, head, silent = _said(lambda asked: silenced_head(geometry, **asked), event)
         if silent and (run := registry.of(request.session_hash)):
-            run.ask(SilenceHead(name, head))
+            run.add_change(SilenceHead(name, head))
         try:
             follow = {name: write(silenced(parse({"A": a, "B": b}[name]), head, silent))}
         except (ValueError, TypeError):  # a field that holds no policy stays as it is

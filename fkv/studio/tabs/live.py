@@ -16,9 +16,12 @@ from fkv.policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
 from fkv.policies.silenced import Silenced
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.studio.live import sample_run
-from fkv.studio.live.errors import sentence
-from fkv.studio.live.live import Plan, live, words
-from fkv.studio.live.sessions import Registry, Run
+from fkv.studio.errors import sentence
+from fkv.studio.live import forms
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.run import Run
+from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
 from fkv.studio.media.artifacts import Shelf
 from fkv.studio.media.assets import page_asset
@@ -169,12 +172,12 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
 
     def change_prompt(prompt: str, recache: bool, request: gr.Request) -> None:
         if run := running(request):
-            run.ask(SetPrompt(prompt, recache))
+            run.add_change(SetPrompt(prompt, recache))
 
     def change_policy_of(name: str) -> Callable[..., None]:
         def change_policy(text: str | None, request: gr.Request) -> None:
             if run := running(request):
-                run.ask(SetPolicy(name, str(text or "").strip()))
+                run.add_change(SetPolicy(name, str(text or "").strip()))
 
         return change_policy
 
@@ -189,7 +192,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
 
     def change_threshold(value: float, request: gr.Request) -> Any:
         if run := running(request):
-            run.ask(SetRoles(at_threshold(model.roles, value)))
+            run.add_change(SetRoles(at_threshold(model.roles, value)))
         return gr.Slider(info=parted(model, value))
 
     def toggle_pause(request: gr.Request) -> None:
@@ -211,7 +214,7 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
         with shelf.place("forcing-kv.mp4") as path:
-            with Encoding(Film(run.files(), model.fps, run.source, plain), path).running() as work:
+            with Encoding(Film(run.chunks(), model.fps, run.source, plain), path).running() as work:
                 while work.wait(0.5):
                     yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
             if work.problem:
@@ -322,7 +325,7 @@ def _base(policy: Policy | None) -> Policy | None:
 def _policy(text: str | None) -> Policy | None:
     """The policy that is written in a field; None where none is, as in a field that was cleared."""
     try:
-        return parse(words(text, "the policy").strip())
+        return parse(forms.text(text, "the policy"))
     except ValueError:
         return None
 

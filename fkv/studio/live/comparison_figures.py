@@ -1,0 +1,114 @@
+"""The figures of a comparison: of each stream, of each policy, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fkv.analysis.evaluate import EQUAL_DB, adherence
+from fkv.analysis.measures import chunk_discontinuity, psnr
+from fkv.comparison import speed_ratios
+from fkv.models.base import VideoModel
+from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates
+from fkv.stream import Chunk
+from fkv.world import FPS
+from fkv.world.captions import Scene
+from fkv.world.oracle import WORDS
+
+from .comparison_plan import ComparisonPlan
+
+Record = dict[str, Any]
+
+# Measured per chunk; a policy's figure is the median over all chunks.
+MEASURES = ["fps_denoise", "fps_end_to_end", "ratio_denoise"]
+# Measured per stream once it is complete; a policy's figure is the mean over streams.
+QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
+
+
+def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Sequence[Chunk]) -> Record:
+    """Record what is known of a stream while it runs.
+
+    Args:
+        policy: Its policy.
+        seed: Its seed.
+        chunks: Its chunks so far.
+        reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see `fkv.comparison`.
+    """
+    ratios = speed_ratios(reference, chunks)
+    return {
+        "policy": policy,
+        "prompt": chunks[0].prompt,
+        "seed": seed,
+        "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
+        "chunks": [
+            chunk_record(chunk) | rates([chunk]) | {"ratio_denoise": ratio}
+            for chunk, ratio in zip(chunks, ratios, strict=True)
+        ],
+    }
+
+
+def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | None) -> Record:
+    """Measure a complete stream.
+
+    Args:
+        chunks: All its chunks.
+        reference: Those of the reference stream.
+        scene: What the oracle should find, None where it cannot tell.
+
+    Returns:
+        psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence (the mean
+        share of `WORDS` that the oracle finds at the end, None without a scene), the share of each word, and the frame hash.
+    """
+    video = np.concatenate([chunk.video for chunk in chunks])
+    other = np.concatenate([chunk.video for chunk in reference])
+    seconds = len(video) / FPS
+    found = adherence(video, scene, seconds)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
+    return {
+        "psnr_to_reference": None if chunks is reference else min(EQUAL_DB, psnr(video, other)),
+        "discontinuity": chunk_discontinuity(video, len(chunks)),
+        "adherence": sum(found.values()) / len(found) if scene else None,
+        **found,
+        "frames_sha256": frame_hash(chunks),
+    }
+
+
+def table(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per policy: medians over chunks (`MEASURES`), kv_bytes_peak, means over complete streams (`QUALITY`), streams."""
+    streams = pd.DataFrame(records).reindex(columns=["policy", "kv_bytes_peak", *QUALITY])
+    by_policy = streams.astype(dict.fromkeys(QUALITY, float)).groupby("policy", sort=False)
+    chunks = pd.DataFrame([chunk | {"policy": stream["policy"]} for stream in records for chunk in stream["chunks"]])
+    medians = chunks.groupby("policy", sort=False)[MEASURES].median()
+    figures = medians.join(by_policy["kv_bytes_peak"].max()).join(by_policy[QUALITY].mean())
+    return figures.assign(streams=by_policy.size())
+
+
+def report(
+    model: VideoModel, plan: ComparisonPlan, records: Sequence[Record], device: torch.device, ended: str
+) -> dict[str, Any]:
+    """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and chunk."""
+    rows = table(records).astype(object)
+    return {
+        "model": model.name,
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "ended": ended,
+        "reference": plan.policies[0],
+        "prompts": list(plan.prompts),
+        "seeds": list(plan.seeds),
+        "chunks": plan.chunks,
+        "meaning": FPS_MEANING
+        | {
+            "/".join(MEASURES): "medians over chunks",
+            "ratio_denoise": "seconds of the reference / of the policy, text and decoding excluded",
+            "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
+            "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
+            "discontinuity": "1: moves evenly across chunks",
+            "adherence": f"share of {', '.join(WORDS)} that the oracle of the toy world finds at the end, mean over streams",
+        },
+        "policies": rows.where(rows.notna(), None).to_dict("index"),
+        "streams": list(records),
+    }

@@ -1,0 +1,87 @@
+"""What a visitor or a program wants to compare: the Compare form, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from fkv import policies
+from fkv.stream import check_prompt, check_seed
+
+from . import forms
+
+BOUNDS = {"policies": (2, 8), "prompts": (1, 16), "seeds": (1, 8), "chunks per stream": (2, 60)}
+MAX_CHUNKS = 2000  # chunks of one comparison in all
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """Policies to compare on prompts x seeds.
+
+    Args:
+        policies: As `fkv.policies.write` writes them; the first is the reference.
+        prompts: What the videos show.
+        seeds: Choose the noise.
+        chunks: Length of each stream.
+    """
+
+    policies: tuple[str, ...]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    chunks: int
+
+    @classmethod
+    def from_form(
+        cls, names: Any, prompts: Any, seeds: Any, chunks: Any, max_chunks: int = MAX_CHUNKS
+    ) -> ComparisonPlan:
+        """Read the form.
+
+        Args:
+            names: A list of policies, as on the command line.
+            prompts: One prompt a line.
+            seeds: Whole numbers with commas between them.
+            chunks: Length of each stream.
+            max_chunks: Chunks of the comparison in all.
+
+        Raises:
+            ValueError: With a sentence for the visitor, if a field cannot be used.
+        """
+        if not isinstance(names, (list, tuple)):
+            raise ValueError("the policies must be a list, such as full and forcing-kv")
+        written = [policies.write(policies.parse(forms.text(name, "a policy"))) for name in names]
+        lines = [line for line in forms.text(prompts, "the prompts").splitlines() if line.strip()]
+        plan = cls(
+            policies=tuple(dict.fromkeys(written)),
+            prompts=tuple(dict.fromkeys(map(check_prompt, lines))),
+            seeds=tuple(dict.fromkeys(map(_seed, forms.text(seeds, "the seeds").replace(",", " ").split()))),
+            chunks=forms.whole_number(chunks, "the number of chunks"),
+        )
+        counts = (len(plan.policies), len(plan.prompts), len(plan.seeds), plan.chunks)
+        for (unit, (least, most)), count in zip(BOUNDS.items(), counts, strict=True):
+            forms.within(count, least, most, "a comparison", unit)
+        if plan.total > max_chunks:
+            raise ValueError(f"this comparison needs {plan.total:,} chunks in all; at most {max_chunks:,} are allowed")
+        return plan
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Prompt and seed of every run; each has a stream per policy."""
+        return list(product(self.prompts, self.seeds))
+
+    def where(self, number: int) -> str:
+        """Name a run by its number, counted from 1."""
+        return f"prompt and seed {number} of {len(self.runs)}" if len(self.runs) > 1 else f"seed {self.seeds[0]}"
+
+    @property
+    def total(self) -> int:
+        """Chunks of all streams."""
+        return len(self.runs) * len(self.policies) * self.chunks
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(
+            f"seeds are whole numbers with commas between them, as in 0, 1; {text!r:.40} is not an integer"
+        )
+    return check_seed(int(text))

@@ -1,0 +1,141 @@
+"""The live loop: step the streams of a run, apply what changes, encode the chunks, and say what is going on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fkv import policies
+from fkv.models.base import VideoModel
+from fkv.storyboard import happened
+from fkv.stream import Chunk, Stream
+from fkv.studio.media.protocol import pack, record
+
+from .attention_probe import step
+from .limits import span
+from .plan import Plan, side_by_side
+from .run import Run
+from .turn import WAIT, Turn, counted
+
+Streams = dict[str, Stream]
+Generate = Callable[[Plan, Turn], Iterator[tuple[str, str]]]  # `generate` for one model
+
+
+def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, str]]:
+    """Generate the chunks of a plan; a failure is left to `Turn.explained`.
+
+    Args:
+        model: What generates.
+        plan: What the visitor wants.
+        turn: The run and its bounds; its chunks and tallies are counted here.
+
+    Yields:
+        A state (live, paused or done) and a status sentence.
+    """
+    run = turn.run
+    if run.stopped:
+        run.ended = "stopped"
+        yield "done", "Stopped before the first chunk."
+        return
+    yield "live", f"Starting {plan.streams}."
+    streams = {
+        name: Stream(model, policy, plan.prompt, plan.seed, plan.roles) for name, policy in plan.policies.items()
+    }
+    hashes = {name: hashlib.sha256() for name in streams}
+    clock = _Clock(run, turn.limits.lead)
+    notice = ""
+    while plan.chunks is None or run.count < plan.chunks:
+        clock.rest()
+        while run.paused and not turn.exceeded():
+            yield "paused", f"Paused after {turn.progress}; a pause may last at most {span(turn.limits.pause)}."
+            run.wait_paused(min(WAIT, turn.limits.pause))
+        if text := turn.over():
+            yield "done", text
+            return
+        for change in plan.story.changes(run.count):
+            run.add_change(change)
+        notice = _change(streams, run, notice)
+        chunks, heads = _step(streams, run)
+        run.kv_bytes = sum(chunk.kv_bytes for chunk in chunks.values())
+        for name, chunk in chunks.items():
+            hashes[name].update(chunk.video.tobytes())
+            turn.tallies[name].add(chunk)
+        run.put(_encoded(streams, chunks, {name: each.hexdigest()[:16] for name, each in hashes.items()}, heads))
+        turn.chunks = run.count
+        clock.add(next(iter(chunks.values())).video_frames / model.fps)
+        yield "live", f"{_streaming(plan, run, streams)}. {notice}".strip()
+    run.ended = "finished"
+    yield "done", f"Finished: {counted(run.count)}, {clock.video:.1f} s of video, {plan.streams}."
+
+
+class _Clock:
+    """Keeps generation at most `lead` seconds ahead of playback; a pause does not count.
+
+    Args:
+        run: The run that rests.
+        lead: Seconds of video.
+    """
+
+    def __init__(self, run: Run, lead: float) -> None:
+        self.video = 0.0  # seconds of video so far
+        self._run = run
+        self._lead = lead
+        self._began = time.monotonic() - run.paused_seconds
+
+    def rest(self) -> None:
+        """Wait until the video is no longer too far ahead, or the run is stopped or paused."""
+        playing = time.monotonic() - self._began - self._run.paused_seconds
+        self._run.rest(self.video - self._lead - playing)
+
+    def add(self, seconds: float) -> None:
+        """Count the video of a chunk."""
+        self.video += seconds
+
+
+def _step(streams: Streams, run: Run) -> tuple[dict[str, Chunk], dict[str, Any] | None]:
+    """The next chunk of every stream, and what the visitor watches; the streams take turns at being first."""
+    order = list(streams) if run.count % 2 == 0 else list(streams)[::-1]
+    made, heads = step(streams, order, run.watch)
+    return {name: made[name] for name in streams}, heads
+
+
+def _change(streams: Streams, run: Run, notice: str) -> str:
+    """Apply what the visitor changed.
+
+    Returns:
+        What to say of changes that were not applied, or only in part; `notice`, the last such text, while nothing is changed.
+    """
+    changes = run.take_changes()
+    if not changes:
+        return notice
+    texts = []
+    for change in changes:
+        try:
+            texts.append(change.apply(streams))
+        except ValueError as error:
+            texts.append(f"Not applied: {error}.")
+    return " ".join(filter(None, texts))
+
+
+def _streaming(plan: Plan, run: Run, streams: Streams) -> str:
+    total = f" of {plan.chunks}" if plan.chunks else ""
+    running = side_by_side(policies.write(stream.policy) for stream in streams.values())
+    return f"Streaming chunk {run.count}{total}: {running}, seed {plan.seed}"
+
+
+def _encoded(streams: Streams, chunks: dict[str, Chunk], hashes: dict[str, str], heads: dict[str, Any] | None) -> bytes:
+    """The chunks of all streams as one file for the page."""
+    chunk = next(iter(chunks.values()))
+    stream = next(iter(streams.values()))
+    facts = {
+        "index": chunk.index,
+        "frame": chunk.frames[-1],
+        "per_latent": stream.model.video_frames_per_latent,
+        "prompt": chunk.prompt,
+        "grid": [stream.geometry.rows, stream.geometry.cols],
+        "events": happened(streams, chunks),
+        "streams": {name: record(each, streams[name], hashes[name]) for name, each in chunks.items()},
+    }
+    return pack(facts | ({"heads": heads} if heads else {}), [each.video for each in chunks.values()])

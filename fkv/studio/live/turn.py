@@ -1,0 +1,166 @@
+"""One run's turn on the machine, of whatever kind: the queue, the limits, failures in plain words, freed memory, one log record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from fkv.models.base import VideoModel
+from fkv.studio.errors import explain, free, release
+
+from .limits import Limits
+from .queue import Queue
+from .run import Run
+from .telemetry import Tally, log_run
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["live", "compare", "clip", "profile"]
+
+WAIT = 1.0  # seconds between two status reports of a run that waits or pauses
+WORK: dict[Kind, str] = {"live": "stream", "compare": "comparison", "clip": "clip", "profile": "profile"}
+MAKES_WAY = {"live"}  # kinds of runs whose turn is shorter once others wait
+
+
+@dataclass
+class Turn:
+    """A run from joining the queue to its log record.
+
+    Args:
+        kind: What kind of run it is.
+        run: Its control and its encoded chunks; also its ticket in the queue.
+        queue: The queue that it joins.
+        limits: The bounds that end it.
+        total: Chunks that it will generate, None when it is endless or not known yet.
+        chunks: Chunks generated so far.
+        began: When the turn came, by the monotonic clock; None while it waits.
+        tallies: Frames and seconds of each stream, for the log.
+        problem: A sentence for the visitor once the run has failed.
+    """
+
+    kind: Kind
+    run: Run
+    queue: Queue
+    limits: Limits
+    total: int | None = None
+    chunks: int = 0
+    began: float | None = None
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    problem: str = ""
+    _place: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def wait(self) -> Iterator[str]:
+        """Join the queue and yield a status sentence about once a second until the turn comes or the run is stopped.
+
+        Raises:
+            ValueError: If too many wait already.
+        """
+        self._place.enter_context(self.queue.join(self.run))
+        while (place := self.queue.place(self.run, WAIT)) and not self.run.stopped:
+            yield f"Place {place} in the queue: this machine does one thing at a time."
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the turn came, 0 while it waits."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
+
+    @property
+    def progress(self) -> str:
+        """Chunks so far, in words."""
+        return counted(self.chunks, self.total)
+
+    def exceeded(self) -> tuple[str, str] | None:
+        """The limit that the run exceeds, see `Limits.exceeded`; None while it may go on."""
+        others_wait = self.kind in MAKES_WAY and self.queue.waiting > 0
+        return self.limits.exceeded(self.run, self.seconds, others_wait)
+
+    def over(self) -> str | None:
+        """Say why the run must end now, and note the reason in `run.ended`; None while it may go on."""
+        if self.run.stopped:
+            self.run.ended = "stopped"
+            return f"Stopped after {self.progress}."
+        exceeded = self.exceeded()
+        if exceeded is None:
+            return None
+        self.run.ended, reason = exceeded
+        return f"Stopped after {self.progress}: {reason}."
+
+    @contextmanager
+    def explained(self, device: torch.device) -> Iterator[None]:
+        """Turn a failure of the block into `problem` and `run.ended`; free the memory of the run however the block ends."""
+        try:
+            yield
+        except Exception as error:
+            self.run.ended, self.problem = explain(error, self.progress, WORK[self.kind])
+            if self.run.ended == "failed":
+                log.exception("a %s failed", WORK[self.kind])
+            release(error)
+        finally:
+            free(device)
+
+
+@contextmanager
+def turn(
+    kind: Kind,
+    run: Run,
+    queue: Queue,
+    limits: Limits,
+    model: VideoModel,
+    *,
+    total: int | None = None,
+    **settings: Any,
+) -> Iterator[Turn]:
+    """Give a run its turn: the block waits for it with `Turn.wait`, works, and checks `Turn.over` between chunks.
+
+    A failure of the block ends in `Turn.problem`, to be told once the block is left: by then the memory of the run is free
+    and its place in the queue given up.
+
+    Args:
+        kind: What kind of run it is.
+        run: Its control; `run.ended` tells how it ended, "left" unless the block says otherwise.
+        queue: The queue to join.
+        limits: The bounds that end it.
+        model: What generates.
+        total: Chunks that it will generate, None when it is endless or not known yet.
+        settings: What else the log record holds, such as the seed.
+    """
+    joined = time.monotonic()
+    current = Turn(kind, run, queue, limits, total)
+
+    def record() -> None:
+        now = time.monotonic()
+        began = now if current.began is None else current.began
+        run.live = False
+        run.ended = run.ended or "left"
+        log_run(
+            ended=run.ended,
+            kind=kind,
+            model=model.name,
+            **settings,
+            chunks=current.chunks,
+            bytes=run.encoded_bytes,
+            waited=round(began - joined, 3),
+            seconds=round(now - began, 3),
+            paused=round(run.paused_seconds, 3),
+            streams={name: tally.figures() for name, tally in current.tallies.items()},
+        )
+
+    run.live = True
+    with current._place as place:
+        place.callback(record)  # last, once the place in the queue is given up
+        with current.explained(model.device):
+            yield current
+
+
+def counted(chunks: int, total: int | None = None) -> str:
+    """A number of chunks in words, as in "1 chunk" and "3 of 12 chunks"."""
+    if total is None:
+        return "1 chunk" if chunks == 1 else f"{chunks:,} chunks"
+    return f"{chunks:,} of {total:,} chunks"
