@@ -162,7 +162,7 @@ def test_a_model_of_another_world_is_compared_without_the_oracle(small):
     *_, last = run_of(small, plan(prompts="a red ball bouncing over the sea by day"))
     rows = comparison_figures.table(last.records)
     assert rows["adherence"].isna().all() and rows["psnr_to_reference"].notna().sum() == 1
-    assert figures.pareto_table(rows)["policy"].tolist() == ["sliding-window:window_frames=4"]
+    assert figures.Pareto(rows).table["policy"].tolist() == ["sliding-window:window_frames=4"]
     assert "adherence" not in compare._table(rows, world=False)
 
 
@@ -233,15 +233,15 @@ def rows_of(**columns) -> pd.DataFrame:
 
 
 def test_the_front_is_what_no_other_policy_beats():
-    table = figures.pareto_table(rows_of(fps_denoise=[10, 30, 20], adherence=[0.9, 0.8, 0.8]))
+    table = figures.Pareto(rows_of(fps_denoise=[10, 30, 20], adherence=[0.9, 0.8, 0.8])).table
     assert table["front"].tolist() == [True, True, False] and table["quality"].tolist() == [0.9, 0.8, 0.8]
-    without = figures.pareto_table(rows_of(fps_denoise=[10, 30, 20], adherence=[np.nan] * 3))
+    without = figures.Pareto(rows_of(fps_denoise=[10, 30, 20], adherence=[np.nan] * 3)).table
     assert without["policy"].tolist() == ["a", "b"] and without["quality"].tolist() == [30, 20]
 
 
 def test_labels_of_policies_about_as_fast_do_not_overlap():
     def below(fps, adherence):
-        labels = figures.pareto(rows_of(fps_denoise=fps, adherence=adherence)).data[1].textposition
+        labels = figures.Pareto(rows_of(fps_denoise=fps, adherence=adherence)).plotly().data[1].textposition
         return [label == "bottom center" for label in labels]
 
     assert below([20.8, 23.2, 21.9], [1, 1, 1]) == [False, False, True]
@@ -252,9 +252,9 @@ def test_labels_of_policies_about_as_fast_do_not_overlap():
 
 def test_the_plot_and_its_file_show_every_policy():
     rows = rows_of(fps_denoise=[10, 30, 20], adherence=[0.9, 0.8, 0.8])
-    markers = figures.pareto(rows).data[1]
+    markers = figures.Pareto(rows).plotly().data[1]
     assert list(markers.text) == ["full", "a", "b"] and list(markers.marker.size) == [4e6, 1e6, 2e6]
-    (axes,) = figures.draw_pareto(rows).axes
+    (axes,) = figures.Pareto(rows).matplotlib().axes
     assert [text.get_text() for text in axes.texts] == ["full", "a", "b"]
 
 

@@ -14,8 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 from fkv.analysis import export, figures, record
-from fkv.analysis.figures.style import PALETTES, ROLE_MARKS
-from fkv.analysis.figures.xray import STATES
+from fkv.analysis.figures.style import PALETTES, ROLE_SYMBOLS
 from fkv.analysis.profile import Profile, profile
 from fkv.analysis.record import Run
 from fkv.commands import analyze
@@ -100,42 +99,44 @@ def test_damaged_records_are_named(run, tmp_path):
 
 def test_the_xray_shows_the_page_table(run):
     for group in run.chunks[-1].pages:
-        states = figures.page_states(run.chunks, group)
-        assert states.shape == (CHUNKS, 2, 3 * CHUNKS)
-        for row, chunk in zip(states, run.chunks):
+        kinds = figures.page_kinds(run.chunks, group)
+        assert kinds.shape == (CHUNKS, 2, 3 * CHUNKS)
+        for row, chunk in zip(kinds, run.chunks, strict=True):
             pages = chunk.pages[group]
-            assert (row > 0).sum() == len(pages)
-            assert (row[pages.segment, pages.frame] > 0).all()
-            assert (row[:, chunk.frames[-1] + 1 :] == -1).all() and (row[:, : chunk.frames[0]] >= 0).all()
-            assert (row[:, list(chunk.frames)] == STATES.index("current")).all()
-    kept = figures.page_states(run.chunks, "dynamic")[-1] == STATES.index("moved")
-    assert kept.sum() == ForcingKV(segments_per_frame=2).kept_segments(3)
+            cached = ~np.isin(row, ("", "dropped"))
+            assert cached.sum() == len(pages)
+            assert cached[pages.segment, pages.frame].all()
+            assert (row[:, chunk.frames[-1] + 1 :] == "").all()
+            assert (row[:, : chunk.frames[0]] != "").all()
+            assert (row[:, list(chunk.frames)] == "current").all()
+    moved = figures.page_kinds(run.chunks, "dynamic")[-1] == "moved"
+    assert moved.sum() == ForcingKV(segments_per_frame=2).kept_segments(3)
     table = figures.page_table(run.chunks)
     assert len(table) == sum(len(pages) for chunk in run.chunks for pages in chunk.pages.values())
-    last = table[(table.chunk == CHUNKS - 1) & (table.group == "static")]
-    assert dict(last.state.value_counts()) == {"current": 6, "sink": 2, "anchor": 2}
+    last = table[(table.chunk == CHUNKS) & (table.group == "static")]
+    assert dict(last.kind.value_counts()) == {"current": 6, "sink": 2, "anchor": 2}
 
 
 def test_groups_that_saw_the_same_share_a_panel(run):
-    titles = [annotation.text for annotation in figures.cache_xray(run.chunks).layout.annotations]
+    titles = [annotation.text for annotation in figures.CacheXray(run.chunks).plotly().layout.annotations]
     assert [title.split(" heads")[0] for title in titles] == ["ungrouped and static", "dynamic"]
 
 
 def test_the_head_map_marks_roles_and_threshold(scored):
-    figure = figures.head_map(scored, selected=(1, 2))
+    figure = figures.HeadMap(scored, selected=(1, 2)).plotly()
     heat = figure.data[0]
     np.testing.assert_array_equal(heat.z, scored.scores)
-    assert heat.colorscale == figures.head_map(scored, "dark").data[0].colorscale
+    assert heat.colorscale == figures.HeadMap(scored).plotly("dark").data[0].colorscale
     marks = {trace.marker.symbol: list(zip(trace.y, trace.x)) for trace in figure.data if trace.type == "scatter"}
-    assert marks[ROLE_MARKS["static"][0]] == [(0, 0), (0, 1), (1, 2)] and len(marks[ROLE_MARKS["dynamic"][0]]) == 3
+    assert marks[ROLE_SYMBOLS["static"]] == [(0, 0), (0, 1), (1, 2)] and len(marks[ROLE_SYMBOLS["dynamic"]]) == 3
     assert {shape.y0 for shape in figure.layout.shapes} >= {0.8, 0.2}
     assert sum(sum(trace.x) for trace in figure.data if trace.type == "bar") == 6
 
 
 def test_roles_without_scores_have_a_map_too():
-    figure = figures.head_map(HeadRoles(3, ((0,), (1, 2))))
-    assert {trace.type for trace in figure.data} == {"scatter"}
-    assert isinstance(figures.draw_head_map(HeadRoles(3, ((0,), (1, 2)))), matplotlib.figure.Figure)
+    view = figures.HeadMap(HeadRoles(3, ((0,), (1, 2))))
+    assert {trace.type for trace in view.plotly().data} == {"scatter"}
+    assert isinstance(view.matplotlib(), matplotlib.figure.Figure)
 
 
 def test_the_frame_matrix_is_lower_triangular_and_misses_what_was_dropped(run, full_run):
@@ -176,14 +177,19 @@ def test_the_atlas_knows_the_released_splits():
 
 
 def test_costs_are_those_of_the_chunks(run):
-    table = figures.cost_table(run.chunks)
-    assert list(table.kv_bytes) == [chunk.kv_bytes for chunk in run.chunks]
-    bars = [trace for trace in figures.chunk_cost(run.chunks).data if trace.type == "bar"]
-    np.testing.assert_allclose(sum(np.array(bar.y) for bar in bars), [chunk.timings.total for chunk in run.chunks])
+    view = figures.ChunkCost(run.chunks)
+    assert list(view.table.kv_bytes) == [chunk.kv_bytes for chunk in run.chunks]
+    assert list(view.table.chunk) == [1, 2, 3, 4, 5]
+    totals = [chunk.timings.total for chunk in run.chunks]
+    bars = [trace for trace in view.plotly().data if trace.type == "bar"]
+    np.testing.assert_allclose(sum(np.array(bar.y) for bar in bars), totals)
+    _, seconds = view.matplotlib().axes
+    tops = [bar.get_y() + bar.get_height() for bar in seconds.patches[-CHUNKS:]]
+    np.testing.assert_allclose(tops, totals)
 
 
 def test_stability_lists_every_head_with_its_range(found):
-    table = figures.stability_table(found)
+    table = figures.HeadStability(found).table
     assert (
         len(table) == 12 and (table.lowest <= table.score + 1e-9).all() and (table.score <= table.highest + 1e-9).all()
     )
@@ -194,17 +200,20 @@ def test_stability_lists_every_head_with_its_range(found):
 
 @pytest.mark.parametrize("theme", PALETTES)
 def test_every_figure_exists_in_three_forms_and_both_themes(run, found, theme):
-    for panel in [*export.panels_of_run(run, theme=theme), *export.panels_of_profile(found, theme)]:
-        assert isinstance(panel.interactive, go.Figure) and isinstance(panel.drawn, matplotlib.figure.Figure)
-        assert isinstance(panel.table, pd.DataFrame) and len(panel.table), panel.name
-        assert panel.interactive.layout.title.text
-        assert panel.interactive.layout.template.layout.paper_bgcolor == PALETTES[theme].paper
+    for view in [*export.views_of_run(run), *export.views_of_profile(found)]:
+        interactive = view.plotly(theme)
+        drawn = view.matplotlib(theme)
+        assert isinstance(interactive, go.Figure) and isinstance(drawn, matplotlib.figure.Figure)
+        assert isinstance(view.table, pd.DataFrame) and len(view.table), view.name
+        assert interactive.layout.title.text == view.title == drawn.texts[0].get_text()
+        assert interactive.layout.template.layout.paper_bgcolor == PALETTES[theme].paper
 
 
 def test_unknown_themes_are_named(scored):
-    for draw in (figures.head_map, figures.draw_head_map):
+    view = figures.HeadMap(scored)
+    for draw in (view.plotly, view.matplotlib):
         with pytest.raises(ValueError, match="there is no theme 'neon'; there are light and dark"):
-            draw(scored, "neon")
+            draw("neon")
 
 
 def test_the_command_writes_files_that_open(run, tmp_path):
@@ -219,15 +228,16 @@ def test_the_command_writes_files_that_open(run, tmp_path):
         assert (out / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert ElementTree.parse(out / f"{figure}.svg").getroot().tag.endswith("svg")
     states = pd.read_csv(out / "cache-xray.csv")
-    assert list(states.columns) == ["chunk", "group", "frame", "segment", "state", "survives"]
+    assert list(states.columns) == ["chunk", "group", "frame", "segment", "kind", "survives"]
+    assert set(states.chunk) == {1, 2, 3, 4, 5}
 
 
 def test_the_page_is_self_contained_and_escapes_text(run):
-    panels = export.panels_of_run(run)[:2]
-    page = export.page(panels, "A <run> & more", {"prompt": "<script>alert(1)</script>"})
+    views = export.views_of_run(run)[:2]
+    page = export.page(views, "A <run> & more", {"prompt": "<script>alert(1)</script>"})
     assert "A &lt;run&gt; &amp; more" in page and "<script>alert(1)" not in page
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)\s*=", page)
-    assert page.count("plotly.js v") == 1 and all(f'id="{panel.name}"' in page for panel in panels)
+    assert page.count("plotly.js v") == 1 and all(f'id="{view.name}"' in page for view in views)
 
 
 def test_heads_to_draw_are_checked(run, tmp_path):

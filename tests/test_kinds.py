@@ -8,7 +8,6 @@ import pytest
 
 from fkv import policies
 from fkv.analysis import figures, record
-from fkv.analysis.figures.xray import STATES
 from fkv.policies import POLICIES
 from fkv.policies.kinds import DROPPED, KINDS, table
 from fkv.probe import Focus
@@ -58,8 +57,8 @@ def test_page_export_and_heads_agree(small, tmp_path, text):
     for chunk, seen in zip(chunks, heads, strict=True):
         drawn = on_page(chunk)
         groups = {name for name, heads_of in chunk.heads.items() if any(heads_of)}
-        rows = exported[(exported.chunk == chunk.index) & exported.group.isin(groups)]
-        filed = dict(zip(zip(rows.group, rows.frame, rows.segment, strict=True), rows.state, strict=True))
+        rows = exported[(exported.chunk == chunk.index + 1) & exported.group.isin(groups)]
+        filed = dict(zip(zip(rows.group, rows.frame, rows.segment, strict=True), rows.kind, strict=True))
         assert drawn == filed and set(drawn.values()) <= set(KINDS) - {DROPPED}
         for group in groups:
             held = {frame: kind for (name, frame, _), kind in drawn.items() if name == group}
@@ -68,9 +67,9 @@ def test_page_export_and_heads_agree(small, tmp_path, text):
         for layer, heads_of in enumerate(seen["groups"]):
             assert all(head in chunk.heads[name][layer] for head, name in enumerate(heads_of))
     for group in groups:
-        states = figures.page_states(chunks, group)[-1]
+        kinds = figures.page_kinds(chunks, group)[-1]
         for (name, frame, segment), kind in drawn.items():
-            assert name != group or STATES[states[segment * len(states) // chunk.segments, frame]] == kind
+            assert name != group or kinds[segment * len(kinds) // chunk.segments, frame] == kind
 
 
 def last_kinds(small, text: str, chunks: int = CHUNKS) -> dict[str, list[str]]:

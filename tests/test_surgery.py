@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fkv import policies
-from fkv.analysis.figures import draw_surgery, surgery_table
+from fkv.analysis.figures import SurgeryEffects
 from fkv.analysis.surgery import Effect, operate
 from fkv.commands import main
 from fkv.models import registry
@@ -121,16 +121,18 @@ EFFECTS = [
 
 
 def test_the_table_and_the_figure_say_the_same():
-    table = surgery_table(EFFECTS)
+    view = SurgeryEffects(EFFECTS)
+    table = view.table
+    assert table.chunk.tolist() == [1, 2, 3] * 2
     assert table.operation.unique().tolist() == ["flip 1.1", "silence 0.2, 2.3"]
     assert table.kv_change.tolist() == [200_000] * 3 + [-100_000] * 3
     assert np.isinf(table.psnr[[0, 3, 4, 5]]).all() and table.psnr[2] == 28.5
-    left, right = draw_surgery(EFFECTS, theme="dark").axes
+    left, right = view.matplotlib("dark").axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in left.lines}
     assert drawn["flip 1.1"] == [50, 31.0, 28.5] and drawn["silence 0.2, 2.3"] == [50] * 3
     assert [bar.get_width() for bar in right.patches] == pytest.approx([0.2, -0.1])
     with pytest.raises(ValueError, match="no operation to draw"):
-        draw_surgery([])
+        SurgeryEffects([])
 
 
 def surgery(capsys, *options: str) -> tuple[int, str, str]:

@@ -1,44 +1,35 @@
-"""Records to figures, pure functions: `name(...)` gives a Plotly figure to look at, `draw_name(...)` a matplotlib figure for
-a file, and the table beside them the numbers behind both. `theme` is "light" or "dark"."""
+"""Records to figures: each class computes a table and draws it by Plotly to look at and by matplotlib for files.
 
-from .atlas import agreement_matrix, atlas_table, draw_role_atlas, released, role_atlas, with_own
-from .cost import chunk_cost, cost_table, draw_chunk_cost
-from .heads import draw_head_map, head_map, head_table
-from .mass import age_bars, age_table, draw_age_bars, draw_frame_map, frame_map, frame_matrix
-from .pareto import draw_pareto, pareto, pareto_table
-from .stability import draw_head_stability, head_stability, stability_table
-from .surgery import draw_surgery, surgery_table
-from .xray import cache_xray, draw_cache_xray, page_states, page_table
+`HeadMap(roles).plotly("dark")`, `.matplotlib()`, `.table`, `.to_html()` and `.save(folder)` are the forms of one
+figure; see `View`. A new figure is a subclass of `View` in a file of its own.
+"""
+
+from .atlas import RoleAtlas, agreement_matrix, released, with_released
+from .cost import ChunkCost
+from .heads import HeadMap
+from .mass import AgeBars, FrameMap, age_table, frame_matrix
+from .pareto import Pareto
+from .stability import HeadStability
+from .surgery import SurgeryEffects
+from .view import View
+from .xray import CacheXray, page_kinds, page_table
 
 __all__ = [
-    "age_bars",
+    "AgeBars",
+    "CacheXray",
+    "ChunkCost",
+    "FrameMap",
+    "HeadMap",
+    "HeadStability",
+    "Pareto",
+    "RoleAtlas",
+    "View",
     "age_table",
     "agreement_matrix",
-    "atlas_table",
-    "cache_xray",
-    "chunk_cost",
-    "cost_table",
-    "draw_age_bars",
-    "draw_cache_xray",
-    "draw_chunk_cost",
-    "draw_frame_map",
-    "draw_head_map",
-    "draw_head_stability",
-    "draw_pareto",
-    "draw_role_atlas",
-    "draw_surgery",
-    "frame_map",
+    "SurgeryEffects",
     "frame_matrix",
-    "head_map",
-    "head_stability",
-    "head_table",
-    "page_states",
+    "page_kinds",
     "page_table",
-    "pareto",
-    "pareto_table",
     "released",
-    "role_atlas",
-    "stability_table",
-    "surgery_table",
-    "with_own",
+    "with_released",
 ]

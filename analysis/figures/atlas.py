@@ -1,13 +1,14 @@
-"""The role atlas: head splits of several models side by side, how far they agree, and where in depth static heads sit."""
+"""The role atlas: head splits of several models side by side, how far they agree, and the static share over depth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -20,58 +21,207 @@ from fkv.roles import HeadRoles
 from .style import (
     ANCHOR,
     CURRENT,
-    DASHES,
     DYNAMIC,
+    LINES,
+    MARKERS,
     PANEL_MARGIN,
     ROLE_COLOURS,
     SINK,
     STATIC,
     Palette,
-    Theme,
-    canvas,
-    drawing,
-    finish,
-    palette,
 )
+from .view import View
 
 FOLDER = asset("head_roles")
-TITLE = "Role atlas: which heads are static, model by model"
-SUBTITLE = "layers run down, heads across  ·  models of the same size are compared head by head, the others by depth"
-LINES, MARKS = ("-", "--", ":", "-.", "-", "--"), "osD^vP"
+# Number of bands of equal depth that the static share is averaged over.
 BANDS = 10
+# Models per row of the Plotly figure.
+PER_ROW = 3
+
+
+class RoleAtlas(View):
+    """Role maps, matrix of agreement, and static share over depth.
+
+    The table has one row per model and layer: model, layer, static heads, static share.
+
+    Args:
+        models: Head roles by model name.
+    """
+
+    def __init__(self, models: Mapping[str, HeadRoles]) -> None:
+        rows = -(-len(models) // PER_ROW) + 1
+        super().__init__(
+            "atlas",
+            "Role atlas: which heads are static, model by model",
+            "layers run down, heads across  ·  models of the same size are compared head by head, the others by depth",
+            atlas_table(models),
+            height=330 * rows,
+            size=(max(9.5, 1.75 * len(models)), 8.6),
+        )
+        self.models = models
+        self._rows = rows
+        self._agreement = agreement_matrix(models)
+
+    def _lines(self, colours: Palette) -> Iterator[tuple[str, np.ndarray, np.ndarray, str, str, str]]:
+        """Name, depth, static share, colour, dash and symbol of each line over depth."""
+        hues = (colours.ink, ANCHOR, SINK, CURRENT, colours.soft, DYNAMIC)
+        dashes = tuple(LINES)
+        symbols = tuple(MARKERS)
+        for i, (name, roles) in enumerate(_distinct(self.models).items()):
+            shares = depth_shares(roles)
+            depth = (np.arange(len(shares)) + 0.5) / len(shares)
+            yield name, depth, shares, hues[i % len(hues)], dashes[i % len(dashes)], symbols[i % len(symbols)]
+
+    def _plotly(self, colours: Palette) -> go.Figure:
+        count = len(self.models)
+        last = self._rows
+        specs = [[{}] * PER_ROW for _ in range(last - 1)] + [[{"colspan": 2}, None, {}]]
+        titles = [f"<b>{name}</b>  {roles.static_share:.1%} static" for name, roles in self.models.items()]
+        titles += [""] * ((last - 1) * PER_ROW - count) + ["<b>agreement</b>", "<b>static share over depth</b>"]
+        spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.09}
+        figure = make_subplots(last, PER_ROW, specs=specs, subplot_titles=titles, **spacing)
+        for i, (name, roles) in enumerate(self.models.items()):
+            row, col = divmod(i, PER_ROW)
+            _plotly_roles(figure, name, roles, row + 1, col + 1)
+        matrix = self._agreement
+        names = list(self.models)
+        figure.add_heatmap(
+            z=matrix.to_numpy(),
+            x=names,
+            y=names,
+            colorscale="Cividis",
+            zmin=0.5,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            showscale=False,
+            hoverongaps=False,
+            text=matrix.map(lambda share: "" if np.isnan(share) else f"{share:.1%}"),
+            texttemplate="%{text}",
+            row=last,
+            col=1,
+        )
+        figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=last, col=1)
+        figure.update_xaxes(showgrid=False, ticks="", row=last, col=1)
+        for name, depth, shares, colour, dash, symbol in self._lines(colours):
+            figure.add_scatter(
+                x=depth,
+                y=shares,
+                name=name,
+                mode="lines+markers",
+                row=last,
+                col=3,
+                line={"color": colour, "dash": dash, "width": 2},
+                marker={"symbol": symbol, "size": 7},
+                hovertemplate=f"{name}<br>depth %{{x:.0%}}: %{{y:.0%}} static<extra></extra>",
+            )
+        figure.update_xaxes(title="depth", tickformat=".0%", range=[0, 1], row=last, col=3)
+        figure.update_yaxes(tickformat=".0%", range=[0, 1], row=last, col=3)
+        for role, colour in ROLE_COLOURS.items():
+            marker = {"symbol": "square", "size": 11, "color": colour}
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=f"{role} head", marker=marker)
+        figure.update_annotations(font={"size": 12, "color": colours.ink})
+        return figure.update_layout(legend={"y": -60 / (self.height - 160)}, margin=PANEL_MARGIN)
+
+    def _draw(self, figure: Figure, colours: Palette) -> None:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
+        maps = upper.subplots(1, len(self.models), squeeze=False)[0]
+        for ax, (name, roles) in zip(maps, self.models.items(), strict=True):
+            _draw_roles(ax, name, roles, colours)
+        left, right = lower.subplots(1, 2)
+        look = {"cmap": "cividis", "vmin": 50, "vmax": 100, "linewidths": 1, "linecolor": colours.paper}
+        numbers = {"annot": True, "fmt": ".1f", "annot_kws": {"size": 8}}
+        bare = {"cbar": False, "xticklabels": False, "yticklabels": False}
+        sns.heatmap(self._agreement * 100, ax=left, **look, **numbers, **bare)
+        left.set_title("heads with the same role, %")
+        left.tick_params(length=0, labelsize=8)
+        middles = np.arange(len(self.models)) + 0.5
+        left.set_xticks(middles, self.models, rotation=35, ha="right", rotation_mode="anchor")
+        left.set_yticks(middles, self.models)
+        for name, depth, shares, colour, dash, symbol in self._lines(colours):
+            line = {"color": colour, "ls": LINES[dash], "marker": MARKERS[symbol], "ms": 4, "lw": 1.5}
+            right.plot(depth, shares * 100, label=name, **line)
+        right.set(xlim=(0, 1), ylim=(0, 100), xlabel="depth, first to last layer", ylabel="static heads, %")
+        right.set_title("static share over depth")
+        right.legend(fontsize=8, loc="upper right")
+        handles = [Patch(color=DYNAMIC, label="dynamic head"), Patch(color=STATIC, label="static head, marked")]
+        figure.legend(handles=handles, loc="upper right", ncols=2)
+
+
+def _plotly_roles(figure: go.Figure, name: str, roles: HeadRoles, row: int, col: int) -> None:
+    """Draw the role map of one model into a panel."""
+    static = roles.is_static()
+    figure.add_heatmap(
+        z=static.astype(int),
+        colorscale=[(0, DYNAMIC), (1, STATIC)],
+        zmin=0,
+        zmax=1,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        customdata=np.where(static, "static", "dynamic"),
+        row=row,
+        col=col,
+        hovertemplate=f"{name}<br>layer %{{y}}, head %{{x}}: %{{customdata}}<extra></extra>",
+    )
+    layers, heads = np.nonzero(static)
+    mark = {"symbol": "square", "color": "white", "size": float(np.clip(60 / roles.num_layers, 1.5, 6))}
+    quiet = {"hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=heads, y=layers, mode="markers", marker=mark, row=row, col=col, **quiet)
+    title = "layer" if col == 1 else None
+    figure.update_yaxes(autorange="reversed", title=title, showgrid=False, row=row, col=col)
+    figure.update_xaxes(showgrid=False, row=row, col=col)
+
+
+def _draw_roles(ax: Axes, name: str, roles: HeadRoles, colours: Palette) -> None:
+    """Draw the role map of one model onto axes."""
+    static = roles.is_static()
+    look = {"cmap": ListedColormap([DYNAMIC, STATIC]), "vmin": 0, "vmax": 1}
+    ax.imshow(static, aspect="auto", interpolation="none", **look)
+    wide = roles.num_heads - 0.5
+    high = roles.num_layers - 0.5
+    ax.hlines(np.arange(roles.num_layers + 1) - 0.5, -0.5, wide, color=colours.paper, lw=0.5)
+    ax.vlines(np.arange(roles.num_heads + 1) - 0.5, -0.5, high, color=colours.paper, lw=0.5)
+    layers, heads = np.nonzero(static)
+    size = float(np.clip(60 / roles.num_layers, 1, 6)) ** 2
+    ax.scatter(heads, layers, s=size, marker="s", color="white", linewidths=0)
+    ax.set(xticks=[], yticks=[], xlim=(-0.5, wide), ylim=(high, -0.5))
+    ax.set(xlabel=f"{roles.num_layers} layers, {roles.num_heads} heads")
+    ax.set_title(f"{name}\n{roles.static_share:.1%} static", size=8.5)
+    sns.despine(ax=ax, left=True, bottom=True)
 
 
 def released() -> dict[str, HeadRoles]:
-    """The five splits that were released with the paper, by model name."""
-    return {found.provenance["model"]: found for found in map(role_files.load, sorted(FOLDER.glob("*.json")))}
+    """Return the five splits that were released with the paper, by model name."""
+    splits = [role_files.load(path) for path in sorted(FOLDER.glob("*.json"))]
+    return {split.provenance["model"]: split for split in splits}
 
 
-def with_own(own: HeadRoles | None) -> dict[str, HeadRoles]:
-    """The released splits and, first, one's own."""
-    mine = {f"{own.provenance.get('model', 'this model')} (ours)": own} if own else {}
-    return mine | released()
+def with_released(ours: HeadRoles | None) -> dict[str, HeadRoles]:
+    """Return the given split, if any, and the released ones, by model name."""
+    named = {f"{ours.provenance.get('model', 'this model')} (ours)": ours} if ours else {}
+    return named | released()
 
 
 def agreement_matrix(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
-    """Share of heads with the same role for each pair; missing where the models differ in size."""
+    """Tabulate the share of heads with the same role for each pair; missing where the models differ in size."""
 
-    def agreement(a: HeadRoles, b: HeadRoles) -> float:
-        same_size = (a.num_layers, a.num_heads) == (b.num_layers, b.num_heads)
-        return a.agreement(b) if same_size else np.nan
+    def agreement(one: HeadRoles, other: HeadRoles) -> float:
+        same_size = (one.num_layers, one.num_heads) == (other.num_layers, other.num_heads)
+        return one.agreement(other) if same_size else np.nan
 
-    return pd.DataFrame(
-        [[agreement(a, b) for b in models.values()] for a in models.values()], list(models), list(models)
-    )
+    shares = [[agreement(one, other) for other in models.values()] for one in models.values()]
+    return pd.DataFrame(shares, list(models), list(models))
 
 
 def depth_shares(roles: HeadRoles, bands: int = BANDS) -> np.ndarray:
-    """Share of static heads in equal bands of depth, first layers first: [min(bands, layers)]."""
+    """Average the share of static heads over equal bands of depth, first layers first: [min(bands, layers)]."""
     per_layer = roles.is_static().mean(1)
     return np.array([part.mean() for part in np.array_split(per_layer, min(bands, len(per_layer)))])
 
 
 def atlas_table(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
-    """One row per model and layer: number and share of static heads."""
+    """Tabulate splits: one row per model and layer with the number and share of static heads."""
     rows = [
         (name, layer, len(heads), len(heads) / roles.num_heads)
         for name, roles in models.items()
@@ -80,16 +230,8 @@ def atlas_table(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "layer", "static heads", "static share"])
 
 
-def _depth(shares: np.ndarray) -> np.ndarray:
-    return (np.arange(len(shares)) + 0.5) / len(shares)
-
-
-def _line_colours(colours: Palette) -> list[str]:
-    return [colours.ink, ANCHOR, SINK, CURRENT, colours.soft, DYNAMIC]
-
-
 def _distinct(models: Mapping[str, HeadRoles]) -> dict[str, HeadRoles]:
-    """Models with the same split share one line: names joined."""
+    """Join the names of models with the same split, which share one line."""
     joined: dict[str, HeadRoles] = {}
     for name, roles in models.items():
         twin = next((other for other, known in joined.items() if known == roles), None)
@@ -98,151 +240,3 @@ def _distinct(models: Mapping[str, HeadRoles]) -> dict[str, HeadRoles]:
         else:
             joined[name] = roles
     return joined
-
-
-def role_atlas(models: Mapping[str, HeadRoles], theme: Theme = "light") -> go.Figure:
-    """Role maps, agreement matrix and static share over depth, for looking at."""
-    names, colours, count = list(models), palette(theme), len(models)
-    rows = -(-count // 3)
-    specs = [[{}, {}, {}] for _ in range(rows)] + [[{"colspan": 2}, None, {}]]
-    titles = [f"<b>{name}</b>  {roles.static_share:.1%} static" for name, roles in models.items()]
-    titles += [""] * (rows * 3 - count) + ["<b>agreement</b>", "<b>static share over depth</b>"]
-    figure = make_subplots(
-        rows + 1, 3, specs=specs, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.09
-    )
-    for i, (name, roles) in enumerate(models.items()):
-        row, col = divmod(i, 3)
-        layer, head = np.indices((roles.num_layers, roles.num_heads))
-        figure.add_heatmap(
-            z=roles.is_static().astype(int),
-            colorscale=[(0, DYNAMIC), (1, STATIC)],
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            customdata=np.where(roles.is_static(), "static", "dynamic"),
-            row=row + 1,
-            col=col + 1,
-            hovertemplate=f"{name}<br>layer %{{y}}, head %{{x}}: %{{customdata}}<extra></extra>",
-        )
-        at, of = np.nonzero(roles.is_static())
-        mark = {"symbol": "square", "color": "white", "size": float(np.clip(60 / roles.num_layers, 1.5, 6))}
-        figure.add_scatter(
-            x=of, y=at, mode="markers", marker=mark, hoverinfo="skip", showlegend=False, row=row + 1, col=col + 1
-        )
-        figure.update_yaxes(
-            autorange="reversed", title="layer" if col == 0 else None, showgrid=False, row=row + 1, col=col + 1
-        )
-        figure.update_xaxes(showgrid=False, row=row + 1, col=col + 1)
-    matrix = agreement_matrix(models)
-    figure.add_heatmap(
-        z=matrix.to_numpy(),
-        x=names,
-        y=names,
-        colorscale="Cividis",
-        zmin=0.5,
-        zmax=1,
-        xgap=2,
-        ygap=2,
-        showscale=False,
-        hoverongaps=False,
-        text=matrix.map(lambda v: "" if np.isnan(v) else f"{v:.1%}"),
-        texttemplate="%{text}",
-        row=rows + 1,
-        col=1,
-    )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=rows + 1, col=1)
-    figure.update_xaxes(showgrid=False, ticks="", row=rows + 1, col=1)
-    for i, ((name, roles), colour) in enumerate(zip(_distinct(models).items(), _line_colours(colours))):
-        shares = depth_shares(roles)
-        figure.add_scatter(
-            x=_depth(shares),
-            y=shares,
-            name=name,
-            mode="lines+markers",
-            row=rows + 1,
-            col=3,
-            line={"color": colour, "dash": DASHES[i % 4], "width": 2},
-            marker={"symbol": i, "size": 7},
-            hovertemplate=f"{name}<br>depth %{{x:.0%}}: %{{y:.0%}} static<extra></extra>",
-        )
-    figure.update_xaxes(title="depth", tickformat=".0%", range=[0, 1], row=rows + 1, col=3)
-    figure.update_yaxes(tickformat=".0%", range=[0, 1], row=rows + 1, col=3)
-    for role, colour in ROLE_COLOURS.items():
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=f"{role} head",
-            marker={"symbol": "square", "size": 11, "color": colour},
-        )
-    figure.update_annotations(font={"size": 12, "color": colours.ink})
-    height = 330 * (rows + 1)
-    figure.update_layout(legend={"y": -60 / (height - 160)}, margin=PANEL_MARGIN)
-    return finish(figure, TITLE, SUBTITLE, theme, height)
-
-
-def draw_role_atlas(models: Mapping[str, HeadRoles], theme: Theme = "light") -> Figure:
-    """The same as `role_atlas`, for a file."""
-    with drawing(theme) as colours:
-        figure = canvas(TITLE, SUBTITLE, max(9.5, 1.75 * len(models)), 8.6, colours)
-        upper, lower = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
-        for ax, (name, roles) in zip(upper.subplots(1, len(models), squeeze=False)[0], models.items()):
-            ax.imshow(
-                roles.is_static(),
-                cmap=ListedColormap([DYNAMIC, STATIC]),
-                vmin=0,
-                vmax=1,
-                aspect="auto",
-                interpolation="none",
-            )
-            wide, high = roles.num_heads - 0.5, roles.num_layers - 0.5
-            ax.hlines(np.arange(roles.num_layers + 1) - 0.5, -0.5, wide, color=colours.paper, lw=0.5)
-            ax.vlines(np.arange(roles.num_heads + 1) - 0.5, -0.5, high, color=colours.paper, lw=0.5)
-            at, of = np.nonzero(roles.is_static())
-            ax.scatter(
-                of, at, s=float(np.clip(60 / roles.num_layers, 1, 6)) ** 2, marker="s", color="white", linewidths=0
-            )
-            ax.set(
-                xticks=[],
-                yticks=[],
-                xlim=(-0.5, wide),
-                ylim=(high, -0.5),
-                xlabel=f"{roles.num_layers} layers, {roles.num_heads} heads",
-            )
-            ax.set_title(f"{name}\n{roles.static_share:.1%} static", size=8.5)
-            sns.despine(ax=ax, left=True, bottom=True)
-        left, right = lower.subplots(1, 2)
-        sns.heatmap(
-            agreement_matrix(models) * 100,
-            ax=left,
-            cmap="cividis",
-            vmin=50,
-            vmax=100,
-            annot=True,
-            fmt=".1f",
-            annot_kws={"size": 8},
-            linewidths=1,
-            linecolor=colours.paper,
-            cbar=False,
-            xticklabels=False,
-            yticklabels=False,
-        )
-        left.set_title("heads with the same role, %")
-        left.tick_params(length=0, labelsize=8)
-        middles = np.arange(len(models)) + 0.5
-        left.set_xticks(middles, models, rotation=35, ha="right", rotation_mode="anchor")
-        left.set_yticks(middles, models)
-        for (label, roles), colour, line, mark in zip(_distinct(models).items(), _line_colours(colours), LINES, MARKS):
-            shares = depth_shares(roles)
-            right.plot(_depth(shares), shares * 100, color=colour, ls=line, marker=mark, ms=4, lw=1.5, label=label)
-        right.set(xlim=(0, 1), ylim=(0, 100), xlabel="depth, first to last layer", ylabel="static heads, %")
-        right.set_title("static share over depth")
-        right.legend(fontsize=8, loc="upper right")
-        figure.legend(
-            handles=[Patch(color=DYNAMIC, label="dynamic head"), Patch(color=STATIC, label="static head, marked")],
-            loc="upper right",
-            ncols=2,
-        )
-    return figure

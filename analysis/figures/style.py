@@ -1,40 +1,51 @@
-"""One colour language for every figure, in a light and a dark theme, for Plotly (to look at) and matplotlib (for files)."""
+"""One language of colours, symbols and patterns for every figure, in a light and a dark theme.
+
+Figures are described in Plotly's words; `MARKERS`, `LINES` and `HATCHES` are matplotlib's words for the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import plotly.graph_objects as go
 import plotly.io as pio
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fkv.policies.kinds import KINDS
 
 Theme = Literal["light", "dark"]
 
-STATIC, DYNAMIC = "#0072B2", "#E69F00"
-SINK, ANCHOR, CURRENT, OLDER = (KINDS[key].light for key in ("sink", "anchor", "current", "kept"))
+STATIC = "#0072B2"
+DYNAMIC = "#E69F00"
+SINK = KINDS["sink"].light
+ANCHOR = KINDS["anchor"].light
+CURRENT = KINDS["current"].light
+# Colours of series that have no meaning of their own, in order.
+SERIES = (STATIC, DYNAMIC, ANCHOR, SINK, CURRENT)
+
 ROLE_COLOURS = {"static": STATIC, "dynamic": DYNAMIC}
-ROLE_MARKS = {"static": ("square", "s"), "dynamic": ("circle", "o")}
-"""Marks of the roles, for Plotly and for matplotlib."""
-AGE_COLOURS = {"sink": SINK, "older": OLDER, "anchor": ANCHOR, "current": CURRENT}
-AGE_HATCHES = {"sink": "xx", "older": "", "anchor": "\\\\\\", "current": ".."}
-PLOTLY_HATCHES = {"sink": "x", "older": "", "anchor": "\\", "current": "."}
+ROLE_SYMBOLS = {"static": "square", "dynamic": "circle"}
+
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X", "triangle-up": "^"}
+LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+HATCHES = {"": "", "x": "xx", "/": "///", "\\": "\\\\\\", ".": "..", "|": "||"}
+
+# Top margin of Plotly figures whose panels have titles.
 PANEL_MARGIN = {"t": 104}
-"""Top margin of Plotly figures whose panels have titles of their own."""
-DASHES = ("solid", "dash", "dot", "dashdot")
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
 @dataclass(frozen=True)
 class Palette:
-    """What a theme adds to the colours of roles and ages."""
+    """The neutral colours of a theme. `dropped` is grey at 35 % over the paper."""
 
+    theme: Theme
     paper: str
     ink: str
     soft: str
@@ -43,14 +54,17 @@ class Palette:
 
 
 PALETTES: dict[str, Palette] = {
-    "light": Palette("#ffffff", "#1b2330", "#5b6675", "#e3e7ed", "#d3d6da"),
-    "dark": Palette("#10151d", "#e8edf4", "#98a4b3", "#273040", "#3d434c"),
+    "light": Palette("light", "#ffffff", "#1b2330", "#5b6675", "#e3e7ed", "#d3d6da"),
+    "dark": Palette("dark", "#10151d", "#e8edf4", "#98a4b3", "#273040", "#3d434c"),
 }
-"""`dropped` is grey at 35 % over the theme's paper."""
 
 
 def palette(theme: Theme) -> Palette:
-    """The colours of a theme. Raises ValueError for an unknown one."""
+    """Return the colours of a theme.
+
+    Raises:
+        ValueError: There is no theme of this name.
+    """
     if theme not in PALETTES:
         raise ValueError(f"there is no theme {theme!r}; there are {' and '.join(PALETTES)}")
     return PALETTES[theme]
@@ -71,7 +85,7 @@ def _template(colours: Palette) -> go.layout.Template:
         layout={
             "paper_bgcolor": colours.paper,
             "plot_bgcolor": colours.paper,
-            "colorway": [STATIC, DYNAMIC, ANCHOR, SINK, CURRENT],
+            "colorway": list(SERIES),
             "font": {"family": FONT, "size": 12, "color": colours.ink},
             "xaxis": axis,
             "yaxis": axis,
@@ -93,21 +107,11 @@ for _name, _colours in PALETTES.items():
     pio.templates[f"fkv-{_name}"] = _template(_colours)
 
 
-def finish(
-    figure: go.Figure, title: str, subtitle: str, theme: Theme, height: int, width: int | None = None
-) -> go.Figure:
-    """Title, theme and size of a Plotly figure; without a width it fills the page."""
-    palette(theme)
-    return figure.update_layout(
-        template=f"fkv-{theme}", title={"text": title, "subtitle": {"text": subtitle}}, height=height, width=width
-    )
-
-
-def pattern(shape: str, theme: Theme) -> dict[str, object]:
-    """A light hatch over a bar's own colour, so that colour is never the only sign."""
+def pattern(shape: str, colours: Palette) -> dict[str, Any]:
+    """Describe a light hatch over a Plotly bar, so that colour is never the only sign."""
     return {
         "shape": shape,
-        "fgcolor": palette(theme).paper,
+        "fgcolor": colours.paper,
         "fgopacity": 0.5,
         "size": 6,
         "solidity": 0.18,
@@ -117,7 +121,7 @@ def pattern(shape: str, theme: Theme) -> dict[str, object]:
 
 @contextmanager
 def drawing(theme: Theme) -> Iterator[Palette]:
-    """matplotlib and seaborn in a theme while the block runs."""
+    """Set matplotlib and seaborn to a theme while the block runs."""
     colours = palette(theme)
     style = {
         "figure.facecolor": colours.paper,
@@ -149,9 +153,15 @@ def drawing(theme: Theme) -> Iterator[Palette]:
 
 
 def canvas(title: str, subtitle: str, width: float, height: float, colours: Palette) -> Figure:
-    """An empty matplotlib figure of this size in inches with a title and a line below it."""
+    """Return an empty matplotlib figure of this size in inches with a title and a line below it."""
     figure = Figure(figsize=(width, height))
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.62 / height))
     figure.text(0.012, 1 - 0.14 / height, title, ha="left", va="top", size=13, weight="bold", color=colours.ink)
     figure.text(0.012, 1 - 0.40 / height, subtitle, ha="left", va="top", size=9, color=colours.soft)
     return figure
+
+
+def legend_below(figure: Figure, *axes: Axes, columns: int) -> None:
+    """Add one legend under the figure with the entries of all these axes."""
+    entries = [entry for ax in axes for entry in zip(*ax.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*entries, strict=True), loc="outside lower left", ncols=columns)

@@ -1,6 +1,6 @@
 """The cache X-ray: what every chunk could attend to, drawn from the page tables of the run.
 
-A row is a chunk, a column a latent frame; within a cell segments lie as in the picture, the first on top.
+A row is a chunk, a column a latent frame; within a cell, segments are stacked as in the frame, the first on top.
 """
 
 from __future__ import annotations
@@ -11,213 +11,227 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from fkv.policies.kinds import DROPPED, KINDS
 from fkv.stream import Chunk
 
-from .style import PANEL_MARGIN, Theme, canvas, drawing, finish, palette
+from .style import PANEL_MARGIN, Palette
+from .view import View
 
-STATES = (DROPPED, *(key for key in KINDS if key != DROPPED))
-NOT_YET = -1
-
-
-def page_states(chunks: Sequence[Chunk], group: str) -> np.ndarray:
-    """What each segment of each frame was to each chunk: indices into `STATES`, -1 before it existed.
-
-    [chunks, segments, frames]. Chunks in which the head group did not exist (policies may change) are -1 throughout.
-    Raises ValueError without chunks.
-    """
-    if not chunks:
-        raise ValueError("there is no chunk to draw")
-    segments, frames = max(chunk.segments for chunk in chunks), chunks[-1].frames[-1] + 1
-    states = np.full((len(chunks), segments, frames), NOT_YET)
-    for row, chunk in zip(states, chunks):
-        if group not in chunk.pages:
-            continue
-        row[:, : chunk.frames[0]] = STATES.index(DROPPED)
-        pages, height = chunk.pages[group], segments // chunk.segments
-        for frame, segment, kind in zip(pages.frame, pages.segment, chunk.kinds[group], strict=True):
-            row[segment * height : (segment + 1) * height, frame] = STATES.index(kind)
-    return states
+# A frame that did not exist yet.
+NOT_YET = ""
+# Letters are readable up to this many chunks and frames.
+MAX_LETTERS = (40, 60)
+LETTER_COLOUR = "#10151d"
 
 
 @dataclass(frozen=True)
-class _View:
-    """Head groups that saw the same, and what they saw: `page_states`."""
+class _Panel:
+    """Head groups that attended to the same pages, and their `page_kinds`."""
 
     title: str
-    states: np.ndarray
+    kinds: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The segments of all chunks one below the other: indices into `KINDS`, NaN before a frame existed."""
+        index = {NOT_YET: np.nan} | {kind: float(i) for i, kind in enumerate(KINDS)}
+        return np.vectorize(index.get, otypes=[float])(np.concatenate(self.kinds))
+
+    @property
+    def letters(self) -> list[tuple[int, int, str]]:
+        """Row, frame and letter of the cached cells that are of one kind; none where they would not be readable."""
+        kinds = self.kinds
+        if kinds.shape[0] > MAX_LETTERS[0] or kinds.shape[2] > MAX_LETTERS[1]:
+            return []
+        uniform = (kinds == kinds[:, :1]).all(1) & ~np.isin(kinds[:, 0], (NOT_YET, DROPPED))
+        return [(row, frame, KINDS[kinds[row, 0, frame]].letter) for row, frame in np.argwhere(uniform).tolist()]
 
 
-def _views(chunks: Sequence[Chunk]) -> list[_View]:
-    groups = list(dict.fromkeys(name for chunk in chunks for name in chunk.pages))
-    alike: dict[bytes, list[str]] = {}
-    states = {name: page_states(chunks, name) for name in groups}
-    for name in groups:
-        alike.setdefault(states[name].tobytes(), []).append(name)
+class CacheXray(View):
+    """One panel per head group; groups that attended to the same pages share one.
 
-    def title(names: list[str]) -> str:
-        held = [len(chunk.pages[names[0]]) / chunk.segments for chunk in chunks if names[0] in chunk.pages]
-        called = " and ".join("ungrouped" if name == "all" and len(groups) > 1 else name for name in names)
-        return f"{called} heads: {held[-1]:.3g} frames attended in the last chunk"
+    The table has one row per page that existed: chunk, group, frame, segment, kind (a key of
+    `fkv.policies.kinds.KINDS`), and survives, whether the page was still cached after the chunk.
 
-    return [_View(title(names), states[names[0]]) for names in alike.values()]
+    Args:
+        chunks: The chunks of a run in order.
 
+    Raises:
+        ValueError: There are no chunks, or they have no cache.
+    """
 
-def page_table(chunks: Sequence[Chunk]) -> pd.DataFrame:
-    """One row per page that existed: chunk, group, frame, segment, state, and whether it survived the chunk."""
-    rows = []
-    for chunk in chunks:
-        for group, pages in chunk.pages.items():
-            columns = pages.frame.tolist(), pages.segment.tolist(), chunk.kinds[group], chunk.kept[group].tolist()
-            rows += [(chunk.index, group, *page) for page in zip(*columns, strict=True)]
-    return pd.DataFrame(rows, columns=["chunk", "group", "frame", "segment", "state", "survives"])
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self._panels = _panels(chunks)
+        self._numbers = [chunk.index + 1 for chunk in chunks]
+        count = len(self._panels)
+        policy = ", then ".join(dict.fromkeys(chunk.policy for chunk in chunks))
+        inches = float(np.clip(0.2 * len(chunks), 1.1, 4.5)) + 0.35
+        super().__init__(
+            "cache-xray",
+            f"Cache X-ray: {policy}",
+            "each row is a chunk, each column a latent frame; bands in a cell are segments, top to bottom",
+            page_table(chunks),
+            height=180 + count * int(np.clip(22 * len(chunks), 110, 420)),
+            size=(9.6, inches * count + 1.6),
+        )
 
+    def _plotly(self, colours: Palette) -> go.Figure:
+        count = len(self._panels)
+        titles = [panel.title for panel in self._panels]
+        spacing = 0.14 / count
+        figure = make_subplots(count, 1, shared_xaxes=True, vertical_spacing=spacing, subplot_titles=titles)
+        for row, panel in enumerate(self._panels, 1):
+            self._plotly_panel(figure, panel, row, colours)
+        for label, colour in _legend(colours).items():
+            marker = {"symbol": "square", "size": 12, "color": colour}
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=label, marker=marker)
+        figure.update_xaxes(title="latent frame", row=count, col=1)
+        figure.update_annotations(x=0, xanchor="left", font={"size": 12, "color": colours.soft})
+        return figure.update_layout(legend={"y": -48 / (self.height - 160)}, margin=PANEL_MARGIN)
 
-def _heading(chunks: Sequence[Chunk]) -> tuple[str, str]:
-    policy = ", then ".join(dict.fromkeys(chunk.policy for chunk in chunks))
-    return (
-        f"Cache X-ray: {policy}",
-        "each row is a chunk, each column a latent frame; bands in a cell are segments of that frame, as they lie in the picture",
-    )
-
-
-def _colours(theme: Theme) -> list[str]:
-    """The colour of each of `STATES`; what was dropped is opaque in figures."""
-    return [palette(theme).dropped, *(KINDS[state].colour(theme) for state in STATES[1:])]
-
-
-def _legend(state: str) -> str:
-    kind = KINDS[state]
-    return kind.name if state == DROPPED else f"{kind.letter}  {kind.name}"
-
-
-def _letters(states: np.ndarray) -> list[tuple[int, int, str]]:
-    """Chunk, frame and letter of the cells that are one state throughout."""
-    found = []
-    for chunk, frame in zip(*np.nonzero((states == states[:, :1]).all(1) & (states[:, 0] > 0))):
-        found.append((int(chunk), int(frame), KINDS[STATES[states[chunk, 0, frame]]].letter))
-    return found
-
-
-def cache_xray(chunks: Sequence[Chunk], theme: Theme = "light") -> go.Figure:
-    """One panel per kind of head group, for looking at; groups that saw the same share one."""
-    views, colours = _views(chunks), palette(theme)
-    scale = _colours(theme)
-    steps = [(edge / len(scale), colour) for i, colour in enumerate(scale) for edge in (i, i + 1)]
-    titles, gaps = [view.title for view in views], []
-    figure = make_subplots(len(views), 1, shared_xaxes=True, vertical_spacing=0.14 / len(views), subplot_titles=titles)
-    for panel, states in enumerate((view.states for view in views), 1):
-        count, segments, frames = states.shape
-        flat = np.where(states == NOT_YET, np.nan, states.astype(float)).reshape(count * segments, frames)
-        names = np.array([KINDS[state].name for state in STATES])[np.maximum(states, 0)].reshape(flat.shape)
+    def _plotly_panel(self, figure: go.Figure, panel: _Panel, row: int, colours: Palette) -> None:
+        count, segments, frames = panel.kinds.shape
+        names = [[KINDS[kind].name if kind else "" for kind in row] for row in np.concatenate(panel.kinds)]
+        scale = list(_legend(colours).values())
         figure.add_heatmap(
-            z=flat,
-            y=[chunk.index - 0.5 + (s + 0.5) / segments for chunk in chunks for s in range(segments)],
+            z=panel.rows,
+            y=[number - 0.5 + (segment + 0.5) / segments for number in self._numbers for segment in range(segments)],
             x=list(range(frames)),
-            colorscale=steps,
+            colorscale=[(edge / len(scale), colour) for i, colour in enumerate(scale) for edge in (i, i + 1)],
             zmin=-0.5,
             zmax=len(scale) - 0.5,
             showscale=False,
             xgap=1,
             ygap=0,
             hoverongaps=False,
-            row=panel,
+            row=row,
             col=1,
             customdata=np.dstack([names, np.tile(np.arange(segments)[:, None], (count, frames))]),
             hovertemplate="frame %{x}, segment %{customdata[1]}<br>%{customdata[0]}<extra></extra>",
         )
-        axis = "" if panel == 1 else panel
-        gaps += [
-            {
-                "type": "line",
-                "xref": f"x{axis} domain",
-                "yref": f"y{axis}",
-                "x0": 0,
-                "x1": 1,
-                "y0": y,
-                "y1": y,
-                "line": {"color": colours.paper, "width": 3},
-            }
-            for y in (chunk.index - 0.5 for chunk in chunks[1:])
-        ]
-        letters = _letters(states)
-        if letters and count <= 40 and frames <= 60:
-            rows, cols, text = zip(*letters)
+        axis = "" if row == 1 else row
+        across = {"xref": f"x{axis} domain", "yref": f"y{axis}", "x0": 0, "x1": 1}
+        for number in self._numbers[1:]:
+            line = {"color": colours.paper, "width": 3}
+            figure.add_shape(type="line", **across, y0=number - 0.5, y1=number - 0.5, line=line)
+        if panel.letters:
+            rows, columns, letters = zip(*panel.letters, strict=True)
             figure.add_scatter(
-                x=cols,
-                y=[chunks[row].index for row in rows],
-                text=text,
+                x=columns,
+                y=[self._numbers[row] for row in rows],
+                text=letters,
                 mode="text",
                 hoverinfo="skip",
                 showlegend=False,
-                textfont={"size": 9, "color": "#10151d"},
-                row=panel,
+                textfont={"size": 9, "color": LETTER_COLOUR},
+                row=row,
                 col=1,
             )
-        figure.update_yaxes(
-            title="chunk", range=[chunks[-1].index + 0.5, chunks[0].index - 0.5], showgrid=False, row=panel, col=1
-        )
-        figure.update_xaxes(range=[-0.5, frames - 0.5], showgrid=False, row=panel, col=1)
-    for state, colour in zip(STATES, scale, strict=True):
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=_legend(state),
-            marker={"symbol": "square", "size": 12, "color": colour},
-        )
-    figure.update_xaxes(title="latent frame", row=len(views), col=1)
-    figure.update_annotations(x=0, xanchor="left", font={"size": 12, "color": colours.soft})
-    height = 180 + len(views) * int(np.clip(22 * len(chunks), 110, 420))
-    figure.update_layout(legend={"y": -48 / (height - 160)}, margin=PANEL_MARGIN, shapes=gaps)
-    return finish(figure, *_heading(chunks), theme, height)
+        down = [self._numbers[-1] + 0.5, self._numbers[0] - 0.5]
+        figure.update_yaxes(title="chunk", range=down, showgrid=False, row=row, col=1)
+        figure.update_xaxes(range=[-0.5, frames - 0.5], showgrid=False, row=row, col=1)
 
-
-def draw_cache_xray(chunks: Sequence[Chunk], theme: Theme = "light") -> Figure:
-    """The same as `cache_xray`, for a file."""
-    views = _views(chunks)
-    with drawing(theme) as colours:
-        scale = _colours(theme)
-        each = float(np.clip(0.2 * len(chunks), 1.1, 4.5)) + 0.35
-        figure = canvas(*_heading(chunks), 9.6, each * len(views) + 1.6, colours)
-        axes = figure.subplots(len(views), 1, sharex=True, squeeze=False)[:, 0]
-        for ax, view in zip(axes, views):
-            count, segments, frames = (states := view.states).shape
-            flat = np.ma.masked_less(states.reshape(count * segments, frames), 0)
-            extent = (-0.5, frames - 0.5, chunks[-1].index + 0.5, chunks[0].index - 0.5)
-            ax.imshow(
-                flat,
-                cmap=ListedColormap(scale),
-                vmin=-0.5,
-                vmax=len(scale) - 0.5,
-                aspect="auto",
-                extent=extent,
-                interpolation="none",
-            )
-            ax.vlines(np.arange(frames) - 0.5, *extent[2:], color=colours.paper, lw=0.8)
-            ax.hlines([chunk.index - 0.5 for chunk in chunks], *extent[:2], color=colours.paper, lw=2)
-            if count <= 40 and frames <= 60:
-                for row, frame, letter in _letters(states):
-                    ax.text(
-                        frame, chunks[row].index, letter, ha="center", va="center_baseline", size=6.5, color="#10151d"
-                    )
-            step = max(1, count // 10)
-            ax.set(
-                xlim=extent[:2],
-                ylim=extent[2:],
-                ylabel="chunk",
-                yticks=range(chunks[0].index, chunks[-1].index + 1, step),
-            )
-            ax.set_title(view.title, size=9, color=colours.soft)
-            ax.tick_params(length=0)
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+    def _draw(self, figure: Figure, colours: Palette) -> None:
+        axes = figure.subplots(len(self._panels), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, panel in zip(axes, self._panels, strict=True):
+            self._draw_panel(ax, panel, colours)
         axes[-1].set_xlabel("latent frame")
-        handles = [Patch(color=colour, label=_legend(state)) for state, colour in zip(STATES, scale, strict=True)]
-        figure.legend(handles=handles, loc="outside lower left", ncols=len(STATES))
-    return figure
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles = [Patch(color=colour, label=label) for label, colour in _legend(colours).items()]
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+
+    def _draw_panel(self, ax: Axes, panel: _Panel, colours: Palette) -> None:
+        count, _, frames = panel.kinds.shape
+        across = (-0.5, frames - 0.5)
+        down = (self._numbers[-1] + 0.5, self._numbers[0] - 0.5)
+        scale = list(_legend(colours).values())
+        look = {"cmap": ListedColormap(scale), "vmin": -0.5, "vmax": len(scale) - 0.5}
+        ax.imshow(panel.rows, aspect="auto", extent=across + down, interpolation="none", **look)
+        ax.vlines(np.arange(frames) - 0.5, *down, color=colours.paper, lw=0.8)
+        ax.hlines([number - 0.5 for number in self._numbers], *across, color=colours.paper, lw=2)
+        for row, frame, letter in panel.letters:
+            look = {"ha": "center", "va": "center_baseline", "size": 6.5, "color": LETTER_COLOUR}
+            ax.text(frame, self._numbers[row], letter, **look)
+        ax.set(xlim=across, ylim=down, ylabel="chunk", yticks=self._numbers[:: max(1, count // 10)])
+        ax.set_title(panel.title, size=9, color=colours.soft)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+
+
+def _legend(colours: Palette) -> dict[str, str]:
+    """Colours by label, in the order of `KINDS`; dropped pages are opaque in figures."""
+    shown = {kind.key: kind.colour(colours.theme) for kind in KINDS.values()} | {DROPPED: colours.dropped}
+    return {f"{KINDS[key].letter}  {KINDS[key].name}": colour for key, colour in shown.items()}
+
+
+def _panels(chunks: Sequence[Chunk]) -> list[_Panel]:
+    groups = list(dict.fromkeys(name for chunk in chunks for name in chunk.pages))
+    if not groups:
+        raise ValueError("there is no chunk with a cache to draw")
+    kinds = {name: page_kinds(chunks, name) for name in groups}
+    alike: dict[bytes, list[str]] = {}
+    for name in groups:
+        alike.setdefault(kinds[name].tobytes(), []).append(name)
+
+    def title(names: list[str]) -> str:
+        held = [len(chunk.pages[names[0]]) / chunk.segments for chunk in chunks if names[0] in chunk.pages]
+        called = " and ".join("ungrouped" if name == "all" and len(groups) > 1 else name for name in names)
+        return f"{called} heads: {held[-1]:.3g} frames attended in the last chunk"
+
+    return [_Panel(title(names), kinds[names[0]]) for names in alike.values()]
+
+
+def page_kinds(chunks: Sequence[Chunk], group: str) -> np.ndarray:
+    """Tell what each segment of each latent frame was for while each chunk attended.
+
+    Args:
+        chunks: The chunks of a run in order.
+        group: Name of a head group.
+
+    Returns:
+        Keys of `fkv.policies.kinds.KINDS`, "" before a frame existed: [chunks, segments, frames]. Chunks without the
+        head group (policies may change) are "" throughout.
+
+    Raises:
+        ValueError: There are no chunks.
+    """
+    if not chunks:
+        raise ValueError("there is no chunk to draw")
+    segments = max(chunk.segments for chunk in chunks)
+    frames = chunks[-1].frames[-1] + 1
+    kinds = np.full((len(chunks), segments, frames), NOT_YET, f"<U{max(map(len, KINDS))}")
+    for row, chunk in zip(kinds, chunks, strict=True):
+        if group not in chunk.pages:
+            continue
+        row[:, : chunk.frames[0]] = DROPPED
+        pages = chunk.pages[group]
+        height = segments // chunk.segments
+        for frame, segment, kind in zip(pages.frame, pages.segment, chunk.kinds[group], strict=True):
+            row[segment * height : (segment + 1) * height, frame] = kind
+    return kinds
+
+
+def page_table(chunks: Sequence[Chunk]) -> pd.DataFrame:
+    """Tabulate pages: one row per page that existed with chunk (from 1), group, frame, segment, kind, survives."""
+    parts = [
+        pd.DataFrame(
+            {
+                "chunk": chunk.index + 1,
+                "group": group,
+                "frame": pages.frame,
+                "segment": pages.segment,
+                "kind": chunk.kinds[group],
+                "survives": chunk.kept[group],
+            }
+        )
+        for chunk in chunks
+        for group, pages in chunk.pages.items()
+    ]
+    return pd.concat(parts, ignore_index=True)

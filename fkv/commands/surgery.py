@@ -77,9 +77,10 @@ def run(args: argparse.Namespace) -> int:
         }
         emit(settings | {"effects": list(map(asdict, effects))}, target)
     if drawing:
-        from fkv.analysis.figures.surgery import draw_surgery
+        from fkv.analysis.figures import SurgeryEffects
 
-        draw_surgery(effects, f"{model.name}, {args.policy}, seed {args.seed}: {prompt}").savefig(drawing, dpi=160)
+        subtitle = f"{model.name}, {args.policy}, seed {args.seed}: {prompt}"
+        SurgeryEffects(effects, subtitle).matplotlib().savefig(drawing, dpi=160)
     return 0
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,16 +18,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fkv.analysis import figures
-from fkv.analysis.export import Panel, write_files
+from fkv.analysis.figures import View
 from fkv.models.base import VideoModel
 from fkv.roles import HeadRoles
 from fkv.studio.media.assets import page_asset
 
-FIGURES = {
-    "role-atlas": (figures.role_atlas, figures.draw_role_atlas, figures.atlas_table),
-    "head-map": (figures.head_map, figures.draw_head_map, figures.head_table),
+# Figures by their names in links, from all splits and the name of the chosen model.
+FIGURES: dict[str, Callable[[Mapping[str, HeadRoles], str], View]] = {
+    "role-atlas": lambda models, _: figures.RoleAtlas(models),
+    "head-map": lambda models, chosen: figures.HeadMap(models[chosen]),
 }
-"""How to show each figure, to draw it for a file, and to tabulate it."""
 NO_FIGURE = "There is no such figure."
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
@@ -36,7 +35,7 @@ FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 def atlas_tab(model: VideoModel) -> None:
     """Build the tab inside the page that is being built."""
     _figure(model, "role-atlas", ())
-    _figure(model, "head-map", tuple(figures.with_own(model.roles)))
+    _figure(model, "head-map", tuple(figures.with_released(model.roles)))
 
 
 def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
@@ -51,17 +50,16 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
 
     def draw(event: gr.EventData) -> go.Figure:
         try:
-            return FIGURES[name][0](subject(model, name, event._data["model"]), event._data["theme"])
+            return view_of(model, name, event._data["model"]).plotly(event._data["theme"])
         except (KeyError, TypeError):
             raise gr.Error(NO_FIGURE, print_exception=False) from None
 
     links.draw(draw, None, plot, queue=False, show_progress="hidden", api_visibility="private")
 
 
-def subject(model: VideoModel, name: str, which: str) -> Mapping[str, HeadRoles] | HeadRoles:
-    """What a figure is of: all splits, or that of the model called `which`. Raises KeyError for an unknown one."""
-    models = figures.with_own(model.roles)
-    return models if name == "role-atlas" else models[which]
+def view_of(model: VideoModel, name: str, chosen: str) -> View:
+    """Return the figure called `name`, of the chosen model where it shows one. Raises KeyError for unknown names."""
+    return FIGURES[name](figures.with_released(model.roles), chosen)
 
 
 def figure_route(model: VideoModel) -> Route:
@@ -69,11 +67,10 @@ def figure_route(model: VideoModel) -> Route:
     drawing = threading.Lock()
 
     @lru_cache(maxsize=32)
-    def files(name: str, which: str, theme: Any) -> dict[str, bytes]:
-        of, (show, draw, table) = subject(model, name, which), FIGURES[name]
+    def files(name: str, chosen: str, theme: Any) -> dict[str, bytes]:
+        view = view_of(model, name, chosen)
         with drawing, tempfile.TemporaryDirectory() as folder:
-            written = write_files([Panel(name, show(of, theme), draw(of, theme), table(of))], folder, theme)
-            return {path.suffix[1:]: Path(path).read_bytes() for path in written}
+            return {path.suffix[1:]: path.read_bytes() for path in view.save(folder, theme)}
 
     def figure(request: Request) -> Response:
         name, ending, ask = request.path_params["name"], request.path_params["ending"], request.query_params

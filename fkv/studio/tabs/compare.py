@@ -12,7 +12,7 @@ import gradio as gr
 import pandas as pd
 
 from fkv.analysis.evaluate import EQUAL_DB, draws_world
-from fkv.analysis.figures import draw_pareto, pareto
+from fkv.analysis.figures import Pareto
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
 from fkv.studio.errors import sentence
@@ -164,7 +164,7 @@ def _cell(name: str, value: float) -> str:
 def _pareto(found: pd.DataFrame) -> Any:
     """The plot on no paper, so that the page's style gives it the colours of its theme."""
     clear = "rgba(0,0,0,0)"
-    return gr.Plot(pareto(found).update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)
+    return gr.Plot(Pareto(found).plotly().update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)
 
 
 def _save(shelf: Shelf, found: pd.DataFrame, told: dict[str, Any]) -> Sequence[Any]:
@@ -174,6 +174,6 @@ def _save(shelf: Shelf, found: pd.DataFrame, told: dict[str, Any]) -> Sequence[A
             places.enter_context(shelf.place(f"forcing-kv-comparison.{kind}")) for kind in ("csv", "png", "json")
         )
         found.to_csv(csv)
-        draw_pareto(found).savefig(png, dpi=160)
+        Pareto(found).matplotlib().savefig(png, dpi=160)
         js.write_text(json.dumps(told, indent=1), encoding="utf-8")
     return [gr.DownloadButton(value=str(path), interactive=True) for path in (csv, png, js)]
