@@ -50,7 +50,7 @@ def settings_of(stream: Stream) -> dict[str, Any]:
         "model": stream.model.name,
         "device": device_name(stream.model.device),
         "torch": torch.__version__,
-        "policy": {"name": policy.name, **dataclasses.asdict(policy)},
+        "policy": {"name": policy.name, **dataclasses.asdict(policy.unwrapped)},
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fkv.comparison import psnr
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
-from fkv.policies.silenced import Head, Silenced, write_heads
+from fkv.policies.silenced import Head, silence, write_heads
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, check_chunks
 
@@ -67,7 +67,7 @@ def operate(
         for layer, head in heads:
             model.geometry.check_head(layer, head)
         if operation == "silence":
-            made = stream(Silenced(policy, tuple(heads)), roles)
+            made = stream(silence(policy, {*policy.silenced_heads, *heads}), roles)
         elif operation == "flip":
             made = stream(policy, _flipped(roles, heads))
         else:

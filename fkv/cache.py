@@ -1,10 +1,10 @@
-"""Paged key/value storage. Storage only: which pages survive is a policy's affair, which head is which a role's.
+"""Paged storage of keys and values. Storage only: policies decide which pages stay, head roles which head is which.
 
-Keys are stored after RoPE, so attention does not care in which order they lie. A **page** is one segment of one latent
-frame; a **head group** is a set of heads, in every layer, that hold the same pages and so share one page table. The K
-and V of a group's heads in one layer are one preallocated buffer. A chunk is written straight into free pages, once per
-pass; committing it changes the page table. Live pages always form a prefix of the buffer, so attention reads a plain
-view: nothing is gathered, rolled or concatenated.
+Keys are stored after RoPE, so their order in memory does not matter to attention. A **page** is one segment of one
+latent frame; a **head group** is a set of heads, in every layer, with the same cached pages and therefore one page
+table. The K and V of a group's heads in one layer share one preallocated buffer. A chunk is written straight into free
+pages, once per pass; evicting pages changes the page table alone. Occupied pages form a prefix of the buffer while a
+chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated.
 """
 
 from __future__ import annotations
@@ -18,17 +18,32 @@ from torch import Tensor
 
 from .kernels import put, take
 
-FREE = -1
-GROWTH = 1.125
-"""By how much a buffer grows at least, so that a long stream under a policy that drops nothing does not copy all of it at every chunk."""
+FREE = -1  # the frame number of a free slot
+GROWTH = 1.125  # a buffer grows at least by this factor, so that a cache without eviction is not copied for every chunk
+
+Head = tuple[int, int]
+"""A layer and a head of that layer."""
 
 Heads = tuple[tuple[int, ...], ...]
 """The heads of one group, layer by layer."""
 
+PageTables = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Per head group the frame and the segment in each slot, int arrays [slots]; `FREE` in slots without a page."""
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes that storage depends on. A chunk is `frames_per_chunk` latent frames of `rows` x `cols` tokens each."""
+    """Sizes that storage depends on.
+
+    Args:
+        layers: attention layers.
+        heads: heads per layer.
+        head_dim: elements of a head's key.
+        rows: token rows of a latent frame.
+        cols: token columns of a latent frame.
+        frames_per_chunk: latent frames that are generated together (`num_frame_per_block` of Self Forcing).
+        batch: videos that are generated together.
+    """
 
     layers: int
     heads: int
@@ -39,11 +54,25 @@ class Geometry:
     batch: int = 1
 
     def check_head(self, layer: int, head: int) -> None:
-        """Raises ValueError when there is no such head."""
+        """Raise ValueError unless the model has this head."""
         if not (0 <= layer < self.layers and 0 <= head < self.heads):
             raise ValueError(
                 f"there is no head {head} in layer {layer}; the model has {self.layers} layers of {self.heads} heads"
             )
+
+    def check_groups(self, groups: Mapping[str, Heads]) -> None:
+        """Raise ValueError unless the groups hold every head of every layer exactly once."""
+        for layer in range(self.layers):
+            heads = sorted(head for group in groups.values() for head in group[layer])
+            if heads != list(range(self.heads)):
+                raise ValueError(
+                    f"layer {layer}: the groups must hold each of {self.heads} heads once, they hold {heads}"
+                )
+
+    def check_segments(self, segments: int) -> None:
+        """Raise ValueError unless a frame can be split into this many segments."""
+        if segments < 1 or self.tokens_per_frame % segments:
+            raise ValueError(f"{segments} segments do not divide the {self.tokens_per_frame} tokens of a frame evenly")
 
     @property
     def tokens_per_frame(self) -> int:
@@ -51,13 +80,19 @@ class Geometry:
 
     @property
     def every_head(self) -> dict[str, Heads]:
-        """One group of all heads, as policies without head roles use it."""
+        """A single group of all heads, for policies that treat heads alike."""
         return {"all": (tuple(range(self.heads)),) * self.layers}
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Occupied pages of one group in slot order: slot, latent frame and segment of each, int arrays [pages]."""
+    """Occupied pages of one group in slot order.
+
+    Args:
+        slot: place in the buffers, in pages, int [pages].
+        frame: latent frame, int [pages].
+        segment: segment of that frame, int [pages].
+    """
 
     slot: np.ndarray
     frame: np.ndarray
@@ -69,7 +104,17 @@ class Pages:
 
 @dataclass
 class HeadGroup:
-    """One page table and the buffers it describes: per layer K and V of [batch, heads of the group, tokens, head_dim]."""
+    """One page table and the buffers it describes.
+
+    Args:
+        name: of the group.
+        heads: its heads, layer by layer.
+        keys: per layer [batch, heads of the group, tokens, head_dim].
+        values: like `keys`.
+        frame: latent frame in each slot, `FREE` where there is none, int [slots].
+        segment: segment in each slot, int [slots].
+        write_index: token of the buffers for each token of the current chunk, int64 [chunk tokens].
+    """
 
     name: str
     heads: Heads
@@ -77,7 +122,7 @@ class HeadGroup:
     values: list[Tensor]
     frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    write_index: Tensor | None = None
+    write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def capacity(self) -> int:
@@ -98,14 +143,15 @@ class HeadGroup:
 class KVCache:
     """The cache of one stream.
 
-    Parameters
-    ----------
-    geometry : sizes of the model and of the token grid.
-    groups : group name -> heads per layer; together they must hold every head of every layer exactly once.
-    segments : pages per frame; must divide the tokens of a frame.
-    dtype, device : of the buffers; in 8 bits, a dtype of kernels that widen what they read.
+    Args:
+        geometry: sizes of the model and of the token grid.
+        groups: group name -> heads per layer; together they hold every head of every layer exactly once.
+        segments: pages per frame; divides the tokens of a frame.
+        dtype: of the buffers; fp8 where the attention kernels convert what they read.
+        device: of the buffers.
 
-    Raises ValueError when `segments` does not divide the frame or the groups do not partition the heads.
+    Raises:
+        ValueError: when `segments` does not divide a frame or the groups do not partition the heads.
     """
 
     def __init__(
@@ -116,19 +162,27 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if segments < 1 or geometry.tokens_per_frame % segments:
-            raise ValueError(
-                f"{segments} segments do not divide the {geometry.tokens_per_frame} tokens of a frame evenly"
-            )
-        self.geometry, self.segments = geometry, segments
+        geometry.check_segments(segments)
+        geometry.check_groups(groups)
+        self.geometry = geometry
+        self.segments = segments
         self.page_tokens = geometry.tokens_per_frame // segments
-        self.dtype, self.device = dtype, torch.device(device)
+        self.dtype = dtype
+        self.device = torch.device(device)
         self.groups = {
-            name: HeadGroup(name, heads, *([self._empty(len(layer), 0) for layer in heads] for _ in "kv"))
+            name: HeadGroup(
+                name,
+                heads,
+                keys=[self._empty(len(layer), 0) for layer in heads],
+                values=[self._empty(len(layer), 0) for layer in heads],
+            )
             for name, heads in groups.items()
         }
         self.opening = True
-        self.order = self._order()
+        # Heads per layer in storage order, in which every group is a contiguous slice.
+        self.order: Heads = tuple(
+            tuple(head for heads in groups.values() for head in heads[layer]) for layer in range(geometry.layers)
+        )
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
         self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
 
@@ -137,21 +191,10 @@ class KVCache:
             self.geometry.batch, heads, tokens, self.geometry.head_dim, dtype=self.dtype, device=self.device
         )
 
-    def _order(self) -> Heads:
-        """Heads per layer in storage order, in which every group is a contiguous slice."""
-        geometry, groups = self.geometry, self.groups.values()
-        order = tuple(
-            tuple(head for group in groups for head in group.heads[layer]) for layer in range(geometry.layers)
-        )
-        for layer, heads in enumerate(order):
-            if sorted(heads) != list(range(geometry.heads)):
-                raise ValueError(
-                    f"layer {layer}: the groups must hold each of {geometry.heads} heads once, they hold {sorted(heads)}"
-                )
-        return order
-
     def _slices(self, layer: int) -> list[tuple[HeadGroup, slice]]:
-        slices, start = [], 0
+        """Each group that has heads in a layer, and their slice of `order`."""
+        slices = []
+        start = 0
         for group in self.groups.values():
             stop = start + len(group.heads[layer])
             if stop > start:
@@ -159,14 +202,17 @@ class KVCache:
             start = stop
         return slices
 
-    # A chunk's life: begin, then write and read once per pass and layer, then commit.
+    # The life of a chunk: begin, then write and read once per pass and layer, then evict.
 
     def begin(self, frames: Sequence[int]) -> None:
-        """Reserve pages for the chunk of these latent frames in every group; afterwards live pages are a prefix.
-        `opening` says whether it is the first chunk, with nothing before it.
+        """Reserve pages for a chunk in every group; afterwards occupied pages are a prefix of the buffers.
 
-        Free slots are reused first, the buffer grows only when they do not suffice (`GROWTH`). When fewer pages are live than
-        before, the last ones move down into the remaining holes, which a steady stream never needs.
+        Free slots are reused first; a buffer grows only when they do not suffice (`GROWTH`). When fewer pages are
+        occupied than before, the last ones move down into the remaining holes, which a steady stream never needs.
+        `opening` says whether nothing was cached before this chunk.
+
+        Args:
+            frames: latent frames of the chunk.
         """
         wanted = len(frames) * self.segments
         self.opening = not self.frames()
@@ -184,69 +230,107 @@ class KVCache:
                 self._move(group, tail, holes)
                 slots[np.isin(slots, tail)] = holes[np.searchsorted(tail, slots[np.isin(slots, tail)])]
             index = self._tokens(slots)
-            if group.write_index is None or group.write_index.shape != index.shape:
+            if group.write_index.shape != index.shape:
                 group.write_index = index
             group.write_index.copy_(index)
 
-    def where(self) -> tuple:
-        """Everything by which two passes differ in the memory that they read and write."""
+    def memory_key(self) -> tuple[object, ...]:
+        """A key that is equal for passes that read and write the same memory, as a CUDA graph needs it."""
         return self.opening, *(
-            (g.live, g.write_index.data_ptr(), *(x.data_ptr() for x in (*g.keys, *g.values)))
-            for g in self.groups.values()
+            (
+                group.live,
+                group.write_index.data_ptr(),
+                *(buffer.data_ptr() for buffer in (*group.keys, *group.values)),
+            )
+            for group in self.groups.values()
         )
 
     def targets(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Where the current chunk goes, per group in this layer: the K and V buffers [batch, heads, tokens, head_dim] and
-        the token index of each of the chunk's tokens, int64 [chunk tokens]."""
+        """Where to write the current chunk.
+
+        Returns:
+            Per group in this layer: the K and the V buffer, [batch, heads, tokens, head_dim], and the token of the
+            buffers for each token of the chunk, int64 [chunk tokens].
+        """
         return [(group.keys[layer], group.values[layer], group.write_index) for group, _ in self.slices[layer]]
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Store the current chunk's K (after RoPE) and V, [batch, chunk tokens, heads in `order`, head_dim]."""
-        for (_, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer)):
+        """Store the K and V of the current chunk.
+
+        Args:
+            layer: attention layer.
+            keys: after RoPE, [batch, chunk tokens, heads in `order`, head_dim].
+            values: like `keys`.
+        """
+        for (_, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer), strict=True):
             put(to_keys, index, keys[:, :, heads].transpose(1, 2))
             put(to_values, index, values[:, :, heads].transpose(1, 2))
 
     def read(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
-        """Per group in this layer: the group, its slice of `order`, and views K, V [batch, heads, live tokens, head_dim]."""
+        """Views of what a layer attends to.
+
+        Returns:
+            Per group in this layer: the group, its slice of `order`, its K and V, [batch, heads, occupied tokens, head_dim].
+        """
         if layer not in self._views:
             self._views[layer] = [
-                (
-                    group,
-                    heads,
-                    *(side[layer][:, :, : group.live * self.page_tokens] for side in (group.keys, group.values)),
-                )
+                (group, heads, self._occupied(group, group.keys[layer]), self._occupied(group, group.values[layer]))
                 for group, heads in self.slices[layer]
             ]
         return self._views[layer]
 
-    def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:
-        """Keep the pages whose entry in the group's boolean mask [pages] is true, free the rest. Moves no tensor.
+    def _occupied(self, group: HeadGroup, buffer: Tensor) -> Tensor:
+        return buffer[:, :, : group.live * self.page_tokens]
 
-        Raises ValueError when a mask does not fit its group's pages.
+    def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:
+        """Free pages. Moves no tensor.
+
+        Args:
+            keep_masks: group -> which of its pages stay, boolean [pages].
+
+        Raises:
+            ValueError: when a mask does not fit the pages of its group.
         """
         self._views.clear()
         for name, group in self.groups.items():
-            keep, pages = np.asarray(keep_masks[name], bool), group.pages
+            keep = np.asarray(keep_masks[name], bool)
+            pages = group.pages
             if keep.shape != (len(pages),):
                 raise ValueError(f"group {name!r} has {len(pages)} pages, its mask has shape {keep.shape}")
             group.frame[pages.slot[~keep]] = FREE
 
-    # The page table in figures.
+    def page_tables(self) -> PageTables:
+        """Copies of all page tables, for `restore`."""
+        return {name: (group.frame.copy(), group.segment.copy()) for name, group in self.groups.items()}
+
+    def restore(self, tables: PageTables) -> None:
+        """Go back to earlier page tables of this cache, as long as their pages have not been overwritten.
+
+        Keys and values are not restored, and buffers that have grown since stay large.
+        """
+        self._views.clear()
+        for name, (frame, segment) in tables.items():
+            group = self.groups[name]
+            grown = (0, group.capacity - len(frame))
+            group.frame = np.pad(frame, grown, constant_values=FREE)
+            group.segment = np.pad(segment, grown, constant_values=FREE)
+
+    # The page tables in numbers.
 
     def tokens(self) -> dict[str, int]:
-        """Tokens held per group, which is the key length that its heads attend to during a chunk."""
+        """Cached tokens per group, which is the key length that its heads attend to during a chunk."""
         return {name: group.live * self.page_tokens for name, group in self.groups.items()}
 
     def frames(self) -> list[int]:
-        """Latent frames of which any group holds a page, sorted."""
+        """Latent frames with a cached page in any group, ascending."""
         return sorted({int(frame) for group in self.groups.values() for frame in group.pages.frame})
 
     def bytes(self) -> int:
-        """Bytes of K and V in occupied pages, counted from the page tables."""
+        """Bytes of K and V in occupied pages, from the page tables."""
         return sum(group.live * self._page_bytes(group) for group in self.groups.values())
 
     def allocated_bytes(self) -> int:
-        """Bytes of K and V buffers, counted from the page tables; a stream that settles within 27 frames fills them completely."""
+        """Bytes of the K and V buffers, from the page tables."""
         return sum(group.capacity * self._page_bytes(group) for group in self.groups.values())
 
     def _page_bytes(self, group: HeadGroup) -> int:
@@ -254,12 +338,22 @@ class KVCache:
         return 2 * self.geometry.batch * heads * self.page_tokens * self.geometry.head_dim * self.dtype.itemsize
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
-        """A copy of the keys that a group holds of whole frames: [batch, heads, len(frames), tokens_per_frame, head_dim].
+        """Copy the keys of whole frames.
 
-        Raises KeyError when a page of one of the frames is not held.
+        Args:
+            layer: attention layer.
+            name: head group.
+            frames: latent frames.
+
+        Returns:
+            Keys of [batch, heads, len(frames), tokens_per_frame, head_dim].
+
+        Raises:
+            KeyError: when a page of one of the frames is not cached.
         """
         group = self.groups[name]
-        slot_of = {(f, s): i for i, f, s in zip(group.pages.slot, group.pages.frame, group.pages.segment)}
+        pages = group.pages
+        slot_of = {(f, s): slot for slot, f, s in zip(pages.slot, pages.frame, pages.segment, strict=True)}
         slots = np.array([slot_of[frame, segment] for frame in frames for segment in range(self.segments)])
         keys = take(group.keys[layer], self._tokens(slots))
         return keys.unflatten(2, (len(frames), self.geometry.tokens_per_frame))
@@ -267,7 +361,12 @@ class KVCache:
     # Rare changes: positions, head groups.
 
     def rotate(self, frames: Collection[int], turn: Tensor) -> None:
-        """Turn the stored keys of these latent frames by `turn`, complex [head_dim / 2]: a shift of their RoPE position."""
+        """Shift the RoPE position of cached keys.
+
+        Args:
+            frames: latent frames whose keys are rotated.
+            turn: the rotation, complex [head_dim / 2].
+        """
         for group in self.groups.values():
             pages = group.pages
             tokens = self._tokens(pages.slot[np.isin(pages.frame, list(frames))])
@@ -276,12 +375,20 @@ class KVCache:
                 put(keys, tokens, torch.view_as_real(pairs * turn).flatten(-2))
 
     def regrouped(self, groups: Mapping[str, Heads], segments: int, dtype: torch.dtype | None = None) -> KVCache:
-        """The same content under other head groups or page sizes or in another type, in buffers of exactly the size that is needed.
+        """Copy the cache into other head groups, page sizes or types, in buffers of exactly the size that is needed.
 
-        A new group holds a page when all of its heads, in every layer, held all of its tokens before: splitting a
-        group loses nothing, joining two keeps what both have.
+        A new group has a page when all of its heads, in every layer, had all of its tokens before: splitting a group
+        loses nothing, joining two keeps what both have.
+
+        Args:
+            groups: the new groups, name -> heads per layer.
+            segments: pages per frame of the new cache.
+            dtype: of the new buffers; by default that of this cache.
+
+        Returns:
+            The new cache.
         """
-        new = KVCache(self.geometry, groups, segments, dtype or self.dtype, self.device)
+        new = type(self)(self.geometry, groups, segments, dtype or self.dtype, self.device)
         frames = np.array(self.frames(), np.int64)
         tokens = {
             name: self._token_table(group, frames).reshape(len(frames), segments, -1)
@@ -292,10 +399,10 @@ class KVCache:
             names = {source.name for heads in sources for source, _ in heads}
             if not names:
                 continue
-            held = np.all([tokens[name] != FREE for name in names], axis=0).all(-1)
-            at, group.segment = np.nonzero(held)
+            cached = np.all([tokens[name] != FREE for name in names], axis=0).all(-1)
+            at, group.segment = np.nonzero(cached)
             group.frame = frames[at]
-            index = {name: torch.from_numpy(tokens[name][held].reshape(-1)).to(self.device) for name in names}
+            index = {name: torch.from_numpy(tokens[name][cached].reshape(-1)).to(self.device) for name in names}
             for layer, heads in enumerate(sources):
                 group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens)
                 group.values[layer] = new._empty(len(heads), len(at) * new.page_tokens)
@@ -309,12 +416,11 @@ class KVCache:
         return next((g, g.heads[layer].index(head)) for g in self.groups.values() if head in g.heads[layer])
 
     def _token_table(self, group: HeadGroup, frames: np.ndarray) -> np.ndarray:
-        """Where each token of `frames` lies in the group's buffers, `FREE` where it is not held: [frames, tokens_per_frame]."""
+        """Place of each token of `frames` in the group's buffers, or `FREE`: int [frames, tokens_per_frame]."""
         pages = group.pages
         table = np.full((len(frames), self.segments, self.page_tokens), FREE)
-        table[np.searchsorted(frames, pages.frame), pages.segment] = pages.slot[:, None] * self.page_tokens + np.arange(
-            self.page_tokens
-        )
+        first = pages.slot[:, None] * self.page_tokens
+        table[np.searchsorted(frames, pages.frame), pages.segment] = first + np.arange(self.page_tokens)
         return table.reshape(len(frames), -1)
 
     def _tokens(self, slots: np.ndarray) -> Tensor:
@@ -329,11 +435,14 @@ class KVCache:
                 grown[:, :, :old] = buffer
                 buffers[layer] = grown
         more = np.full(capacity - group.capacity, FREE)
-        group.frame, group.segment = np.concatenate([group.frame, more]), np.concatenate([group.segment, more])
+        group.frame = np.concatenate([group.frame, more])
+        group.segment = np.concatenate([group.segment, more])
 
     def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
-        old, new = self._tokens(source), self._tokens(target)
+        old = self._tokens(source)
+        new = self._tokens(target)
         for buffer in (*group.keys, *group.values):
             put(buffer, new, take(buffer, old))
-        group.frame[target], group.segment[target] = group.frame[source], group.segment[source]
+        group.frame[target] = group.frame[source]
+        group.segment[target] = group.segment[source]
         group.frame[source] = FREE

@@ -140,7 +140,7 @@ class SilenceHead(Change):
 
     def apply(self, streams: Streams) -> None:
         if self.stream in streams:
-            streams[self.stream].set_policy(silenced(streams[self.stream].coming, self.head))
+            streams[self.stream].set_policy(silenced(streams[self.stream].next_policy, self.head))
 
 
 @dataclass(frozen=True)

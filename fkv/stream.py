@@ -1,12 +1,13 @@
-"""One live generation: `Stream.step()` makes the next chunk and says everything there is to say about it."""
+"""One live generation: `Stream.step()` generates the next chunk and returns everything there is to know about it."""
 
 from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch import Tensor
 from fkv.models.base import VideoModel
 from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
-from .cache import Heads, KVCache, Pages
-from .kernels import rope_freqs_cis
-from .policies import ChunkState, Policy
+from .cache import Heads, KVCache, Pages, PageTables
+from .policies import ChunkState, Policy, evict
+from .positions import Positions
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
@@ -26,15 +27,20 @@ from .sampler import Noise, SeededNoise, renoise, x0_of
 MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
 MAX_SEED = 2**31 - 1
-POSITION_LIMIT = 1024
-"""Latent frames between the sink and the newest chunk after which the sink's positions move along."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds per stage of one chunk. `text` is above 0 only where a new prompt was encoded; `rebuild` where the cache
-    was computed anew (a prompt change with re-cache, or a policy that recomputes). `decode` is what decoding adds: where it runs
-    beside the next chunk (`fkv.parallel.overlap`), the time for which it was waited for."""
+    """Seconds per stage of one chunk; the fields are the stages.
+
+    Args:
+        text: encoding a new prompt; 0 for all other chunks.
+        rebuild: computing the cache anew, after a prompt change with re-cache or under a policy that recomputes.
+        denoise: the denoising passes.
+        context: the pass that caches the clean latents, and eviction.
+        decode: what decoding adds; the time spent waiting for it where it overlaps the next chunk
+            (`fkv.parallel.overlap`).
+    """
 
     text: float = 0.0
     rebuild: float = 0.0
@@ -44,7 +50,7 @@ class Timings:
 
     @property
     def generate(self) -> float:
-        """Seconds of everything but decoding and text."""
+        """Seconds of everything but text and decoding."""
         return self.rebuild + self.denoise + self.context
 
     @property
@@ -52,15 +58,32 @@ class Timings:
         return self.text + self.generate + self.decode
 
 
+STAGES: tuple[str, ...] = tuple(stage.name for stage in fields(Timings))
+"""The stages of a chunk in their order."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """One generated chunk and what it cost. Every panel, report and benchmark reads this record.
 
-    frames : its latent frames, absolute. video : uint8 [T, H, W, 3], or None without a decoder. latents : [B, 3, C, h, w].
-    kv_bytes : held while the chunk attends, its own pages included. kv_tokens : key length per head group.
-    context_frames : latent frames of which some page was attended, the chunk's own included.
-    pages : group -> the page table while the chunk attended. kept : group -> mask over those pages, what survived it.
-    kinds : group -> what each of those pages was for, keys of `fkv.policies.kinds.KINDS`. heads : group -> its heads per layer.
+    Args:
+        index: of the chunk, from 0.
+        frames: its latent frames, counted from the start of the stream.
+        prompt: under which it was generated.
+        policy: the name of its policy.
+        latents: clean latents, [batch, frames, channels, height, width].
+        video: decoded frames, uint8 [T, H, W, 3]; None without a decoder.
+        timings: seconds per stage.
+        kv_bytes: bytes of K and V while the chunk attends, its own pages included.
+        kv_tokens: head group -> key length.
+        context_frames: latent frames with an attended page, those of the chunk included.
+        segments: pages per latent frame.
+        pages: head group -> its page table while the chunk attended.
+        kept: head group -> which of those pages stayed after the chunk, bool [pages].
+        events: changes that came into force with this chunk, as `kind: text`.
+        x0_steps: with `keep_steps`, the clean latents that each denoising step predicted.
+        kinds: head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
+        heads: head group -> its heads per layer.
     """
 
     index: int
@@ -86,6 +109,25 @@ class Chunk:
         return 0 if self.video is None else len(self.video)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a stream stands, so that it can generate the same chunk again. Keys and values are not copied.
+
+    Args:
+        index: of the next chunk.
+        caches: the caches of the stream.
+        tables: the page tables of each.
+        latents: chunk -> its latents, of chunks with cached frames.
+        positions: RoPE positions of the cached frames.
+    """
+
+    index: int
+    caches: tuple[KVCache, ...]
+    tables: tuple[PageTables, ...]
+    latents: dict[int, Tensor]
+    positions: Positions
+
+
 @dataclass
 class _Timer:
     device: torch.device
@@ -93,9 +135,8 @@ class _Timer:
 
     def now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.current_stream(
-                self.device
-            ).synchronize()  # not the device, where a decoder may be at work beside
+            # Not the whole device: a decoder may run beside.
+            torch.cuda.current_stream(self.device).synchronize()
         return time.perf_counter()
 
     @contextmanager
@@ -105,18 +146,39 @@ class _Timer:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
 
 
+@dataclass
+class _Pending:
+    """Changes that wait for the next chunk, and the policy and roles that it will run under."""
+
+    policy: Policy
+    roles: HeadRoles | None
+    changes: list[Callable[[_Timer], str | None]] = field(default_factory=list)
+
+    def apply(self, timer: _Timer) -> tuple[str, ...]:
+        """Make the changes in order. Returns what happened, as events of the chunk."""
+        events = [event for change in self.changes if (event := change(timer))]
+        self.changes.clear()
+        return tuple(events)
+
+
 class Stream:
     """A live generation.
 
-    Parameters
-    ----------
-    model : what generates. policy : which pages of the cache survive a chunk. prompt : text, 1 to `MAX_PROMPT` characters.
-    seed : chooses the noise, 0 to `MAX_SEED`; the same seed gives every policy the same noise.
-    roles : head roles for policies that need them; default the model's own.
-    noise, text : instead of seed and prompt, for tests against recorded runs.
+    Changes (`set_prompt`, `set_policy`, `set_roles`) come into force with the next chunk.
 
-    Changes (`set_prompt`, `set_policy`, `set_roles`) are applied when the next chunk begins.
-    Raises ValueError with a sentence for the user when a parameter is out of range.
+    Args:
+        model: the video model.
+        policy: which pages of the cache stay after a chunk.
+        prompt: 1 to `MAX_PROMPT` characters.
+        seed: chooses the noise, 0 to `MAX_SEED`; equal for all policies.
+        roles: head roles for policies that need them; by default those of the model.
+        noise: in place of `seed`, to repeat a recorded run.
+        text: in place of `prompt`, embeddings of [batch, tokens, text_dim].
+        decode: whether chunks have a video.
+        keep_steps: whether chunks have the clean latents of each denoising step.
+
+    Raises:
+        ValueError: when a parameter is out of range or the policy does not fit the model.
     """
 
     def __init__(
@@ -131,175 +193,228 @@ class Stream:
         decode: bool = True,
         keep_steps: bool = False,
     ) -> None:
-        self.model, self.policy, self.roles = model, policy, roles or model.roles
-        self._asked = self.policy, self.roles
+        self.model = model
         self.noise = noise or SeededNoise(check_seed(seed))
-        self.decode, self.keep_steps = decode and model.decoder is not None, keep_steps
-        transformer, (_, height, width) = model.transformer, model.latent
-        self.geometry = transformer.geometry(height, width, model.frames_per_chunk, 1 if text is None else len(text))
+        self.decode = decode and model.decoder is not None
+        self.keep_steps = keep_steps
+        _, height, width = model.latent
+        batch = 1 if text is None else len(text)
+        self.geometry = model.transformer.geometry(height, width, model.frames_per_chunk, batch)
+        self._policy = policy
+        self._roles = roles or model.roles
+        self._pending = _Pending(self._policy, self._roles)
         steps = len(model.schedule.sigmas)
-        self.caches = [self._new_cache() for _ in range(steps if policy.caches == "per-step" else 1)]
-        self.index = 0
-        self.prompt = ""
+        self._caches = [self._new_cache() for _ in range(steps if policy.caches == "per-step" else 1)]
+        self._index = 0
+        self._prompt = ""
         self._decoder_state: Any = None
         self._latents: dict[int, Tensor] = {}
-        self._position: dict[int, int] = {}
-        self._changes: list[Callable[[_Timer], str | None]] = []
+        self._positions = Positions()
         if text is None:
             self.set_prompt(prompt)
         else:
-            self._text = transformer.prepare_text(text)
+            self._text = model.transformer.prepare_text(text)
 
-    # Changes, applied between chunks.
+    @property
+    def index(self) -> int:
+        """Index of the next chunk, from 0."""
+        return self._index
+
+    @property
+    def prompt(self) -> str:
+        """The prompt of the newest chunk, "" before the first."""
+        return self._prompt
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the newest chunk."""
+        return self._policy
+
+    @property
+    def roles(self) -> HeadRoles | None:
+        """The head roles of the newest chunk."""
+        return self._roles
+
+    @property
+    def next_policy(self) -> Policy:
+        """The policy of the next chunk."""
+        return self._pending.policy
+
+    @property
+    def caches(self) -> Sequence[KVCache]:
+        """One cache, or one for each denoising step."""
+        return self._caches
+
+    # Changes between chunks.
 
     def set_prompt(self, prompt: str, recache: bool = False, cut: bool = False) -> None:
-        """Continue with another prompt.
+        """Go on with another prompt.
 
         Args:
-            prompt: Text of 1 to `MAX_PROMPT` characters.
-            recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
-            cut: Call the change a cut in the chunk's events. The cache does not depend on it.
+            prompt: text of 1 to `MAX_PROMPT` characters.
+            recache: first recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
+            cut: call the change a cut in the chunk's events. The cache does not depend on it.
 
         Raises:
-            ValueError: The prompt is not usable, or the policy has no shared cache to recompute.
+            ValueError: when the prompt cannot be used, or the policy has no shared cache to recompute.
         """
         prompt = check_prompt(prompt)
         if recache and self.policy.caches != "shared":
             raise ValueError(f"policy {self.policy.name!r} has no shared cache to recompute")
-
-        def apply(timer: _Timer) -> str | None:
-            first = not self.prompt
-            with timer.stage("text"):
-                self._text = self.model.transformer.prepare_text(self.model.encode(prompt))
-            self.prompt = prompt
-            if recache and not first:
-                with timer.stage("rebuild"):
-                    self.caches = [self._recache()]
-            return None if first else f"{'cut' if cut else 'prompt'}: {prompt}"
-
-        self._changes.append(apply)
+        self._pending.changes.append(partial(self._change_prompt, prompt, recache, cut))
 
     def set_policy(self, policy: Policy, roles: HeadRoles | None = None) -> None:
         """Go on under another policy or other head roles.
 
-        What the new policy would drop is dropped at once; what an earlier one dropped stays gone.
-        Raises ValueError when the policy needs roles and there are none, or they are for another model.
+        What the new policy would not keep is dropped at once; what an earlier one dropped stays dropped.
+
+        Args:
+            policy: the policy of the next chunk.
+            roles: head roles; by default those in force.
+
+        Raises:
+            ValueError: when the policy does not fit the model, needs roles that are missing, or caches something else.
         """
-        roles = roles or self._asked[1]
-        KVCache(self.geometry, policy.groups(self.geometry, roles) or self.geometry.every_head, policy.segments)
+        roles = roles or self._pending.roles
+        self.geometry.check_segments(policy.segments)
+        self.geometry.check_groups(policy.groups(self.geometry, roles) or self.geometry.every_head)
         if policy.caches != self.policy.caches:
             raise ValueError(
-                f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: they store different things; start anew"
+                f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: "
+                "they store different things; start anew"
             )
-
-        self._asked = policy, roles
-
-        def apply(timer: _Timer) -> str:
-            before, self.policy, self.roles = (self.policy, self.roles), policy, roles
-            for i, cache in enumerate(self.caches):
-                groups = policy.groups(self.geometry, roles) or {
-                    name: group.heads for name, group in cache.groups.items()
-                }
-                cache = cache.regrouped(groups, policy.segments, policy.stored(self.model.transformer.dtype))
-                if self.index:
-                    cache = self._commit(cache, self.index - 1)
-                self.caches[i] = cache.regrouped(groups, policy.segments)
-            only_roles = policy == before[0] and roles is not None and before[1] is not None
-            return f"roles: {roles.changes(before[1])}" if only_roles else f"policy: {policy.name}"
-
-        self._changes.append(apply)
-
-    @property
-    def coming(self) -> Policy:
-        """The policy under which the next chunk is made."""
-        return self._asked[0]
+        self._pending.policy = policy
+        self._pending.roles = roles
+        self._pending.changes.append(partial(self._change_policy, policy, roles))
 
     def set_roles(self, roles: HeadRoles) -> None:
-        """Go on with other head roles under the same policy."""
-        self.set_policy(self._asked[0], roles)
+        """Go on with other head roles under the same policy. Raises ValueError when they are for another model."""
+        self.set_policy(self.next_policy, roles)
+
+    def _change_prompt(self, prompt: str, recache: bool, cut: bool, timer: _Timer) -> str | None:
+        first = not self._prompt
+        with timer.stage("text"):
+            self._text = self.model.transformer.prepare_text(self.model.encode(prompt))
+        self._prompt = prompt
+        if first:
+            return None
+        if recache:
+            with timer.stage("rebuild"):
+                self._caches = [self._recache()]
+        return f"{'cut' if cut else 'prompt'}: {prompt}"
+
+    def _change_policy(self, policy: Policy, roles: HeadRoles | None, timer: _Timer) -> str:
+        old_policy, old_roles = self._policy, self._roles
+        self._policy = policy
+        self._roles = roles
+        self._caches = [self._converted(cache) for cache in self._caches]
+        if policy == old_policy and roles is not None and old_roles is not None:
+            return f"roles: {roles.changes(old_roles)}"
+        return f"policy: {policy.name}"
+
+    def _converted(self, cache: KVCache) -> KVCache:
+        """What the policy in force would have kept of a cache."""
+        groups = self.policy.groups(self.geometry, self.roles) or _groups_of(cache)
+        cache = cache.regrouped(groups, self.policy.segments, self.policy.stored(self.model.transformer.dtype))
+        if self.index:
+            cache = evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
+        return cache.regrouped(groups, self.policy.segments)
 
     # Generation.
 
     def step(self, probe: Probe | None = None) -> Chunk:
-        """Generate the next chunk. `probe` sees the attention of every pass."""
+        """Generate the next chunk.
+
+        Args:
+            probe: sees the attention of every pass.
+
+        Returns:
+            The chunk.
+        """
         device = self.model.device
-        with (
-            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-        ):  # Triton and CUDA graphs take the current one
+        # Triton and CUDA graphs run on the current device.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             return self._step(probe, _Timer(device))
 
     @torch.inference_mode()
     def _step(self, probe: Probe | None, timer: _Timer) -> Chunk:
-        events = [event for change in self._changes if (event := change(timer))]
-        self._changes.clear()
+        events = self._pending.apply(timer)
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
-                self.caches = [self._replay(self._held_chunks())]
-        for cache in self.caches:
+                self._caches = [self._replay(self._cached_chunks())]
+        for cache in self._caches:
             self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
-        watched = self.policy.wants_attention(self.index, self.caches[0])
-        passes = [f"step {step}" for step in range(len(self.model.schedule.sigmas))] + ["context"]
-        if watched and watched not in passes:
-            raise ValueError(
-                f"policy {self.policy.name!r} wants to see pass {watched!r}; a chunk of this model has {', '.join(passes)}"
-            )
-        watcher = FrameMassProbe(passes={watched}) if watched else None
-        probes = Probes(p for p in (probe, watcher) if p is not None)
+        policy_probe = self._policy_probe()
+        probes = Probes(each for each in (probe, policy_probe) if each is not None)
         with timer.stage("denoise"):
-            self._follow(frames)
-            table = self._table(frames)
-            x0, steps = self._denoise(frames, table, probes)
+            self._positions.follow(frames[-1], self._caches)
+            rope = self._rope(frames)
+            x0, steps = self._denoise(frames, rope, probes)
+        cache = self._caches[0]
+        attended = {name: group.pages for name, group in cache.groups.items()}
+        kinds = self._kinds(cache, frames, attended)
         with timer.stage("context"):
             if self.policy.caches != "per-step":
-                self._pass(x0, 0.0, self.caches[0], table, probes.begin(self.index, frames, "context"))
-            cache = self.caches[0]
-            pages = {name: group.pages for name, group in cache.groups.items()}
-            heads = {name: group.heads for name, group in cache.groups.items()}
-            kinds = self._kinds(ChunkState(self.index, frames, cache), pages)
-            bytes_held, tokens, context = sum(c.bytes() for c in self.caches), cache.tokens(), len(cache.frames())
-            seen = watcher.take()[0] if watcher else None
-            self.caches = [self._commit(cache, self.index, seen) for cache in self.caches]
-            kept = {name: self._survived(name, table) for name, table in pages.items()}
+                self._pass(x0, 0.0, cache, rope, probes.begin(self.index, frames, "context"))
+            kv_bytes = sum(each.bytes() for each in self._caches)
+            kv_tokens = cache.tokens()
+            context_frames = len(cache.frames())
+            mass = policy_probe.take()[0] if policy_probe else None
+            self._caches = [self._evicted(each, frames, mass) for each in self._caches]
+            kept = {name: self._kept(name, pages) for name, pages in attended.items()}
         video = None
         if self.decode:
             with timer.stage("decode"):
                 video, self._decoder_state = self.model.decoder(x0[:1], self._decoder_state)
         self._remember(x0)
-        self.index += 1
+        self._index += 1
         return Chunk(
-            self.index - 1,
-            frames,
-            self.prompt,
-            self.policy.name,
-            x0,
-            video,
-            Timings(**timer.seconds),
-            bytes_held,
-            tokens,
-            context,
-            cache.segments,
-            pages,
-            kept,
-            tuple(events),
-            steps,
-            kinds,
-            heads,
+            index=self._index - 1,
+            frames=frames,
+            prompt=self._prompt,
+            policy=self.policy.name,
+            latents=x0,
+            video=video,
+            timings=Timings(**timer.seconds),
+            kv_bytes=kv_bytes,
+            kv_tokens=kv_tokens,
+            context_frames=context_frames,
+            segments=cache.segments,
+            pages=attended,
+            kept=kept,
+            events=events,
+            x0_steps=steps,
+            kinds=kinds,
+            heads=_groups_of(cache),
         )
 
-    def _denoise(self, frames: tuple[int, ...], table: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
-        sigmas, shape = self.model.schedule.sigmas, (self.geometry.batch, len(frames), *self.model.latent)
+    def _policy_probe(self) -> FrameMassProbe | None:
+        """A probe of the pass that the policy wants to see. Raises ValueError when chunks have no such pass."""
+        wanted = self.policy.wants_attention(self.index, self._caches[0])
+        if wanted is None:
+            return None
+        passes = [*(f"step {step}" for step in range(len(self.model.schedule.sigmas))), "context"]
+        if wanted not in passes:
+            raise ValueError(
+                f"policy {self.policy.name!r} wants to see pass {wanted!r}; "
+                f"a chunk of this model has {', '.join(passes)}"
+            )
+        return FrameMassProbe(passes={wanted})
+
+    def _denoise(self, frames: tuple[int, ...], rope: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Denoise a chunk. Returns its clean latents and, with `keep_steps`, those that each step predicted."""
+        sigmas = self.model.schedule.sigmas
+        shape = (self.geometry.batch, len(frames), *self.model.latent)
         device = self.model.device
         x = self.noise.initial(self.index, shape).to(device)
-        for cache in self.caches:
+        for cache in self._caches:
             cache.begin(frames)
         steps = []
         for step, sigma in enumerate(sigmas):
-            cache, seeing = (
-                self.caches[step if len(self.caches) > 1 else 0],
-                probes.begin(self.index, frames, f"step {step}"),
-            )
-            x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, table, seeing), sigma)
+            cache = self._caches[step if len(self._caches) > 1 else 0]
+            watching = probes.begin(self.index, frames, f"step {step}")
+            x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, rope, watching), sigma)
             if self.keep_steps:
                 steps.append(x0)
             if step + 1 < len(sigmas):
@@ -307,104 +422,118 @@ class Stream:
         return x0, tuple(steps)
 
     def _pass(
-        self, latents: Tensor, timestep: float, cache: KVCache, table: Tensor, probes: Probes = NO_PROBES
+        self, latents: Tensor, timestep: float, cache: KVCache, rope: Tensor, probes: Probes = NO_PROBES
     ) -> Tensor:
-        return self.model.transformer(latents, timestep, self._text, cache, table, probes)
+        return self.model.transformer(latents, timestep, self._text, cache, rope, probes)
+
+    def _frames(self, chunk: int) -> tuple[int, ...]:
+        """The latent frames of a chunk."""
+        count = self.geometry.frames_per_chunk
+        return tuple(range(chunk * count, (chunk + 1) * count))
+
+    def _rope(self, frames: Sequence[int]) -> Tensor:
+        return self.model.transformer.rope(self._positions.of(frames), self.geometry.rows, self.geometry.cols)
+
+    # Caches.
+
+    def _new_cache(self) -> KVCache:
+        transformer = self.model.transformer
+        return KVCache(
+            self.geometry,
+            self.policy.groups(self.geometry, self.roles) or self.geometry.every_head,
+            self.policy.segments,
+            self.policy.stored(transformer.dtype),
+            transformer.device,
+        )
 
     def _replay(self, chunks: Iterable[int]) -> KVCache:
-        """A fresh cache that holds these earlier chunks, each computed anew under the current prompt."""
+        """A new cache of these earlier chunks, each recomputed under the current prompt."""
         cache = self._new_cache()
         for chunk in chunks:
             frames = self._frames(chunk)
             cache.begin(frames)
-            self._pass(self._latents[chunk], 0.0, cache, self._table(frames))
+            self._pass(self._latents[chunk], 0.0, cache, self._rope(frames))
             cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
         return cache
 
     def _recache(self) -> KVCache:
-        """The held pages with keys and values recomputed under the current prompt (LongLive's KV re-cache)."""
-        old = self.caches[0]
-        new = self._replay(self._held_chunks())
-        new = new.regrouped({name: group.heads for name, group in old.groups.items()}, old.segments)
-        held = {name: set(zip(group.pages.frame, group.pages.segment)) for name, group in old.groups.items()}
-        new.evict(
-            {
-                n: np.array([p in held[n] for p in zip(g.pages.frame, g.pages.segment)], bool)
-                for n, g in new.groups.items()
-            }
-        )
-        return new.regrouped({name: group.heads for name, group in new.groups.items()}, new.segments)
+        """The cached pages with keys and values recomputed under the current prompt (LongLive's KV re-cache)."""
+        old = self._caches[0]
+        new = self._replay(self._cached_chunks()).regrouped(_groups_of(old), old.segments)
+        cached = {name: _pages_of(group.pages) for name, group in old.groups.items()}
+        new.evict({name: _are_in(cached[name], group.pages) for name, group in new.groups.items()})
+        return new.regrouped(_groups_of(new), new.segments)
 
-    def _remember(self, x0: Tensor) -> None:
-        """Keep latents only while a frame of theirs is held."""
-        self._latents[self.index] = x0
-        held = self._held_chunks()
-        self._latents = {chunk: latents for chunk, latents in self._latents.items() if chunk in held}
+    def _evicted(self, cache: KVCache, frames: tuple[int, ...], mass: PassMass | None) -> KVCache:
+        """A cache after the eviction at the end of a chunk."""
+        state = ChunkState(self.index, frames, cache)
+        if mass is not None:
+            state = ChunkState(self.index, frames, cache, mass.mass, mass.key_frames)
+        return evict(self.policy, state)
 
-    def _held_chunks(self) -> list[int]:
-        """Earlier chunks of which the cache holds a frame."""
-        return sorted({frame // self.geometry.frames_per_chunk for frame in self.caches[0].frames()})
-
-    def _follow(self, frames: tuple[int, ...]) -> None:
-        """Move the positions of held frames that lie too far back, so that a stream of any length stays in range."""
-        for cache in self.caches:
-            far = [f for f in cache.frames() if frames[-1] - self._position.get(f, f) >= POSITION_LIMIT]
-            if far:
-                step = POSITION_LIMIT // 2
-                turn = rope_freqs_cis([step], 1, 1, self.geometry.head_dim, self.model.device)[0]
-                cache.rotate(far, turn)
-                self._position |= {f: self._position.get(f, f) + step for f in far}
-
-    def _frames(self, chunk: int) -> tuple[int, ...]:
-        count = self.geometry.frames_per_chunk
-        return tuple(range(chunk * count, (chunk + 1) * count))
-
-    def _table(self, frames: tuple[int, ...]) -> Tensor:
-        positions = [self._position.get(frame, frame) for frame in frames]
-        return self.model.transformer.rope(positions, self.geometry.rows, self.geometry.cols)
-
-    def _commit(self, cache: KVCache, index: int, seen: PassMass | None = None) -> KVCache:
-        """Let the policy drop what it drops at the end of a chunk; reassign heads first where it asks for that."""
-        attention = (seen.mass, seen.key_frames) if seen else ()
-        state = ChunkState(index, self._frames(index), cache, *attention)
-        groups = self.policy.reassign_heads(state)
-        if groups is None:
-            self.policy.commit(state)
-            return cache
-        cache = cache.regrouped(groups, cache.segments)
-        self.policy.commit(replace(state, cache=cache))
-        return cache.regrouped(groups, cache.segments)
-
-    def _kinds(self, state: ChunkState, pages: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
-        """What the policy says that each page is for, per group."""
+    def _kinds(self, cache: KVCache, frames: tuple[int, ...], attended: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
+        """Per group what the policy says that each page is for."""
+        state = ChunkState(self.index, frames, cache)
         return {
             name: tuple(
                 self.policy.page_kind(name, frame, segment, state)
-                for frame, segment in zip(table.frame.tolist(), table.segment.tolist(), strict=True)
+                for frame, segment in zip(pages.frame.tolist(), pages.segment.tolist(), strict=True)
             )
-            for name, table in pages.items()
+            for name, pages in attended.items()
         }
 
-    def _survived(self, name: str, table: Pages) -> np.ndarray:
-        """Which pages of a group's earlier table are still held (by any group, where groups have changed since)."""
-        groups = self.caches[0].groups
-        held = {
-            p
-            for g in ([groups[name]] if name in groups else groups.values())
-            for p in zip(g.pages.frame, g.pages.segment)
-        }
-        return np.array([page in held for page in zip(table.frame, table.segment)], bool)
+    def _kept(self, name: str, attended: Pages) -> np.ndarray:
+        """Which pages of a group are still cached, by any group where heads have been reassigned: bool [pages]."""
+        groups = self._caches[0].groups
+        now = [groups[name]] if name in groups else groups.values()
+        return _are_in({page for group in now for page in _pages_of(group.pages)}, attended)
 
-    def _new_cache(self) -> KVCache:
-        groups = self.policy.groups(self.geometry, self.roles) or self.geometry.every_head
-        transformer = self.model.transformer
-        return KVCache(
-            self.geometry, groups, self.policy.segments, self.policy.stored(transformer.dtype), transformer.device
-        )
+    def _remember(self, x0: Tensor) -> None:
+        """Keep the latents of chunks with cached frames, for a re-cache."""
+        self._latents[self.index] = x0
+        cached = self._cached_chunks()
+        self._latents = {chunk: latents for chunk, latents in self._latents.items() if chunk in cached}
+
+    def _cached_chunks(self) -> list[int]:
+        """Earlier chunks with a cached frame."""
+        return sorted({frame // self.geometry.frames_per_chunk for frame in self._caches[0].frames()})
+
+    # Repetition.
+
+    def snapshot(self) -> Snapshot:
+        """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""
+        tables = tuple(cache.page_tables() for cache in self._caches)
+        return Snapshot(self._index, tuple(self._caches), tables, dict(self._latents), self._positions.copy())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this stream, to generate the same chunk again.
+
+        Only the chunk after the snapshot may have been generated since: later ones overwrite its pages. Buffers that
+        have grown stay large, and the decoder goes on from where it is.
+        """
+        self._index = snapshot.index
+        self._caches = list(snapshot.caches)
+        self._latents = dict(snapshot.latents)
+        self._positions = snapshot.positions.copy()
+        for cache, tables in zip(self._caches, snapshot.tables, strict=True):
+            cache.restore(tables)
+
+
+def _groups_of(cache: KVCache) -> dict[str, Heads]:
+    return {name: group.heads for name, group in cache.groups.items()}
+
+
+def _pages_of(pages: Pages) -> set[tuple[int, int]]:
+    return set(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
+
+
+def _are_in(cached: set[tuple[int, int]], pages: Pages) -> np.ndarray:
+    """Which pages are among those cached, bool [pages]."""
+    return np.array([page in cached for page in zip(pages.frame.tolist(), pages.segment.tolist(), strict=True)], bool)
 
 
 def check_prompt(prompt: str) -> str:
-    """The prompt without surrounding space. Raises ValueError when it is empty, too long, or no text."""
+    """The prompt without surrounding space. Raises ValueError when it is empty, too long or not a text."""
     if not isinstance(prompt, str) or any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in prompt):
         raise ValueError("the prompt must be a text without control characters; describe what the video should show")
     prompt = prompt.strip()
@@ -416,14 +545,14 @@ def check_prompt(prompt: str) -> str:
 
 
 def check_seed(seed: int) -> int:
-    """Raises ValueError unless the seed is a whole number from 0 to `MAX_SEED`."""
+    """The seed. Raises ValueError unless it is a whole number from 0 to `MAX_SEED`."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"the seed must be a whole number from 0 to {MAX_SEED:,}, not {seed!r}")
     return seed
 
 
 def check_chunks(chunks: int) -> int:
-    """Raises ValueError unless the number of chunks is a whole number from 1 to `MAX_CHUNKS`."""
+    """The number of chunks. Raises ValueError unless it is a whole number from 1 to `MAX_CHUNKS`."""
     if isinstance(chunks, bool) or not isinstance(chunks, int) or not 1 <= chunks <= MAX_CHUNKS:
         raise ValueError(f"the number of chunks must be a whole number from 1 to {MAX_CHUNKS:,}, not {chunks!r}")
     return chunks

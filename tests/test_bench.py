@@ -64,7 +64,7 @@ def test_a_filled_stream_is_where_a_generated_one_would_be(name, small):
     generated = Stream(small, policies.make(name), streams.PROMPT)
     chunk = [generated.step() for _ in range(5)][-1]
     prepared = streams.prepare(small, policies.make(name), context=15)
-    place = streams.Place.of(prepared)
+    place = prepared.snapshot()
     for _ in range(2):
         made = prepared.step()
         assert (made.index, made.kv_bytes, made.kv_tokens) == (4, chunk.kv_bytes, chunk.kv_tokens)
@@ -74,16 +74,16 @@ def test_a_filled_stream_is_where_a_generated_one_would_be(name, small):
         assert {n: sorted(p.frame) for n, p in made.pages.items() if n != "dynamic"} == {
             n: sorted(p.frame) for n, p in chunk.pages.items() if n != "dynamic"
         }
-        place.restore(prepared)
+        prepared.restore(place)
 
 
 def test_repeats_reuse_the_buffers(small):
     stream = streams.prepare(small, policies.make("full"), context=12)
-    place, pointers = streams.Place.of(stream), []
+    place, pointers = stream.snapshot(), []
     for _ in range(3):
         stream.step()
         pointers.append([buffer.data_ptr() for group in stream.caches[0].groups.values() for buffer in group.keys])
-        place.restore(stream)
+        stream.restore(place)
     assert pointers[1] == pointers[2]
 
 
@@ -101,8 +101,8 @@ def counted(call):
 @pytest.mark.parametrize("policy", ["full", "forcing-kv"])
 def test_operations_are_those_that_torch_counts(policy, small):
     stream = streams.prepare(dataclasses.replace(small, decoder=None), policies.make(policy), context=15)
-    place, chunk = streams.Place.of(stream), stream.step()
-    place.restore(stream)
+    place, chunk = stream.snapshot(), stream.step()
+    stream.restore(place)
     text, cache, tokens = small.encode(streams.PROMPT), stream.caches[0], 3 * stream.geometry.tokens_per_frame
     heads = {name: group.heads for name, group in cache.groups.items()}
     work = pass_work(small.transformer, heads, chunk.kv_tokens, tokens, text.shape[1], cache.dtype.itemsize)

@@ -1,5 +1,7 @@
 """Streams: changes while they run, endless positions, no hidden copies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from fkv import policies
 from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
+from fkv.positions import LIMIT
 from fkv.roles import HeadRoles
-from fkv.stream import POSITION_LIMIT, Stream
+from fkv.stream import Stream
 
 HYBRID = ForcingKV(segments_per_frame=4)
 
@@ -155,13 +158,42 @@ def test_a_sink_far_back_moves_along_and_its_stored_keys_with_it(small):
 
     live = stream(small, policies.make("forcing-kv"))
     live.step()
-    before, moved = keys(), POSITION_LIMIT // 2
+    before, moved = keys(), LIMIT // 2
     for distance in (moved, 2 * moved):
-        live.index = (moved + distance) // 3 + 5
+        live.restore(replace(live.snapshot(), index=(moved + distance) // 3 + 5))
         chunk = live.step()
-        assert live._position[0] == distance and torch.isfinite(chunk.latents).all()
+        assert live.snapshot().positions.of([0]) == [distance] and torch.isfinite(chunk.latents).all()
         turns = rope_freqs_cis([distance], 1, 1, small.transformer.head_dim).expand(before.shape[1], -1)
         assert torch.allclose(keys(), apply_rope(before, turns), atol=1e-4)
+
+
+def test_the_sink_moves_along_in_every_cache(small):
+    live = stream(small, policies.make("per-step"), decode=False)
+    live.step()
+    before = [cache.keys_of(0, "all", [0]) for cache in live.caches]
+    live.restore(replace(live.snapshot(), index=LIMIT // 3 + 5))
+    live.step()
+    assert not any(torch.equal(old, cache.keys_of(0, "all", [0])) for old, cache in zip(before, live.caches, strict=True))
+
+
+@pytest.mark.parametrize("name", ["full", "forcing-kv:segments_per_frame=4", "per-step", "recompute:window_frames=6"])
+def test_a_restored_stream_generates_the_same_chunk_again(small, name):
+    live = stream(small, policies.parse(name), decode=False)
+    [live.step() for _ in range(3)]
+    place = live.snapshot()
+    first = live.step()
+    for _ in range(2):
+        live.restore(place)
+        again = live.step()
+        assert again.index == first.index and again.kv_tokens == first.kv_tokens
+        assert torch.equal(again.latents, first.latents)
+
+
+def test_a_stream_is_changed_through_its_methods_alone(small):
+    live = stream(small)
+    for name in ("index", "prompt", "policy", "roles", "caches", "next_policy"):
+        with pytest.raises(AttributeError):
+            setattr(live, name, None)
 
 
 def test_decoding_chunk_by_chunk_is_decoding_the_whole(small):

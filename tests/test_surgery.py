@@ -10,6 +10,7 @@ import pytest
 
 from fkv import policies
 from fkv.analysis.figures import SurgeryEffects
+from fkv.analysis.record import settings_of
 from fkv.analysis.surgery import Effect, operate
 from fkv.commands import main
 from fkv.models import registry
@@ -95,7 +96,7 @@ def test_operations_change_the_picture_and_the_memory(small):
     [
         (POLICY, ("flip", [(3, 0)]), "no head 0 in layer 3"),
         (POLICY, ("swap", [(1, 0)]), "no operation 'swap'"),
-        (Recompute(), ("silence", [(1, 0)]), "computes history anew"),
+        (Recompute(), ("silence", [(1, 0)]), "recomputes earlier chunks"),
         (DummyForcing(), ("silence", [(0, 9)]), "no head 9"),
     ],
 )
@@ -178,3 +179,18 @@ def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tm
 def test_the_command_refuses_in_one_sentence(capsys, small_by_default, options, words):
     code, _, err = surgery(capsys, *options.split())
     assert code == 2 and words in err and err.count("\n") == 1
+
+
+def test_a_silenced_policy_takes_over_what_the_policy_is(small):
+    base = policies.parse("per-step:fp8=true")
+    both = policies.parse("per-step:fp8=true without 1.2")
+    assert (both.fp8, both.caches, both.unwrapped, both.silenced_heads) == (True, "per-step", base, ((1, 2),))
+    assert not both.watches_attention and policies.parse("dummy-forcing without 1.2").watches_attention
+    assert (base.unwrapped, base.silenced_heads) == (base, ())
+    stream = Stream(small, policies.parse("forcing-kv:segments_per_frame=2,sink_frames=2 without 1.2"), PROMPT)
+    assert settings_of(stream)["policy"]["sink_frames"] == 2
+
+
+def test_more_heads_are_silenced_on_top_of_those_that_are(small):
+    (effect,) = operate(small, policies.parse("full without 1.2"), [("silence", [(1, 2), (2, 0)])], PROMPT, chunks=2)
+    assert effect.kv_bytes < effect.kv_bytes_untouched

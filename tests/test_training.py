@@ -12,7 +12,7 @@ from fkv.cache import KVCache
 from fkv.kernels import rope_freqs_cis
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
-from fkv.policies import ChunkState, Full
+from fkv.policies import ChunkState, Full, evict
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import draw_clips, flow_loss, optimizers
@@ -67,7 +67,7 @@ def test_a_chunk_in_training_sees_what_it_sees_in_a_stream():
         table = streamed.rope(frames, rows, cols)
         expected.append(streamed(noisy[:, span], 500.0, context, cache, table))
         streamed(given.latents[:, span], 0.0, context, cache, table)
-        Full().commit(ChunkState(chunk, frames, cache))
+        evict(Full(), ChunkState(chunk, frames, cache))
 
     model = transformer().eval()
     every = [torch.arange(0), torch.arange(3 * tokens)]

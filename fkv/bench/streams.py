@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
@@ -18,9 +17,9 @@ from fkv.comparison import labels_of
 from fkv.models.base import VideoModel
 from fkv.models.memory import kv_bytes
 from fkv.parallel.overlap import Overlap
-from fkv.policies import ChunkState, Policy
+from fkv.policies import ChunkState, Policy, evict
 from fkv.policies.full import Full
-from fkv.stream import Chunk, Stream
+from fkv.stream import Chunk, Snapshot, Stream
 
 from .models import TooLarge, require_memory
 from .work import Ceilings, bare_calls, pass_work, seconds
@@ -46,7 +45,7 @@ def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
         cache.begin(frames)
         for layer in range(geometry.layers):
             cache.write(layer, keys, values)
-        policy.commit(ChunkState(chunk, frames, cache))
+        evict(policy, ChunkState(chunk, frames, cache))
 
 
 def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True) -> Stream:
@@ -55,42 +54,14 @@ def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True
     Earlier chunks are filled in, or generated where a policy recomputes them or looks at their attention.
     """
     stream, chunks = Stream(model, policy, PROMPT, decode=decode), context // model.frames_per_chunk - 1
-    if policy.caches == "none" or type(policy).wants_attention is not Policy.wants_attention:
+    if policy.caches == "none" or policy.watches_attention:
         for _ in range(chunks):
             stream.step()
     else:
         for cache in stream.caches:
             fill_cache(cache, policy, chunks)
-        stream.index = chunks
+        stream.restore(replace(stream.snapshot(), index=chunks))
     return stream
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stream stands, so that the same chunk can be generated again: its page tables; keys and values stay."""
-
-    index: int
-    caches: tuple[KVCache, ...]
-    tables: tuple[dict[str, tuple[np.ndarray, np.ndarray]], ...]
-
-    @classmethod
-    def of(cls, stream: Stream) -> Place:
-        tables = tuple(
-            {name: (g.frame.copy(), g.segment.copy()) for name, g in cache.groups.items()} for cache in stream.caches
-        )
-        return cls(stream.index, tuple(stream.caches), tables)
-
-    def restore(self, stream: Stream) -> None:
-        """Put the stream back. Buffers that have grown since stay large, so that repeats do not grow them again."""
-        stream.index, stream.caches = self.index, list(self.caches)
-        for cache, tables in zip(self.caches, self.tables):
-            for name, (frame, segment) in tables.items():
-                group = cache.groups[name]
-                more = group.capacity - len(frame)
-                group.frame, group.segment = (
-                    np.pad(frame, (0, more), constant_values=-1),
-                    np.pad(segment, (0, more), constant_values=-1),
-                )
 
 
 def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int:
@@ -101,7 +72,7 @@ def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int
     if device.type != "cuda":
         stream.step()
         return psutil.Process().memory_info().rss
-    place = Place.of(stream)
+    place = stream.snapshot()
     for _ in range(RECORDED):
         _step(stream, place, beside)
     torch.cuda.empty_cache()
@@ -115,12 +86,12 @@ def _passes(stream: Stream) -> int:
     return len(stream.model.schedule.sigmas) + (stream.policy.caches != "per-step")
 
 
-def _step(stream: Stream, place: Place, beside: Overlap | None) -> Chunk:
+def _step(stream: Stream, place: Snapshot, beside: Overlap | None) -> Chunk:
     """The chunk of that place. beside : decodes it; what is measured then is a chunk of a long stream, generated while one like it is
     decoded, and the wait for that one."""
 
     def once() -> Chunk:
-        place.restore(stream)
+        stream.restore(place)
         stream.model.transformer.weights_for(stream.caches[0].order)
         return stream.step()
 
@@ -163,7 +134,7 @@ def measure(
         label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks
     }
     beside = {label: Overlap(model) if overlap else None for label in streams}
-    places = {label: Place.of(stream) for label, stream in streams.items()}
+    places = {label: stream.snapshot() for label, stream in streams.items()}
     made: dict[str, list[Chunk]] = {label: [] for label in streams}
     bare: dict[str, list[float]] = {label: [] for label in streams}
     text, best = model.transformer.prepare_text(model.encode(PROMPT)), Ceilings(0.0, 0.0)

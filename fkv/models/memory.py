@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fkv.cache import GROWTH, Geometry, Heads, KVCache
-from fkv.policies import ChunkState, Policy
+from fkv.cache import GROWTH, Geometry, KVCache
+from fkv.policies import ChunkState, Policy, evict
 from fkv.roles import HeadRoles
 from fkv.transformer.causal import CausalTransformer
 
@@ -96,7 +96,7 @@ def kv_bytes(
     Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that classes
     heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before the chunk.
     """
-    looks = (0,) if type(policy).reassign_heads is Policy.reassign_heads else (0, -1)
+    looks = (0, -1) if policy.watches_attention else (0,)
     return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (
         steps if policy.caches == "per-step" else 1
     )
@@ -119,10 +119,7 @@ def _kv_bytes(
             mass = np.zeros((geometry.layers, geometry.heads, len(frames), len(earlier)))
             mass[..., 0 if look == 0 else -len(frames) - 1] = 1
             state = dataclasses.replace(state, mass=mass, key_frames=earlier)
-        if groups := policy.reassign_heads(state):
-            cache = cache.split(groups, policy.segments)
-            state = dataclasses.replace(state, cache=cache)
-        policy.commit(state)
+        cache = evict(policy, state)
     growth = held[-1] - held[-2] if chunks > SIMULATED_CHUNKS else 0
     return max(*buffers, int((held[-1] + growth * (chunks - len(held))) * GROWTH) if growth else 0)
 
@@ -134,12 +131,6 @@ class _Sizes(KVCache):
         return torch.randn(
             1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=torch.Generator().manual_seed(0)
         )
-
-    def split(self, groups: Mapping[str, Heads], segments: int) -> _Sizes:
-        """The same frames under other head groups, all of them held whole."""
-        new = _Sizes(self.geometry, groups, segments, self.dtype, "meta")
-        new.begin(self.frames())
-        return new
 
 
 class Peak(TorchDispatchMode):

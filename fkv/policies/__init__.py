@@ -12,13 +12,13 @@ import dataclasses
 import typing
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
-from .base import ChunkState, Policy
+from .base import ChunkState, Policy, evict
 from .dummy_forcing import DummyForcing
 from .forcing_kv import ForcingKV
 from .full import Full
 from .per_step import PerStep
 from .recompute import Recompute
-from .silenced import WITHOUT, Silenced, read_heads, write_heads
+from .silenced import WITHOUT, read_heads, silence, write_heads
 from .sliding_window import SlidingWindow
 
 POLICIES: dict[str, type[Policy]] = {
@@ -81,7 +81,7 @@ def parse(text: str) -> Policy:
     behind it, these heads are silenced."""
     text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
-        return Silenced(parse(text), read_heads(heads))
+        return silence(parse(text), read_heads(heads))
     name, _, rest = text.partition(":")
     given: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
@@ -106,12 +106,24 @@ def split(text: str) -> list[str]:
 
 
 def write(policy: Policy) -> str:
-    """The text that `parse` reads back as this policy: its name and the parameters that differ from their defaults."""
-    if isinstance(policy, Silenced):
-        return f"{write(policy.base)}{WITHOUT}{write_heads(policy.heads)}"
-    changed = [(f.name, getattr(policy, f.name)) for f in parameters(policy) if getattr(policy, f.name) != f.default]
+    """Write a policy as `parse` reads it back: its name and the parameters that differ from their defaults."""
+    base = policy.unwrapped
+    changed = [(f.name, getattr(base, f.name)) for f in parameters(base) if getattr(base, f.name) != f.default]
     rest = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed)
-    return f"{policy.name}:{rest}" if rest else policy.name
+    text = f"{base.name}:{rest}" if rest else base.name
+    return f"{text}{WITHOUT}{write_heads(policy.silenced_heads)}" if policy.silenced_heads else text
 
 
-__all__ = ["FOR_ALL", "POLICIES", "ChunkState", "Policy", "defaults", "make", "parameters", "parse", "split", "write"]
+__all__ = [
+    "FOR_ALL",
+    "POLICIES",
+    "ChunkState",
+    "Policy",
+    "defaults",
+    "evict",
+    "make",
+    "parameters",
+    "parse",
+    "split",
+    "write",
+]

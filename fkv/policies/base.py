@@ -1,15 +1,14 @@
-"""What a policy is: which pages of the cache survive a chunk."""
+"""What a policy is: it decides which pages stay in the cache after a chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from fkv.cache import Geometry, Heads, KVCache, Pages
+from fkv.cache import Geometry, Head, Heads, KVCache, Pages
 from fkv.roles import HeadRoles
 
 from .kinds import CURRENT, KEPT
@@ -17,8 +16,15 @@ from .kinds import CURRENT, KEPT
 
 @dataclass(frozen=True)
 class ChunkState:
-    """What a policy may look at when a chunk is committed: its index, its latent frames, the cache; and where the policy
-    `wants_attention` a pass of the chunk, its attention mass [layers, heads, query frames, key frames] with the key frames' numbers."""
+    """What a policy sees of a chunk that is being generated or has just been.
+
+    Args:
+        chunk: index of the chunk, from 0.
+        frames: its latent frames.
+        cache: with the pages that the chunk attends to, its own included.
+        mass: attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
+        key_frames: latent frames of the last axis of `mass`.
+    """
 
     chunk: int
     frames: tuple[int, ...]
@@ -29,18 +35,19 @@ class ChunkState:
 
 @dataclass(frozen=True)
 class Policy:
-    """Base of all policies: a frozen dataclass whose fields are the method's parameters.
+    """Base of all policies: a frozen dataclass whose fields are the parameters of the method.
 
-    Subclasses override `keep_mask`; those with several head groups override `groups` too.
+    Subclasses override `keep_mask`; those with several head groups override `groups` and `page_kind` too.
 
-    fp8 : store K and V in 8 bits (float8 e4m3): half of bfloat16's memory, and every pass widens what it reads.
+    Args:
+        fp8: store K and V in fp8 (e4m3), half the memory of bfloat16; every pass converts what it reads.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     paper: ClassVar[str] = ""
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
-    """One cache for all denoising steps, one for each, or none at all (earlier frames are recomputed)."""
+    """One cache for all denoising steps, one for each step, or none (earlier frames are recomputed for each chunk)."""
 
     fp8: bool = field(default=False, kw_only=True)
 
@@ -49,16 +56,51 @@ class Policy:
         """Pages per latent frame."""
         return 1
 
+    @property
+    def unwrapped(self) -> Policy:
+        """The registered policy: that below the silenced heads, or the policy itself."""
+        return self
+
+    @property
+    def silenced_heads(self) -> tuple[Head, ...]:
+        """Heads that attend to the current chunk alone, whatever the policy, ascending."""
+        return ()
+
+    @property
+    def watches_attention(self) -> bool:
+        """Whether the policy asks for attention mass at some chunk."""
+        return type(self.unwrapped).wants_attention is not Policy.wants_attention
+
     def stored(self, dtype: torch.dtype) -> torch.dtype:
-        """In which type K and V are stored for a model that computes in `dtype`."""
+        """The type of the cache for a model that computes in `dtype`."""
         return torch.float8_e4m3fn if self.fp8 else dtype
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
-        """Head groups, name -> heads per layer. None: whatever groups the cache already has."""
+        """Split the heads into groups that keep the same pages.
+
+        Args:
+            geometry: sizes of the model.
+            roles: its head roles, if there are any.
+
+        Returns:
+            Group name -> heads per layer; None to keep the groups that the cache already has.
+
+        Raises:
+            ValueError: when the policy needs head roles and there are none for this model.
+        """
         return None
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        """Boolean mask over `pages` of `group`: which of them later chunks attend to."""
+        """Choose the pages that later chunks attend to.
+
+        Args:
+            group: name of a head group.
+            pages: its pages, those of the chunk included.
+            state: the chunk that has just been generated.
+
+        Returns:
+            True for pages that stay, bool [pages].
+        """
         raise NotImplementedError
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
@@ -76,16 +118,26 @@ class Policy:
         return CURRENT if frame >= state.frames[0] else KEPT
 
     def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
-        """The pass of this chunk (`step 0`, ..., `context`) whose attention mass the policy wants to see."""
+        """The pass (`step 0`, ..., `context`) of a chunk whose attention mass the policy needs, None for no pass."""
         return None
 
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
-        """New head groups from now on, for policies that class heads while they run; asked before `keep_mask`."""
+        """New head groups from now on, None to keep them. For policies that class heads while they run."""
         return None
 
-    def commit(self, state: ChunkState) -> None:
-        """Apply `keep_mask` to every group of the cache."""
-        masks: Mapping[str, np.ndarray] = {
-            name: self.keep_mask(name, group.pages, state) for name, group in state.cache.groups.items()
-        }
-        state.cache.evict(masks)
+
+def evict(policy: Policy, state: ChunkState) -> KVCache:
+    """Drop what a policy drops at the end of a chunk, after reassigning heads where the policy asks for it.
+
+    Args:
+        policy: what decides.
+        state: the chunk that has been generated, and the cache that still has all of its pages.
+
+    Returns:
+        The cache to go on with: that of `state`, or a new one when heads were reassigned.
+    """
+    groups = policy.reassign_heads(state)
+    cache = state.cache if groups is None else state.cache.regrouped(groups, state.cache.segments)
+    state = replace(state, cache=cache)
+    cache.evict({name: policy.keep_mask(name, group.pages, state) for name, group in cache.groups.items()})
+    return cache if groups is None else cache.regrouped(groups, cache.segments)

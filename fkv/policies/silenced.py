@@ -1,50 +1,57 @@
-"""Another policy with the history of some heads taken away: what do they contribute?"""
+"""Another policy, with some heads cut off from everything but the current chunk: what do they contribute?"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from fkv.cache import Geometry, Heads, KVCache, Pages
+from fkv.cache import Geometry, Head, Heads, KVCache, Pages
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
 
-SILENT, WITHOUT = "silent", " without "
-
-Head = tuple[int, int]
-"""Layer and head."""
+SILENT = "silent"
+WITHOUT = " without "
 
 
 @dataclass(frozen=True)
 class Silenced(Policy):
-    """Another policy, but these heads see nothing but the current chunk. Written `forcing-kv without 3.2+4.1`.
+    """Another policy, in which some heads attend to the current chunk alone. Written `forcing-kv without 3.2+4.1`.
 
-    Raises ValueError for a policy that computes history anew; its groups do for heads that the model has not.
+    Args:
+        base: the policy of all other heads; name, caches, fp8 and segments are those of `base`.
+        heads: the silenced heads, ascending.
+
+    Raises:
+        ValueError: for a policy without a cache; `groups` raises it for heads that the model does not have.
     """
 
     base: Policy
     heads: tuple[Head, ...]
+    fp8: bool = field(init=False, compare=False)
 
-    help = "another policy with the history of some heads taken away"
+    help = "another policy, in which some heads attend to the current chunk alone"
 
     def __post_init__(self) -> None:
         if self.base.caches == "none":
             raise ValueError(
-                f"policy {self.base.name!r} computes history anew for every chunk, so none can be taken away"
+                f"policy {self.base.name!r} recomputes earlier chunks, so no head can be silenced under it"
             )
+        name = f"{self.base.name}{WITHOUT}{write_heads(self.heads)}"
+        for attribute, value in (("name", name), ("caches", self.base.caches), ("fp8", self.base.fp8)):
+            object.__setattr__(self, attribute, value)
 
     @property
-    def name(self) -> str:
-        return f"{self.base.name}{WITHOUT}{write_heads(self.heads)}"
+    def unwrapped(self) -> Policy:
+        return self.base.unwrapped
 
     @property
-    def caches(self) -> str:
-        return self.base.caches
+    def silenced_heads(self) -> tuple[Head, ...]:
+        return self.heads
 
     @property
     def segments(self) -> int:
@@ -63,7 +70,7 @@ class Silenced(Policy):
 
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
         groups = self.base.reassign_heads(state)
-        return groups and self._split(groups)
+        return None if groups is None else self._split(groups)
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
@@ -76,27 +83,33 @@ class Silenced(Policy):
         layers = range(len(next(iter(groups.values()))))
         rest = {
             name: tuple(
-                tuple(head for head in heads if (layer, head) not in self.heads) for layer, heads in enumerate(each)
+                tuple(head for head in heads if (layer, head) not in self.heads) for layer, heads in enumerate(by_layer)
             )
-            for name, each in groups.items()
+            for name, by_layer in groups.items()
         }
-        return rest | {SILENT: tuple(tuple(sorted({h for at, h in self.heads if at == layer})) for layer in layers)}
+        silent = tuple(tuple(sorted({head for at, head in self.heads if at == layer})) for layer in layers)
+        return rest | {SILENT: silent}
+
+
+def silence(policy: Policy, heads: Iterable[Head]) -> Policy:
+    """The policy with these heads silenced, in place of those that were; the plain policy for no heads."""
+    chosen = tuple(sorted(set(heads)))
+    return Silenced(policy.unwrapped, chosen) if chosen else policy.unwrapped
 
 
 def silenced(policy: Policy, head: Head, silent: bool = True) -> Policy:
-    """A policy with the history of one more head taken away, or, unless `silent`, of one less."""
-    base, heads = (policy.base, policy.heads) if isinstance(policy, Silenced) else (policy, ())
-    left = {*heads, head} if silent else {*heads} - {head}
-    return Silenced(base, tuple(sorted(left))) if left else base
+    """The policy with one more head silenced, or, unless `silent`, with one less."""
+    heads = set(policy.silenced_heads)
+    return silence(policy, heads | {head} if silent else heads - {head})
 
 
 def write_heads(heads: Iterable[Head], between: str = "+") -> str:
-    """Heads as `3.2+4.1`: layer, head."""
+    """Write heads as `3.2+4.1`: layer, head."""
     return between.join(f"{layer}.{head}" for layer, head in sorted(heads))
 
 
 def read_heads(text: str, between: str = "+") -> tuple[Head, ...]:
-    """Heads from `3.2+4.1`. Raises ValueError for anything else."""
+    """Read heads from `3.2+4.1`. Raises ValueError for anything else."""
     parts = [part.strip() for part in text.split(between)]
     if not all(re.fullmatch(r"\d{1,3}\.\d{1,3}", part) for part in parts):
         raise ValueError(

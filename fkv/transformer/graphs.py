@@ -123,7 +123,7 @@ class PassGraphs:
             The result, in memory that later calls do not touch.
         """
         passes = self._passes.setdefault(cache, {})
-        memory = (cache.where(), *((x.shape, x.dtype) for x in inputs))
+        memory = (cache.memory_key(), *((x.shape, x.dtype) for x in inputs))
         if timestep not in passes or not passes[timestep].matches(memory, parts):
             passes[timestep] = SteadyPass(memory, tuple(parts))
             return work(*inputs)

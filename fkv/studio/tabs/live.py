@@ -13,7 +13,7 @@ import gradio as gr
 
 from fkv.models.base import VideoModel
 from fkv.policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
-from fkv.policies.silenced import Silenced
+from fkv.policies.silenced import silence
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.studio.live import sample_run
 from fkv.studio.errors import sentence
@@ -314,12 +314,12 @@ def _kept(text: str | None, share: float) -> str | None:
     if not hasattr(base := _base(policy), "retention"):
         return None
     base = dataclasses.replace(base, retention=float(share))
-    return write(dataclasses.replace(policy, base=base) if isinstance(policy, Silenced) else base)
+    return write(silence(base, policy.silenced_heads))
 
 
 def _base(policy: Policy | None) -> Policy | None:
     """The policy that some heads of which may be silenced."""
-    return policy.base if isinstance(policy, Silenced) else policy
+    return policy and policy.unwrapped
 
 
 def _policy(text: str | None) -> Policy | None:
