@@ -1,14 +1,15 @@
-"""Which implementation of a kernel runs: its PyTorch twin or Triton.
+"""Choose the implementation of a kernel: its PyTorch twin or Triton.
 
 The body of every public kernel is its PyTorch twin. For CUDA tensors the environment variable `FKV_TRITON` decides:
 
-    auto  the default: Triton where it agrees with the twin and is not clearly slower (`TORCH_MARGIN`), found out once per kernel, type and
-          size (to the next power of two) on the tensors at hand. `choices()` reports what was found.
+    auto  the default: Triton where it agrees with the twin and is not clearly slower (`TORCH_MARGIN`), measured once
+          per kernel, type and size (to the next power of two) on the tensors of the call. `choices()` reports the
+          results.
     0     the twin.
     1     Triton.
 
-CPU tensors always take the twin; `fastest` lets a twin choose between two ways of its own. The Triton kernels are tested in Triton's
-interpreter and compiled for Hopper GPUs, but have not yet been run on one.
+CPU tensors always take the twin; a twin can choose between two implementations of its own with `fastest`. The Triton
+kernels are tested in Triton's interpreter and compiled for Hopper GPUs, but have not yet run on one.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import logging
 import os
 import threading
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -32,20 +33,31 @@ from .threads import one_thread_between
 try:
     import triton
     import triton.language as tl
-except ImportError:  # there is Triton for Linux alone
+except ImportError:  # Triton is published for Linux only
     triton = tl = None
 
 TRITON_VARIABLE = "FKV_TRITON"
-TORCH_MARGIN = 1.15
-"""How many times as fast as Triton the twin must be to be taken. They round differently, so a stream depends on which is taken; this
-keeps chance from deciding where both take about as long."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+# The twin must be this many times as fast as Triton to be chosen. The two round differently, so a stream's frames
+# depend on the choice; the margin keeps timing noise from deciding it.
+TORCH_MARGIN = 1.15
+
+P = ParamSpec("P")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found out about one kernel and size: the least seconds per call, the implementation to take, and why it cannot be Triton."""
+    """The implementation chosen for one kernel and size.
+
+    Attributes:
+        kernel: Name of the kernel.
+        signature: Device, types and sizes of the arguments.
+        seconds: Least seconds per call of each implementation.
+        fastest: The chosen implementation, a key of `seconds`.
+        problem: Why Triton cannot be used; empty where it can.
+    """
 
     kernel: str
     signature: tuple
@@ -54,133 +66,179 @@ class Choice:
     problem: str = ""
 
 
+class Kernel(Protocol[P]):
+    """A kernel as `with_triton` returns it: one function, with both implementations beside it."""
+
+    twin: Callable[..., Tensor]
+    triton: Callable[..., Tensor]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+
+
 _choices: dict[tuple, Choice] = {}
-_choosing = threading.RLock()  # a twin may have a choice of its own to make
+_choosing = threading.RLock()  # reentrant: a twin may have a choice of its own to make
 
 
 def jit(function: Callable) -> Any:
-    """`triton.jit` where Triton is installed; elsewhere the function as it is, which is never launched."""
+    """Return `triton.jit(function)` where Triton is installed; elsewhere the function itself; it is never launched."""
     return triton.jit(function) if triton else function
 
 
+def constant(value: Any) -> Any:
+    """Return a module constant that Triton kernels can read."""
+    return tl.constexpr(value) if tl else value
+
+
 def setting() -> str:
-    """What `FKV_TRITON` asks for. Raises ValueError when there is no such setting."""
-    asked = os.environ.get(TRITON_VARIABLE) or "auto"
-    if asked not in ("auto", "0", "1"):
-        raise ValueError(f"{TRITON_VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {asked!r}")
-    return asked
+    """Return the value of `FKV_TRITON`.
+
+    Raises:
+        ValueError: The variable has another value than auto, 0 or 1.
+    """
+    value = os.environ.get(TRITON_VARIABLE) or "auto"
+    if value not in ("auto", "0", "1"):
+        raise ValueError(f"{TRITON_VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {value!r}")
+    return value
 
 
-def with_triton(launch: Callable, written: Callable[..., list[Tensor]] | None = None) -> Callable[[Callable], Callable]:
-    """Decorates a PyTorch twin: calls go to it or to `launch`, its Triton implementation with the same parameters.
+def with_triton(
+    launch: Callable[P, Tensor], written: Callable[P, list[Tensor]] | None = None
+) -> Callable[[Callable[P, Tensor]], Kernel[P]]:
+    """Decorate a PyTorch twin: calls go to it or to its Triton implementation.
 
-    Both stay reachable as `.twin` and `.triton`. They must be idempotent, since finding out which to take calls them repeatedly.
-    written : of the arguments, copies of what the kernel writes besides the tensor that it returns.
+    Both stay reachable as `.twin` and `.triton`. They must be idempotent: choosing between them calls them repeatedly.
+
+    Args:
+        launch: The Triton implementation, with the parameters of the twin; the first is a tensor.
+        written: From the arguments, copies of what the kernel writes besides the tensor that it returns.
     """
 
-    def decorate(twin: Callable) -> Callable:
+    def decorate(twin: Callable[P, Tensor]) -> Kernel[P]:
         @functools.wraps(twin)
-        def kernel(first: Tensor, *args: Any, **options: Any) -> Any:
-            wanted = setting() if triton and first.is_cuda else "0"
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            wanted = setting() if triton and cast(Tensor, args[0]).is_cuda else "0"
             if wanted == "auto":
 
-                def call(implementation: str) -> list[Tensor]:
-                    return [(launch if implementation == "triton" else twin)(first, *args, **options)]
+                def run(implementation: str) -> list[Tensor]:
+                    return [(launch if implementation == "triton" else twin)(*args, **kwargs)]
 
-                besides = functools.partial(written, first, *args, **options) if written else list
-                wanted = (
-                    "1" if choose(twin.__name__, (first, args, options), call, besides).fastest == "triton" else "0"
-                )
-            return (launch if wanted == "1" else twin)(first, *args, **options)
+                read_written = functools.partial(written, *args, **kwargs) if written else list
+                choice = choose(twin.__name__, (*args, kwargs), run, read_written)
+                wanted = "1" if choice.fastest == "triton" else "0"
+            return (launch if wanted == "1" else twin)(*args, **kwargs)
 
-        kernel.twin, kernel.triton = twin, launch
+        kernel = cast(Kernel[P], call)
+        kernel.twin = twin
+        kernel.triton = launch
         return kernel
 
     return decorate
 
 
 def choose(
-    name: str, arguments: Any, call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]] = list
+    name: str,
+    arguments: Any,
+    run: Callable[[str], list[Tensor]],
+    written: Callable[[], list[Tensor]] = list,
 ) -> Choice:
-    """Which implementation to take for arguments of this size; `call("torch")` and `call("triton")` give what one makes, `written()`
-    what it wrote besides. Found out once."""
+    """Choose the implementation for arguments of this size, once per process.
+
+    Args:
+        name: Name of the kernel.
+        arguments: Any tree that holds the kernel's tensors.
+        run: From `"torch"` or `"triton"`, what that implementation returns.
+        written: Returns copies of what the last run wrote besides.
+    """
     signature = _signature(arguments)
     with _choosing:
         if (name, signature) not in _choices:
-            problem = _problem(call, written)
+            problem = _problem(run, written)
             if problem:
                 log.warning("the Triton kernel %s is not used: %s", name, problem)
-            ways = {each: functools.partial(call, each) for each in ("torch", *([] if problem else ["triton"]))}
-            _choose(name, signature, ways, TORCH_MARGIN, _seconds, problem)
+            names = ["torch"] if problem else ["torch", "triton"]
+            runs = {each: functools.partial(run, each) for each in names}
+            _measure(name, signature, runs, TORCH_MARGIN, _seconds, problem)
         return _choices[name, signature]
 
 
-def fastest(name: str, arguments: Any, ways: dict[str, Callable[[], Any]], margin: float) -> str:
-    """The way for a CPU to take with arguments of this size: the last, unless another is more than `margin` times as fast. Found out
-    once, by one thread: where a busy machine lets several wait for each other, all that is measured is how long."""
+def fastest(name: str, arguments: Any, runs: Mapping[str, Callable[[], Any]], margin: float) -> str:
+    """Choose the implementation for a CPU and arguments of this size, once per process.
+
+    One thread measures: on a busy machine several threads would wait for each other, and the wait is all that would be
+        seen.
+
+    Args:
+        name: Name of the kernel.
+        arguments: Any tree that holds the kernel's tensors.
+        runs: The implementations by name. The last one is chosen unless another is more than `margin` times as fast.
+        margin: See `runs`.
+
+    Returns:
+        A key of `runs`.
+    """
     signature = _signature(arguments)
     with _choosing, one_thread_between():
         if (name, signature) not in _choices:
-            _choose(name, signature, ways, margin, _seconds_of_one_thread)
+            _measure(name, signature, runs, margin, _seconds_of_one_thread)
         return _choices[name, signature].fastest
 
 
-def _choose(
+def _measure(
     name: str,
     signature: tuple,
-    ways: dict[str, Callable[[], Any]],
+    runs: Mapping[str, Callable[[], Any]],
     margin: float,
     timed: Callable[[Callable[[], Any]], float],
     problem: str = "",
 ) -> None:
-    rounds = [{way: timed(run) for way, run in ways.items()} for _ in range(5)]
-    seconds = {way: min(each[way] for each in rounds) for way in ways}
-    last = list(ways)[-1]
-    taken = min(ways, key=lambda way: seconds[way] * (1 if way == last else margin))
-    _choices[name, signature] = Choice(name, signature, seconds, taken, problem)
+    """Time the implementations in turn and store the choice."""
+    rounds = [{each: timed(run) for each, run in runs.items()} for _ in range(5)]
+    seconds = {each: min(times[each] for times in rounds) for each in runs}
+    last = list(runs)[-1]
+    chosen = min(runs, key=lambda each: seconds[each] * (1 if each == last else margin))
+    _choices[name, signature] = Choice(name, signature, seconds, chosen, problem)
 
 
 def choices() -> list[Choice]:
-    """What `auto` has found out so far in this process."""
+    """Return the choices made so far in this process."""
     return list(_choices.values())
 
 
-def _problem(call: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]]) -> str:
-    """Why Triton cannot be taken; empty where it makes what the twin makes."""
+def _problem(run: Callable[[str], list[Tensor]], written: Callable[[], list[Tensor]]) -> str:
+    """Return why Triton cannot be used; empty where it returns and writes what the twin does."""
     try:
-        made = call("triton") + written()  # first, so that what it leaves out is not there from its twin
+        # Triton runs first: what it fails to write must not be there from its twin.
+        results = run("triton") + written()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    wanted = call("torch") + written()
-    for ours, theirs in zip(made, wanted):
+    expected = run("torch") + written()
+    for ours, theirs in zip(results, expected, strict=True):
         limit = 1e-3 if theirs.dtype == torch.float32 else 2e-2
         if not (ours.float() - theirs.float()).norm() <= limit * theirs.float().norm():
-            return "its result is another than that of PyTorch"
+            return "its result differs from PyTorch's"
     return ""
 
 
 def _seconds(run: Callable[[], Any]) -> float:
-    """What a call takes when nothing disturbs it."""
+    """Return the seconds of a call when nothing disturbs it."""
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=0.01).times)
 
 
 def _seconds_of_one_thread(run: Callable[[], Any]) -> float:
-    """What a call takes when nothing disturbs it. PyTorch's timer would set the number of threads for the whole process."""
+    """Like `_seconds`, without PyTorch's timer, which would set the number of threads for the whole process."""
     return min(timeit.repeat(run, number=1, repeat=5))
 
 
 def _signature(arguments: Any) -> tuple:
-    """Device, types, and how large: the shape of the first tensor and the elements of all, to the next powers of two."""
+    """Return device, types, shape of the first tensor and elements of all tensors, sizes to the next powers of two."""
     tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    types = sorted({str(tensor.dtype) for tensor in tensors})
     shape = tuple(_bucket(size) for size in tensors[0].shape)
-    return (
-        str(tensors[0].device),
-        tuple(sorted({str(each.dtype) for each in tensors})),
-        shape,
-        _bucket(sum(each.numel() for each in tensors)),
-    )
+    elements = sum(tensor.numel() for tensor in tensors)
+    return str(tensors[0].device), tuple(types), shape, _bucket(elements)
 
 
 def _bucket(size: int) -> int:
+    """Round up to a power of two."""
     return 1 << max(size - 1, 0).bit_length()

@@ -1,4 +1,4 @@
-"""Where each head of a layer keeps its keys and values, in the form in which one launch serves all head groups."""
+"""Where each head of a layer keeps its keys and values, as a table that lets one launch serve all head groups."""
 
 from __future__ import annotations
 
@@ -10,24 +10,39 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .dispatch import constant
+
+# A row of the table and its columns, as kernels read them: row address = table + head * ROW.
+ROW = constant(5)
+KEYS = constant(0)  # address of the head's keys in batch entry 0
+VALUES = constant(1)  # address of its values
+KEYS_STRIDE = constant(2)  # elements from one batch entry to the next in the keys
+VALUES_STRIDE = constant(3)  # the same in the values
+GROUP_VALUE = constant(4)  # the number that the caller gave for the head's group
+
 _used: ContextVar[list[Tensor] | None] = ContextVar("_used", default=None)
 
 
 @contextmanager
 def tables_used() -> Iterator[list[Tensor]]:
-    """Collects the tables that are asked for within: recorded launches read them at their addresses for as long as they are replayed."""
-    token = _used.set([])
+    """Collect the tables that `head_table` returns meanwhile.
+
+    Captured launches read them at their addresses for as long as they are replayed.
+    """
+    tables: list[Tensor] = []
+    token = _used.set(tables)
     try:
-        yield _used.get()
+        yield tables
     finally:
         _used.reset(token)
 
 
 @lru_cache(maxsize=4096)
 def _rows(groups: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+    """Build the table of `head_table` from its description by numbers alone."""
     rows = [
-        (keys + head * keys_head, values + head * values_head, keys_batch, values_batch, last)
-        for heads, keys, keys_head, keys_batch, values, values_head, values_batch, last in groups
+        (keys + head * keys_head, values + head * values_head, keys_batch, values_batch, number)
+        for heads, keys, keys_head, keys_batch, values, values_head, values_batch, number in groups
         for head in range(heads)
     ]
     table = torch.tensor(rows, dtype=torch.int64)
@@ -35,21 +50,30 @@ def _rows(groups: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
 
 
 def head_table(groups: Sequence[tuple[Tensor, Tensor, int]]) -> Tensor:
-    """The head groups of a layer, head by head: int64 [heads, 5] on their device.
+    """Describe the head groups of a layer, head by head.
 
-    groups: keys and values [batch, heads of the group, tokens, head_dim], whose tokens lie one after another, and a
-    number. A row holds the addresses of the head's keys and values, their batch strides in elements, and the group's
-    number. Tables are kept, so that steady shapes copy nothing to the device. Raises ValueError for tokens with gaps.
+    Tables are cached, so steady shapes copy nothing to the device.
+
+    Args:
+        groups: Per group its keys and values, [batch, heads of the group, tokens, head_dim] with contiguous tokens, and
+            a number.
+
+    Returns:
+        int64 [heads, `ROW`] on the device of the groups; the columns are described beside `ROW`.
+
+    Raises:
+        ValueError: The tokens of a head are not contiguous.
     """
-    described = []
+    described: list[tuple[int, ...]] = []
     for keys, values, number in groups:
         for buffer in (keys, values):
             if buffer.stride()[2:] != (buffer.shape[3], 1):
                 raise ValueError(f"the tokens of a head must lie one after another, the strides are {buffer.stride()}")
-        size = keys.element_size()
-        sides = [part for x in (keys, values) for part in (x.data_ptr(), x.stride(1) * size, x.stride(0))]
+        itemsize = keys.element_size()
+        sides = [part for x in (keys, values) for part in (x.data_ptr(), x.stride(1) * itemsize, x.stride(0))]
         described.append((keys.shape[1], *sides, number))
     table = _rows(tuple(described), groups[0][0].device)
-    if (used := _used.get()) is not None:
+    used = _used.get()
+    if used is not None:
         used.append(table)
     return table

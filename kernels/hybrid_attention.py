@@ -1,4 +1,4 @@
-"""Attention of a layer whose head groups hold different keys."""
+"""Attention of a layer whose head groups have different keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from .arithmetic import product, rounded
 from .attention import attention, token_major
 from .dispatch import INTERPRETED, jit, tl, triton, with_triton
-from .head_table import head_table
+from .head_table import GROUP_VALUE, KEYS, KEYS_STRIDE, ROW, VALUES, VALUES_STRIDE, head_table
 from .threads import by_all_threads
 
 LOG2_E = math.log2(math.e)
@@ -35,21 +35,28 @@ def _attend(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    dim, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    # Online softmax over key tokens first..last: `top` is each query's highest score so far, `total` the sum of its
+    # weights and `acc` the weighted sum of values, both relative to `top`; when `top` rises, `fade` rescales them.
+    dim = tl.arange(0, BLOCK_D)
+    n = tl.arange(0, BLOCK_N)
     for start in range(first, last, BLOCK_N):
         place = (start + n)[:, None] * SIZE + dim[None, :]
         inside = (start + n < last)[:, None] & (dim < SIZE)[None, :]
-        k_place, v_place = keys + place, values + place
-        if ALIGNED:
-            k_place, v_place = tl.multiple_of(k_place, (16, 16)), tl.multiple_of(v_place, (16, 16))
+        k_place = keys + place
+        v_place = values + place
+        if ALIGNED:  # addresses come from the table, so the compiler cannot see that it may load 16 bytes at once
+            k_place = tl.multiple_of(k_place, (16, 16))
+            v_place = tl.multiple_of(v_place, (16, 16))
         k = tl.load(k_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(k_place)
         v = tl.load(v_place, mask=inside, other=0.0) if TAIL or SIZE != BLOCK_D else tl.load(v_place)
-        k, v = k.to(q.dtype), v.to(q.dtype)
+        k = k.to(q.dtype)
+        v = v.to(q.dtype)
         scores = product(q, tl.trans(k), tl.zeros((BLOCK_M, BLOCK_N), tl.float32), "ieee") * scale
         if TAIL:
             scores = tl.where((start + n < last)[None, :], scores, float("-inf"))
         higher = tl.maximum(top, tl.max(scores, 1))
-        weight, fade = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
+        weight = tl.exp2(scores - higher[:, None])
+        fade = tl.exp2(top - higher)
         total = total * fade + tl.sum(weight, 1)
         acc = product(rounded(weight, v.dtype), v, acc * fade[:, None], "ieee")
         top = higher
@@ -77,23 +84,30 @@ def _kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    batch, head = (tl.program_id(1) // HEADS).to(tl.int64), tl.program_id(1) % HEADS
-    m, dim = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
+    # One program per block of queries, head and batch entry; `scale` includes log2(e), for exp2 in place of exp.
+    batch = (tl.program_id(1) // HEADS).to(tl.int64)
+    head = tl.program_id(1) % HEADS
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    dim = tl.arange(0, BLOCK_D)
     inside = (m < tokens)[:, None] & (dim < SIZE)[None, :]
     q = tl.load(query + batch * q_batch + head * q_head + m[:, None] * q_token + dim[None, :], mask=inside, other=0.0)
-    entry = table + head * 5
-    keys = tl.load(entry).to(like.dtype) + batch * tl.load(entry + 2)
-    values = tl.load(entry + 1).to(like.dtype) + batch * tl.load(entry + 3)
-    held = tl.load(entry + 4).to(tl.int32)
-    whole = held // BLOCK_N * BLOCK_N
-    acc, total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
+    # The table has plain addresses; `like` is a buffer whose pointer type they take.
+    entry = table + head * ROW
+    keys = tl.load(entry + KEYS).to(like.dtype) + batch * tl.load(entry + KEYS_STRIDE)
+    values = tl.load(entry + VALUES).to(like.dtype) + batch * tl.load(entry + VALUES_STRIDE)
+    key_tokens = tl.load(entry + GROUP_VALUE).to(tl.int32)
+    # Whole blocks of keys without masks, then the rest with them.
+    whole = key_tokens // BLOCK_N * BLOCK_N
+    acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     acc, top, total = _attend(
         q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D
     )
     acc, top, total = _attend(
-        q, keys, values, acc, top, total, whole, held, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D
+        q, keys, values, acc, top, total, whole, key_tokens, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D
     )
+    # A group without keys gives 0.
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
     tl.store(
         out + batch * o_batch + head * o_head + m[:, None] * o_token + dim[None, :],
@@ -103,7 +117,7 @@ def _kernel(
 
 
 def _blocks(query: Tensor) -> dict[str, int]:
-    """Block sizes that fit the shared memory of the GPU: larger ones on Hopper."""
+    """Return block sizes that fit the shared memory of the GPU: larger ones on Hopper."""
     if INTERPRETED or query.element_size() > 2 or query.shape[3] > 128:
         return {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
     if torch.cuda.get_device_capability(query.device)[0] >= 9:
@@ -114,7 +128,8 @@ def _blocks(query: Tensor) -> dict[str, int]:
 def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     query = query if query.stride(3) == 1 else query.contiguous()
     batch, heads, tokens, size = query.shape
-    out, blocks = token_major(query), _blocks(query)
+    out = token_major(query)
+    blocks = _blocks(query)
     table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
     _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
         query,
@@ -137,18 +152,21 @@ def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 @with_triton(_triton)
 @by_all_threads
 def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Attention of all head groups of a layer, each over its own keys; one launch in Triton.
+    """Compute attention of all head groups of a layer, each over its keys; one launch in Triton.
 
-    query: [batch, heads, tokens, head_dim], heads in the groups' order. groups: per head group keys and values [batch,
-    heads of the group, its own number of tokens, head_dim], of query's type or in 8 bits, whose tokens lie one after another;
-    a group may have no head or no token (the result is then 0). Returns [batch, heads, tokens, head_dim], stored token by
-    token, so that `.transpose(1, 2).flatten(2)` copies nothing.
+    Args:
+        query: [batch, heads, tokens, head_dim], heads in the order of the groups.
+        groups: Per head group keys and values, [batch, heads of the group, key tokens of the group, head_dim], of the
+            type of `query` or fp8, with contiguous tokens. A group may have no head, or no token: the result is then 0.
+
+    Returns:
+        [batch, heads, tokens, head_dim], stored token by token: `.transpose(1, 2).flatten(2)` of it copies nothing.
     """
     out = token_major(query)
-    parts = (x.split([keys.shape[1] for keys, _ in groups], 1) for x in (query, out))
-    for (keys, values), asked, answer in zip(groups, *parts):
+    sizes = [keys.shape[1] for keys, _ in groups]
+    for (keys, values), group_query, group_out in zip(groups, query.split(sizes, 1), out.split(sizes, 1), strict=True):
         if keys.numel():
-            attention(asked, keys, values, answer)
+            attention(group_query, keys, values, group_out)
         else:
-            answer.zero_()
+            group_out.zero_()
     return out

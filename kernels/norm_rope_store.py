@@ -1,4 +1,4 @@
-"""From the fused projections to attention's inputs: RMSNorm and RoPE of queries and keys, keys and values to their pages."""
+"""From fused projections to attention: RMSNorm and RoPE of queries and keys; keys and values go to their pages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from .arithmetic import rounded
 from .dispatch import jit, tl, triton, with_triton
-from .head_table import head_table
+from .head_table import GROUP_VALUE, KEYS, KEYS_STRIDE, ROW, VALUES, VALUES_STRIDE, head_table
 from .pages import put, take
 
 
 @jit
-def _norm_rope(x, gain, cos, sin, eps, COUNT: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr):
-    x = x * tl.rsqrt(tl.sum(x * x) / COUNT + eps) * gain
+def _norm_rope(x, weight, cos, sin, eps, WIDTH: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr):
+    # RMSNorm over all heads of a token, then RoPE of neighbouring pairs of dimensions.
+    x = x * tl.rsqrt(tl.sum(x * x) / WIDTH + eps) * weight
     even, odd = tl.split(tl.reshape(x, (BLOCK_H, BLOCK_D // 2, 2)))
     return tl.reshape(tl.join(even * cos - odd * sin, even * sin + odd * cos), (BLOCK_H, BLOCK_D))
 
@@ -24,9 +25,9 @@ def _norm_rope(x, gain, cos, sin, eps, COUNT: tl.constexpr, BLOCK_H: tl.constexp
 @jit
 def _kernel(
     qkv,
-    gain_q,
-    gain_k,
-    turns,
+    q_norm_weight,
+    k_norm_weight,
+    freqs_cis,
     table,
     out,
     like,
@@ -40,55 +41,65 @@ def _kernel(
     BLOCK_H: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    token, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    head, dim = tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_D)
-    held = head < HEADS
-    inside = held[:, None] & (dim < SIZE)[None, :]
+    # One program per token and batch entry, over all its heads: the norm needs all of them.
+    token = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    head = tl.arange(0, BLOCK_H)
+    dim = tl.arange(0, BLOCK_D)
+    is_head = head < HEADS
+    inside = is_head[:, None] & (dim < SIZE)[None, :]
     place = head[:, None] * SIZE + dim[None, :]
-    turn = tl.load(turns + token * SIZE + dim, mask=dim < SIZE, other=0.0)
-    cos, sin = tl.split(tl.reshape(turn, (BLOCK_D // 2, 2)))
+    cis = tl.load(freqs_cis + token * SIZE + dim, mask=dim < SIZE, other=0.0)
+    cos, sin = tl.split(tl.reshape(cis, (BLOCK_D // 2, 2)))
     row = qkv + batch * batch_stride + token.to(tl.int64) * token_stride + place
 
     q = tl.load(row, mask=inside, other=0.0).to(tl.float32)
-    gain = tl.load(gain_q + place, mask=inside, other=0.0).to(tl.float32)
-    q = _norm_rope(q, gain, cos, sin, eps, HEADS * SIZE, BLOCK_H, BLOCK_D)
+    weight = tl.load(q_norm_weight + place, mask=inside, other=0.0).to(tl.float32)
+    q = _norm_rope(q, weight, cos, sin, eps, HEADS * SIZE, BLOCK_H, BLOCK_D)
     target = ((batch * HEADS + head) * tokens + token) * SIZE
     tl.store(out + target[:, None] + dim[None, :], rounded(q, out.dtype.element_ty), mask=inside)
 
     k = tl.load(row + HEADS * SIZE, mask=inside, other=0.0).to(tl.float32)
-    gain = tl.load(gain_k + place, mask=inside, other=0.0).to(tl.float32)
-    k = _norm_rope(k, gain, cos, sin, eps, HEADS * SIZE, BLOCK_H, BLOCK_D)
+    weight = tl.load(k_norm_weight + place, mask=inside, other=0.0).to(tl.float32)
+    k = _norm_rope(k, weight, cos, sin, eps, HEADS * SIZE, BLOCK_H, BLOCK_D)
     v = tl.load(row + 2 * HEADS * SIZE, mask=inside, other=0.0)
 
-    entry = table + head * 5
-    keys = tl.load(entry, mask=held, other=0).to(like.dtype)
-    values = tl.load(entry + 1, mask=held, other=0).to(like.dtype)
-    index = tl.load(entry + 4, mask=held, other=0).to(table.dtype)
-    slot = tl.load(index + token, mask=held, other=0) * SIZE
-    keys += batch * tl.load(entry + 2, mask=held, other=0) + slot
-    values += batch * tl.load(entry + 3, mask=held, other=0) + slot
-    keys, values = keys[:, None] + dim[None, :], values[:, None] + dim[None, :]
-    if ALIGNED:
-        keys, values = tl.multiple_of(keys, (16, 16)), tl.multiple_of(values, (16, 16))
+    # The table has plain addresses; `like` is a buffer whose pointer type they take. The group's value is the address
+    # of its index, which says where in the buffers each token goes.
+    entry = table + head * ROW
+    keys = tl.load(entry + KEYS, mask=is_head, other=0).to(like.dtype)
+    values = tl.load(entry + VALUES, mask=is_head, other=0).to(like.dtype)
+    index = tl.load(entry + GROUP_VALUE, mask=is_head, other=0).to(table.dtype)
+    slot = tl.load(index + token, mask=is_head, other=0) * SIZE
+    keys += batch * tl.load(entry + KEYS_STRIDE, mask=is_head, other=0) + slot
+    values += batch * tl.load(entry + VALUES_STRIDE, mask=is_head, other=0) + slot
+    keys = keys[:, None] + dim[None, :]
+    values = values[:, None] + dim[None, :]
+    if ALIGNED:  # as in hybrid_attention
+        keys = tl.multiple_of(keys, (16, 16))
+        values = tl.multiple_of(values, (16, 16))
     tl.store(keys, rounded(k, like.dtype.element_ty), mask=inside)
     tl.store(values, rounded(v.to(tl.float32), like.dtype.element_ty), mask=inside)
 
 
 def _triton(
-    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+    qkv: Tensor,
+    qk_norm_weight: Tensor,
+    eps: float,
+    freqs_cis: Tensor,
+    groups: Sequence[tuple[Tensor, Tensor, Tensor]],
 ) -> Tensor:
     batch, tokens, width = qkv.shape
-    size = 2 * table.shape[1]
+    size = 2 * freqs_cis.shape[1]
     heads = width // 3 // size
     qkv = qkv if qkv.stride(2) == 1 else qkv.contiguous()
     out = qkv.new_empty(batch, heads, tokens, size)
-    places = head_table([(keys, values, index.data_ptr()) for keys, values, index in groups])
-    blocks = triton.next_power_of_2(heads), max(triton.next_power_of_2(size), 2)
+    table = head_table([(keys, values, index.data_ptr()) for keys, values, index in groups])
     _kernel[tokens, batch](
         qkv,
-        *gains,
-        torch.view_as_real(table),
-        places,
+        *qk_norm_weight,
+        torch.view_as_real(freqs_cis),
+        table,
         out,
         groups[0][0],
         tokens,
@@ -98,36 +109,55 @@ def _triton(
         HEADS=heads,
         SIZE=size,
         ALIGNED=size * groups[0][0].element_size() % 16 == 0,
-        BLOCK_H=blocks[0],
-        BLOCK_D=blocks[1],
+        BLOCK_H=triton.next_power_of_2(heads),
+        BLOCK_D=max(triton.next_power_of_2(size), 2),
         num_warps=8,
     )
     return out
 
 
 def _written(
-    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+    qkv: Tensor,
+    qk_norm_weight: Tensor,
+    eps: float,
+    freqs_cis: Tensor,
+    groups: Sequence[tuple[Tensor, Tensor, Tensor]],
 ) -> list[Tensor]:
     return [take(buffer, index) for keys, values, index in groups for buffer in (keys, values)]
 
 
 @with_triton(_triton, _written)
 def norm_rope_store(
-    qkv: Tensor, gains: Tensor, eps: float, table: Tensor, groups: Sequence[tuple[Tensor, Tensor, Tensor]]
+    qkv: Tensor,
+    qk_norm_weight: Tensor,
+    eps: float,
+    freqs_cis: Tensor,
+    groups: Sequence[tuple[Tensor, Tensor, Tensor]],
 ) -> Tensor:
-    """RMSNorm of q and k over all heads, RoPE of both, k and v written to their pages; one pass over memory in Triton.
+    """Apply RMSNorm over all heads and RoPE to queries and keys, and write keys and values to their pages.
 
-    qkv: [batch, tokens, 3 * heads * head_dim], queries, keys, values, heads in the groups' order. gains: of queries and of
-    keys, [2, heads * head_dim]. table: complex64 [tokens, head_dim / 2], see `rope_freqs_cis`. groups: per head group the buffers of
-    keys and values [batch, heads of the group, capacity, head_dim], of qkv's type or in 8 bits, and int64 [tokens], where in
-    them each token goes; a group may have no head. Returns the queries, [batch, heads, tokens, head_dim].
+    One pass over memory in Triton.
+
+    Args:
+        qkv: [batch, tokens, 3 * heads * head_dim]: queries, keys, values; heads in the order of the groups.
+        qk_norm_weight: Weights of the norms of queries and keys, [2, heads * head_dim].
+        eps: Of the norms.
+        freqs_cis: complex64 [tokens, head_dim / 2], from `rope_freqs_cis`.
+        groups: Per head group the buffers of keys and values, [batch, heads of the group, capacity, head_dim], of the
+            type of `qkv` or fp8, and where in them each token goes, int64 [tokens]. A group may have no head.
+
+    Returns:
+        The queries, [batch, heads, tokens, head_dim].
     """
     batch, tokens, _ = qkv.shape
-    width, size = gains.shape[1], 2 * table.shape[1]
-    both = F.rms_norm(qkv[:, :, : 2 * width].float().view(batch, tokens, 2, width), (width,), eps=eps).mul_(gains)
-    both = torch.view_as_complex(both.view(batch, tokens, -1, size // 2, 2)).mul_(table[:, None])
+    width = qk_norm_weight.shape[1]
+    size = 2 * freqs_cis.shape[1]
+    both = qkv[:, :, : 2 * width].float().view(batch, tokens, 2, width)
+    both = F.rms_norm(both, (width,), eps=eps).mul_(qk_norm_weight)
+    both = torch.view_as_complex(both.view(batch, tokens, -1, size // 2, 2)).mul_(freqs_cis[:, None])
     q, k = torch.view_as_real(both).flatten(3).to(qkv.dtype).chunk(2, 2)
-    v, start = qkv[:, :, 2 * width :].unflatten(2, (-1, size)), 0
+    v = qkv[:, :, 2 * width :].unflatten(2, (-1, size))
+    start = 0
     for keys, values, index in groups:
         stop = start + keys.shape[1]
         put(keys, index, k[:, :, start:stop].transpose(1, 2))

@@ -1,4 +1,7 @@
-"""Tokens of a page buffer by number. Stored in 8 bits they move as bytes, since PyTorch has no indexing of that type on every device."""
+"""Read and write tokens of a page buffer by index.
+
+fp8 moves as bytes, because PyTorch does not index that type on every device.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,34 @@ import torch
 from torch import Tensor
 
 
-def _plain(x: Tensor) -> Tensor:
+def _as_bytes(x: Tensor) -> Tensor:
+    """View fp8 as bytes; other types stay as they are."""
     return x.view(torch.uint8) if x.element_size() == 1 else x
 
 
 def put(buffer: Tensor, index: Tensor, x: Tensor) -> None:
-    """Store x [batch, heads, tokens, head_dim] in a buffer [batch, heads, capacity, head_dim], in its type, as its tokens `index`,
-    int64 [tokens]. In 8 bits larger numbers are cut to the largest one; of itself older PyTorch makes NaN of them."""
+    """Write tokens to a buffer, converted to its type.
+
+    Args:
+        buffer: [batch, heads, capacity, head_dim].
+        index: Where in `buffer` each token goes, int64 [tokens].
+        x: [batch, heads, tokens, head_dim]. For an fp8 buffer, values beyond its range are clamped; older versions of
+            PyTorch would convert them to NaN.
+    """
     if x.dtype != buffer.dtype and buffer.element_size() == 1:
         largest = torch.finfo(buffer.dtype).max
         x = x.clamp(-largest, largest)
-    _plain(buffer).index_copy_(2, index, _plain(x.to(buffer.dtype)))
+    _as_bytes(buffer).index_copy_(2, index, _as_bytes(x.to(buffer.dtype)))
 
 
 def take(buffer: Tensor, index: Tensor) -> Tensor:
-    """A copy of tokens `index`, int64 [tokens], of a buffer [batch, heads, capacity, head_dim]."""
-    return _plain(buffer).index_select(2, index).view(buffer.dtype)
+    """Copy tokens out of a buffer.
+
+    Args:
+        buffer: [batch, heads, capacity, head_dim].
+        index: int64 [tokens].
+
+    Returns:
+        [batch, heads, tokens, head_dim] of the buffer's type.
+    """
+    return _as_bytes(buffer).index_select(2, index).view(buffer.dtype)

@@ -225,7 +225,7 @@ def test_segment_similarity(run, dtype, batch, heads, frames, tokens, segments):
 BLOCKS = {"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_D": 16}
 SIGNATURES = {
     "norm_rope_store": (
-        ["qkv", "gain_q", "gain_k", "out"],
+        ["qkv", "q_norm_weight", "k_norm_weight", "out"],
         {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16},
     ),
     "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS}),
@@ -241,7 +241,14 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel, (pointers, constants) = importlib.import_module(f"fkv.kernels.{name}")._kernel, SIGNATURES[name]
-    other = {"table": "*i64", "page_frame": "*i64", "turns": "*fp32", "eps": "fp32", "scale": "fp32", "out": "*fp32"}
+    other = {
+        "table": "*i64",
+        "page_frame": "*i64",
+        "freqs_cis": "*fp32",
+        "eps": "fp32",
+        "scale": "fp32",
+        "out": "*fp32",
+    }
     types = {argument: other.get(argument, "i32") for argument in kernel.arg_names}
     types |= dict.fromkeys(pointers, "*bf16") | dict.fromkeys(constants, "constexpr")
     for like in ("*bf16", "*fp8e4nv") if "like" in types else ("*bf16",):
@@ -280,7 +287,9 @@ def test_a_setting_that_there_is_not_is_refused_where_a_device_is_named(monkeypa
 
 @pytest.mark.parametrize("setting", [None, "0", "1", "auto"])
 def test_cpu_tensors_take_the_twin(setting, monkeypatch):
-    monkeypatch.setenv(dispatch.TRITON_VARIABLE, setting) if setting else monkeypatch.delenv(dispatch.TRITON_VARIABLE, raising=False)
+    monkeypatch.setenv(dispatch.TRITON_VARIABLE, setting) if setting else monkeypatch.delenv(
+        dispatch.TRITON_VARIABLE, raising=False
+    )
     monkeypatch.setattr(kernels.segment_similarity, "triton", None)
     keys = random(1, 1, 2, 4, 8)
     assert torch.equal(kernels.segment_similarity(keys, 2), kernels.segment_similarity.twin(keys, 2))
@@ -289,8 +298,8 @@ def test_cpu_tensors_take_the_twin(setting, monkeypatch):
 @pytest.mark.parametrize(
     "made, problem",
     [
-        (torch.tensor([1.0, 2.01]), "its result is another than that of PyTorch"),
-        (torch.tensor([1.0, math.nan]), "its result is another than that of PyTorch"),
+        (torch.tensor([1.0, 2.01]), "its result differs from PyTorch's"),
+        (torch.tensor([1.0, math.nan]), "its result differs from PyTorch's"),
         (RuntimeError("out of shared memory"), "RuntimeError: out of shared memory"),
     ],
 )
@@ -340,8 +349,7 @@ def test_a_kernel_that_writes_nothing_is_not_taken(monkeypatch):
         return []
 
     assert (
-        dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem
-        == "its result is another than that of PyTorch"
+        dispatch.choose("store", (page,), call, lambda: [page.clone()]).problem == "its result differs from PyTorch's"
     )
 
 

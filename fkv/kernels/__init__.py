@@ -1,5 +1,8 @@
-"""The inner loops of the compression core: pure tensors in, tensors out. Each file holds one function and, beside its
-PyTorch definition, a Triton kernel where that pays; `fkv.kernels.dispatch` says which of the two runs."""
+"""The inner loops of the compression core: tensors in, tensors out.
+
+Each file holds one function: its PyTorch definition (the twin) and, where that pays, a Triton kernel.
+`fkv.kernels.dispatch` decides which of the two runs.
+"""
 
 from pkgutil import extend_path
 
