@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
@@ -29,6 +29,7 @@ MAX_ROW_DISTANCE = 25.0  # grey levels between rows and those of a reference
 MAX_TRACK_DISTANCE = 8.0  # pixels between a track and a path
 MIN_MOTION_FRAMES = 24
 WINDOW = 80  # video frames
+MASK_BORDER = 20  # pixels around a mask in which outlines may reach beyond the picture
 WORDS = ("colour", "shape", "motion", "place", "time")
 
 
@@ -77,7 +78,7 @@ def read(frames: np.ndarray) -> Reading:
         raise ValueError(
             f"the oracle reads uint8 frames [T, {HEIGHT}, {WIDTH}, 3], not {frames.dtype} {list(frames.shape)}"
         )
-    labels = _labels(frames)
+    labels = colour_labels(frames)
     place, time = _backdrop(frames, labels)
     seen = [_sighting(colour, region) for colour, region in _regions(labels)]
     return Reading(place, time, tuple(sorted(seen, key=lambda thing: thing.x)))
@@ -149,7 +150,7 @@ def _colour_table() -> np.ndarray:
     return np.where(distance.min(1) < COLOUR_RADIUS, 1 + distance.argmin(1), 0).astype(np.uint8)
 
 
-def _labels(frames: np.ndarray) -> np.ndarray:
+def colour_labels(frames: np.ndarray) -> np.ndarray:
     """Palette label of every pixel, see `_colour_table`: uint8 [T, H, W]."""
     red, green, blue = np.moveaxis((frames >> 3).astype(np.uint16), -1, 0)
     return _colour_table()[red << 10 | green << 5 | blue]
@@ -184,24 +185,28 @@ def _centre(masks: np.ndarray) -> np.ndarray:
 # Shape and motion.
 
 
-def _close(mask: np.ndarray, border: int = 20) -> np.ndarray:
-    """A mask with a border of zeros and its small gaps closed."""
-    wide = cv2.copyMakeBorder(mask, border, border, border, border, cv2.BORDER_CONSTANT)
+def close_gaps(mask: np.ndarray) -> np.ndarray:
+    """A mask with `MASK_BORDER` pixels of zeros around it and its small gaps closed."""
+    wide = cv2.copyMakeBorder(mask, *[MASK_BORDER] * 4, cv2.BORDER_CONSTANT)  # type: ignore[call-overload]
     return cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
 
 
 def _sighting(colour: str, masks: np.ndarray) -> Sighting:
     """Shape and motion of one thing from its masks, uint8 [T, H, W] in {0, 1}."""
-    closed = [_close(mask) for mask in masks]
+    closed = [close_gaps(mask) for mask in masks]
     area = float(np.percentile([mask.sum() for mask in closed], 80))
-    every = max(1, len(closed) // 24)
-    overlaps = np.array([[_overlap(mask, shape, area)[0] for shape in SHAPES] for mask in closed[::every]])
+    shape, overlap = match_outline(closed[:: max(1, len(closed) // 24)], area)
+    found = [best_overlap(mask, shape, area) for mask in closed]
+    track = np.array([centre if common > 0.4 else (np.nan, np.nan) for common, centre in found])
+    return Sighting(colour, shape if overlap >= MIN_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
+
+
+def match_outline(masks: Sequence[np.ndarray], area: float) -> tuple[str, float]:
+    """The shape whose outline of `area` pixels overlaps the masks best, and its mean overlap over the better half."""
+    overlaps = np.array([[best_overlap(mask, shape, area)[0] for shape in SHAPES] for mask in masks])
     best = overlaps.max(1)
     votes = overlaps[best >= np.median(best)].mean(0)
-    shape = SHAPES[int(votes.argmax())]
-    found = [_overlap(mask, shape, area) for mask in closed]
-    track = np.array([centre if overlap > 0.4 else (np.nan, np.nan) for overlap, centre in found])
-    return Sighting(colour, shape if votes.max() >= MIN_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
+    return SHAPES[int(votes.argmax())], float(votes.max())
 
 
 @lru_cache(maxsize=256)
@@ -214,7 +219,7 @@ def _template(shape: str, area: int) -> np.ndarray:
     return image
 
 
-def _overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[int, int]]:
+def best_overlap(mask: np.ndarray, shape: str, area: float) -> tuple[float, tuple[int, int]]:
     """The best intersection over union of `mask` with an outline of the given area, and the outline's centre (x, y)."""
     template = _template(shape, int(min(max(area, MIN_PIXELS), 2500)))
     common = cv2.matchTemplate(mask, template, cv2.TM_CCORR)

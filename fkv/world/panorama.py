@@ -43,7 +43,7 @@ SCENERY, THING, SIGN, LAMP, WINDOW, PASSER, WALL, HUT, TREE = (
 )  # labels; THING + 1 is the second
 BASE = HEIGHT - 10  # row on which everything stands
 SLOTS = (20, 60, 100, 140)  # columns of a panel's four objects
-SIGN_RADIUS = 8.5
+SIGN_RADIUS = 9.5
 SIGN_ROW = BASE - 30
 LAMP_ROW = BASE - 19
 LAMP_SPACING = 9
@@ -115,7 +115,7 @@ def draw_panel(image: np.ndarray, place: str, time: str, panel: Panel, left: flo
     if -30 < column[TREE] < WIDTH + 30:
         landmark(image, place, time, column[TREE])
     if -30 < column[HUT] < WIDTH + 30:
-        _hut(image, time, column[HUT], panel.lit)
+        draw_hut(image, time, column[HUT], panel.lit)
     if -30 < column[LAMP] < WIDTH + 30:
         for x in lamp_columns(panel.lamps):
             _lamp(image, time, column[LAMP] + x)
@@ -132,7 +132,7 @@ def _sign(image: np.ndarray, time: str, panel: Panel, x: float) -> None:
     fill(image, edge + (x, SIGN_ROW), colour)
 
 
-def _hut(image: np.ndarray, time: str, x: float, is_lit: bool) -> None:
+def draw_hut(image: np.ndarray, time: str, x: float, is_lit: bool) -> None:
     """A hut with a roof and one window."""
     box(image, x - 11, BASE - 17, x + 11, BASE, lit((176, 154, 130), time))
     fill(image, [(x - 15, BASE - 16), (x + 15, BASE - 16), (x, BASE - 29)], lit((120, 76, 66), time))
