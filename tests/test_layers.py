@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -32,3 +33,37 @@ def test_the_core_knows_neither_gradio_nor_plotly_nor_the_page():
 
 def test_storage_knows_neither_policies_nor_roles():
     assert not [name for name in loaded_by(["fkv.cache"]) if name.startswith(("fkv.policies", "fkv.roles"))]
+
+
+ROOMS = ("errors", "theme", "media", "live", "tabs serving", "page", "server", "launch")
+"""The rooms of the studio from the lowest to the highest; each may import those before it, and itself."""
+
+
+def imports(file: Path) -> set[str]:
+    """The modules that a file imports, by their full names."""
+    package = file.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*start, *filter(None, [node.module])))
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_rooms_of_the_studio_import_only_lower_rooms():
+    height = {room: i for i, rooms in enumerate(ROOMS) for room in rooms.split()}
+    wrong, seen = [], set()
+    for file in (ROOT / "fkv" / "studio").rglob("*.py"):
+        room = file.relative_to(ROOT / "fkv" / "studio").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for module in imports(file):
+            parts = module.split(".")
+            if parts[:2] == ["fkv", "studio"] and len(parts) > 2:
+                seen.add((room, parts[2]))
+                if parts[2] != room and height[parts[2]] >= height[room]:
+                    wrong.append(f"{file.name} imports {module}")
+    assert ("page", "tabs") in seen and ("live", "media") in seen and not wrong

@@ -15,7 +15,7 @@ from fkv.studio.live.plan import Plan
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
-from fkv.studio.media.mp4 import Encoding, Film, write
+from fkv.studio.media.mp4 import Encoding, Recording, write
 from fkv.studio.media.protocol import join, pack, unpack
 
 
@@ -36,7 +36,7 @@ def frames_of(path) -> list[np.ndarray]:
 
 
 def test_a_plain_film_is_the_pictures_side_by_side(files, tmp_path):
-    assert list(write(Film(files, 16, "here", plain=True), tmp_path / "film.mp4")) == [1, 2]
+    assert list(write(Recording(files, 16, "here", plain=True), tmp_path / "film.mp4")) == [1, 2]
     frames = frames_of(tmp_path / "film.mp4")
     record, jpegs = unpack(files[1])
     count = record["streams"]["A"]["video_frames"]
@@ -49,12 +49,12 @@ def test_a_plain_film_is_the_pictures_side_by_side(files, tmp_path):
 
 def test_a_film_has_the_colours_of_the_pictures(tmp_path):
     film = pack({"streams": {"A": {}}}, [np.full((1, 32, 96, 3), (220, 40, 20), np.uint8)])
-    list(write(Film([film], 16, "here", plain=True), tmp_path / "film.mp4"))
+    list(write(Recording([film], 16, "here", plain=True), tmp_path / "film.mp4"))
     assert np.abs(frames_of(tmp_path / "film.mp4")[0].mean((0, 1)) - (220, 40, 20)).max() < 12
 
 
 def test_the_film_shows_both_streams_with_labels_and_charts(files, tmp_path):
-    list(write(Film(files, 16, "live on a machine"), tmp_path / "film.mp4"))
+    list(write(Recording(files, 16, "live on a machine"), tmp_path / "film.mp4"))
     frames = frames_of(tmp_path / "film.mp4")
     high, wide, _ = frames[0].shape
     assert wide == 1280 and high % 2 == 0
@@ -64,14 +64,14 @@ def test_the_film_shows_both_streams_with_labels_and_charts(files, tmp_path):
 
 
 def test_encoding_runs_beside_and_can_be_left(files, tmp_path):
-    with Encoding(Film(files, 16, "here", plain=True), tmp_path / "film.mp4").running() as work:
+    with Encoding(Recording(files, 16, "here", plain=True), tmp_path / "film.mp4").running() as work:
         while work.wait(0.05):
             pass
         assert (work.done, work.total, work.problem) == (2, 2, "")
-    with Encoding(Film(files * 200, 16, "here"), tmp_path / "long.mp4").running() as work:
+    with Encoding(Recording(files * 200, 16, "here"), tmp_path / "long.mp4").running() as work:
         pass
     assert work.done < work.total and not work.wait(0)
-    with Encoding(Film([], 16, "here"), tmp_path / "none.mp4").running() as work:
+    with Encoding(Recording([], 16, "here"), tmp_path / "none.mp4").running() as work:
         while work.wait(0.05):
             pass
     assert "nothing to record" in work.problem

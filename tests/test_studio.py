@@ -26,7 +26,7 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.live.run import Run
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import unpack, xray
-from fkv.studio.tabs import live as live_tab
+from fkv.studio.tabs import policy_field
 from fkv.studio.theme import theme
 
 
@@ -260,17 +260,17 @@ def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
 
 @pytest.mark.parametrize("text", [None, "", " ", "nonsense", ["full"]])
 def test_a_field_without_a_policy_leaves_the_form_in_order(text):
-    assert live_tab.views(text, "full") == [("A", "A"), ("Full", "B"), ("Both", "AB")]
-    assert not live_tab._keeping_of(text)["interactive"] and "not possible" not in live_tab._recaching(text, "full")
+    assert policy_field.views(text, "full") == [("A", "A"), ("Full", "B"), ("Both", "AB")]
+    assert not policy_field.retention(text)["interactive"] and "not available" not in policy_field.recache_info(text, "full")
 
 
 def test_another_retention_keeps_what_else_a_policy_says():
     assert (
-        live_tab._kept("forcing-kv:anchor_frames=2 without 3.2", 0.5)
+        policy_field.with_retention("forcing-kv:anchor_frames=2 without 3.2", 0.5)
         == "forcing-kv:anchor_frames=2,retention=0.5 without 3.2"
     )
-    assert live_tab._keeping_of("forcing-kv:retention=0.5 without 3.2")["value"] == 0.5
-    assert [live_tab._kept(text, 0.5) for text in ("full", "nonsense", None)] == [None] * 3
+    assert policy_field.retention("forcing-kv:retention=0.5 without 3.2")["value"] == 0.5
+    assert [policy_field.with_retention(text, 0.5) for text in ("full", "nonsense", None)] == [None] * 3
 
 
 def luminance(colour: str) -> float:

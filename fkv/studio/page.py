@@ -36,9 +36,9 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
             gr.HTML(f'<p class="fkv-facts">{zerogpu.notice(registry.limits)}</p>', apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
-                form = live_tab(page, model, registry)
+                controls = live_tab(page, model, registry)
             with gr.Tab("Heads", id="heads"):
-                heads_tab(model, registry, form)
+                heads_tab(model, registry, controls)
             with gr.Tab("Atlas", id="atlas"):
                 atlas_tab(model)
             with gr.Tab("Compare", id="compare"):

@@ -140,7 +140,7 @@ def test_what_is_changed_here_is_what_the_form_says(visit):
     retention.fill("0.5")
     retention.press("Enter")
     tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv:retention=0.5 without 3.2')")
-    tab.press("Start anew")
+    tab.press("Start over")
     tab.until(f"{WATCHED}.length === 0")
     open_tab(tab, "Heads")
     tab.until(f"{WATCHED}.length > 0")

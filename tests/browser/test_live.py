@@ -196,8 +196,8 @@ def test_fields_of_the_next_run_say_so_while_one_goes_on(visit):
     tab.until("window.fkvStage.player.rounds.length >= 1")
     expect(hint).to_be_hidden()
     seed.fill("5")
-    expect(hint).to_have_text("Stream, chunks and seed are those of the next run: Start anew takes them.")
-    tab.press("Start anew")
+    expect(hint).to_have_text("Stream, chunks and seed apply to the next run. Press Start over.")
+    tab.press("Start over")
     expect(hint).to_be_hidden()
     expect(tab.page.locator(".fkv-status")).to_contain_text("seed 5")
 

@@ -1,4 +1,4 @@
-"""A run as an MP4 file: pictures side by side, labels and charts of its figures burnt in, made of the page's chunk files."""
+"""A run as an MP4 file, from the page's chunk files: frames side by side, with labels and charts of its figures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ from .protocol import unpack
 
 log = logging.getLogger(__name__)
 
-PICTURE, GAP, HEAD, FOOT = 616, 16, 104, 220
-"""Pixels: width of a picture, space around it, heights of the labels above and of the charts below."""
+# Pixels: width of a frame, space around it, heights of the labels above and of the charts below.
+FRAME = 616
+GAP = 16
+HEAD = 104
+FOOT = 220
 DPI = 100
 DASHES = {"A": "-", "B": (0, (4, 2))}
 COLOURS = PALETTES["dark"]
@@ -37,9 +40,15 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Film:
-    """What is to be written: chunk files in order, frames a second, where the figures come from (`live on ...`), and whether
-    only the pictures are wanted, as they are."""
+class Recording:
+    """What to write.
+
+    Args:
+        files: Chunk files in order.
+        fps: Frames per second.
+        source: Where the figures come from, as in "live on ...".
+        plain: Write only the frames, without labels and charts.
+    """
 
     files: Sequence[bytes]
     fps: int
@@ -47,31 +56,47 @@ class Film:
     plain: bool = False
 
 
-def write(film: Film, path: Path) -> Iterator[int]:
-    """Write the film; yields how many chunks are done. Raises ValueError when there is none or the file cannot be written."""
-    if not film.files:
+def write(recording: Recording, path: Path) -> Iterator[int]:
+    """Write a recording; yields how many chunks are done.
+
+    Raises:
+        ValueError: If there are no chunks, or the file cannot be written.
+    """
+    if not recording.files:
         raise ValueError("there is nothing to record yet; press Go live first")
     board = None
-    with Mp4Writer(path, film.fps) as out:
-        for number, file in enumerate(film.files, 1):
+    with Mp4Writer(path, recording.fps) as out:
+        for number, file in enumerate(recording.files, 1):
             record, jpegs = unpack(file)
-            pictures, count = [_decoded(jpeg) for jpeg in jpegs], len(jpegs) // len(record["streams"])
-            rows = [pictures[i::count] for i in range(count)]
-            if film.plain:
+            frames = [_decoded(jpeg) for jpeg in jpegs]
+            count = len(jpegs) // len(record["streams"])
+            rows = [frames[i::count] for i in range(count)]
+            if recording.plain:
                 out.write(np.stack([_even(np.hstack(row)) for row in rows]))
             else:
-                board = board or _Board([unpack(each)[0] for each in film.files], rows[0][0].shape, film.source)
+                if board is None:
+                    records = [unpack(each)[0] for each in recording.files]
+                    board = _Board(records, rows[0][0].shape, recording.source)
                 out.write(np.stack(list(board.frames(number - 1, rows))))
             yield number
 
 
 class Encoding:
-    """Writes a film in a thread of its own, at the lowest priority, so that a stream does not wait for it. `done` : chunks written.
-    `problem` : a sentence, when it has failed."""
+    """Writes a recording in a thread of its own, at the lowest priority, so that no stream waits for it.
 
-    def __init__(self, film: Film, path: Path) -> None:
-        self.done, self.problem, self.total = 0, "", len(film.files)
-        self._film, self._path, self._over = film, path, threading.Event()
+    Attributes:
+        done: Chunks written so far.
+        total: Chunks to write.
+        problem: A sentence for the visitor once it has failed.
+    """
+
+    def __init__(self, recording: Recording, path: Path) -> None:
+        self.done = 0
+        self.total = len(recording.files)
+        self.problem = ""
+        self._recording = recording
+        self._path = path
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     @contextmanager
@@ -93,7 +118,7 @@ class Encoding:
         if sys.platform == "linux":
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         try:
-            for done in write(self._film, self._path):
+            for done in write(self._recording, self._path):
                 self.done = done
                 if self._over.is_set():
                     return
@@ -104,13 +129,13 @@ class Encoding:
 
 
 class _Board:
-    """Everything around the pictures, drawn once per chunk."""
+    """Everything around the frames, drawn once per chunk."""
 
     def __init__(self, records: Sequence[Record], shape: tuple[int, ...], source: str) -> None:
         self.records, self.names = records, list(records[0]["streams"])
-        wide = PICTURE if len(self.names) > 1 else 2 * PICTURE + GAP
+        wide = FRAME if len(self.names) > 1 else 2 * FRAME + GAP
         self.size = wide, round(wide * shape[0] / shape[1])
-        self.width, self.height = 2 * PICTURE + 3 * GAP, (HEAD + self.size[1] + FOOT) // 2 * 2
+        self.width, self.height = 2 * FRAME + 3 * GAP, (HEAD + self.size[1] + FOOT) // 2 * 2
         figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor=COLOURS.paper)
         self.canvas, self.figure = FigureCanvasAgg(figure), figure
         self.prompt = self._text(GAP, 20, 17, weight="bold")
@@ -150,7 +175,7 @@ class _Board:
         return [record["streams"][name] for record in self.records]
 
     def _left(self, i: int) -> int:
-        return GAP + i * (PICTURE + GAP)
+        return GAP + i * (FRAME + GAP)
 
     def _text(self, x: float, y: float, pixels: float, colour: str = COLOURS.ink, **style: str) -> Text:
         """A text whose middle is `y` pixels below the top; visitors' words are never read as formulas."""
@@ -167,7 +192,7 @@ class _Board:
 
     def _chart(self, i: int, title: str, lines: dict[str, list[float]]) -> Any:
         """A line per stream over chunks. Returns the upright line that marks a chunk."""
-        left, wide, low, high = self._left(i) + 40, PICTURE - 72, 52, FOOT - 92
+        left, wide, low, high = self._left(i) + 40, FRAME - 72, 52, FOOT - 92
         axes: Axes = self.figure.add_axes((left / self.width, low / self.height, wide / self.width, high / self.height))
         axes.set_facecolor(COLOURS.paper)
         axes.set_title(title, loc="left", size=10, color=COLOURS.ink, x=-40 / wide)

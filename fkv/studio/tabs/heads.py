@@ -1,10 +1,11 @@
-"""The Heads tab: which heads are static, where each looks while a stream runs, and what happens when a role is changed.
+"""The Heads tab: which heads are static, where each attends while a stream runs, and what happens when a role is changed.
 
-What a head looks at comes with the chunks (`watch`); the script in `assets/studio` draws it, and tells what to watch.
+Attention comes with the chunks (`live.attention_probe`); the script in `assets/studio` draws it, and says what to watch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +23,21 @@ from fkv.studio.errors import sentence
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 
-from .live import Form, parted
+from . import policy_field
+from .live import Controls
 
 PARTS = ("heads", "heads_grid", "heads_roles", "heads_detail", "heads_patches", "heads_tab")
 SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
 
 
-def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
-    """Build the tab inside the page that is being built. form : what follows when heads are changed here."""
+def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None:
+    """Build the tab inside the page that is being built.
+
+    Args:
+        model: What generates.
+        registry: The runs of all visitors.
+        controls: Of the Live tab; its policies and its threshold follow when heads are changed here.
+    """
     geometry = model.geometry
     facts = {
         "model": model.name,
@@ -51,42 +59,47 @@ def heads_tab(model: VideoModel, registry: Registry, form: Form) -> None:
     )
 
     def look(event: gr.EventData, request: gr.Request) -> None:
-        """Watch one patch of one head of a stream; nothing for a stream of None."""
+        """Watch one patch of one head of a stream; with a stream of None watch nothing."""
         if run := registry.of(request.session_hash):
-            run.watch = _said(lambda asked: asked["stream"] and Watch.of(**asked, geometry=geometry), event)
+            run.watch = _read(lambda data: Watch.of(**data, geometry=geometry) if data["stream"] else None, event)
 
     def change_roles(event: gr.EventData, request: gr.Request) -> Any:
-        """Give the streams of the run these static heads. A threshold that gives them is that of the next run, too."""
-        roles = _said(lambda asked: roles_of(model, **asked), event)
+        """Give the streams of the run these static heads. A threshold that gives them also applies to the next run."""
+        roles = _read(lambda data: roles_of(model, **data), event)
         if run := registry.of(request.session_hash):
             run.add_change(SetRoles(roles))
-        return (
-            gr.skip()
-            if roles.threshold is None
-            else gr.Slider(value=roles.threshold, info=parted(model, roles.threshold))
-        )
+        if roles.threshold is None:
+            return gr.skip()
+        return gr.Slider(value=roles.threshold, info=policy_field.split_info(model, roles.threshold))
 
     def silence(a: str, b: str, event: gr.EventData, request: gr.Request) -> list[Any]:
-        """Take the history of a head of a stream away, in the next run, too; or let it have one again there."""
-        name, head, silent = _said(lambda asked: silenced_head(geometry, **asked), event)
+        """Silence a head of a stream, also in the next run; or unsilence it from the next run on."""
+        name, head, silent = _read(lambda data: silenced_head(geometry, **data), event)
         if silent and (run := registry.of(request.session_hash)):
             run.add_change(SilenceHead(name, head))
         try:
-            follow = {name: write(silenced(parse({"A": a, "B": b}[name]), head, silent))}
+            changed = {name: write(silenced(parse({"A": a, "B": b}[name]), head, silent))}
         except (ValueError, TypeError):  # a field that holds no policy stays as it is
-            follow = {}
-        return [follow.get(field, gr.skip()) for field in form.policies]
+            changed = {}
+        return [changed.get(field, gr.skip()) for field in fields]
 
+    fields = controls.policies
     at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     page.look(look, None, None, **at_once)
-    page.roles(change_roles, None, form.threshold, **at_once)
-    page.silence(silence, list(form.policies.values()), list(form.policies.values()), **at_once)
+    page.roles(change_roles, None, controls.threshold, **at_once)
+    page.silence(silence, list(fields.values()), list(fields.values()), **at_once)
 
 
 def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = None) -> HeadRoles:
-    """Roles with these static heads, layer by layer, and the model's own scores; with a threshold, those that it gives.
+    """Roles with these static heads and the model's scores.
 
-    Raises ValueError when there are no such heads, or no scores for a threshold.
+    Args:
+        model: What generates.
+        static_heads: The static heads of each layer.
+        threshold: Split the scores there instead.
+
+    Raises:
+        ValueError: If the model has no such heads, or no scores for a threshold.
     """
     if threshold is not None:
         return at_threshold(model.roles, threshold)
@@ -96,15 +109,15 @@ def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = Non
 
 
 def silenced_head(geometry: Geometry, stream: Any, layer: Any, head: Any, silent: Any) -> tuple[str, Head, bool]:
-    """A stream, a head of it, and whether it is to be silent. Raises ValueError when there are none such."""
+    """Check a stream, a head of it, and whether to silence it. Raises ValueError when there is no such stream or head."""
     if stream not in ("A", "B") or not isinstance(silent, bool):
-        raise ValueError(f"a stream is A or B, and a head silent or not, not {stream!r:.20} and {silent!r:.20}")
+        raise ValueError(f"stream must be A or B, silent a boolean, not {stream!r:.20} and {silent!r:.20}")
     watch = Watch.of(stream, layer, head, 0, 0, geometry)
     return stream, (watch.focus.layer, watch.focus.head), silent
 
 
-def _said(read: Any, event: gr.EventData) -> Any:
-    """What the page asks for; a request that makes no sense is answered by a sentence."""
+def _read(read: Callable[[Any], Any], event: gr.EventData) -> Any:
+    """Read the data of an event; data that makes no sense is answered by a sentence."""
     try:
         return read(event._data)
     except (ValueError, TypeError, KeyError) as error:

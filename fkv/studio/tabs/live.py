@@ -1,72 +1,115 @@
-"""The Live tab: prompt, controls, stage. What a run does is `live`; what the picture does is the script in `assets/studio`."""
+"""The Live tab: controls, handlers, wiring. What a run does is `studio.live`; what the stage draws is `assets/studio`."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from fkv.models.base import VideoModel
-from fkv.policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
-from fkv.policies.silenced import silence
+from fkv.policies import POLICIES
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
-from fkv.studio.live import sample_run
 from fkv.studio.errors import sentence
-from fkv.studio.live import forms
+from fkv.studio.live import sample_run
 from fkv.studio.live.live import live
-from fkv.studio.live.plan import Plan
+from fkv.studio.live.plan import VIEWS, Plan
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
 from fkv.studio.media.artifacts import Shelf
 from fkv.studio.media.assets import page_asset
-from fkv.studio.media.mp4 import Encoding, Film
+from fkv.studio.media.mp4 import Encoding, Recording
 
-from . import about
+from . import about, policy_field
 
 SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
-UNFINISHED = re.compile(r"\w+$")  # the word that is being typed
 EXAMPLES = 3
-NEXT_RUN = "Stream, chunks and seed are those of the next run: Start anew takes them."
-LINKED = "The address holds the run that is set above. Go live paints it; until then a recording of another one plays."
-WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses what is typed beyond its ends
-NO_FILM = "Nothing recorded yet"
-STORY = "6: a cyan star drifting over the sea at night\n12: A = sliding-window\n18: re-cache = a yellow box swinging over the mountains"
-STORY_HELP = (
-    "One change a line, before the chunk of that number: `6: another prompt`, `6: re-cache = another prompt`, `6: A = policy`, "
-    "`6: cut = another prompt`, `6: threshold = 0.7`. Or scenes with durations: `a red ball [10s] | the same ball at night [12#]`, "
-    "in seconds or chunks; `#` marks a hard cut, which changes nothing in the cache today. "
-    "What you change by hand while it runs goes into the address in the same way."
+LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
+WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses numbers typed beyond its ends
+NEXT_RUN = "Stream, chunks and seed apply to the next run. Press Start over."
+LINKED = "This link's settings are loaded. Press Go live to generate; a sample recording plays until then."
+OTHER_MODEL = "This link was made with the model {}; this studio runs {}, so frames will differ."
+NO_RECORDING = "Nothing recorded yet"
+STORY = (
+    "6: a cyan star drifting over the sea at night\n"
+    "12: A = sliding-window\n"
+    "18: re-cache = a yellow box swinging over the mountains"
 )
+STORY_HELP = (
+    "One change per line, each with the number of its chunk: `6: another prompt`, `6: re-cache = another prompt`, "
+    "`6: A = policy`, `6: cut = another prompt`, `6: threshold = 0.7`. Or scenes with durations in seconds or chunks: "
+    "`a red ball [10s] | the same ball at night [12#]`; `#` marks a hard cut, which does not change the cache. "
+    "Changes that you make during a run are added to the address in the same form."
+)
+PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
+AT_ONCE = PRIVATE | {"queue": False}
+LATEST = AT_ONCE | {"trigger_mode": "always_last"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """Fields of this tab that another one changes, too: how the streams go on, and how the next run begins."""
+class Controls(NamedTuple):
+    """Components of the tab that events read or change."""
 
+    prompt: gr.Textbox
+    go: gr.Button
+    change: gr.Button
+    pause: gr.Button
+    step: gr.Button
+    stop: gr.Button
+    hint: gr.HTML
+    view: gr.Radio
+    length: gr.Number
+    seed: gr.Number
+    stage: gr.HTML
     policies: dict[str, gr.Dropdown]
+    retentions: dict[str, gr.Slider]
     threshold: gr.Slider
+    recache: gr.Checkbox
+    story: gr.Textbox
+    plain: gr.Checkbox
+    record: gr.Button
+    download: gr.DownloadButton
+
+    @property
+    def form(self) -> list[gr.components.Component]:
+        """The fields that a link brings back, in the order in which `Handlers.restore` returns them."""
+        policies = self.policies
+        return [
+            self.prompt,
+            self.seed,
+            self.length,
+            self.view,
+            policies["A"],
+            policies["B"],
+            self.threshold,
+            self.story,
+        ]
+
+    @property
+    def shown(self) -> list[gr.components.Component]:
+        """What a run changes while it goes on: the stage, then the buttons in the order of `_buttons`."""
+        return [self.stage, self.go, self.change, self.pause, self.step, self.stop]
 
 
-def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
+def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Controls:
     """Build the tab inside the page that is being built."""
-    lean, reference = model.policies
+    recorded = _recorded(model, registry)
+    controls = _controls(model, recorded)
+    _wire(page, controls, Handlers(model, registry, controls, recorded))
+    return controls
+
+
+def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
+    """Build the components. recorded : what the stage shows at first."""
+    first, second = model.policies
     with gr.Column(elem_id="fkv-controls"):
         with gr.Row(elem_id="fkv-prompt"):
-            prompt = gr.Textbox(
-                model.examples[0] if model.examples else "",
-                label="Prompt",
-                lines=1,
-                max_lines=1,
-                scale=6,
-                min_width=320,
-            )
+            example = model.examples[0] if model.examples else ""
+            prompt = gr.Textbox(example, label="Prompt", lines=1, max_lines=1, scale=6, min_width=320)
             go = gr.Button("Go live", variant="primary", elem_id="fkv-go", scale=1, min_width=110)
             change = gr.Button("Change prompt", elem_id="fkv-change", interactive=False, scale=1, min_width=140)
             pause = gr.Button("Pause", elem_id="fkv-pause", interactive=False, scale=1, min_width=100)
@@ -75,19 +118,14 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
         with gr.Row(elem_id="fkv-choices"):
             with gr.Column(scale=5, min_width=320):
                 if model.examples:
-                    gr.Examples(
-                        [[text] for text in model.examples[:EXAMPLES]],
-                        prompt,
-                        elem_id="fkv-examples",
-                        api_visibility="private",
-                    )
-                hint = gr.HTML('<p class="fkv-hint"></p>', apply_default_css=False, elem_id="fkv-hint")
-            with gr.Column(scale=5, min_width=320):
-                with gr.Row():
-                    view = gr.Radio(views(lean, reference), value="AB", label="Stream", scale=3, min_width=300)
-                    length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=165)
-                    seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=100)
-    recorded = _recorded(model, registry)
+                    examples = [[text] for text in model.examples[:EXAMPLES]]
+                    gr.Examples(examples, prompt, elem_id="fkv-examples", api_visibility="private")
+                hint = gr.HTML(_hint([]), apply_default_css=False, elem_id="fkv-hint")
+            with gr.Column(scale=5, min_width=320), gr.Row():
+                choices = policy_field.views(first, second)
+                view = gr.Radio(choices, value="AB", label="Stream", scale=3, min_width=300)
+                length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=165)
+                seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=100)
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
@@ -95,126 +133,205 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
         apply_default_css=False,
         elem_id="fkv-stage",
     )
-    own = model.profile_threshold
+    policies: dict[str, gr.Dropdown] = {}
+    retentions: dict[str, gr.Slider] = {}
     with gr.Accordion("Policies and parameters", open=False, elem_id="fkv-advanced"):
         with gr.Row():
+            for name, policy in (("A", first), ("B", second)):
+                with gr.Column():
+                    policies[name] = gr.Dropdown(
+                        list(POLICIES), value=policy, label=f"Policy of {name}", allow_custom_value=True
+                    )
+                    retentions[name] = gr.Slider(
+                        0, 1, step=0.01, label=f"Retention of {name}", **policy_field.retention(policy)
+                    )
             with gr.Column():
-                first = gr.Dropdown(list(POLICIES), value=lean, label="Policy of A", allow_custom_value=True)
-                keep_a = _retention("A", lean)
-            with gr.Column():
-                second = gr.Dropdown(list(POLICIES), value=reference, label="Policy of B", allow_custom_value=True)
-                keep_b = _retention("B", reference)
-            with gr.Column():
+                split = model.profile_threshold
                 threshold = gr.Slider(
                     0,
                     1,
-                    own or 0,
+                    split or 0,
                     step=0.01,
                     label="Threshold of static heads",
-                    info=parted(model, own),
-                    interactive=own is not None,
+                    info=policy_field.split_info(model, split),
+                    interactive=split is not None,
                 )
-                recache = gr.Checkbox(False, label="Re-cache when the prompt changes", info=_recaching(lean, reference))
-        gr.Markdown(policy_table())
+                recache = gr.Checkbox(
+                    False, label="Re-cache when the prompt changes", info=policy_field.recache_info(first, second)
+                )
+        gr.Markdown(policy_field.policy_table())
     with gr.Accordion("Storyboard", open=False, elem_id="fkv-story"):
         story = gr.Textbox(
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
         )
     with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
-        plain = gr.Checkbox(False, label="Plain", info="the pictures alone, without labels and charts", scale=2)
-        film = gr.Button("Make MP4", elem_id="fkv-film", scale=1)
-        fetch = gr.DownloadButton(NO_FILM, elem_id="fkv-fetch", interactive=False, scale=2)
+        plain = gr.Checkbox(False, label="Plain", info="only the frames, without labels and charts", scale=2)
+        record = gr.Button("Make MP4", elem_id="fkv-film", scale=1)
+        download = gr.DownloadButton(NO_RECORDING, elem_id="fkv-fetch", interactive=False, scale=2)
     gr.HTML(about.html(), apply_default_css=False, elem_id="fkv-about")
+    return Controls(
+        prompt=prompt,
+        go=go,
+        change=change,
+        pause=pause,
+        step=step,
+        stop=stop,
+        hint=hint,
+        view=view,
+        length=length,
+        seed=seed,
+        stage=stage,
+        policies=policies,
+        retentions=retentions,
+        threshold=threshold,
+        recache=recache,
+        story=story,
+        plain=plain,
+        record=record,
+        download=download,
+    )
 
-    fields = [prompt, seed, length, view, first, second, threshold, story]
-    shown = [stage, go, change, pause, step, stop]
-    shelf, generate = Shelf(), generating(model)
 
-    def start(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
-        cut = None if own is None or form[threshold] == own else form[threshold]
+class Handlers:
+    """What the tab's events do. Gradio gives `request` to every handler that has it as a parameter.
+
+    Args:
+        model: What generates.
+        registry: The runs of all visitors.
+        controls: The components, by which a form is read.
+        recorded: What the stage shows at first, empty where there is no recording.
+    """
+
+    def __init__(self, model: VideoModel, registry: Registry, controls: Controls, recorded: dict[str, Any]) -> None:
+        self._model = model
+        self._registry = registry
+        self._controls = controls
+        self._recorded = recorded
+        self._shelf = Shelf()
+        self._generating = generating(model)
+        self.concurrency = (
+            registry.limits.waiting + 8
+        )  # runs that generate or wait, and some to be told that the queue is full
+
+    def running(self, request: gr.Request) -> Run | None:
+        """The visitor's run, while it generates or waits for its turn."""
+        return self._registry.of(request.session_hash)
+
+    # A run from its beginning to its end.
+
+    def start(self, form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
+        """Begin a run, and update the stage and the buttons until it ends."""
+        registry = self._registry
         try:
-            plan = Plan.from_form(
-                prompt=form[prompt],
-                seed=form[seed],
-                length=form[length],
-                view=form[view],
-                a=form[first],
-                b=form[second],
-                threshold=cut,
-                story=form[story],
-                roles=model.roles,
-                chunk_seconds=model.chunk_seconds,
-            )
+            plan = self._plan(form)
         except ValueError as error:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
             return
         run = registry.begin(request.session_hash)
         try:
-            with closing(live(model, plan, run, registry.queue, registry.limits, generate)) as manifests:
+            with closing(live(self._model, plan, run, registry.queue, registry.limits, self._generating)) as manifests:
                 for manifest in manifests:
                     yield [manifest, *_buttons(manifest["state"])]
         finally:
             if run.ended in ("left", "idle"):  # nobody is there to look back at it
                 registry.forget(run)
 
-    def enter(form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
-        if running(request):
-            change_prompt(form[prompt], form[recache], request)
-            yield [gr.skip()] * len(shown)
+    def enter(self, form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
+        """Enter in the prompt changes the prompt of a run, or begins one."""
+        controls = self._controls
+        if self.running(request):
+            self.change_prompt(form[controls.prompt], form[controls.recache], request)
+            yield [gr.skip()] * len(controls.shown)
         else:
-            yield from start(form, request)
+            yield from self.start(form, request)
 
-    def running(request: gr.Request) -> Run | None:
-        return registry.of(request.session_hash)
+    def _plan(self, form: dict[Any, Any]) -> Plan:
+        controls = self._controls
+        threshold = form[controls.threshold]
+        released = self._model.profile_threshold
+        return Plan.from_form(
+            prompt=form[controls.prompt],
+            seed=form[controls.seed],
+            length=form[controls.length],
+            view=form[controls.view],
+            a=form[controls.policies["A"]],
+            b=form[controls.policies["B"]],
+            threshold=None if released is None or threshold == released else threshold,
+            story=form[controls.story],
+            roles=self._model.roles,
+            chunk_seconds=self._model.chunk_seconds,
+        )
 
-    def for_next_run(text: str | None, request: gr.Request) -> Any:
-        return _hint([*model.hints(text or ""), NEXT_RUN]) if running(request) else gr.skip()
+    # Control of a run.
 
-    def change_prompt(prompt: str, recache: bool, request: gr.Request) -> None:
-        if run := running(request):
+    def toggle_pause(self, request: gr.Request) -> None:
+        if run := self.running(request):
+            run.toggle()
+
+    def step(self, request: gr.Request) -> None:
+        if run := self.running(request):
+            run.step()
+
+    def stop(self, request: gr.Request) -> None:
+        if run := self.running(request):
+            run.stop()
+
+    # Changes of a run.
+
+    def change_prompt(self, prompt: str, recache: bool, request: gr.Request) -> None:
+        if run := self.running(request):
             run.add_change(SetPrompt(prompt, recache))
 
-    def change_policy_of(name: str) -> Callable[..., None]:
+    def change_policy_of(self, stream: str) -> Callable[..., None]:
+        """A handler for the policy field of a stream."""
+
         def change_policy(text: str | None, request: gr.Request) -> None:
-            if run := running(request):
-                run.add_change(SetPolicy(name, str(text or "").strip()))
+            if run := self.running(request):
+                run.add_change(SetPolicy(stream, str(text or "").strip()))
 
         return change_policy
 
-    def change_retention_of(name: str) -> Callable[..., Any]:
+    def change_retention_of(self, stream: str) -> Callable[..., Any]:
+        """A handler for the retention slider of a stream, which writes into the policy field."""
+        change_policy = self.change_policy_of(stream)
+
         def change_retention(text: str | None, share: float, request: gr.Request) -> Any:
-            if (kept := _kept(text, share)) is None:
+            policy = policy_field.with_retention(text, share)
+            if policy is None:
                 return gr.skip()
-            change_policy_of(name)(kept, request)
-            return kept
+            change_policy(policy, request)
+            return policy
 
         return change_retention
 
-    def change_threshold(value: float, request: gr.Request) -> Any:
-        if run := running(request):
-            run.add_change(SetRoles(at_threshold(model.roles, value)))
-        return gr.Slider(info=parted(model, value))
+    def change_threshold(self, value: float, request: gr.Request) -> Any:
+        if run := self.running(request):
+            run.add_change(SetRoles(at_threshold(self._model.roles, value)))
+        return gr.Slider(info=policy_field.split_info(self._model, value))
 
-    def toggle_pause(request: gr.Request) -> None:
-        if run := running(request):
-            run.toggle()
+    # Hints below the prompt.
 
-    def step_once(request: gr.Request) -> None:
-        if run := running(request):
-            run.step()
+    def hint(self, text: str | None) -> str:
+        return _hint(self._model.hints(text or ""))
 
-    def stop_run(request: gr.Request) -> None:
-        if run := running(request):
-            run.stop()
+    def hint_while_typing(self, text: str | None) -> str:
+        return _hint(self._model.hints(LAST_WORD.sub("", text or "")))
 
-    def record(plain: bool, request: gr.Request) -> Iterator[Any]:
-        """Encode what is kept of the visitor's newest run; the stream, if it is still one, goes on meanwhile."""
-        run = registry.last(request.session_hash)
+    def hint_for_next_run(self, text: str | None, request: gr.Request) -> Any:
+        """Say that a setting applies to the next run, while one goes on."""
+        return _hint([*self._model.hints(text or ""), NEXT_RUN]) if self.running(request) else gr.skip()
+
+    # The recording.
+
+    def record(self, plain: bool, request: gr.Request) -> Iterator[Any]:
+        """Encode what is kept of the visitor's newest run, which may still go on."""
+        run = self._registry.last(request.session_hash)
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        with shelf.place("forcing-kv.mp4") as path:
-            with Encoding(Film(run.chunks(), model.fps, run.source, plain), path).running() as work:
+        with self._shelf.place("forcing-kv.mp4") as path:
+            recording = Recording(run.chunks(), self._model.fps, run.source, plain)
+            with Encoding(recording, path).running() as work:
                 while work.wait(0.5):
                     yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
             if work.problem:
@@ -223,159 +340,82 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Form:
             label = f"Download MP4: {work.total} chunks, {path.stat().st_size / 1e6:.1f} MB"
             yield gr.DownloadButton(label, value=path, interactive=True, variant="primary")
 
-    def forget_film() -> gr.DownloadButton:
-        """A new run begins: the film of the one before is not offered as its own."""
-        return gr.DownloadButton(NO_FILM, value=None, interactive=False, variant="secondary")
+    def forget_recording(self) -> gr.DownloadButton:
+        """Withdraw the recording of the last run when a new one begins."""
+        return gr.DownloadButton(NO_RECORDING, value=None, interactive=False, variant="secondary")
 
-    def restore(request: gr.Request) -> list[Any]:
+    # Links.
+
+    def restore(self, request: gr.Request) -> list[Any]:
         """The stage and the form as the address says, so that a link brings a run back."""
-        ask = request.query_params.get
-        other = f"This link was made with the model {ask('model')}; here {model.name} runs, and paints other pictures."
-        told = other if ask("model") not in (None, model.name) else LINKED if recorded and ask("prompt") else None
-        first_seen = {"state": "idle"} | recorded | {"text": told} if told else None
-        streams = ask("view") if ask("view") in ("A", "B", "AB") else None
-        numbers = _number(ask("seed")), _number(ask("length"))
-        values = (
-            first_seen,
-            ask("prompt"),
-            *numbers,
-            streams,
-            ask("a"),
-            ask("b"),
-            _share(ask("threshold")),
-            ask("story"),
-        )
+        get = request.query_params.get
+        text = None
+        if get("model") not in (None, self._model.name):
+            text = OTHER_MODEL.format(get("model"), self._model.name)
+        elif self._recorded and get("prompt"):
+            text = LINKED
+        values = [
+            {"state": "idle"} | self._recorded | {"text": text} if text else None,
+            get("prompt"),
+            _number(get("seed")),
+            _number(get("length")),
+            get("view") if get("view") in VIEWS else None,
+            get("a"),
+            get("b"),
+            _share(get("threshold")),
+            get("story"),
+        ]
         return [gr.skip() if value is None else value for value in values]
 
-    quiet = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
-    queued, at_once = (
-        quiet | {"concurrency_id": "stream", "concurrency_limit": registry.limits.waiting + 8},
-        quiet | {"queue": False},
-    )
-    latest = at_once | {"trigger_mode": "always_last"}
-    go.click(start, {*fields, recache}, shown, **queued)
-    go.click(forget_film, None, fetch, **at_once)
-    prompt.submit(enter, {*fields, recache}, shown, **queued)
-    change.click(change_prompt, [prompt, recache], None, **at_once)
-    pause.click(toggle_pause, None, None, **at_once)
-    step.click(step_once, None, None, **at_once)
-    stop.click(stop_run, None, None, **at_once)
-    film.click(
-        record, plain, fetch, **quiet | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"}
-    )
-    prompt.change(lambda text: _hint(model.hints(UNFINISHED.sub("", text or ""))), prompt, hint, **latest)
-    gr.on([prompt.blur, go.click], lambda text: _hint(model.hints(text or "")), prompt, hint, **latest)
-    gr.on([view.input, length.input, seed.input], for_next_run, prompt, hint, **latest)
-    if own is not None:
-        threshold.input(change_threshold, threshold, threshold, js=f"(share) => {WITHIN}", **latest)
-    for name, policy, keep in (("A", first, keep_a), ("B", second, keep_b)):
-        policy.input(change_policy_of(name), policy, None, **at_once)
-        policy.change(lambda a, b: gr.Radio(choices=views(a, b)), [first, second], view, **at_once)
-        policy.change(lambda a, b: gr.Checkbox(info=_recaching(a, b)), [first, second], recache, **at_once)
-        policy.change(lambda text: gr.Slider(**_keeping_of(text)), policy, keep, **latest)
-        keep.input(change_retention_of(name), [policy, keep], policy, js=f"(text, share) => [text, {WITHIN}]", **latest)
-    page.load(restore, None, [stage, *fields], **at_once | {"trigger_mode": "once"})
-    return Form({"A": first, "B": second}, threshold)
+
+def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
+    """Connect the components with what their events do."""
+    c = controls
+    h = handlers
+    queued = PRIVATE | {"concurrency_id": "stream", "concurrency_limit": h.concurrency}
+    form = {*c.form, c.recache}
+    c.go.click(h.start, form, c.shown, **queued)
+    c.go.click(h.forget_recording, None, c.download, **AT_ONCE)
+    c.prompt.submit(h.enter, form, c.shown, **queued)
+    c.change.click(h.change_prompt, [c.prompt, c.recache], None, **AT_ONCE)
+    c.pause.click(h.toggle_pause, None, None, **AT_ONCE)
+    c.step.click(h.step, None, None, **AT_ONCE)
+    c.stop.click(h.stop, None, None, **AT_ONCE)
+    one_at_a_time = PRIVATE | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"}
+    c.record.click(h.record, c.plain, c.download, **one_at_a_time)
+    c.prompt.change(h.hint_while_typing, c.prompt, c.hint, **LATEST)
+    gr.on([c.prompt.blur, c.go.click], h.hint, c.prompt, c.hint, **LATEST)
+    gr.on([c.view.input, c.length.input, c.seed.input], h.hint_for_next_run, c.prompt, c.hint, **LATEST)
+    if c.threshold.interactive:
+        c.threshold.input(h.change_threshold, c.threshold, c.threshold, js=f"(share) => {WITHIN}", **LATEST)
+    both = list(c.policies.values())
+    for name, policy in c.policies.items():
+        retention = c.retentions[name]
+        policy.input(h.change_policy_of(name), policy, None, **AT_ONCE)
+        policy.change(lambda a, b: gr.Radio(choices=policy_field.views(a, b)), both, c.view, **AT_ONCE)
+        policy.change(lambda a, b: gr.Checkbox(info=policy_field.recache_info(a, b)), both, c.recache, **AT_ONCE)
+        policy.change(lambda text: gr.Slider(**policy_field.retention(text)), policy, retention, **LATEST)
+        bounded = f"(text, share) => [text, {WITHIN}]"
+        retention.input(h.change_retention_of(name), [policy, retention], policy, js=bounded, **LATEST)
+    page.load(h.restore, None, [c.stage, *c.form], **AT_ONCE | {"trigger_mode": "once"})
 
 
 def _recorded(model: VideoModel, registry: Registry) -> dict[str, Any]:
-    """What the stage shows at first: the recording of this very model, where there is one."""
+    """What the stage shows at first: a recording of this very model, where there is one."""
     replay = sample_run.replay(model)
     if replay is None:
         return {}
-    registry.pin(replay[0])
-    return replay[1]
-
-
-def _retention(name: str, text: str) -> gr.Slider:
-    return gr.Slider(0, 1, step=0.01, label=f"Retention of {name}", **_keeping_of(text))
-
-
-def _keeping_of(text: str) -> dict[str, Any]:
-    """The retention slider as a policy's text sets it; without effect where the policy has no such parameter."""
-    share = getattr(_base(_policy(text)), "retention", None)
-    if isinstance(share, float):
-        return {
-            "value": share,
-            "interactive": True,
-            "info": "share of segments that dynamic heads keep of the chunk before",
-        }
-    what = (
-        "this policy keeps nothing by similarity"
-        if share is None
-        else f"a whole number of segments, {share}, is set above"
-    )
-    return {"value": 0, "interactive": False, "info": what}
-
-
-def _kept(text: str | None, share: float) -> str | None:
-    """A policy's text with another retention; None where it has none."""
-    policy = _policy(text)
-    if not hasattr(base := _base(policy), "retention"):
-        return None
-    base = dataclasses.replace(base, retention=float(share))
-    return write(silence(base, policy.silenced_heads))
-
-
-def _base(policy: Policy | None) -> Policy | None:
-    """The policy that some heads of which may be silenced."""
-    return policy and policy.unwrapped
-
-
-def _policy(text: str | None) -> Policy | None:
-    """The policy that is written in a field; None where none is, as in a field that was cleared."""
-    try:
-        return parse(forms.text(text, "the policy"))
-    except ValueError:
-        return None
-
-
-def parted(model: VideoModel, threshold: float | None) -> str:
-    """How a threshold parts the heads, in words."""
-    if threshold is None:
-        return "this model's heads carry no scores; profile it first"
-    static = sum(map(len, at_threshold(model.roles, threshold).static))
-    return f"a head is static from this score on: {static} static, {model.roles.scores.size - static} dynamic"
-
-
-def _recaching(a: str, b: str) -> str:
-    """What re-cache does under these policies, in words."""
-    bare = [
-        f"{name} ({found.name})"
-        for name, text in (("A", a), ("B", b))
-        if (found := _policy(text)) and found.caches != "shared"
-    ]
-    without = f"; not possible for {' and '.join(bare)}, which has no shared cache" if bare else ""
-    return f"recompute the held frames under the new prompt{without}"
-
-
-def views(a: str | None, b: str | None) -> list[tuple[str, str]]:
-    """Choices of what to stream: A alone, B alone, or both."""
-    found = [(stream, _policy(text)) for stream, text in (("A", a), ("B", b))]
-    names = [
-        {"forcing-kv": "Forcing-KV", "full": "Full"}.get(policy.name, policy.name) if policy else stream
-        for stream, policy in found
-    ]
-    first, second = names if names[0] != names[1] else ("A", "B")
-    return [(first, "A"), (second, "B"), ("Both", "AB")]
-
-
-def policy_table() -> str:
-    """Every policy and its parameters with their defaults, as Markdown."""
-    written, does = FOR_ALL
-    rows = [f"Pick a policy, or write `name:parameter=value,parameter=value`. With `{written}`, {does}.\n"]
-    rows += ["| policy | | parameters and their defaults |", "|-|-|-|"]
-    for policy in POLICIES.values():
-        fields = ", ".join(f"`{each}`" for each in defaults(policy)) or "none"
-        rows.append(f"| `{policy.name}` | {policy.help} | {fields} |")
-    return "\n".join(rows)
+    run, manifest = replay
+    registry.pin(run)
+    return manifest
 
 
 def _buttons(state: str) -> list[Any]:
-    """Go live, Change prompt, Pause, Step, Stop as they are in a state."""
-    running, streams = state in ("queued", "live", "paused"), state in ("live", "paused")
+    """Go live, Change prompt, Pause, Step and Stop as they are in a state."""
+    running = state in ("queued", "live", "paused")
+    streams = state in ("live", "paused")
     return [
-        gr.Button("Start anew" if running else "Go live", variant="secondary" if running else "primary"),
+        gr.Button("Start over" if running else "Go live", variant="secondary" if running else "primary"),
         gr.Button(interactive=streams, variant="primary" if streams else "secondary"),
         gr.Button("Resume" if state == "paused" else "Pause", interactive=streams),
         gr.Button(interactive=state == "paused"),
@@ -389,8 +429,8 @@ def _hint(sentences: Sequence[str]) -> str:
 
 def _share(text: str | None) -> float | None:
     try:
-        return min(1.0, max(0.0, float(text)))
-    except (TypeError, ValueError):
+        return min(1.0, max(0.0, float(text or "")))
+    except ValueError:
         return None
 
 
