@@ -14,7 +14,11 @@ from fkv.policies.full import Full
 from .policies import Policy, write
 from .report import FPS_MEANING, stream_record
 from .roles import HeadRoles
+from .storyboard import Storyboard
+from .storyboard import write as write_story
 from .stream import Chunk, Stream
+
+NO_STORY = Storyboard()
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -23,9 +27,15 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
     return None if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def interleave(streams: Sequence[Stream], chunks: int) -> Iterator[tuple[int, Chunk]]:
-    """Step every stream `chunks` times in turn; who goes first alternates. Yields which stream, and its chunk."""
+def interleave(
+    streams: Sequence[Stream], chunks: int, before: Callable[[int], None] = lambda index: None
+) -> Iterator[tuple[int, Chunk]]:
+    """Step every stream `chunks` times in turn; who goes first alternates. Yields which stream, and its chunk.
+
+    `before` is called with the index of each chunk before any stream generates it.
+    """
     for index in range(chunks):
+        before(index)
         turn = range(len(streams)) if index % 2 == 0 else reversed(range(len(streams)))
         for which in turn:
             yield which, streams[which].step()
@@ -50,19 +60,30 @@ def compare(
     roles: HeadRoles | None = None,
     warmup: int = 1,
     seen: Callable[[str, Chunk], None] = lambda label, chunk: None,
+    story: Storyboard = NO_STORY,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Run policies interleaved on the same noise and compare each with `full`, which joins them when it is not listed.
 
     `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds, per chunk and as the median;
     `ratio_kv_bytes` full / policy at the last chunk; `psnr_vs_full` per chunk in dB, None where the pictures are equal.
     The first `warmup` chunks of a separate short run are thrown away. `seen` is called with every other one, and whose it is.
+    `story` is applied to all streams; `say` is called with a sentence where a stream follows only a part of it.
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
     for _ in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], warmup):
         pass
     made: list[list[Chunk]] = [[] for _ in policies]
-    for which, chunk in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], chunks):
+    streams = {
+        label: Stream(model, policy, prompt, seed, roles) for label, policy in zip(labels, policies, strict=True)
+    }
+
+    def before(index: int) -> None:
+        for sentence in story.apply(index, streams):
+            say(f"chunk {index + 1}: {sentence}")
+
+    for which, chunk in interleave(list(streams.values()), chunks, before):
         made[which].append(chunk)
         seen(labels[which], chunk)
     reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
@@ -80,6 +101,7 @@ def compare(
         "prompt": prompt,
         "seed": seed,
         "chunks": chunks,
+        **({"story": write_story(story)} if story.cues else {}),
         "reference": "full",
         "fps_meaning": FPS_MEANING,
         "policies": results,

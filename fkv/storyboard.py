@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -174,6 +174,11 @@ class Storyboard:
         prompts = [cue.change.prompt for cue in self.cues if cue.chunk == 0 and isinstance(cue.change, SetPrompt)]
         return prompts[-1] if prompts else None
 
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts, in the order in which they are applied."""
+        return [cue.change.prompt for cue in self.cues if isinstance(cue.change, SetPrompt)]
+
     def without_opening(self) -> Storyboard:
         """The same storyboard for a stream that already begins with the opening prompt."""
         later = (cue for cue in self.cues if cue.chunk or not isinstance(cue.change, SetPrompt))
@@ -191,6 +196,24 @@ class Storyboard:
     def with_cues(self, cues: Iterable[Cue]) -> Storyboard:
         """The same storyboard with more cues, each after those of the same chunk."""
         return replace(self, cues=tuple(sorted((*self.cues, *cues), key=lambda cue: cue.chunk)))
+
+    def check_fits(self, chunks: int, streams: Collection[str]) -> None:
+        """Check the cues against a run.
+
+        Args:
+            chunks: Length of the run in chunks.
+            streams: Names of the streams that may be given another policy.
+
+        Raises:
+            ValueError: A cue comes after the end, or gives another policy to a stream that may have none.
+        """
+        for cue in self.cues:
+            if cue.chunk >= chunks:
+                raise ValueError(f"chunk {cue.chunk + 1} comes after the last of {chunks}")
+            if isinstance(cue.change, SetPolicy) and cue.change.stream not in streams:
+                allowed = f"only {', '.join(streams)} can" if streams else "each stream keeps its policy here"
+                line = f"{cue.chunk + 1}: {write_change(cue.change)}"
+                raise ValueError(f"{line!r} gives stream {cue.change.stream} another policy; {allowed}")
 
     def with_recache(self) -> Storyboard:
         """The same storyboard with re-cache at every new prompt, except at cuts."""
@@ -211,7 +234,7 @@ def parse(
     Raises:
         ValueError: Names the line or scene that cannot be read or begins after the end, and says how to write it.
     """
-    if not NUMBERED.match(text) and DURATION.search(text):
+    if has_scenes(text):
         return _scenes(text, chunks, chunk_seconds)
     cues = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -224,8 +247,13 @@ def parse(
     return Storyboard().with_cues(cues)
 
 
+def has_scenes(text: str) -> bool:
+    """Whether a storyboard is written as scenes with durations, not as numbered lines."""
+    return not NUMBERED.match(text) and DURATION.search(text) is not None
+
+
 def check(text: str) -> None:
-    """Raise ValueError for a text that is no storyboard of any model, before one is loaded; `parse` checks the rest."""
+    """Raise ValueError for a text that no model can read, before one is loaded; `parse` checks the rest."""
     parse(text, HeadRoles(1, ((),), np.zeros((1, 1))), None, 1.0)
 
 

@@ -1,5 +1,6 @@
 """The command line: reports, refusals, and no traceback for users."""
 
+import io
 import json
 import subprocess
 import sys
@@ -180,8 +181,78 @@ def test_words_for_numbers_are_refused_by_the_parser(capsys):
     assert refusal.value.code == 2 and "--chunks" in capsys.readouterr().err
 
 
-def test_the_list_of_commands_waits_for_no_library():
-    """torch and diffusers take seconds to load, and a command's own module is imported only when it is called."""
-    script = "import sys; from fkv.commands import main\ntry: main.main(['--help'])\nfinally: print({'torch', 'diffusers'} & set(sys.modules))"
+def test_a_stream_follows_a_storyboard_of_scenes(capsys, tmp_path, monkeypatch):
+    story = tmp_path / "story.txt"
+    story.write_text("a blue star over the sea [1.5s] |\n a pink box in the city [1] | a red ball over the hills [2c#]")
+    more = ["--switch", "2:sliding-window", "--say", "5:a green heart", "--recache"]
+    code, printed = run(capsys, "stream", "--policy", "full", "--story", str(story), *more)
+    data = json.loads(printed.out)
+    assert code == 0 and data["prompt"] == "a blue star over the sea"
+    assert [chunk["index"] for chunk in data["chunks"]] == [0, 1, 2, 3, 4]
+    assert [chunk["events"] for chunk in data["chunks"]] == [
+        [],
+        ["policy: sliding-window"],
+        ["prompt: a pink box in the city"],
+        ["cut: a red ball over the hills"],
+        ["prompt: a green heart"],
+    ]
+    assert [chunk["rebuild_s"] > 0 for chunk in data["chunks"]] == [False, False, True, False, True]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2: a blue star"))
+    code, printed = run(capsys, "stream", "--story", "-", "--chunks", "2")
+    assert code == 0 and [chunk["prompt"] for chunk in json.loads(printed.out)["chunks"]] == [PROMPT, "a blue star"]
+
+
+def test_compare_follows_a_storyboard_and_says_what_a_policy_cannot(capsys, tmp_path):
+    story = tmp_path / "story.txt"
+    story.write_text("2: a blue star\n3: cut = a red ball")
+    code, printed = run(
+        capsys, "compare", "--policies", "recompute", "--chunks", "3", "--recache", "--story", str(story)
+    )
+    data = json.loads(printed.out)
+    assert code == 0 and data["story"] == "2: re-cache = a blue star\n3: cut = a red ball"
+    for policy in data["policies"].values():
+        assert [chunk["prompt"] for chunk in policy["chunks"]] == [PROMPT, "a blue star", "a red ball"]
+    assert "chunk 2: recompute (recompute) went on without re-cache" in printed.err
+
+
+@pytest.mark.parametrize(
+    "story, args, message",
+    [
+        ("2: A = full", ["compare"], "'2: A = full' gives stream A another policy; each stream keeps its policy here"),
+        ("2: B = full", ["stream"], "gives stream B another policy; only A can"),
+        ("20: a star", ["stream"], "line 1 of the storyboard: chunk 20 comes after the last of 14"),
+        ("a star [2] | a ball [2]", ["stream", "--switch", "5:full"], "chunk 5 comes after the last of 4"),
+        ("a star [2] | a ball [2]", ["stream", "--chunks", "2"], "scene 2 of the storyboard: it begins at chunk 3"),
+        ("a star [2]", ["stream", "--prompt", "a ball"], "the storyboard begins with a prompt; leave out --prompt"),
+        ("a star", ["stream"], "line 1 of the storyboard"),
+        (" \n", ["stream"], "is empty; write a line such as"),
+        ("2: threshold = 0.5", ["stream"], "no scores"),
+    ],
+)
+def test_a_storyboard_that_cannot_be_followed_is_refused(story, args, message, capsys, tmp_path):
+    file = tmp_path / "story.txt"
+    file.write_text(story)
+    code, printed = run(capsys, *args, "--story", str(file))
+    assert code == 2 and message in printed.err and not printed.out
+
+
+def test_a_storyboard_that_cannot_be_read_is_refused(capsys, tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
+    for name, words in (("missing", "No such file"), ("binary", "not a text file"), ("", "directory")):
+        code, printed = run(capsys, "stream", "--story", str(tmp_path / name))
+        assert code == 2 and "cannot read the storyboard" in printed.err and words in printed.err
+
+
+@pytest.mark.parametrize("command", ["", *main.COMMANDS])
+def test_help_waits_for_no_library(command):
+    """torch and diffusers take seconds to load; a command imports them when it runs, not for its help."""
+    script = (
+        "import sys; from fkv.commands import main\n"
+        f"try: main.main({[command] if command else []} + ['--help'])\n"
+        "finally: print({'torch', 'diffusers', 'transformers', 'gradio', 'pandas'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.endswith("set()\n") and all(f"  {name} " in done.stdout for name in main.COMMANDS)
+    assert done.stdout.endswith("set()\n"), done.stderr
+    assert "usage: fkv" in done.stdout
+    if not command:
+        assert all(f"  {name} " in done.stdout for name in main.COMMANDS)

@@ -1,40 +1,150 @@
-"""What the commands that generate have in common: which model, and which run of it."""
+"""Options of the commands that generate: the model, the prompt or storyboard, the length and the seed.
+
+Nothing here imports torch before a command runs, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-
-from fkv import roles
-from fkv.models.base import VideoModel
-from fkv.stream import MAX_SEED, check_chunks, check_prompt, check_seed
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .model_options import add_model, load_model
 
+if TYPE_CHECKING:
+    from fkv.models.base import VideoModel
+    from fkv.roles import HeadRoles
+    from fkv.storyboard import Cue, Storyboard
+
 PROMPT = "a red ball bouncing over the hills at sunset"
+CHUNKS = 14
+MAX_STORY_BYTES = 1 << 20
+STORY_HELP = (
+    "a text file, or - for stdin, that says what changes when: lines such as `6: a blue star`, `6: re-cache = a blue "
+    "star` or `6: threshold = 0.7`, whose chunks count from 1; or scenes with durations in seconds or chunks, `a red "
+    "ball [10s] | the same ball at night [12#]`, where # marks a hard cut, which today is a mark only and leaves the "
+    "cache as it is"
+)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the options of `add_run` choose.
+
+    Args:
+        model: The loaded model.
+        roles: Head roles that replace the model's, None without `--roles`.
+        prompt: The prompt with which the run begins.
+        chunks: Length of the run in chunks.
+        story: What changes on the way.
+    """
+
+    model: VideoModel
+    roles: HeadRoles | None
+    prompt: str
+    chunks: int
+    story: Storyboard
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Arguments that choose a model and a run of it."""
+    """Add the options that choose a model and a run of it."""
     add_model(parser)
-    parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's own")
-    parser.add_argument("--prompt", default=PROMPT, help=f"what the video shows (default: {PROMPT!r})")
-    parser.add_argument("--chunks", type=int, default=14, help="how many chunks to generate (default: 14)")
-    parser.add_argument("--seed", type=int, default=0, help=f"0 to {MAX_SEED} (default: 0)")
+    parser.add_argument("--roles", metavar="FILE", help="head roles to use instead of the model's")
+    parser.add_argument("--prompt", help=f"what the video shows (default: {PROMPT!r})")
+    parser.add_argument(
+        "--chunks", type=int, help=f"how many chunks to generate (default: {CHUNKS}, or the length of --story's scenes)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="whole number that chooses the noise (default: 0)")
+    add_story(parser)
+    parser.add_argument("--recache", action="store_true", help="recompute the cache at every new prompt except cuts")
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
 
 
+def add_story(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a storyboard."""
+    parser.add_argument("--story", metavar="FILE", help=STORY_HELP)
+
+
+def read_story(path: str | None) -> str:
+    """Read the text of a storyboard and check what can be checked without a model.
+
+    Args:
+        path: A file, `-` for stdin, None for no storyboard.
+
+    Returns:
+        The text, empty without a storyboard.
+
+    Raises:
+        ValueError: The file cannot be read, or its text is no storyboard.
+    """
+    from fkv import storyboard
+
+    if path is None:
+        return ""
+    try:
+        if path == "-":
+            text = sys.stdin.read(MAX_STORY_BYTES + 1)
+        else:
+            with Path(path).open(encoding="utf-8") as file:
+                text = file.read(MAX_STORY_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read the storyboard {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read the storyboard {path}: it is not a text file") from None
+    if len(text) > MAX_STORY_BYTES:
+        raise ValueError(f"the storyboard {path} is larger than {MAX_STORY_BYTES >> 20} MiB")
+    if not text.strip():
+        raise ValueError(f"the storyboard {path} is empty; write a line such as 6: a blue star")
+    storyboard.check(text)
+    return text
+
+
 def check_run(args: argparse.Namespace) -> None:
-    """Raises ValueError for a prompt, seed or length that no stream can have."""
-    check_prompt(args.prompt), check_seed(args.seed), check_chunks(args.chunks)
+    """Raise ValueError for a prompt, seed or length that no stream can have."""
+    from fkv.stream import check_chunks, check_prompt, check_seed
+
+    check_seed(args.seed)
+    if args.prompt is not None:
+        check_prompt(args.prompt)
+    if args.chunks is not None:
+        check_chunks(args.chunks)
 
 
-def load(args: argparse.Namespace) -> tuple[VideoModel, roles.HeadRoles | None]:
-    """The model and the head roles that replace its own, if any; says on stderr which words of the prompt the model does not know."""
-    override = roles.load(args.roles) if args.roles else None
+def load(
+    args: argparse.Namespace, story_text: str, cues: Iterable[Cue] = (), streams: Collection[str] = ()
+) -> RunSettings:
+    """Load the model and resolve the storyboard; says on stderr which words of the prompts the model does not know.
+
+    Args:
+        args: The options of `add_run`.
+        story_text: The storyboard, as `read_story` returns it.
+        cues: Changes from other options.
+        streams: Names of the streams to which the storyboard may give another policy.
+
+    Raises:
+        ValueError: The model or roles cannot be loaded, or the storyboard does not fit the run.
+    """
+    from fkv import roles as role_files
+    from fkv import storyboard
+
+    override = role_files.load(args.roles) if args.roles else None
     model = load_model(args)
     if override:
         override.check(model.transformer.layers, model.transformer.heads)
-    for sentence in model.hints(args.prompt):
-        print(f"hint: {sentence}", file=sys.stderr)
-    return model, override
+    length = args.chunks or (None if storyboard.has_scenes(story_text) else CHUNKS)
+    story = storyboard.parse(story_text, override or model.roles, length, model.chunk_seconds)
+    if args.prompt is not None and story.opening is not None:
+        raise ValueError("the storyboard begins with a prompt; leave out --prompt")
+    chunks = length or story.chunks or CHUNKS
+    story = story.with_cues(cues)
+    story.check_fits(chunks, streams)
+    if args.recache:
+        story = story.with_recache()
+    prompt = story.opening or args.prompt or PROMPT
+    hints = [hint for text in dict.fromkeys((prompt, *story.prompts)) for hint in model.hints(text)]
+    for hint in dict.fromkeys(hints):
+        print(f"hint: {hint}", file=sys.stderr)
+    return RunSettings(model, override, prompt, chunks, story)

@@ -1,15 +1,20 @@
-"""Options that choose a model, where it runs and how fast; the same for every command."""
+"""Options that choose a model, where it runs and how fast; the same for every command.
+
+Nothing here imports torch before a command runs, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
-
-from fkv.models import registry
-from fkv.models.base import VideoModel
 from fkv.models.release import BASES, CHOICES, Setup
-from fkv.parallel.overlap import check_overlap
+
+if TYPE_CHECKING:
+    from fkv.models.base import VideoModel
+
+
+AUTO = "auto"
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +39,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add the option where to run: on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help=f"cpu or cuda (default: {device})")
+    # argparse passes a default that is a string through `type`, but not for --help
+    parser.add_argument(
+        "--device", default=AUTO, type=_device, help="cpu or cuda (default: cuda where there is a GPU, otherwise cpu)"
+    )
+
+
+def _device(name: str) -> str:
+    """The device to run on, for `AUTO` the best one here."""
+    if name != AUTO:
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def add_speed(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +81,9 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: One of them is not available here.
     """
+    from fkv.models import registry
+    from fkv.parallel.overlap import check_overlap
+
     registry.check_speed(args.device, args.compile, args.graphs)
     if getattr(args, "overlap", False):
         check_overlap(args.device)
@@ -76,6 +95,8 @@ def load_model(args: argparse.Namespace) -> VideoModel:
     Raises:
         ValueError: Options that do not go together or are not available here, or a model that cannot be loaded.
     """
+    from fkv.models import registry
+
     setup = setup_of(args)
     registry.check_speed(args.device, args.compile, args.graphs)
     if args.checkpoint:

@@ -5,81 +5,108 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from fkv import policies
-from fkv.parallel.overlap import Overlap
-from fkv.probe import FrameMassProbe
-from fkv.report import stream_record
-from fkv.storyboard import at_chunk
-from fkv.stream import Chunk, Stream, check_prompt
-from fkv.video import Mp4Writer
-
-from .common import add_run, check_run, load
+from .common import CHUNKS, add_run, check_run, load, read_story
 from .model_options import add_overlap, check_options
 from .output import emit, outputs
 
+if TYPE_CHECKING:
+    from fkv.probe import PassMass
+    from fkv.storyboard import Cue
+    from fkv.stream import Chunk
+
+NAME = "A"  # of the one stream, in storyboards
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv stream`."""
+    """Add the arguments of `fkv stream`."""
     add_run(parser)
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument(
         "--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`"
     )
-    for option, what in (("switch", "policy"), ("say", "prompt")):
-        parser.add_argument(
-            f"--{option}",
-            action="append",
-            default=[],
-            metavar=f"CHUNK:{what.upper()}",
-            help=f"go on with another {what} from that chunk on, counted from 1; may be repeated",
-        )
     parser.add_argument(
-        "--recache", action="store_true", help="at --say, recompute the held frames under the new prompt"
+        "--switch",
+        action="append",
+        default=[],
+        metavar="CHUNK:POLICY",
+        help="continue with another policy from that chunk on; chunks count from 1; may be repeated",
+    )
+    parser.add_argument(
+        "--say",
+        action="append",
+        default=[],
+        metavar="CHUNK:PROMPT",
+        help="continue with another prompt from that chunk on; chunks count from 1; may be repeated",
     )
     add_overlap(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises ValueError with a sentence for the user."""
+    """Generate a stream. Raises ValueError with a sentence for the user."""
+    from fkv import policies
+    from fkv.parallel.overlap import Overlap
+    from fkv.probe import FrameMassProbe
+    from fkv.report import stream_record
+    from fkv.stream import Stream
+    from fkv.video import Mp4Writer
+
     check_run(args)
     check_options(args)
     policy = policies.parse(args.policy)
-    switches = [at_chunk(text, args.chunks, "5:forcing-kv") for text in args.switch]
-    switches = [(chunk, policies.parse(what)) for chunk, what in switches]
-    prompts = [at_chunk(text, args.chunks, "5:a blue star") for text in args.say]
-    prompts = [(chunk, check_prompt(what)) for chunk, what in prompts]
-    if args.recache and not prompts:
+    text = read_story(args.story)
+    cues = _cues(args, None if text else args.chunks or CHUNKS)
+    if args.recache and not text and not args.say:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     out, report, record = outputs(args, "out", "json", "record/")
-    model, override = load(args)
+    settings = load(args, text, cues, [NAME])
+    model = settings.model
+    if out and model.decoder is None:
+        raise ValueError("--out writes a video, and there is no decoder; choose one with --decoder or leave it out")
     probe = FrameMassProbe() if record else None
-    decoded = Overlap(model) if args.overlap else iter
-    live = Stream(model, policy, args.prompt, args.seed, override, decode=not args.overlap)
-    made, masses = [], []
+    stream = Stream(model, policy, settings.prompt, args.seed, settings.roles, decode=not args.overlap)
+    masses: list[PassMass] = []
 
-    def chunks() -> Iterator[Chunk]:
-        for index in tqdm(range(args.chunks), unit="chunk", file=sys.stderr):
-            for _, switched in (s for s in switches if s[0] == index):
-                live.set_policy(switched)
-            for _, prompt in (p for p in prompts if p[0] == index):
-                live.set_prompt(prompt, recache=args.recache)
-            chunk = live.step(probe)
-            masses.extend(probe.take() if probe else [])
-            yield chunk
+    def generate() -> Iterator[Chunk]:
+        for index in tqdm(range(settings.chunks), unit="chunk", file=sys.stderr):
+            for sentence in settings.story.apply(index, {NAME: stream}):
+                tqdm.write(f"chunk {index + 1}: {sentence}", file=sys.stderr)
+            yield stream.step(probe)
+            if probe:
+                masses.extend(probe.take())
 
-    with Mp4Writer(out, model.fps) if out else nullcontext() as video:
-        for chunk in decoded(chunks()):
-            made.append(chunk)
-            if video:
+    chunks: list[Chunk] = []
+    with ExitStack() as stack:
+        video = stack.enter_context(Mp4Writer(out, model.fps)) if out else None
+        for chunk in Overlap(model)(generate()) if args.overlap else generate():
+            chunks.append(chunk)
+            if video and chunk.video is not None:
                 video.write(chunk.video)
     if record:
         from fkv.analysis.record import Run, save, settings_of
 
-        save(Run(settings_of(live), tuple(made), tuple(masses), live.roles), record)
-    emit(stream_record(made, model, args.seed, args.device), report)
+        save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
+    emit(stream_record(chunks, model, args.seed, args.device), report)
     return 0
+
+
+def _cues(args: argparse.Namespace, chunks: int | None) -> list[Cue]:
+    """The changes of `--switch` and `--say`; `chunks` is the length of the run, None where it is not known yet."""
+    from fkv import policies
+    from fkv.storyboard import Cue, SetPolicy, SetPrompt, at_chunk
+    from fkv.stream import check_prompt
+
+    cues = []
+    for text in args.switch:
+        chunk, policy = at_chunk(text, chunks, "5:forcing-kv")
+        policies.parse(policy)
+        cues.append(Cue(chunk, SetPolicy(NAME, policy)))
+    for text in args.say:
+        chunk, prompt = at_chunk(text, chunks, "5:a blue star")
+        cues.append(Cue(chunk, SetPrompt(check_prompt(prompt))))
+    return cues

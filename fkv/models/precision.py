@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from fkv.kernels import linear, multiplies_fp8
 
-COMPUTE = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16, "fp8-fast": torch.bfloat16}
+COMPUTE = {  # the names are also in fkv.models.release.CHOICES
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp8": torch.bfloat16,
+    "fp8-fast": torch.bfloat16,
+}
 
 
 def native_precision(device: str | torch.device) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fkv.cache import Geometry
 from fkv.resources import asset
-from fkv.sampler import Schedule
 
-from .precision import COMPUTE
+if TYPE_CHECKING:  # both import torch, which this table does without
+    from fkv.cache import Geometry
+    from fkv.sampler import Schedule
 
 RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
 """Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920."""
@@ -52,6 +52,8 @@ class Base:
 
     def geometry(self, resolution: str, frames_per_chunk: int = 3) -> Geometry:
         """Cache geometry at a resolution of `RESOLUTIONS`."""
+        from fkv.cache import Geometry
+
         height, width = RESOLUTIONS[resolution]
         return Geometry(self.layers, self.heads, self.dim // self.heads, height // 2, width // 2, frames_per_chunk)
 
@@ -111,6 +113,8 @@ class Release:
 
     @property
     def schedule(self) -> Schedule:
+        from fkv.sampler import Schedule
+
         return Schedule.warped(self.steps, self.shift)
 
     @property
@@ -126,7 +130,7 @@ class Release:
 CHOICES = {
     "resolution": tuple(RESOLUTIONS),
     "decoder": ("vae", "small", "none"),
-    "precision": tuple(COMPUTE),
+    "precision": ("bf16", "fp32", "fp8", "fp8-fast"),
     "text": ("device", "offload", "cpu"),
 }
 
