@@ -171,7 +171,7 @@ def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tm
         ("--flip 1.1 --chunks 0", "chunks"),
         ("--flip 1.1 --out f.txt", "not .txt"),
         ("--flip 1.1 --policy x", "no policy"),
-        ("--flip 1.1 --policy full", "does not go by head roles"),
+        ("--flip 1.1 --policy full", "does not use head roles"),
         ("--flip 1.1 --json /nowhere/r.json", "does not exist"),
         ("--flip 1.1 --roles /nowhere.json", "cannot read"),
     ],

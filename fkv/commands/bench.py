@@ -8,56 +8,54 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
-from fkv import policies
-from fkv.bench import attention, models, report, streams
-from fkv.bench.official import OFFICIAL
-from fkv.bench.work import Ceilings, ceilings
-from fkv.models import registry
-from fkv.models.precision import COMPUTE, native_precision
-from fkv.models.release import BASES, RESOLUTIONS
-from fkv.parallel.ray_map import over_ray
-from fkv.report import FPS_MEANING
+from fkv.models.release import BASES, CHOICES, RESOLUTIONS
 
 from .model_options import add_device, add_overlap, add_speed, check_options
 from .output import PICTURES, check_ending, emit, outputs
+
+if TYPE_CHECKING:
+    import torch
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
 UNUSED = {
     "attention": ("measures one layer", STREAMS),
     "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention")),
 }
-"""Options by which others have no effect: what they do instead, and which those are."""
+"""Options that leave others without effect: what they do instead, and the others."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench`."""
+    """Add the options of `fkv bench`."""
     wan = ", ".join(BASES)
 
-    def add(name: str, help: str, default: Any = None, **options: Any) -> None:
-        shown = f"{help} (default: {default})" if default is not None else help
+    def add(name: str, text: str, default: Any = None, **options: Any) -> None:
+        shown = f"{text} (default: {default})" if default is not None else text
         parser.add_argument(name, default=default, help=shown, **options)
 
     add("--model", f"tiny, or one with random weights: {wan}", "tiny")
     add(
         "--resolution",
-        f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels; 480p unless said otherwise",
+        f"of {wan} and of --attention: {', '.join(RESOLUTIONS)} or HEIGHTxWIDTH in pixels (default: 480p)",
     )
-    add("--layers", f"only so many layers of {wan}", type=int)
-    add("--precision", "unless said otherwise what runs in hardware: bf16, on older CPUs fp32", choices=tuple(COMPUTE))
+    add("--layers", f"only this many layers of {wan}", type=int)
+    add(
+        "--precision",
+        "of the model (default: what the device multiplies in hardware, bf16 or on older CPUs fp32)",
+        choices=CHOICES["precision"],
+    )
     add(
         "--decoder",
-        f"tiny: own unless said otherwise, or none; {wan}: none unless said otherwise, vae or small",
-        choices=models.DECODERS,
+        f"own (default) or none for tiny; none (default), vae or small for {wan}",
+        choices=("own", *CHOICES["decoder"]),
     )
     add("--policies", "comma-separated", "full,forcing-kv")
     add(
         "--context",
-        "comma-separated numbers of latent frames that a chunk attends to under full, its own included",
+        "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included",
         "21",
     )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
@@ -79,18 +77,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def contexts(text: str, frames_per_chunk: int) -> list[int]:
-    """Context lengths from `21,42`. Raises ValueError for anything but multiples of the chunk."""
+    """Read context lengths such as `21,42`. Raises ValueError for anything but multiples of the chunk."""
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if not part.isdecimal() or not int(part) or int(part) % frames_per_chunk:
             raise ValueError(
-                f"--context takes multiples of the chunk's {frames_per_chunk} latent frames, as in 21,42,84, not {part!r}"
+                f"--context takes multiples of the chunk's {frames_per_chunk} latent frames, as in 21,42,84, "
+                f"not {part!r}"
             )
     return list(map(int, parts))
 
 
 def read(path: str) -> dict[str, Any]:
-    """An earlier report. Raises ValueError when the file is missing or is none."""
+    """Read an earlier report. Raises ValueError for a missing file and one that is no report."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,10 +102,14 @@ def read(path: str) -> dict[str, Any]:
 
 
 def _name(dtype: torch.dtype) -> str:
+    """A type as in bfloat16."""
     return str(dtype).removeprefix("torch.")
 
 
 def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """The part of a report that says where and how it was measured."""
+    from fkv.bench import report
+
     return {
         "command": shlex.join(["fkv", *sys.argv[1:]]),
         **report.surroundings(device),
@@ -116,25 +119,44 @@ def _head(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Measure one layer."""
+    import torch
+
+    from fkv.bench import attention, models, report
+    from fkv.models.precision import COMPUTE, native_precision
+
     height, width = models.latent_size(args.resolution or "480p")
-    head, dtype = _head(args, device), COMPUTE[args.precision or native_precision(device)]
+    head = _head(args, device)
+    dtype = COMPUTE[args.precision or native_precision(device)]
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         measured = attention.measure(height // 2, width // 2, device, dtype, args.repeats, args.warmup)
     return {**head, "dtype": _name(dtype), "kernels": report.kernel_choices(), "attention": measured}
 
 
 def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    chosen, head = [policies.parse(text) for text in policies.split(args.policies)], _head(args, device)
+    """Measure streams of every policy at every context length."""
+    from fkv import policies
+    from fkv.bench import models, report, streams
+    from fkv.bench.work import Ceilings, ceilings
+    from fkv.models import registry
+    from fkv.report import FPS_MEANING
+
+    chosen = [policies.parse(text) for text in policies.split(args.policies)]
+    head = _head(args, device)
     model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
-    lengths, transformer = contexts(args.context, model.frames_per_chunk), model.transformer
+    transformer = model.transformer
+    lengths = contexts(args.context, model.frames_per_chunk)
     registry.speed_up(transformer, args.compile, args.graphs)
-    sample, rows, best = ceilings(device, transformer.dtype), [], Ceilings(0.0, 0.0)
+    sample = ceilings(device, transformer.dtype)
+    rows: list[dict[str, Any]] = []
+    best = Ceilings(0.0, 0.0)
     with tqdm(total=len(lengths) * len(chosen) * (args.warmup + args.repeats), unit="chunk", file=sys.stderr) as bar:
         for context in lengths:
-            made, seen = streams.measure(
+            measured, seen = streams.measure(
                 model, chosen, context, args.repeats, args.warmup, sample, args.overlap, bar.update
             )
-            rows, best = rows + made, best.or_better(seen)
+            rows += measured
+            best = best.or_better(seen)
     return {
         **head,
         "model": model.name,
@@ -155,24 +177,33 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 def _one(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure streams on a device of a cluster."""
+    import torch
+
     return _streams(args, torch.device(args.device))
 
 
 def _over_ray(args: argparse.Namespace) -> dict[str, Any]:
-    """One report of context lengths that were measured on several devices of one kind. Raises ValueError for devices of several."""
+    """Measure every context length on a device of its own and join the reports.
+
+    Raises ValueError where the devices differ in kind.
+    """
+    from fkv.parallel.ray_map import over_ray
+
     lengths = [length.strip() for length in args.context.split(",")]
     jobs = [(argparse.Namespace(**vars(args) | {"context": length}),) for length in lengths]
-    made = {str(one["results"][0]["context"]): one for one in over_ray(_one, jobs, args.ray, args.device)}
-    kinds = {one["hardware"]["device"] for one in made.values()}
+    reports = {str(one["results"][0]["context"]): one for one in over_ray(_one, jobs, args.ray, args.device)}
+    first = reports[lengths[0]]
+    kinds = {one["hardware"]["device"] for one in reports.values()}
     if len(kinds) > 1:
         raise ValueError(f"figures of different devices do not belong in one table: {', '.join(sorted(kinds))}")
-    best = {name: max(one["ceilings"][name] for one in made.values()) for name in made[lengths[0]]["ceilings"]}
-    rows = [row for length in lengths for row in made[length]["results"]]
-    return {**made[lengths[0]], "command": shlex.join(["fkv", *sys.argv[1:]]), "ceilings": best, "results": rows}
+    best = {name: max(one["ceilings"][name] for one in reports.values()) for name in first["ceilings"]}
+    rows = [row for length in lengths for row in reports[length]["results"]]
+    return {**first, "command": shlex.join(["fkv", *sys.argv[1:]]), "ceilings": best, "results": rows}
 
 
 def _check_used(args: argparse.Namespace) -> None:
-    """Raises ValueError for options that would have no effect."""
+    """Raise ValueError for options that would have no effect."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     for option, (does, others) in UNUSED.items():
@@ -184,10 +215,20 @@ def _check_used(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, or read an earlier report; print tables to stderr, write JSON. Returns 1 when outputs that must be equal are not.
+    """Measure, or read an earlier report; print tables to stderr and write JSON.
 
-    Raises ValueError for options that do not go together and for files that cannot be used.
+    Returns:
+        1 where outputs differ that must be equal, otherwise 0.
+
+    Raises:
+        ValueError: Options that do not go together, or a file that cannot be used.
     """
+    import torch
+
+    from fkv.bench import report, streams
+    from fkv.bench.official import OFFICIAL
+    from fkv.models import registry
+
     if args.repeats < 1 or args.warmup < 1:
         raise ValueError(f"--repeats and --warmup must be at least 1, they are {args.repeats} and {args.warmup}")
     _check_used(args)
@@ -204,22 +245,23 @@ def run(args: argparse.Namespace) -> int:
     if other:
         report.check_kinds(one_layer, other)
     if known:
-        made = known
+        measured = known
     elif args.ray:
-        made = _over_ray(args)
+        measured = _over_ray(args)
     else:
-        made = (_attention if args.attention else _streams)(args, torch.device(args.device))
-    text = report.table(made)
+        measure = _attention if args.attention else _streams
+        measured = measure(args, torch.device(args.device))
+    text = report.table(measured)
     if args.official:
-        made = {**made, "official": OFFICIAL}
+        measured = {**measured, "official": OFFICIAL}
         text += ["", *report.official_table(OFFICIAL)]
     try:
         if other:
-            made = {**made, "against": {"file": args.against, **report.against(made, other)}}
-            text += ["", *report.against_table(made["against"], Path(args.against).name)]
+            measured = {**measured, "against": {"file": args.against, **report.against(measured, other)}}
+            text += ["", *report.against_table(measured["against"], Path(args.against).name)]
     finally:
-        emit(made, target)
+        emit(measured, target)
         print("\n".join(text), file=sys.stderr)
     if drawing:
-        report.figure(made, drawing)
-    return 0 if made.get("attention", {}).get("equal", True) else 1
+        report.figure(measured, drawing)
+    return 0 if measured.get("attention", {}).get("equal", True) else 1

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if sheet:
         from fkv.analysis.evaluation_plots import filmstrips
 
-        seconds = np.array(shown) * model.frames_per_chunk * model.video_frames_per_latent / model.fps
+        seconds = [number * model.chunk_seconds for number in shown]
         filmstrips(list(result["policies"]), [np.stack(frames[label]) for label in result["policies"]], seconds, sheet)
     for label, figures in result["policies"].items():
         print(

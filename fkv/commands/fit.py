@@ -6,18 +6,12 @@ import argparse
 import dataclasses
 import math
 
-from fkv.models import registry
-from fkv.models.fit import explain, fit
-from fkv.models.memory import host_memory
-from fkv.models.release import Setup
-from fkv.stream import check_chunks
-
 from .model_options import add_model, setup_of
 from .output import emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv fit`."""
+    """Add the arguments of `fkv fit`."""
     add_model(parser)
     parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
@@ -28,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what a model needs; 1 when it does not fit. Raises ValueError with a sentence for the user."""
+    """Print what a model needs. Returns 1 when it does not fit; raises ValueError with a sentence for the user."""
+    from fkv.models import registry
+    from fkv.models.fit import explain, fit
+    from fkv.models.memory import host_memory
+    from fkv.models.release import Setup
+    from fkv.stream import check_chunks
+
     release = (
         registry.checkpoint_release(args.checkpoint, args.base, args.lora)
         if args.checkpoint
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if release is None:
         others = ", ".join(model.name for model in registry.MODELS.values() if model.release)
         raise ValueError(
-            f"model {args.model!r} ships with the studio and is small; name one that is downloaded with --model: {others}"
+            f"model {args.model!r} ships with the studio and is small; name one to download with --model: {others}"
         )
     check_chunks(args.chunks)
     if args.memory is not None and not 0 < args.memory < math.inf:

@@ -1,4 +1,7 @@
-"""python -m fkv: streams, comparisons and measurements from the command line. JSON to stdout or a file, progress to stderr."""
+"""python -m fkv: streams, comparisons and measurements from the command line.
+
+JSON goes to stdout or a file, progress to stderr.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from importlib import import_module
 
 from fkv import __version__
 
+DESCRIPTION = "streams, comparisons and measurements; JSON goes to stdout or a file, progress to stderr"
+# What every command does. Each is a module of fkv.commands, imported only when it is called.
 COMMANDS = {
     "stream": "generate one stream; write video and report",
     "compare": "run policies interleaved on the same noise and compare them with full",
@@ -23,19 +28,19 @@ COMMANDS = {
     "policies": "list the cache policies and their parameters",
     "models": "list the models",
 }
-"""What every command does. Each is a module of `fkv.commands` with `add_arguments` and `run`, imported only when it is called."""
 
 
 def _parser(called: Collection[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fkv", description=__doc__.split(": ", 1)[1])
+    """The parser of all commands, with the arguments of those in `called`."""
+    parser = argparse.ArgumentParser(prog="fkv", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, help in COMMANDS.items():
-        command = commands.add_parser(name, help=help, description=help)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose)
         if name in called:
-            found = import_module(f"{__package__}.{name}")
-            found.add_arguments(command)
-            command.set_defaults(run=found.run)
+            module = import_module(f"{__package__}.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
 
 
@@ -46,18 +51,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # whoever read has gone; the rest is flushed to nobody
+        # the reader has closed the pipe; what is still buffered goes to /dev/null
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
         print(f"fkv {args.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(
-            f"fkv {args.command}: {error.strerror or error}{f': {error.filename}' if error.filename else ''}",
-            file=sys.stderr,
-        )
+        place = f": {error.filename}" if error.filename else ""
+        print(f"fkv {args.command}: {error.strerror or error}{place}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fkv {args.command}: stopped", file=sys.stderr)

@@ -1,17 +1,17 @@
-"""python -m fkv models: what models there are."""
+"""python -m fkv models: list the models."""
 
 from __future__ import annotations
 
 import argparse
 
-from fkv.models import registry
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """`fkv models` has no arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them."""
+    """Print the models."""
+    from fkv.models import registry
+
     print(registry.table())
     return 0

@@ -1,4 +1,4 @@
-"""Where a command writes: refused before any work where it cannot, and never lost after it."""
+"""Files that a command writes: paths are checked before any work, and no report is lost after it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-PICTURES = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf")  # endings of files that figures can be drawn to
 
 
 def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
-    """The paths given with these options, `name` for a file and `name/` for a folder; None where one is not given.
+    """Check the paths that a command writes to.
 
-    Raises ValueError for a path that cannot be written and for two options that name the same one.
+    Args:
+        args: The parsed arguments.
+        *options: Names of options, `name` for a file and `name/` for a folder.
+
+    Returns:
+        A path per option, None where the option was not used.
+
+    Raises:
+        ValueError: A path cannot be written, or two options name the same one.
     """
     found: dict[str, Path | None] = {}
     for option in options:
@@ -23,31 +31,34 @@ def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
         if text == "":
             raise ValueError(f"--{name} is empty; name a {'file' if option == name else 'folder'} or leave it out")
         try:
-            found[name] = text and (_file if option == name else _folder)(text)
+            check = _file if option == name else _folder
+            found[name] = None if text is None else check(text)
         except OSError as error:
             raise ValueError(f"cannot write {text}: {error.strerror}") from None
     taken: dict[Path, str] = {}
     for name, path in found.items():
         if path and not path.is_char_device() and (other := taken.setdefault(path.resolve(), name)) != name:
-            raise ValueError(f"--{other} and --{name} both name {path}; each needs its own")
+            raise ValueError(f"--{other} and --{name} both name {path}; each needs a path of its own")
     return list(found.values())
 
 
 def _file(text: str) -> Path:
+    """A file that can be written; one that does not exist is not left behind."""
     target = Path(text)
     if target.is_dir():
         raise ValueError(f"{text} is a folder; name a file in it")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise ValueError(f"cannot write {text}: the folder {target.parent} does not exist or is not writable")
-    there = target.exists()
-    if not there or target.is_file():
+    existed = target.exists()
+    if not existed or target.is_file():
         target.open("ab").close()
-    if not there:
+    if not existed:
         target.unlink()
     return target
 
 
 def _folder(text: str) -> Path:
+    """A folder that exists or can be created."""
     target = Path(text)
     nearest = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
     if not nearest.is_dir():
@@ -58,17 +69,23 @@ def _folder(text: str) -> Path:
 
 
 def check_ending(option: str, path: Path | None, *endings: str) -> None:
-    """Raises ValueError for a picture that cannot be drawn as what its name ends with."""
+    """Raise ValueError for a figure whose file name has another ending."""
     if path and path.suffix not in endings:
         *others, last = (ending.removeprefix(".") for ending in endings)
-        kinds, found = " or ".join(filter(None, (", ".join(others), last))), path.suffix or "a file without an ending"
+        kinds = " or ".join(filter(None, (", ".join(others), last)))
+        found = path.suffix or "a file without an ending"
         raise ValueError(f"--{option} draws {kinds} files, not {found}; name one that ends with {endings[0]}")
 
 
 def emit(report: dict[str, Any], target: Path | None) -> None:
-    """Write a report as JSON to a file, or to stdout without one and where the file cannot be written after all.
+    """Write a report as JSON.
 
-    Raises ValueError in that case.
+    Args:
+        report: What to write.
+        target: A file, None for stdout.
+
+    Raises:
+        ValueError: The file cannot be written any more; the report is on stdout instead.
     """
     text = json.dumps(report, indent=1)
     if target is None:

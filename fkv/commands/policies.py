@@ -1,18 +1,18 @@
-"""python -m fkv policies: what cache policies there are and their parameters."""
+"""python -m fkv policies: list the cache policies and their parameters."""
 
 from __future__ import annotations
 
 import argparse
 
-from fkv import policies
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """`fkv policies` has no arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them."""
+    """Print the policies."""
+    from fkv import policies
+
     for policy in policies.POLICIES.values():
         paper = f"  [{policy.paper}]" if policy.paper else ""
         print(f"{policy.name:>16}  {policy.help}{paper}")

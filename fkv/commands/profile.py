@@ -6,50 +6,58 @@ import argparse
 import random
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
-
-from fkv import roles as role_files
-from fkv.analysis.profile import CONTEXT, check_settings, profile
-from fkv.models.base import VideoModel
-from fkv.stream import check_chunks, check_prompt
-from fkv.world.captions import caption, sample_scene
 
 from .model_options import add_model, load_model
 from .output import emit, outputs
 
+if TYPE_CHECKING:
+    from fkv.models.base import VideoModel
+
 
 def read_prompts(path: str) -> list[str]:
-    """The prompts in a text file, one per line. Raises ValueError for another file, one without any, and unusable ones."""
+    """Read a text file with one prompt per line. Raises ValueError where there is none or one is not usable."""
+    from fkv.stream import check_prompt
+
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise ValueError(
             f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}"
         ) from None
     if not (prompts := [check_prompt(line) for line in lines if line.strip()]):
-        raise ValueError(f"{path} holds no prompt; write one per line")
+        raise ValueError(f"{path} has no prompt; write one per line")
     return prompts
 
 
 def prompts_for(model: VideoModel, count: int) -> list[str]:
-    """So many prompts to profile with: captions of random scenes for the tiny model, for other models their examples.
+    """Choose prompts to profile with: captions of random scenes for the tiny model, the examples of any other.
 
-    Raises ValueError when there are not as many.
+    Args:
+        model: The model to profile.
+        count: How many prompts.
+
+    Raises:
+        ValueError: The model has fewer examples.
     """
+    from fkv.world.captions import caption, sample_scene
+
     if model.name == "tiny":
         rng = random.Random(0)
         return [caption(sample_scene(rng), rng) for _ in range(count)]
     if count > len(model.examples):
         raise ValueError(
-            f"{model.name} comes with {len(model.examples)} example prompts, not {count}; name a file with one prompt per line"
+            f"{model.name} comes with {len(model.examples)} example prompts, not {count}; "
+            "name a file with one prompt per line"
         )
     return list(model.examples[:count])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv profile`."""
+    """Add the arguments of `fkv profile`."""
     add_model(parser)
     parser.add_argument(
         "--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)"
@@ -65,11 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last-k", type=int, default=4, help="last key frames that the score counts (default: 4)")
     parser.add_argument(
         "--passes",
-        choices=(CONTEXT, "all"),
-        default=CONTEXT,
-        help="passes that roles are drawn from (default: context)",
+        choices=("context", "all"),
+        default="context",
+        help="passes whose attention is scored (default: context)",
     )
-    parser.add_argument("--queries", type=int, help="about how many queries per frame to look at (default: all)")
+    parser.add_argument("--queries", type=int, help="about how many queries per frame to score (default: all)")
     parser.add_argument("--out", metavar="FILE", help="write the roles there")
     parser.add_argument("--official", action="store_true", help="write the roles in the official form, without scores")
     parser.add_argument("--compare", metavar="FILE", help="say how many heads have the same role in this roles file")
@@ -79,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile a model's heads. Raises ValueError with a sentence for the user."""
+    from fkv import roles as role_files
+    from fkv.analysis.profile import check_settings, profile
+    from fkv.stream import check_chunks
+
     check_chunks(args.chunks)
     check_settings(args.threshold, args.skip, args.last_k, args.queries)
     if not 1 <= args.seeds <= 1000:
@@ -86,15 +98,16 @@ def run(args: argparse.Namespace) -> int:
     count = int(args.prompts) if args.prompts.isdecimal() else None
     if count is not None and not 1 <= count <= 1000:
         raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {args.prompts}")
-    given = read_prompts(args.prompts) if count is None else []
+    from_file = read_prompts(args.prompts) if count is None else []
     other = role_files.load(args.compare) if args.compare else None
     out, target, figures = outputs(args, "out", "json", "figures/")
     if args.official and not out:
-        raise ValueError("--official is the form of the roles file; name that with --out")
+        raise ValueError("--official chooses the form of the roles file; name that file with --out")
     model = load_model(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
-    prompts, seeds = given or prompts_for(model, count), range(args.seeds)
+    prompts = from_file if count is None else prompts_for(model, count)
+    seeds = range(args.seeds)
     with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         found = profile(
             model,
