@@ -169,8 +169,8 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
     for name, message in (
         ("missing.txt", "No such file"),
-        ("empty.txt", "holds no prompt"),
-        ("picture.png", "it is no text"),
+        ("empty.txt", "has no prompt"),
+        ("picture.png", "it is not a text file"),
     ):
         with pytest.raises(ValueError, match=message):
             read_prompts(str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""python -m fkv eval: does a policy show what the prompt says, for how long, how fast."""
+"""python -m fkv eval: prompt adherence, stability, speed and memory of policies in the toy world."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import argparse
 import sys
 from typing import Any
 
-import pandas as pd
-
-from fkv.analysis.evaluate import contact_sheet, evaluate, measure_renders, oracle_accuracy, over_time, report, table
-from fkv.models import registry
 from fkv.models.release import CHOICES
-from fkv.policies import split
 
 from .model_options import add_device
 from .output import check_ending, emit, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fkv eval`."""
+    """Add the arguments of `fkv eval`."""
     parser.add_argument(
-        "--model", default="tiny", help="the model to evaluate; it has to draw the toy world (default: tiny)"
+        "--model", default="tiny", help="the model to evaluate; it must generate the toy world (default: tiny)"
     )
     add_device(parser)
     parser.add_argument(
@@ -45,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for records, report and figure; a later run goes on from its records"
+        "--out", metavar="DIR", help="folder for records, report and figure; a later run continues from its records"
     )
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
     parser.add_argument(
@@ -57,7 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate as the arguments say; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
+    """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
+    import pandas as pd
+
+    from fkv.analysis.evaluate import (
+        contact_sheet,
+        evaluate,
+        measure_renders,
+        oracle_accuracy,
+        over_time,
+        report,
+        table,
+    )
+    from fkv.models import registry
+    from fkv.policies import split
+
     target, sheet, folder = outputs(args, "json", "sheet", "out/")
     check_ending("sheet", sheet, ".png")
     policies = split(args.policy)
