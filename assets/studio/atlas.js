@@ -1,19 +1,31 @@
-/* One figure of the Atlas tab: asks for it in the page's theme, again when the theme or the model changes, and links its files. */
+// @ts-check
+/** One figure of the Atlas tab: drawn in the page's theme, and again when the theme or the model changes; links to its files. */
 
-const { name, models } = props.value, select = element.querySelector("select");
-const root = (window.gradio_config?.root || document.baseURI).replace(/\/$/, "");
-let drawn = "";
+import { find, findAll, onTheme, ROOT } from "./dom.js";
 
-function draw() {
-  const theme = document.body.classList.contains("dark") ? "dark" : "light", model = select.value, query = new URLSearchParams({ model, theme });
-  if (drawn === `${query}`) return;
-  drawn = `${query}`;
-  for (const link of element.querySelectorAll("a")) link.href = `${root}/atlas/${name}.${link.dataset.ending}?${query}`;
-  trigger("draw", { model, theme });
+/** @import { Component } from "./stage.js" */
+
+/** @param {Component<{ name: string, models: string[] }>} component */
+export function mount({ element, props, trigger }) {
+  const { name, models } = props.value;
+  const select = /** @type {HTMLSelectElement} */ (find(element, "select"));
+  let drawn = "";
+
+  function draw() {
+    const theme = document.body.classList.contains("dark") ? "dark" : "light";
+    const model = select.value;
+    const query = String(new URLSearchParams({ model, theme }));
+    if (drawn === query) return;
+    drawn = query;
+    for (const link of /** @type {HTMLAnchorElement[]} */ (findAll(element, "a"))) {
+      link.href = `${ROOT}atlas/${name}.${link.dataset.ending}?${query}`;
+    }
+    trigger("draw", { model, theme });
+  }
+
+  select.append(...models.map((model) => new Option(model)));
+  find(element, "label").hidden = models.length === 0;
+  select.addEventListener("change", draw);
+  onTheme(draw);
+  draw();
 }
-
-select.append(...models.map((model) => new Option(model)));
-select.parentNode.hidden = models.length === 0;
-select.addEventListener("change", draw);
-new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-draw();

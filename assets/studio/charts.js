@@ -1,94 +1,179 @@
-/* Small canvas charts in the colours of the page. A is solid, B dashed; the upright line marks the chunk that is shown. */
+// @ts-check
+/** Canvas charts in the colours of the page. A is solid, B dashed; the upright line marks the chunk that is shown. */
 
-/* A 2D context of the canvas' size on screen, cleared, with the page's colours. */
-function sheet(canvas) {
-  const { width, height } = canvas.getBoundingClientRect(), scale = window.devicePixelRatio || 1;
-  const [w, h] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
-  const pen = canvas.getContext("2d"), style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(name).trim();
-  pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  const size = parseFloat(style.fontSize);
-  pen.font = `${size}px ${style.fontFamily}`;
-  pen.textBaseline = "middle";
-  return { pen, width, height, size, ink: colour("--fkv-ink"), soft: colour("--fkv-soft"), rule: colour("--fkv-rule"), colour };
-}
+import { sheet, spread, strokeLine } from "./canvas.js";
 
-/* A round number at or above `value`. */
-function roundUp(value) {
+/** @import { Sheet } from "./canvas.js" */
+
+/**
+ * @typedef {object} Line
+ * @property {string} label written at its end; empty for none
+ * @property {(number | null)[]} values one per chunk, null where there is none
+ * @property {boolean} dash
+ * @property {number} width
+ * @property {boolean} [soft] whether in the softer ink
+ */
+
+/** @typedef {{ label: string, parts: [name: string, value: number][] }} Bar parts are told apart by shade and name */
+
+/** @typedef {{ left: number, right: number, bottom: number, x: (i: number) => number, y: (value: number) => number }} Axes */
+
+const FEWEST = 8; // chunks that the axis spans at least
+
+/**
+ * @param {number} value above 0
+ * @returns {number} a round number at or above it
+ */
+export function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 3, 4, 5, 6, 8, 10].find((each) => each * power >= value * 0.999) * power;
+  const digit = [1, 2, 3, 4, 5, 6, 8, 10].find((each) => each * power >= value * 0.999) ?? 10;
+  return digit * power;
 }
 
-/* lines: [{ label, values, dash, width, soft }], one value per chunk, null where there is none. */
-function lineChart(canvas, lines, cursor) {
-  const { pen, width, height, size, ink, soft, rule } = sheet(canvas);
-  const count = Math.max(8, ...lines.map((line) => line.values.length));
-  const top = roundUp(lines.flatMap((line) => line.values).reduce((most, value) => Math.max(most, value ?? 0), 0) || 1), step = top / 2;
-  const label = (value) => value.toFixed(Number.isInteger(step) ? 0 : 1);
-  const left = 10 + Math.max(pen.measureText(label(top)).width, 14), right = width - 8 - (lines.length ? Math.max(...lines.map((line) => pen.measureText(line.label).width)) : 0);
-  const bottom = height - size - 8, x = (i) => left + ((right - left) * i) / (count - 1), y = (value) => bottom - ((bottom - size) * value) / top;
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Line[]} lines
+ * @param {number | null} cursor number of the chunk that is shown
+ */
+export function lineChart(canvas, lines, cursor) {
+  const page = sheet(canvas);
+  const { pen, width, height, size, soft } = page;
+  const count = Math.max(FEWEST, ...lines.map((line) => line.values.length));
+  const top = roundUp(lines.flatMap((line) => line.values).reduce(larger, 0) || 1);
+  const ticks = [0, top / 2, top].map((value) => [value, value.toFixed(Number.isInteger(top / 2) ? 0 : 1)]);
+  const left = 10 + Math.max(pen.measureText(String(ticks[2][1])).width, 14);
+  const right = width - 8 - Math.max(0, ...lines.map((line) => pen.measureText(line.label).width));
+  const bottom = height - size - 8;
+  /** @type {Axes} */
+  const axes = {
+    left,
+    right,
+    bottom,
+    x: (i) => left + ((right - left) * i) / (count - 1),
+    y: (value) => bottom - ((bottom - size) * value) / top,
+  };
   const known = lines.some((line) => line.values.length);
-  pen.textAlign = "right";
-  for (let value = 0; value <= top * 1.001; value += step) {
-    pen.strokeStyle = rule; pen.lineWidth = 1;
-    pen.beginPath(); pen.moveTo(left, y(value)); pen.lineTo(right, y(value)); pen.stroke();
-    pen.fillStyle = soft; if (known) pen.fillText(label(value), left - 6, y(value));
-  }
-  pen.textAlign = "left"; pen.fillStyle = soft; pen.fillText("chunk 1", left, height - size / 2 - 1);
-  pen.textAlign = "right"; if (known) pen.fillText(String(count), right, height - size / 2 - 1);
+  drawAxes(page, axes, /** @type {[number, string][]} */ (ticks), known ? count : null);
   if (cursor !== null) {
-    pen.strokeStyle = soft; pen.lineWidth = 1;
-    pen.beginPath(); pen.moveTo(x(cursor), size / 2); pen.lineTo(x(cursor), bottom); pen.stroke();
+    pen.strokeStyle = soft;
+    strokeLine(pen, axes.x(cursor), size / 2, axes.x(cursor), bottom);
   }
-  const ends = [];
-  for (const line of lines) {
-    pen.strokeStyle = pen.fillStyle = line.soft ? soft : ink;
-    pen.lineWidth = line.width; pen.lineJoin = "round"; pen.setLineDash(line.dash ? [6, 4] : []);
-    pen.beginPath();
-    let drawing = false;
-    line.values.forEach((value, i) => {
-      if (value === null) { drawing = false; return; }
-      pen[drawing ? "lineTo" : "moveTo"](x(i), y(value)); drawing = true;
-    });
-    pen.stroke();
-    const last = line.values.findLastIndex((value) => value !== null);
-    if (last >= 0) {
-      pen.setLineDash([]);
-      pen.beginPath(); pen.arc(x(last), y(line.values[last]), line.width + 0.6, 0, 7); pen.fill();
-      if (line.label) ends.push({ x: x(last) + 7, y: y(line.values[last]), label: line.label, ink: pen.fillStyle });
-    }
-  }
-  pen.setLineDash([]); pen.textAlign = "left";
-  ends.sort((a, b) => a.y - b.y);
-  ends.forEach((end, i) => { if (i) end.y = Math.max(end.y, ends[i - 1].y + size); });
-  for (let i = ends.length - 1, floor = bottom; i >= 0; i--, floor -= size) ends[i].y = Math.min(ends[i].y, floor);
-  for (const end of ends) { pen.fillStyle = end.ink; pen.fillText(end.label, end.x, end.y); }
+  drawEnds(page, bottom, lines.map((line) => drawLine(page, axes, line)).filter((end) => end !== null));
 }
 
-/* bars: [{ label, parts: [[name, value]] }]; parts are told apart by shade and by their names. */
-function stackedBars(canvas, bars, unit) {
-  const { pen, width, height, size, ink, soft, rule, colour } = sheet(canvas);
-  const totals = bars.map((bar) => bar.parts.reduce((sum, [, value]) => sum + value, 0)), longest = Math.max(1e-9, ...totals);
-  const ends = totals.map((total) => `${total.toFixed(0)} ${unit}`);
-  const left = 1.8 * size, right = width - 10 - Math.max(0, ...ends.map((text) => pen.measureText(text).width)), row = (height - 6) / Math.max(2, bars.length);
-  bars.forEach((bar, i) => {
-    const above = 4 + i * row + size, thick = Math.max(12, row - 2.6 * size);
-    pen.textAlign = "left"; pen.fillStyle = ink; pen.fillText(bar.label, 2, above + thick / 2);
-    let at = left, free = left;
-    for (const [name, value] of bar.parts) {
-      const long = ((right - left) * value) / longest;
-      if (long <= 0) continue;
-      pen.fillStyle = colour(`--fkv-stage-${name}`);
-      pen.fillRect(at, above, Math.max(1, long - 1), thick);
-      pen.strokeStyle = rule; pen.strokeRect(at + 0.5, above + 0.5, Math.max(1, long - 2), thick - 1);
-      const text = `${name} ${value.toFixed(value < 10 ? 1 : 0)}`, wide = pen.measureText(text).width, place = Math.max(free, at);
-      if (place + wide < width) {
-        pen.fillStyle = soft; pen.textAlign = "left"; pen.fillText(text, place, above + thick + 0.75 * size);
-        free = place + wide + 10;
-      }
-      at += long;
-    }
-    pen.fillStyle = ink; pen.textAlign = "left"; pen.fillText(ends[i], at + 6, above + thick / 2);
+/** @param {number} most @param {number | null} value */
+const larger = (most, value) => Math.max(most, value ?? 0);
+
+/**
+ * @param {Sheet} page
+ * @param {Axes} axes
+ * @param {[value: number, label: string][]} ticks
+ * @param {number | null} count of chunks; null where nothing is known yet and the axes stay without numbers
+ */
+function drawAxes({ pen, height, size, soft, rule }, { left, right, y }, ticks, count) {
+  pen.lineWidth = 1;
+  pen.strokeStyle = rule;
+  pen.fillStyle = soft;
+  pen.textAlign = "right";
+  for (const [value, label] of ticks) {
+    strokeLine(pen, left, y(value), right, y(value));
+    if (count !== null) pen.fillText(label, left - 6, y(value));
+  }
+  const foot = height - size / 2 - 1;
+  if (count !== null) pen.fillText(String(count), right, foot);
+  pen.textAlign = "left";
+  pen.fillText("chunk 1", left, foot);
+}
+
+/**
+ * Draw a line and the dot at its end.
+ * @param {Sheet} page
+ * @param {Axes} axes
+ * @param {Line} line
+ * @returns {End | null} where its label goes
+ */
+function drawLine({ pen, ink, soft }, { x, y }, line) {
+  pen.strokeStyle = pen.fillStyle = line.soft ? soft : ink;
+  pen.lineWidth = line.width;
+  pen.lineJoin = "round";
+  pen.setLineDash(line.dash ? [6, 4] : []);
+  pen.beginPath();
+  let drawing = false;
+  line.values.forEach((value, i) => {
+    if (value !== null) pen[drawing ? "lineTo" : "moveTo"](x(i), y(value));
+    drawing = value !== null;
   });
+  pen.stroke();
+  pen.setLineDash([]);
+  const last = line.values.findLastIndex((value) => value !== null);
+  if (last < 0) return null;
+  const height = y(line.values[last] ?? 0);
+  pen.beginPath();
+  pen.arc(x(last), height, line.width + 0.6, 0, 7);
+  pen.fill();
+  return line.label ? { x: x(last) + 7, y: height, label: line.label, ink: pen.fillStyle } : null;
+}
+
+/** @typedef {{ x: number, y: number, label: string, ink: string }} End label at the end of a line */
+
+/** @param {Sheet} page @param {number} bottom @param {End[]} ends */
+function drawEnds({ pen, size }, bottom, ends) {
+  ends.sort((a, b) => a.y - b.y);
+  const middles = spread(ends.map((end) => end.y), size, bottom + size / 2);
+  pen.textAlign = "left";
+  ends.forEach((end, i) => {
+    pen.fillStyle = end.ink;
+    pen.fillText(end.label, end.x, middles[i]);
+  });
+}
+
+/** @param {HTMLCanvasElement} canvas @param {Bar[]} bars @param {string} unit */
+export function stackedBars(canvas, bars, unit) {
+  const page = sheet(canvas);
+  const { pen, width, height, size } = page;
+  const totals = bars.map((bar) => bar.parts.reduce((sum, [, value]) => sum + value, 0));
+  const ends = totals.map((total) => `${total.toFixed(0)} ${unit}`);
+  const left = 1.8 * size;
+  const right = width - 10 - Math.max(0, ...ends.map((text) => pen.measureText(text).width));
+  const scale = (right - left) / Math.max(1e-9, ...totals);
+  const row = (height - 6) / Math.max(2, bars.length);
+  bars.forEach((bar, i) => {
+    const place = { left, top: 4 + i * row + size, high: Math.max(12, row - 2.6 * size) };
+    drawBar(page, bar, place, scale, ends[i]);
+  });
+}
+
+/**
+ * @param {Sheet} page
+ * @param {Bar} bar
+ * @param {{ left: number, top: number, high: number }} place
+ * @param {number} scale pixels per unit
+ * @param {string} end text behind the bar
+ */
+function drawBar({ pen, width, size, ink, soft, rule, colour }, bar, { left, top, high }, scale, end) {
+  const middle = top + high / 2;
+  pen.textAlign = "left";
+  pen.fillStyle = ink;
+  pen.fillText(bar.label, 2, middle);
+  let at = left;
+  let free = left; // where the next part may be named
+  for (const [name, value] of bar.parts) {
+    const long = scale * value;
+    if (long <= 0) continue;
+    pen.fillStyle = colour(`--fkv-stage-${name}`);
+    pen.fillRect(at, top, Math.max(1, long - 1), high);
+    pen.strokeStyle = rule;
+    pen.strokeRect(at + 0.5, top + 0.5, Math.max(1, long - 2), high - 1);
+    const text = `${name} ${value.toFixed(value < 10 ? 1 : 0)}`;
+    const wide = pen.measureText(text).width;
+    const place = Math.max(free, at);
+    if (place + wide < width) {
+      pen.fillStyle = soft;
+      pen.fillText(text, place, top + high + 0.75 * size);
+      free = place + wide + 10;
+    }
+    at += long;
+  }
+  pen.fillStyle = ink;
+  pen.fillText(end, at + 6, middle);
 }

@@ -1,103 +1,127 @@
-/* Other ways to look at the two pictures, and what can be drawn on them. */
+// @ts-check
+/** Ways to look at the frames: A and B beside each other, one of them, or both in one; and what is drawn on them. */
 
-const DOUBLINGS = 2;
-const FACTOR = 2 ** DOUBLINGS; // by which differences are amplified
-const LETTERS = { sink: "S", anchor: "A", moved: "M", kept: "K", current: "C" };
+import { sheet } from "./canvas.js";
+import { find, findAll, findCanvas, findInput, write } from "./dom.js";
+import { captionAttention, drawAttention, drawCopy, drawDifference, FACTOR, tintCache } from "./overlay.js";
+import { latentFrame } from "./playhead.js";
 
-/* A canvas' pen, once the canvas is as large as what is to be drawn on it. */
-function sized(canvas, like) {
-  if (canvas.width !== like.width || canvas.height !== like.height) { canvas.width = like.width; canvas.height = like.height; }
-  const pen = canvas.getContext("2d");
-  pen.globalCompositeOperation = "copy";
-  return pen;
-}
+/** @import { HeadsState } from "./heads/state.js" */
+/** @import { Attention, ChunkRecord } from "./protocol.js" */
+/** @import { Session } from "./session.js" */
 
-function drawCopy(canvas, picture) { sized(canvas, picture).drawImage(picture, 0, 0); }
+const NO_LAYERS = "Not available for the difference: cache and attention belong to one stream";
 
-/* |A - B| per colour channel, times FACTOR. */
-function drawDifference(canvas, a, b) {
-  const pen = sized(canvas, a);
-  pen.drawImage(a, 0, 0);
-  pen.globalCompositeOperation = "difference";
-  pen.drawImage(b, 0, 0);
-  pen.globalCompositeOperation = "lighter";
-  for (let i = 0; i < DOUBLINGS; i++) pen.drawImage(canvas, 0, 0);
-}
+export class Views {
+  view = "AB";
+  split = 50;
+  /** What the overlays show, so that they are drawn again only when it changes. */
+  drawn = "";
 
-/* The latent frame that is on screen: the last of a chunk covers its last `per_latent` video frames, and so on backwards. */
-function latentFrame(round, offset) {
-  const { frame, per_latent: each } = round.record, left = round.frames - 1 - Math.min(round.frames - 1, Math.floor(offset));
-  return Math.max(0, frame - Math.floor(left / each));
-}
-
-/* What the cache holds of each segment of a latent frame, by any head group: a kind, or null where it was dropped. */
-function heldSegments(groups, frame) {
-  const kinds = Array(groups[0].segments).fill(null);
-  for (const { runs } of groups) {
-    const run = runs.find(([first, last]) => first <= frame && frame <= last);
-    if (run) kinds.forEach((kind, i) => { if ((run[3] >> i) & 1) kinds[i] = kind && kind !== "moved" ? kind : run[2]; });
+  /** @param {HTMLElement} stage @param {Session} session @param {HeadsState} heads */
+  constructor(stage, session, heads) {
+    this.stage = stage;
+    this.session = session;
+    this.heads = heads;
+    this.left = findCanvas(stage, ".fkv-left");
+    this.right = findCanvas(stage, ".fkv-right");
+    this.divider = find(stage, ".fkv-divider");
+    this.cache = findInput(stage, '.fkv-layers [value="cache"]');
+    this.attention = findInput(stage, '.fkv-layers [value="attention"]');
+    this.layers = [this.cache, this.attention].map((input) => {
+      const label = /** @type {HTMLElement} */ (input.parentElement);
+      return { input, label, title: label.title };
+    });
+    /** @type {HTMLInputElement[]} */
+    this.radios = findAll(stage, ".fkv-views input");
+    for (const input of this.radios) input.addEventListener("change", () => this.look(input.value));
+    for (const { input } of this.layers) input.addEventListener("change", () => this.paint(true));
+    this.attention.addEventListener("change", () => heads.watch({ overlaid: this.attention.checked }));
+    const frame = find(stage, ".fkv-both .fkv-frame");
+    frame.addEventListener("pointermove", (event) => {
+      const box = frame.getBoundingClientRect();
+      this.divide((100 * (/** @type {PointerEvent} */ (event).clientX - box.left)) / box.width);
+    });
+    this.divider.addEventListener("keydown", (event) => this.dividerKey(/** @type {KeyboardEvent} */ (event)));
+    this.divide(50);
   }
-  return kinds;
-}
 
-/* Segments are consecutive tokens of the grid [rows, columns]; each is tinted and lettered by what it is, at its left or right end. */
-function tintCache(canvas, groups, frame, [rows, cols], right) {
-  const { pen, width, height, size, colour } = sheet(canvas), kinds = heldSegments(groups, frame), tokens = (rows * cols) / kinds.length;
-  const high = height / rows, wide = width / cols;
-  kinds.forEach((kind, i) => {
-    const fill = colour(KINDS[kind] ?? "--fkv-gone");
-    const first = i * tokens, last = first + tokens, whole = first % cols === 0 && tokens % cols === 0;
-    for (let token = first; token < last; ) {
-      const row = Math.floor(token / cols), end = whole ? last : Math.min(last, (row + 1) * cols), rows = whole ? tokens / cols : 1;
-      const [x, y, long, deep] = [(token % cols) * wide, row * high, whole ? width : (end - token) * wide, rows * high];
-      pen.globalAlpha = kind ? 0.36 : 0.72;
-      pen.fillStyle = fill; pen.fillRect(x, y, long, deep);
-      pen.globalAlpha = 1;
-      pen.strokeStyle = fill; pen.lineWidth = 1.5; pen.strokeRect(x + 1, y + 1, long - 2, deep - 2);
-      const tall = Math.min(size, deep * 0.8);
-      if (token === first) plate(pen, LETTERS[kind] ?? "×", right ? x + long - tall - 8 : x + 4, y + deep / 2, tall);
-      token = end;
+  /** The view that is shown: where one stream runs, that one. */
+  get shown() {
+    const streams = this.stage.dataset.streams ?? "AB";
+    return streams === "AB" ? this.view : streams;
+  }
+
+  /** @param {string} wanted */
+  look(wanted = this.view) {
+    this.view = wanted;
+    const { shown } = this;
+    const both = (this.stage.dataset.streams ?? "AB") === "AB";
+    this.stage.dataset.view = shown;
+    for (const input of this.radios) {
+      input.checked = input.value === shown;
+      input.disabled = !both && input.value !== shown;
     }
-  });
-}
-
-/* A letter on a dark plate, legible on any picture. */
-function plate(pen, text, x, y, size) {
-  pen.textAlign = "center";
-  pen.fillStyle = "rgba(10,14,20,.82)"; pen.fillRect(x, y - size / 2 - 1, size + 4, size + 2);
-  pen.fillStyle = "#fff"; pen.fillText(text, x + size / 2 + 2, y + 0.5);
-}
-
-/* What is drawn on a picture, in words at its upper left or right; on a canvas whose pen `sheet` has set. */
-function label(canvas, text, right) {
-  const pen = canvas.getContext("2d"), high = 1.8 * parseFloat(pen.font), wide = pen.measureText(text).width + high, x = right ? canvas.clientWidth - wide - 8 : 8;
-  pen.fillStyle = "rgba(10,14,20,.82)"; pen.fillRect(x, 8, wide, high);
-  pen.textAlign = "left"; pen.fillStyle = "#fff"; pen.fillText(text, x + high / 2, 8 + high / 2);
-}
-
-/* Where the chosen head looked from its query patch, on the frame that is shown. heads: of the newest record that has them. */
-function drawAttention(canvas, heads, frame) {
-  const { pen, width, height, colour } = sheet(canvas), own = heads.maps.find(([number]) => number === frame);
-  const peak = Math.max(1, ...heads.maps.flatMap(([, rows]) => rows.flat()));
-  const patches = own?.[1] ?? [[-1]], high = height / patches.length, wide = width / patches[0].length;
-  patches.forEach((row, y) => row.forEach((mass, x) => {
-    const level = Math.max(0, mass) / peak;
-    pen.globalAlpha = mass < 0 ? 0.72 : 0.3 + 0.5 * level;
-    pen.fillStyle = mass < 0 ? colour("--fkv-gone") : cividis(level);
-    pen.fillRect(x * wide, y * high, wide + 0.5, high + 0.5);
-  }));
-  pen.globalAlpha = 1;
-  const { row, col, frame: query } = heads.focus;
-  if (heads.frames.at(query) === frame) {
-    pen.lineWidth = 4; pen.strokeStyle = "#0a0e14"; pen.strokeRect(col * wide + 2, row * high + 2, wide - 4, high - 4);
-    pen.lineWidth = 2; pen.strokeStyle = "#fff"; pen.strokeRect(col * wide + 2, row * high + 2, wide - 4, high - 4);
+    const wipe = "Stream A left of the divider, stream B right of it";
+    this.left.setAttribute("aria-label", shown === "wipe" ? wipe : `Difference of A and B, amplified ${FACTOR} times`);
+    write(find(this.stage, ".fkv-factor"), shown === "difference" ? `|A − B| × ${FACTOR}` : "");
+    for (const { label, title } of this.layers) label.title = shown === "difference" ? NO_LAYERS : title;
+    this.paint(true);
   }
-}
 
-const CIVIDIS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
+  /** @param {number} percent of the width that shows A */
+  divide(percent) {
+    this.split = Math.max(0, Math.min(100, percent));
+    find(this.stage, ".fkv-both").style.setProperty("--fkv-split", `${this.split}%`);
+    this.divider.setAttribute("aria-valuenow", String(Math.round(this.split)));
+    this.divider.setAttribute("aria-valuetext", `${Math.round(this.split)} % A, ${Math.round(100 - this.split)} % B`);
+  }
 
-/* The perceptual colour map of all scores; level in [0, 1]. */
-function cividis(level) {
-  const place = Math.min(1, level) * (CIVIDIS.length - 1), low = Math.min(CIVIDIS.length - 2, Math.floor(place)), share = place - low;
-  return `rgb(${CIVIDIS[low].map((value, i) => Math.round(value + share * (CIVIDIS[low + 1][i] - value))).join(",")})`;
+  /** @param {KeyboardEvent} event */
+  dividerKey(event) {
+    /** @type {Record<string, number>} */
+    const places = { ArrowLeft: this.split - 5, ArrowRight: this.split + 5, Home: 0, End: 100 };
+    if (!(event.key in places)) return;
+    event.preventDefault();
+    this.divide(places[event.key]);
+  }
+
+  /** Newest record that says where the chosen head looks. @returns {Attention | null} */
+  get watched() {
+    return this.session.player.rounds.findLast((round) => round.record?.heads)?.record?.heads ?? null;
+  }
+
+  /** Draw what is made of both streams and what lies on the frames. @param {boolean} anew whether even if nothing changed */
+  paint(anew = false) {
+    const { player } = this.session;
+    const { shown, watched } = this;
+    if (shown === "wipe") {
+      drawCopy(this.left, player.screens.A);
+      drawCopy(this.right, player.screens.B);
+    }
+    if (shown === "difference") drawDifference(this.left, player.screens.A, player.screens.B);
+    this.cache.disabled = shown === "difference";
+    this.attention.disabled = this.cache.disabled || !(watched || this.session.streaming);
+    const { round, newest } = player;
+    if (!round?.record || !newest) return;
+    const frame = latentFrame({ ...round, record: round.record }, player.frame);
+    const key = [player.key, frame, newest.index, this.cache.checked, this.attention.checked].join();
+    if (!anew && key === this.drawn) return;
+    this.drawn = key;
+    for (const canvas of findAll(this.stage, ".fkv-over")) {
+      if (canvas.offsetParent) this.paintOver(/** @type {any} */ (canvas), newest, watched, frame);
+    }
+  }
+
+  /** @param {HTMLCanvasElement} canvas @param {ChunkRecord} newest @param {Attention | null} watched @param {number} frame */
+  paintOver(canvas, newest, watched, frame) {
+    const name = canvas.closest("[data-stream]")?.getAttribute("data-stream") ?? "";
+    const own = newest.streams[name];
+    const right = canvas.classList.contains("fkv-right");
+    sheet(canvas);
+    if (this.cache.checked && own) tintCache(canvas, own.xray, frame, newest.grid, right);
+    if (!this.attention.checked || watched?.stream !== name) return;
+    if (frame <= (watched.frames.at(-1) ?? -1)) drawAttention(canvas, watched, frame);
+    captionAttention(canvas, name, watched, right);
+  }
 }

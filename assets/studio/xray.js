@@ -1,62 +1,117 @@
-/* The page table as a picture: columns are latent frames, rows head groups, as high as they have heads; a cell is a page. */
+// @ts-check
+/** The page table as a picture: columns are latent frames, rows head groups, as high as they have heads; a cell is a page. */
 
-const KINDS = { sink: "--fkv-sink", anchor: "--fkv-anchor", moved: "--fkv-dynamic", kept: "--fkv-kept", current: "--fkv-current" };
-const ROLES = { static: "--fkv-static", dynamic: "--fkv-dynamic" };
+import { sheet, spread, texture } from "./canvas.js";
+import { ROLES } from "./colours.js";
+import { shared } from "./shared.js";
+
+/** @import { Sheet } from "./canvas.js" */
+/** @import { GroupPages } from "./protocol.js" */
+
+/** @type {Record<string, string>} */
 const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynamic heads" };
+const GAP = 4; // pixels between groups
+const FEWEST = 12; // latent frames that the axis spans at least
 
-/* streams: name -> groups of the record's xray, of all streams, so that their columns begin at the same place. frames: how many
-   latent frames the axis spans. */
-function drawXray(canvas, name, streams, frames) {
-  const { pen, width, height, size, ink, soft, colour } = sheet(canvas), groups = streams[name];
-  if (!groups) { pen.fillStyle = soft; pen.fillText(name, 2, height / 2); return; }
-  const left = Math.min(width * 0.28, 16 + Math.max(...Object.entries(streams).flatMap(([each, own]) => titles(own, each)).map((text) => pen.measureText(text).width)));
-  const gap = 4, heads = groups.reduce((sum, group) => sum + group.heads, 0), room = height - gap * (groups.length - 1);
-  const cell = (width - left) / Math.max(12, frames), highs = groups.map((group) => (room * group.heads) / heads);
-  const tops = highs.map((_, i) => highs.slice(0, i).reduce((sum, high) => sum + high + gap, 0)), names = titles(groups, name);
-  pen.fillStyle = ink; pen.textAlign = "left";
-  spread(tops.map((top, i) => top + highs[i] / 2), size, height).forEach((y, i) => pen.fillText(names[i], 0, y, left - 14));
-  groups.forEach((group, i) => {
-    const top = tops[i], high = highs[i], part = high / group.segments;
-    pen.fillStyle = colour(ROLES[group.name] ?? "--fkv-kept"); pen.fillRect(left - 8, top, 3, high);
-    pen.fillStyle = colour("--fkv-dropped");
-    for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, Math.max(0.5, cell - spacing(cell)), high);
-    for (const [first, last, kind, held] of group.runs) {
-      for (let frame = first; frame <= last; frame++) {
-        const x = left + frame * cell, wide = Math.max(0.5, cell - spacing(cell));
-        for (let segment = 0; segment < group.segments; segment++) {
-          if (!((held >> segment) & 1)) continue;
-          const y = top + segment * part, deep = Math.max(0.5, part - (part > 4 && held !== (1 << group.segments) - 1 ? 1 : 0));
-          pen.fillStyle = colour(KINDS[kind]);
-          pen.fillRect(x, y, wide, deep);
-          if (wide > 5) texture(pen, kind, x, y, wide, deep);
-        }
-      }
-    }
+/** @param {GroupPages[]} groups @returns {boolean} whether heads are split by their role */
+export const splitByRole = (groups) => groups.some((group) => group.name in ROLES);
+
+/**
+ * Where heads are split by role, a group of all heads is the first layer's.
+ * @param {GroupPages[]} groups
+ * @param {string} stream
+ */
+export function titles(groups, stream) {
+  return groups.map(({ name, heads }) => {
+    const title = splitByRole(groups) && name === "all" ? "first layer" : (GROUP_NAMES[name] ?? name);
+    return `${stream}  ${title} (${heads})`;
   });
 }
 
-/* Where texts of this size go that belong at `wanted`, downwards, without lying on each other. */
-function spread(wanted, size, height) {
-  const placed = [];
-  wanted.forEach((y, i) => placed.push(Math.max(y, size / 2, i ? placed[i - 1] + size : 0)));
-  for (let i = placed.length - 1, most = height - size / 2; i >= 0; most = placed[i--] - size) placed[i] = Math.min(placed[i], most);
-  return placed;
+/**
+ * @param {GroupPages[]} groups
+ * @param {number} frame
+ * @returns {(string | null)[]} kind of each segment of a latent frame in any head group; null where it was dropped
+ */
+export function cachedSegments(groups, frame) {
+  /** @type {(string | null)[]} */
+  const kinds = Array(groups[0].segments).fill(null);
+  for (const { runs } of groups) {
+    const run = runs.find(([first, last]) => first <= frame && frame <= last);
+    if (!run) continue;
+    const [, , kind, cached] = run;
+    kinds.forEach((known, i) => {
+      if ((cached >> i) & 1) kinds[i] = known && known !== "moved" ? known : kind;
+    });
+  }
+  return kinds;
 }
 
-const partedByRole = (groups) => groups.some((group) => group.name in ROLES);
-/* Where heads are parted by role, those that all keep alike are the first layer's. */
-const titles = (groups, stream) => groups.map((group) => `${stream}  ${partedByRole(groups) && group.name === "all" ? "first layer" : GROUP_NAMES[group.name] ?? group.name} (${group.heads})`);
-const spacing = (cell) => (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0);
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} name of the stream
+ * @param {Record<string, GroupPages[]>} streams groups of all streams, so that their columns begin at the same place
+ * @param {number} frames latent frames that the axis spans
+ */
+export function drawXray(canvas, name, streams, frames) {
+  const page = sheet(canvas);
+  const { pen, width, height, size, ink, soft } = page;
+  const groups = streams[name];
+  if (!groups) {
+    pen.fillStyle = soft;
+    pen.fillText(name, 2, height / 2);
+    return;
+  }
+  const longest = Object.entries(streams)
+    .flatMap(([each, own]) => titles(own, each))
+    .map((text) => pen.measureText(text).width);
+  const left = Math.min(width * 0.28, 16 + Math.max(...longest));
+  const cell = (width - left) / Math.max(FEWEST, frames);
+  const rows = rowsOf(groups, height);
+  const middles = spread(rows.map((row) => row.top + row.high / 2), size, height);
+  pen.fillStyle = ink;
+  pen.textAlign = "left";
+  titles(groups, name).forEach((title, i) => pen.fillText(title, 0, middles[i], left - 14));
+  groups.forEach((group, i) => drawGroup(page, group, { left, cell, ...rows[i] }, frames));
+}
 
-/* A mark per kind, so that none is told by colour alone. */
-function texture(pen, kind, x, y, wide, high) {
-  pen.save();
-  pen.beginPath(); pen.rect(x, y, wide, high); pen.clip();
-  pen.strokeStyle = pen.fillStyle = "rgba(255,255,255,.75)"; pen.lineWidth = 1;
-  pen.beginPath();
-  if (kind === "sink") for (let d = -high; d < wide; d += 5) { pen.moveTo(x + d, y + high); pen.lineTo(x + d + high, y); }
-  if (kind === "anchor") for (let d = 3; d < wide; d += 5) { pen.moveTo(x + d, y); pen.lineTo(x + d, y + high); }
-  pen.stroke();
-  if (kind === "moved") { pen.beginPath(); pen.arc(x + wide / 2, y + high / 2, Math.min(2, high / 3), 0, 7); pen.fill(); }
-  pen.restore();
+/** @param {GroupPages[]} groups @param {number} height @returns {{ top: number, high: number }[]} rows as high as they have heads */
+function rowsOf(groups, height) {
+  const heads = groups.reduce((sum, group) => sum + group.heads, 0);
+  const room = height - GAP * (groups.length - 1);
+  let next = 0;
+  return groups.map((group) => {
+    const top = next;
+    const high = (room * group.heads) / heads;
+    next += high + GAP;
+    return { top, high };
+  });
+}
+
+/**
+ * @param {Sheet} page
+ * @param {GroupPages} group
+ * @param {{ left: number, cell: number, top: number, high: number }} row
+ * @param {number} frames
+ */
+function drawGroup({ pen, colour }, group, { left, cell, top, high }, frames) {
+  const wide = Math.max(0.5, cell - (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0));
+  const part = high / group.segments;
+  const whole = (1 << group.segments) - 1;
+  pen.fillStyle = colour(ROLES[group.name] ?? "--fkv-kept");
+  pen.fillRect(left - 8, top, 3, high);
+  pen.fillStyle = colour(shared.kinds.dropped.colour);
+  for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, wide, high);
+  for (const [first, last, kind, cached] of group.runs) {
+    const deep = Math.max(0.5, part - (part > 4 && cached !== whole ? 1 : 0));
+    const fill = colour(shared.kinds[kind].colour);
+    for (let frame = first; frame <= last; frame++) {
+      for (let segment = 0; segment < group.segments; segment++) {
+        if (!((cached >> segment) & 1)) continue;
+        pen.fillStyle = fill;
+        pen.fillRect(left + frame * cell, top + segment * part, wide, deep);
+        if (wide > 5) texture(pen, kind, left + frame * cell, top + segment * part, wide, deep);
+      }
+    }
+  }
 }

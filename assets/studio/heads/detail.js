@@ -1,0 +1,222 @@
+// @ts-check
+/** One head: its attention by age of what it looks at, and frame by frame. */
+
+import { sheet, texture } from "../canvas.js";
+import { cividis } from "../colours.js";
+import { find, findButton, findCanvas, write } from "../dom.js";
+import { shared } from "../shared.js";
+import { isStatic, percent, shareOf } from "./state.js";
+
+/** @import { Sheet } from "../canvas.js" */
+/** @import { HeadsState } from "./state.js" */
+
+/** @typedef {{ frame: number, own: number[], keys: number[], mass: number[] }} QueryRow attention of one query frame */
+
+/** @typedef {{ rows: QueryRow[], keys: number[], left: number, top: number, wide: number, high: number }} FramesMap */
+
+/** Ages of frames, the page kind whose colour they have, and what they are called. @type {[age: string, kind: string, name: string][]} */
+const AGES = [
+  ["sink", "sink", "sink frame"],
+  ["older", "moved", "older frames"],
+  ["anchor", "anchor", "anchor frame"],
+  ["current", "current", "current chunk"],
+];
+const ROWS = 24; // query frames that are shown
+const FEWEST = { live: 12, profile: 3 }; // query frames that there is room for at least
+
+export const WAITING = "shown while a stream runs";
+
+/** Say on an empty canvas why it is. @param {HTMLCanvasElement} canvas @param {string} text */
+export function blank(canvas, text) {
+  const { pen, width, height, soft, colour } = sheet(canvas);
+  pen.fillStyle = colour("--fkv-dropped");
+  pen.beginPath();
+  pen.roundRect(0, 0, width, height, 6);
+  pen.fill();
+  pen.fillStyle = soft;
+  pen.textAlign = "center";
+  pen.fillText(text, width / 2, height / 2);
+}
+
+export class Detail {
+  /** @type {FramesMap | null} what the frames chart shows */
+  map = null;
+
+  /** @param {HTMLElement} tab @param {HeadsState} state */
+  constructor(tab, state) {
+    this.state = state;
+    this.panel = find(tab, ".fkv-detail");
+    this.title = find(tab, ".fkv-detail h3");
+    this.ages = findCanvas(tab, ".fkv-ages");
+    this.frames = findCanvas(tab, ".fkv-frames");
+    this.readout = find(tab, ".fkv-readout");
+    this.silence = findButton(tab, '[data-do="silence"]');
+    this.flip = findButton(tab, '[data-do="flip"]');
+    this.silence.addEventListener("click", () => state.silence());
+    this.flip.addEventListener("click", () => state.flip());
+    this.frames.addEventListener("pointermove", (event) => this.hover(event));
+  }
+
+  paint() {
+    const { state } = this;
+    const { layer, head } = state.chosen;
+    const { applied, returns, roles, running, silenced } = state;
+    const role = roles && (isStatic(roles, layer, head) ? "static" : "dynamic");
+    write(this.title, [`Layer ${layer}, head ${head}`, ...this.factsOf(role)].join(" · "));
+    this.panel.dataset.head = `${layer}.${head}`;
+    write(this.silence, !silenced ? "Silence" : returns ? "Unsilenced from the next run" : "Unsilence");
+    write(this.flip, role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");
+    this.silence.disabled = !running || returns;
+    this.flip.disabled = !state.tuneable || !applied || state.ignoresRoles(layer);
+    this.paintAges();
+    this.paintFrames();
+  }
+
+  /** @param {string | null} role @returns {string[]} what is known of the chosen head */
+  factsOf(role) {
+    const { state } = this;
+    const { layer, head } = state.chosen;
+    const scored = state.facts.profile?.scores?.[layer][head];
+    const live = (state.shown ?? state.newest)?.heads.scores[layer][head];
+    const facts = [
+      role,
+      state.ignoresRoles(layer) && "role not used in this layer",
+      state.silenced && "silenced",
+      scored != null && `profile score ${scored.toFixed(2)}`,
+      live !== undefined && (live === null ? "no live score: nothing older is cached" : `live score ${live.toFixed(2)}`),
+    ];
+    return facts.filter((fact) => typeof fact === "string");
+  }
+
+  /** Share of the attention in one chunk on frames of each age. */
+  paintAges() {
+    const { attention: seen, chosen } = this.state;
+    const mass = seen?.mass[chosen.layer][chosen.head];
+    if (!seen || !mass) {
+      blank(this.ages, WAITING);
+      return;
+    }
+    const page = sheet(this.ages);
+    const left = 10 + Math.max(...AGES.map(([, , name]) => page.pen.measureText(name).width));
+    const right = page.width - page.pen.measureText("not cached").width - 8;
+    const row = page.height / AGES.length;
+    const said = AGES.map(([age, kind, name], i) => {
+      const own = mass.flatMap((line) => line.filter((value, key) => seen.ages[key] === age && value !== shared.gone));
+      const share = shareOf(own) / mass.length;
+      const text = own.length ? percent(share) : "not cached";
+      drawAge(page, { left, right, top: (i + 0.18) * row, high: 0.64 * row }, kind, share, name, text);
+      return `${name} ${text}`;
+    });
+    this.ages.setAttribute("aria-label", `Attention by frame age: ${said.join(", ")}`);
+  }
+
+  /** Query frames of the newest watched chunks, or of the profile. @returns {QueryRow[]} */
+  queryRows() {
+    const { attention, chosen, watched } = this.state;
+    const chunks = watched.slice(-Math.ceil(ROWS / 3)).map((record) => record.heads);
+    const seen = chunks.length ? chunks : attention ? [attention] : [];
+    const rows = seen.flatMap(({ frames, key_frames: keys, mass }) => {
+      return frames.map((frame, i) => ({ frame, own: frames, keys, mass: mass[chosen.layer][chosen.head][i] }));
+    });
+    return rows.slice(-ROWS);
+  }
+
+  paintFrames() {
+    const rows = this.queryRows();
+    this.map = null;
+    if (!rows.length) {
+      blank(this.frames, WAITING);
+      return;
+    }
+    const page = sheet(this.frames);
+    const keys = [...new Set(rows.flatMap((row) => row.keys))].sort((a, b) => a - b);
+    const [left, top, bottom] = [34, 2, page.height - page.size - 6];
+    const fewest = this.state.newest ? FEWEST.live : FEWEST.profile;
+    const wide = (page.width - left) / keys.length;
+    const high = (bottom - top) / Math.max(fewest, rows.length);
+    const peak = Math.max(1, ...rows.flatMap((row) => row.mass));
+    this.map = { rows, keys, left, top, wide, high };
+    drawFrames(page, this.map, peak);
+    labelFrames(page, this.map);
+    const last = rows[rows.length - 1];
+    const order = last.mass.map((value, i) => /** @type {const} */ ([value, last.keys[i]])).sort((a, b) => b[0] - a[0]);
+    const most = order.slice(0, 3).map(([value, key]) => `${key} (${percent(value / shared.unit)})`);
+    const brightest = `the brightest cell is ${percent(peak / shared.unit)}`;
+    const text = `Query frame ${last.frame} looks most at key frames ${most.join(", ")}; ${brightest}.`;
+    this.frames.setAttribute("aria-label", text);
+    write(this.readout, text);
+  }
+
+  /** @param {PointerEvent} event */
+  hover(event) {
+    if (!this.map) return;
+    const { rows, keys, left, top, wide, high } = this.map;
+    const row = rows[Math.floor((event.offsetY - top) / high)];
+    const key = keys[Math.floor((event.offsetX - left) / wide)];
+    if (!row || key === undefined) return;
+    const value = row.mass[row.keys.indexOf(key)] ?? shared.gone;
+    const text = value === shared.gone ? "not cached" : percent(value / shared.unit);
+    write(this.readout, `Query frame ${row.frame} → key frame ${key}: ${text}`);
+  }
+}
+
+/**
+ * @param {Sheet} page
+ * @param {{ left: number, right: number, top: number, high: number }} place
+ * @param {string} kind
+ * @param {number} share
+ * @param {string} name
+ * @param {string} text behind the bar
+ */
+function drawAge({ pen, ink, colour }, { left, right, top, high }, kind, share, name, text) {
+  const long = (right - left) * share;
+  const middle = top + high / 2;
+  pen.textAlign = "left";
+  pen.fillStyle = colour("--fkv-dropped");
+  pen.fillRect(left, top, right - left, high);
+  pen.fillStyle = colour(shared.kinds[kind].colour);
+  pen.fillRect(left, top, long, high);
+  for (let at = 0; at < long; at += 14) texture(pen, kind, left + at, top, Math.min(14, long - at), high);
+  pen.fillStyle = ink;
+  pen.fillText(name, 0, middle);
+  pen.fillText(text, right + 6, middle);
+}
+
+/** @param {Sheet} page @param {FramesMap} map @param {number} peak largest mass of any cell */
+function drawFrames({ pen, width, colour }, { rows, keys, left, top, wide, high }, peak) {
+  const space = wide > 5 ? 1 : 0;
+  const x = (/** @type {number} */ key) => left + keys.indexOf(key) * wide;
+  rows.forEach((row, i) => {
+    pen.fillStyle = colour("--fkv-dropped");
+    pen.fillRect(left, top + i * high, width - left, high - space);
+    row.mass.forEach((value, j) => {
+      if (value === shared.gone) return;
+      pen.fillStyle = `rgb(${cividis(value / peak)})`;
+      pen.fillRect(x(row.keys[j]), top + i * high, wide - space, high - space);
+    });
+  });
+  pen.strokeStyle = colour("--fkv-current");
+  pen.lineWidth = 2;
+  rows.forEach(({ frame, own }, i) => {
+    if (frame !== own[0]) return;
+    pen.strokeRect(x(frame), top + i * high, own.length * wide - space, own.length * high - space);
+  });
+}
+
+/** Number query frames at the left, key frames below. @param {Sheet} page @param {FramesMap} map */
+function labelFrames({ pen, width, height, size, soft }, { rows, keys, left, top, wide, high }) {
+  pen.fillStyle = soft;
+  pen.textAlign = "right";
+  rows.forEach(({ frame, own }, i) => {
+    if (i === 0 || (frame === own[0] && i % 6 === 0)) pen.fillText(String(frame), left - 6, top + (i + 0.5) * high);
+  });
+  pen.textAlign = "center";
+  let free = 0;
+  keys.forEach((key, i) => {
+    const x = left + (i + 0.5) * wide;
+    const half = pen.measureText(String(key)).width / 2;
+    if (x - half < free || x + half > width) return;
+    pen.fillText(String(key), x, height - size / 2);
+    free = x + half + 10;
+  });
+}

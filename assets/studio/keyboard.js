@@ -1,0 +1,21 @@
+// @ts-check
+/** Shortcuts of the page. They leave alone fields in which one types and keys that a focused control uses itself. */
+
+const TYPING =
+  "textarea, select, [contenteditable], [role=listbox], input:not([type=radio], [type=checkbox], [type=range])";
+const USES_SPACE = "button, summary, input, [role=tab]";
+const USES_ARROWS = "[role=tab], [role=radiogroup], input";
+
+/** @param {Record<string, () => void>} actions by key */
+export function listen(actions) {
+  document.addEventListener("keydown", (event) => {
+    const target = /** @type {Element} */ (event.target);
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return;
+    if (event.key === " " && target.closest?.(USES_SPACE)) return;
+    if (event.key.startsWith("Arrow") && target.closest?.(USES_ARROWS)) return;
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+}

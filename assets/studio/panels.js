@@ -1,0 +1,54 @@
+// @ts-check
+/** The cache X-ray and the charts below the frames. */
+
+import { lineChart, stackedBars } from "./charts.js";
+import { findAll, findCanvas } from "./dom.js";
+import { stageTimes } from "./protocol.js";
+import { drawXray } from "./xray.js";
+
+/** @import { Player } from "./player.js" */
+/** @import { StreamRecord } from "./protocol.js" */
+
+export class Panels {
+  /** @param {HTMLElement} stage @param {Player} player */
+  constructor(stage, player) {
+    this.player = player;
+    this.fps = findCanvas(stage, '[data-chart="fps"]');
+    this.kv = findCanvas(stage, '[data-chart="kv"]');
+    this.stages = findCanvas(stage, '[data-chart="stages"]');
+    /** @type {HTMLCanvasElement[]} */
+    this.xrays = findAll(stage, ".fkv-xray canvas");
+  }
+
+  /**
+   * @param {string} name of the stream
+   * @param {(own: StreamRecord) => number} value
+   * @returns {(number | null)[]} one value per chunk
+   */
+  series(name, value) {
+    return this.player.rounds.map(({ record }) => (record?.streams[name] ? value(record.streams[name]) : null));
+  }
+
+  paint() {
+    const { round } = this.player;
+    const record = round?.record ?? null;
+    const streams = Object.entries(record?.streams ?? {});
+    const names = record ? Object.keys(record.streams) : ["A", "B"];
+    const cursor = round ? round.number : null;
+    const rates = names.flatMap((name) => {
+      const dash = name === "B";
+      return [
+        { label: name, values: this.series(name, (own) => own.fps_denoise), dash, width: 2.4 },
+        { label: "", values: this.series(name, (own) => own.fps_end_to_end), dash, width: 1.2, soft: true },
+      ];
+    });
+    const megabytes = names.map((name) => {
+      return { label: name, values: this.series(name, (own) => own.kv_bytes / 1e6), dash: name === "B", width: 2.4 };
+    });
+    lineChart(this.fps, rates, cursor);
+    lineChart(this.kv, megabytes, cursor);
+    stackedBars(this.stages, streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })), "ms");
+    const tables = Object.fromEntries(streams.map(([name, own]) => [name, own.xray]));
+    for (const canvas of this.xrays) drawXray(canvas, canvas.dataset.stream ?? "", tables, record ? record.frame + 1 : 0);
+  }
+}

@@ -1,0 +1,86 @@
+// @ts-check
+/** Chunk files: their binary form and what their records hold. */
+
+import { shared } from "./shared.js";
+
+/**
+ * Frames `first` to `last` of a head group; bit i of `cached` is set where segment i was attended.
+ * @typedef {[first: number, last: number, kind: string, cached: number]} PageRun
+ */
+
+/** @typedef {{ name: string, heads: number, segments: number, runs: PageRun[] }} GroupPages page table of a head group */
+
+/**
+ * One stream's figures of a chunk; `${stage}_s` are seconds.
+ * @typedef {{
+ *   policy: string, hash: string, video_frames: number, kv_bytes: number, fps_denoise: number, fps_end_to_end: number,
+ *   xray: GroupPages[],
+ * } & Record<`${string}_s`, number>} StreamRecord
+ */
+
+/** @typedef {[frame: number, rows: number[][]]} PatchMap mass of one query patch on every patch of a key frame */
+
+/**
+ * Where the heads of one stream looked in a chunk.
+ * @typedef {object} Attention
+ * @property {string} stream
+ * @property {string} pass which pass of the chunk
+ * @property {number[]} frames query frames
+ * @property {number[]} key_frames
+ * @property {string[]} ages age of each key frame
+ * @property {number[][][][]} mass [layer][head][query frame][key frame]
+ * @property {(number | null)[][]} scores [layer][head]
+ * @property {{ layer: number, head: number, row: number, col: number, frame: number }} focus the query patch of `maps`
+ * @property {PatchMap[]} maps
+ * @property {number[][] | null} static static heads of each layer
+ * @property {number | null} threshold
+ * @property {{ static: number[], dynamic: number[] } | null} cost bytes of a head of either role in each layer
+ */
+
+/**
+ * What a chunk file tells besides its frames.
+ * @typedef {object} ChunkRecord
+ * @property {number} index from 0
+ * @property {number} frame last latent frame of the chunk
+ * @property {number} per_latent video frames per latent frame
+ * @property {string} prompt
+ * @property {[rows: number, cols: number]} grid patches of a latent frame
+ * @property {string[]} events
+ * @property {Record<string, StreamRecord>} streams
+ * @property {Attention} [heads]
+ */
+
+/** @typedef {{ record: ChunkRecord, jpegs: Uint8Array[] }} ChunkFile */
+
+/**
+ * Take a chunk file apart: parts of uint32 length and bytes; the record first, then the JPEGs of every stream.
+ * @param {ArrayBuffer} buffer
+ * @returns {ChunkFile}
+ */
+export function parse(buffer) {
+  const view = new DataView(buffer);
+  const parts = [];
+  for (let at = 0; at < buffer.byteLength; ) {
+    const size = view.getUint32(at, true);
+    parts.push(new Uint8Array(buffer, at + 4, size));
+    at += 4 + size;
+  }
+  return { record: JSON.parse(new TextDecoder().decode(parts[0])), jpegs: parts.slice(1) };
+}
+
+/**
+ * @param {StreamRecord} record
+ * @returns {[stage: string, milliseconds: number][]}
+ */
+export function stageTimes(record) {
+  return shared.stages.map((stage) => [stage, 1000 * record[`${stage}_s`]]);
+}
+
+/**
+ * @param {ChunkRecord} record
+ * @returns {number} seconds that all streams of a chunk took
+ */
+export function secondsOf(record) {
+  const times = Object.values(record.streams).flatMap(stageTimes);
+  return times.reduce((sum, [, milliseconds]) => sum + milliseconds, 0) / 1000;
+}

@@ -1,0 +1,90 @@
+// @ts-check
+/** The figures above the frames, the ratios beside the charts and the line below them. */
+
+import { sayable } from "./address.js";
+import { find, findAll, write } from "./dom.js";
+import { stageTimes } from "./protocol.js";
+import { shared } from "./shared.js";
+
+/** @import { Round } from "./playhead.js" */
+/** @import { ChunkRecord } from "./protocol.js" */
+/** @import { Session } from "./session.js" */
+
+/**
+ * @param {Round[]} rounds
+ * @param {string} stream
+ * @param {number} number of the last chunk that counts
+ * @returns {{ denoise: number, all: number }} FPS of the last `shared.rateChunks` chunks: all frames by all seconds
+ */
+export function recentRates(rounds, stream, number) {
+  let frames = 0;
+  let generate = 0;
+  let total = 0;
+  for (const { record } of rounds.slice(Math.max(0, number + 1 - shared.rateChunks), number + 1)) {
+    const own = record?.streams[stream];
+    if (!own) continue;
+    frames += own.video_frames;
+    for (const [stage, milliseconds] of stageTimes(own)) {
+      total += milliseconds / 1000;
+      if (stage !== "text" && stage !== "decode") generate += milliseconds / 1000;
+    }
+  }
+  return { denoise: frames / generate, all: frames / total };
+}
+
+export class Readout {
+  /** @param {HTMLElement} stage @param {Session} session */
+  constructor(stage, session) {
+    this.stage = stage;
+    this.session = session;
+  }
+
+  /** Another run begins: its policies and where it is measured, no figures yet. */
+  begin() {
+    const { fps, policies = {}, source = "" } = this.session.manifest;
+    write(find(this.stage, ".fkv-fps"), String(fps));
+    write(find(this.stage, ".fkv-run"), "");
+    for (const ratio of findAll(this.stage, "[data-ratio]")) write(ratio, "");
+    for (const figure of findAll(this.stage, ".fkv-screen")) {
+      write(find(figure, ".fkv-policy"), policies[figure.dataset.stream ?? ""] ?? "");
+      for (const read of findAll(figure, ".fkv-read b")) write(read, "–");
+    }
+    for (const node of findAll(this.stage, ".fkv-source")) write(node, node.closest("h3") ? ` · ${source}` : source);
+  }
+
+  /** Show the figures of the chunk that is shown. */
+  show() {
+    const { round } = this.session.player;
+    if (!round?.record) return;
+    for (const figure of findAll(this.stage, ".fkv-screen")) {
+      const name = figure.dataset.stream ?? "";
+      const own = round.record.streams[name];
+      if (!own) continue;
+      const rates = recentRates(this.session.player.rounds, name, round.number);
+      write(find(figure, ".fkv-policy"), own.policy);
+      write(find(figure, '[data-read="fps_denoise"] b'), rates.denoise.toFixed(1));
+      write(find(figure, '[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
+      write(find(figure, '[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));
+    }
+    this.compare(round.record, round.number);
+    const hashes = Object.entries(round.record.streams).map(([name, own]) => `${name} ${own.hash}`);
+    const chunk = `Frame hash up to chunk ${round.number + 1}: ${hashes.join(" · ")}.`;
+    write(find(this.stage, ".fkv-run"), `${chunk} Equal hashes mean identical frames. ${this.kept()}`);
+  }
+
+  /** @param {ChunkRecord} record @param {number} number */
+  compare({ streams: { A, B } }, number) {
+    const { rounds } = this.session.player;
+    const both = Boolean(A && B);
+    const fps = recentRates(rounds, "A", number).denoise / recentRates(rounds, "B", number).denoise;
+    write(find(this.stage, '[data-ratio="fps"]'), both ? ` · A ${fps.toFixed(1)} × B` : "");
+    write(find(this.stage, '[data-ratio="kv"]'), both ? ` · B ${(B.kv_bytes / A.kv_bytes).toFixed(1)} × A` : "");
+  }
+
+  /** What the address bar holds of the run. */
+  kept() {
+    if (this.session.state === "recorded") return "";
+    const whole = this.session.player.rounds.every((round) => (round.record?.events ?? []).every(sayable));
+    return `The address bar holds this run${whole ? "" : ", except for the head roles that were changed one by one"}.`;
+  }
+}

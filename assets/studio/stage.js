@@ -1,0 +1,175 @@
+// @ts-check
+/** The Live tab's stage: what Gradio sends goes into the session, and all that is seen follows the player's one clock. */
+
+import { remember } from "./address.js";
+import { penOf } from "./canvas.js";
+import { Controls, press } from "./controls.js";
+import { find, findAll, findCanvas, onLayout, write } from "./dom.js";
+import { heads } from "./heads/state.js";
+import { listen } from "./keyboard.js";
+import { setTalk, toggleDark, toggleHelp, toggleTalk } from "./modes.js";
+import { FACTOR } from "./overlay.js";
+import { Panels } from "./panels.js";
+import { Readout } from "./readout.js";
+import { session } from "./session.js";
+import { learn } from "./shared.js";
+import { Timeline } from "./timeline.js";
+import { Views } from "./views.js";
+
+/** @import { Manifest } from "./session.js" */
+
+/**
+ * What Gradio hands to the script of a gr.HTML component.
+ * @template [T=any]
+ * @typedef {object} Component
+ * @property {HTMLElement} element
+ * @property {{ value: T, facts?: Partial<typeof import("./shared.js").shared> }} props
+ * @property {(event: string, data: object) => void} trigger
+ * @property {(props: string, callback: () => void) => void} watch
+ */
+
+const NARROW = 720; // pixels, as in style.css
+const MOVES = 3; // frames painted from which the video moves
+
+/** @param {Component<Manifest>} component */
+export function mount({ element, props, watch }) {
+  learn(props.facts);
+  const born = performance.now();
+  const stage = find(element, ".fkv");
+  const { player } = session;
+  const readout = new Readout(stage, session);
+  const timeline = new Timeline(stage, session);
+  const panels = new Panels(stage, player);
+  const views = new Views(stage, session, heads);
+  const controls = new Controls(session);
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const screens = findAll(stage, ".fkv-screen").map((figure) => [figure.dataset.stream, findCanvas(figure, "canvas")]);
+  const paint = onceAFrame(() => {
+    panels.paint();
+    timeline.paint();
+  });
+  /** @type {number | null} milliseconds until the video moved */
+  let waited = null;
+
+  session.addEventListener("begin", () => {
+    if (player.loop && still) player.hold(true);
+    stage.dataset.streams = (session.manifest.streams ?? []).join("");
+    for (const canvas of Object.values(player.screens)) penOf(canvas).clearRect(0, 0, canvas.width, canvas.height);
+    timeline.begin();
+    readout.begin();
+    views.look();
+    paint();
+  });
+  session.addEventListener("manifest", () => {
+    stage.dataset.state = session.state;
+    write(find(stage, ".fkv-status"), session.manifest.text ?? "");
+    if (session.manifest.run === player.key) remember(session.manifest.link ?? "", player.rounds);
+  });
+  session.addEventListener("state", () => {
+    views.paint(true);
+    paint();
+  });
+  player.addEventListener("chunk", () => {
+    timeline.collect();
+    remember(session.manifest.link ?? "", player.rounds);
+    readout.show();
+    paint();
+  });
+  player.addEventListener("frame", () => {
+    if (waited === null && player.painted.A + player.painted.B > MOVES) waited = performance.now() - born;
+    views.paint();
+  });
+  onLayout(stage, () => {
+    views.paint(true);
+    paint();
+  });
+
+  const playPause = () => {
+    controls.playPause();
+    timeline.paintPlay();
+  };
+  const announce = (/** @type {string} */ text) => {
+    write(find(stage, ".fkv-status"), `${session.manifest.text ?? ""} Next: ${text}.`);
+  };
+  listen({
+    " ": playPause,
+    ".": () => controls.step(),
+    "?": toggleHelp,
+    a: () => views.attention.click(),
+    c: () => views.cache.click(),
+    d: toggleDark,
+    e: () => controls.takeExample(announce),
+    g: () => controls.go(),
+    s: () => press("fkv-stop"),
+    t: toggleTalk,
+    ArrowLeft: () => player.seek(player.at - 1),
+    ArrowRight: () => player.seek(player.at + 1),
+    End: () => player.follow(),
+    ...Object.fromEntries(views.radios.map((radio, i) => [String(i + 1), () => radio.click()])),
+  });
+  find(stage, ".fkv-play").addEventListener("click", playPause);
+  find(stage, ".fkv-begin").addEventListener("click", () => press("fkv-go"));
+  document.addEventListener("click", ({ target }) => {
+    const button = /** @type {Element} */ (target).closest?.("button");
+    if (button?.id === "fkv-pause") session.pausePressed();
+    if (button?.id === "fkv-step") session.stepPressed();
+    if (button?.id === "fkv-go") {
+      session.goPressed();
+      if (window.innerWidth <= NARROW) stage.scrollIntoView({ behavior: still ? "auto" : "smooth" });
+    }
+    if (button?.dataset.fkv === "theme") toggleDark();
+    if (button?.dataset.fkv === "talk") toggleTalk();
+    if (button?.dataset.fkv === "help") toggleHelp();
+  });
+
+  publish({
+    player,
+    heads,
+    factor: FACTOR,
+    get painted() {
+      return player.painted;
+    },
+    get marks() {
+      return timeline.marks;
+    },
+    get state() {
+      return session.state;
+    },
+    get view() {
+      return views.shown;
+    },
+    get waited() {
+      return waited;
+    },
+  });
+  if (new URLSearchParams(window.location.search).get("talk") === "1") setTalk(true);
+  player.start(Object.fromEntries(screens));
+  watch("value", () => session.receive(props.value));
+  session.receive(props.value);
+  paint();
+}
+
+/**
+ * `window.fkvStudio`, the page's one global, is there for tests and for people at the console. Nothing of the page reads it.
+ *
+ * `player` and `heads` are the objects that the page runs on, `painted` counts frames of every stream, `marks` are the changes on the
+ * timeline, `state` is the run's and `view` the stage's, `factor` amplifies differences, and `waited` is how many milliseconds passed
+ * until the video moved (null before).
+ * @param {object} studio
+ */
+function publish(studio) {
+  Object.assign(window, { fkvStudio: studio });
+}
+
+/** @param {() => void} draw @returns {() => void} asks for it before the next frame of the screen, once however often it is called */
+function onceAFrame(draw) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      draw();
+    });
+  };
+}
