@@ -18,7 +18,7 @@ def opened(browser: Browser, url: str, theme: str) -> Page:
     page = browser.new_page(viewport={"width": 1440, "height": 1440}, color_scheme=theme)
     page.set_default_timeout(300_000)
     page.goto(f"{url}/?__theme={theme}")
-    page.wait_for_function("window.fkvStage")
+    page.wait_for_function("window.fkvStudio")
     return page
 
 
@@ -27,7 +27,7 @@ def stopped(page: Page, name: str) -> Path:
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path, full_page=True)
     page.evaluate("document.querySelector('#fkv-stop').click()")
-    page.wait_for_function("window.fkvStage.state === 'done'")
+    page.wait_for_function("window.fkvStudio.state === 'done'")
     page.close()
     return path
 
@@ -36,10 +36,10 @@ def live(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     """Stream side by side and change the prompt, until `chunks` are on screen."""
     page = opened(browser, url, theme)
     page.get_by_role("button", name="Go live", exact=True).first.click()
-    page.wait_for_function(f"window.fkvStage.player.rounds.length >= {chunks // 2}")
+    page.wait_for_function(f"window.fkvStudio.player.rounds.length >= {chunks // 2}")
     page.get_by_label("Prompt", exact=True).fill("a cyan star drifting over the sea at night")
     page.get_by_role("button", name="Change prompt").click()
-    page.wait_for_function(f"window.fkvStage.player.at >= {chunks - 1}")
+    page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
     return stopped(page, f"live-{theme}")
 
 
@@ -50,7 +50,7 @@ def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     page.locator(".fkv-heads-go").click()
     page.locator('.fkv-cell[data-role="static"]').nth(4).click()
     page.locator(".fkv-threshold input").fill("0.65")
-    page.wait_for_function(f"window.fkvStage.player.at >= {chunks - 1}")
+    page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
     return stopped(page, f"heads-{theme}")
 
 

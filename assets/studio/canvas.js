@@ -55,26 +55,27 @@ export function strokeLine(pen, x1, y1, x2, y2) {
 }
 
 /**
- * Mark an area by its page kind, so that none is told by colour alone.
+ * Mark an area by a pattern, so that it is not told by colour alone.
  * @param {CanvasRenderingContext2D} pen
- * @param {string} kind
+ * @param {string} pattern "/", "|", "." or "" for none
  * @param {number} x
  * @param {number} y
  * @param {number} width
  * @param {number} height
  */
-export function texture(pen, kind, x, y, width, height) {
+export function texture(pen, pattern, x, y, width, height) {
+  if (!pattern) return;
   pen.save();
   pen.beginPath();
   pen.rect(x, y, width, height);
   pen.clip();
   pen.strokeStyle = pen.fillStyle = "rgba(255,255,255,.75)";
   pen.lineWidth = 1;
-  if (kind === "sink") {
+  if (pattern === "/") {
     for (let d = -height; d < width; d += 5) strokeLine(pen, x + d, y + height, x + d + height, y);
-  } else if (kind === "anchor") {
+  } else if (pattern === "|") {
     for (let d = 3; d < width; d += 5) strokeLine(pen, x + d, y, x + d, y + height);
-  } else if (kind === "moved") {
+  } else if (pattern === ".") {
     pen.beginPath();
     pen.arc(x + width / 2, y + height / 2, Math.min(2, height / 3), 0, 7);
     pen.fill();

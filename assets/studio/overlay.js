@@ -3,7 +3,7 @@
 
 import { caption, penOf, plate, sheet } from "./canvas.js";
 import { cividis } from "./colours.js";
-import { shared } from "./shared.js";
+import { kindColour, shared } from "./shared.js";
 import { cachedSegments } from "./xray.js";
 
 /** @import { Attention, GroupPages, PatchMap } from "./protocol.js" */
@@ -82,7 +82,7 @@ export function tintCache(canvas, groups, frame, [rows, cols], right) {
   const high = height / rows;
   const wide = width / cols;
   kinds.forEach((kind, i) => {
-    const fill = colour(kind ? shared.kinds[kind].colour : "--fkv-gone");
+    const fill = colour(kind ? kindColour(kind) : "--fkv-gone");
     for (const box of segmentBoxes(i * tokens, tokens, cols)) {
       const [x, y, long, deep] = [box.col * wide, box.row * high, box.cols * wide, box.rows * high];
       pen.fillStyle = pen.strokeStyle = fill;

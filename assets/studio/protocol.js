@@ -27,7 +27,8 @@ import { shared } from "./shared.js";
  * @property {string} pass which pass of the chunk
  * @property {number[]} frames query frames
  * @property {number[]} key_frames
- * @property {string[]} ages age of each key frame
+ * @property {Record<string, string[]>} kinds by head group: why the pages of each key frame are there
+ * @property {string[][]} groups [layer][head] head group
  * @property {number[][][][]} mass [layer][head][query frame][key frame]
  * @property {(number | null)[][]} scores [layer][head]
  * @property {{ layer: number, head: number, row: number, col: number, frame: number }} focus the query patch of `maps`

@@ -1,32 +1,31 @@
 // @ts-check
 /** Constants that Python and the page both know: `learn` takes them from the server when a part of the page is mounted. */
 
+/** @typedef {{ key: string, letter: string, name: string, pattern: string }} PageKind why a page of the cache is there */
+
 /**
- * Why a page of the cache is there.
- * @typedef {{ letter: string, name: string, colour: string }} PageKind colour: a CSS variable
+ * @typedef {object} PageFacts
+ * @property {PageKind[]} kinds in the order of legends
+ * @property {string[]} stages of a chunk, in the order in which they run
+ * @property {number} unit attention masses travel as integers, in units of 1 / `unit`
+ * @property {number} gone stands for the mass of a frame that is not cached
+ * @property {number} rateChunks the large FPS figures are means over this many chunks
  */
 
 export const shared = {
-  /** @type {Record<string, PageKind>} */
-  kinds: {
-    sink: { letter: "S", name: "sink", colour: "--fkv-sink" },
-    anchor: { letter: "A", name: "anchor frame", colour: "--fkv-anchor" },
-    moved: { letter: "M", name: "moved most, kept by dynamic heads", colour: "--fkv-dynamic" },
-    kept: { letter: "K", name: "kept by all its heads", colour: "--fkv-kept" },
-    current: { letter: "C", name: "current chunk", colour: "--fkv-current" },
-    dropped: { letter: "×", name: "dropped", colour: "--fkv-dropped" },
-  },
-  /** Stages of a chunk in the order in which they run. @type {string[]} */
+  /** @type {PageFacts["stages"]} */
   stages: [],
-  /** Attention masses travel as integers, in units of 1 / `unit`. */
   unit: 1,
-  /** Stands for the mass of a frame that is not cached. */
   gone: -1,
-  /** The large FPS figures are means over this many chunks. */
   rateChunks: 1,
+  /** @type {Record<string, PageKind>} by key */
+  kinds: {},
 };
 
-/** @param {Partial<typeof shared> | undefined} facts */
-export function learn(facts) {
-  Object.assign(shared, facts);
+/** @param {PageFacts} facts */
+export function learn({ kinds, ...others }) {
+  Object.assign(shared, others, { kinds: Object.fromEntries(kinds.map((kind) => [kind.key, kind])) });
 }
+
+/** @param {string} kind @returns {string} CSS variable of its colour */
+export const kindColour = (kind) => `--fkv-kind-${kind}`;

@@ -23,7 +23,7 @@ import { Views } from "./views.js";
  * @template [T=any]
  * @typedef {object} Component
  * @property {HTMLElement} element
- * @property {{ value: T, facts?: Partial<typeof import("./shared.js").shared> }} props
+ * @property {{ value: T, facts: import("./shared.js").PageFacts }} props
  * @property {(event: string, data: object) => void} trigger
  * @property {(props: string, callback: () => void) => void} watch
  */

@@ -101,7 +101,7 @@ export class Timeline {
     const cell = width / room;
     const top = size + 6;
     for (let i = 0; i < room; i++) {
-      pen.fillStyle = i === shown ? ink : colour(i < count ? "--fkv-done" : "--fkv-dropped");
+      pen.fillStyle = i === shown ? ink : colour(i < count ? "--fkv-done" : "--fkv-kind-dropped");
       pen.fillRect(i * cell, top, Math.max(0.5, cell - (cell > 4 ? 2 : 0)), height - top);
     }
     pen.textAlign = "left";

@@ -3,7 +3,7 @@
 
 import { sheet, spread, texture } from "./canvas.js";
 import { ROLES } from "./colours.js";
-import { shared } from "./shared.js";
+import { kindColour, shared } from "./shared.js";
 
 /** @import { Sheet } from "./canvas.js" */
 /** @import { GroupPages } from "./protocol.js" */
@@ -98,19 +98,19 @@ function drawGroup({ pen, colour }, group, { left, cell, top, high }, frames) {
   const wide = Math.max(0.5, cell - (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0));
   const part = high / group.segments;
   const whole = (1 << group.segments) - 1;
-  pen.fillStyle = colour(ROLES[group.name] ?? "--fkv-kept");
+  pen.fillStyle = colour(ROLES[group.name] ?? kindColour("kept"));
   pen.fillRect(left - 8, top, 3, high);
-  pen.fillStyle = colour(shared.kinds.dropped.colour);
+  pen.fillStyle = colour(kindColour("dropped"));
   for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, wide, high);
   for (const [first, last, kind, cached] of group.runs) {
     const deep = Math.max(0.5, part - (part > 4 && cached !== whole ? 1 : 0));
-    const fill = colour(shared.kinds[kind].colour);
+    const fill = colour(kindColour(kind));
     for (let frame = first; frame <= last; frame++) {
       for (let segment = 0; segment < group.segments; segment++) {
         if (!((cached >> segment) & 1)) continue;
         pen.fillStyle = fill;
         pen.fillRect(left + frame * cell, top + segment * part, wide, deep);
-        if (wide > 5) texture(pen, kind, left + frame * cell, top + segment * part, wide, deep);
+        if (wide > 5) texture(pen, shared.kinds[kind].pattern, left + frame * cell, top + segment * part, wide, deep);
       }
     }
   }

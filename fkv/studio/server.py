@@ -21,9 +21,9 @@ from starlette.routing import Route
 from fkv.models.base import VideoModel
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.sessions import Registry
-
-from fkv.studio.media.assets import page_asset
-from fkv.studio.serving.health import health, metrics as metrics_routes
+from fkv.studio.media.assets import module_route, style
+from fkv.studio.serving.health import health
+from fkv.studio.serving.health import metrics as metrics_routes
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
 from fkv.studio.tabs.atlas import figure_route
 
@@ -118,6 +118,7 @@ def serve(
         raise ValueError('--mcp needs a package: pip install "gradio[mcp]"')
     registry = Registry(limits)
     routes = [
+        module_route(),
         chunk_route(registry),
         figure_route(model),
         health(model, registry),
@@ -135,7 +136,7 @@ def serve(
         share=share,
         root_path=root_path,
         theme=theme(),
-        head=f"<style>{page_asset('style.css')}{page_asset('heads.css')}</style>",
+        head=f"<style>{style()}</style>",
         app_kwargs={"routes": routes, "middleware": [Middleware(Gate, folder=folder)]},
         footer_links=["api"],
         ssr_mode=False,

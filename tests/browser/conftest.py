@@ -87,7 +87,7 @@ class Visitor:
             lambda request: request.url.startswith((address, "data:", "blob:")) or self.troubles.append(request.url),
         )
         self.page.goto(f"{address}/{query}")
-        self.until("window.fkvStage")
+        self.until("window.fkvStudio")
         if query:  # wait until the form has taken the address in; the length tells, since none here is the one that the form begins with
             (length,) = parse_qs(query.lstrip("?"))["length"]
             playwright.expect(self.page.get_by_label("Chunks (0: endless)")).to_have_value(length)
@@ -97,22 +97,22 @@ class Visitor:
 
         It should be one that stays true until the test itself ends it: what passes by can be missed.
         """
-        self.page.wait_for_function(f"({condition}) || window.fkvStage?.state === 'error'")
+        self.page.wait_for_function(f"({condition}) || window.fkvStudio?.state === 'error'")
         if "'error'" not in condition:
             assert self.stage("state") != "error", self.status
 
     def stage(self, expression: str) -> object:
         """A value of the stage, as in `painted.A`."""
-        return self.page.evaluate(f"window.fkvStage.{expression}")
+        return self.page.evaluate(f"window.fkvStudio.{expression}")
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).first.click()
         if name == "Go live":  # what is seen from now on is the visitor's own run
-            self.until("!['idle', 'recorded'].includes(window.fkvStage.state) || window.fkvStage.state === 'error'")
+            self.until("!['idle', 'recorded'].includes(window.fkvStudio.state) || window.fkvStudio.state === 'error'")
 
     def still(self) -> None:
         """Let what is replayed stand where it is, so that a test can look at it for as long as it needs."""
-        self.page.evaluate("window.fkvStage.player.fps = 1e-6")
+        self.page.evaluate("window.fkvStudio.player.fps = 1e-6")
 
     @property
     def status(self) -> str:

@@ -15,10 +15,10 @@ playwright = pytest.importorskip("playwright.sync_api")
 ROLES = role_files.load(tiny.FOLDER / "roles.json")
 LAYER, HEAD = (int(places[-1]) for places in ROLES.is_static().nonzero())
 """A static head of the shipped model."""
-WATCHED = "window.fkvStage.player.rounds.filter((round) => round.record?.heads)"
+WATCHED = "window.fkvStudio.player.rounds.filter((round) => round.record?.heads)"
 PICTURES = """async (name) => {
   const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`), panel = document.querySelector(".fkv-detail");
-  const pictures = () => ["ages", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join(), before = pictures();
+  const pictures = () => ["kinds", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join(), before = pictures();
   let count = 0;
   button.click();
   for (; panel.dataset.head !== name.match(/\\d+/g).join(".") || pictures() === before; count++) await new Promise(requestAnimationFrame);
@@ -54,7 +54,7 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
     shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(17, 18), slice(1, 17), slice(18, 21))]
     names = "sink", "anchor frame", "kept", "current chunk"
     words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
-    playwright.expect(tab.page.locator(".fkv-ages")).to_have_attribute("aria-label", f"Attention by age: {words}")
+    playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute("aria-label", f"Attention by kind of page: {words}")
     assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
     assert f"of {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
 
@@ -81,7 +81,7 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
     tab = watching(visit, chunks=1)
     cell(tab, LAYER, HEAD).click()
     tab.press("Flip to dynamic")
-    tab.until(f"window.fkvStage.marks.some((mark) => mark.text.includes('roles: {LAYER}.{HEAD} dynamic'))")
+    tab.until(f"window.fkvStudio.marks.some((mark) => mark.text.includes('roles: {LAYER}.{HEAD} dynamic'))")
     tab.until(f"!{WATCHED}.at(-1).record.heads.static[{LAYER}].includes({HEAD})")
     tab.page.locator(f'.fkv-cell[aria-label^="layer {LAYER}, head {HEAD}, dynamic"]').wait_for()
     tab.press("Reset to released roles")
@@ -92,7 +92,7 @@ def test_an_applied_threshold_is_a_line_of_the_storyboard_in_the_address(visit):
     tab = watching(visit, chunks=1)
     tab.page.locator(".fkv-threshold input").fill("0.5")
     tab.press("Apply threshold")
-    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'threshold = 0.5')")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'threshold = 0.5')")
     tab.until("new URLSearchParams(location.search).get('story')?.endsWith(': threshold = 0.5')")
     static = [list(heads) for heads in role_files.from_scores(ROLES.scores, 0.5).static]
     assert tab.page.evaluate(f"{WATCHED}.at(-1).record.heads.static") == static
@@ -111,15 +111,15 @@ def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_
     tab = watching(visit, chunks=2)
     cell(tab, 3, 2).click()
     tab.press("Silence")
-    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv without 3.2')")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'A = forcing-kv without 3.2')")
     record = f"{WATCHED}.at(-1).record"
     tab.until(f"{record}.streams.A.policy === 'forcing-kv without 3.2'")
     held = tab.page.evaluate(
         f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.kinds[{record}.heads.groups[3][2]][i], mass]).filter(([, mass]) => mass >= 0).map(([kind]) => kind)"
     )
     assert set(held) == {"current"}
-    tab.press("Give it a past again")
-    playwright.expect(tab.page.get_by_role("button", name="Has a past in the next run")).to_be_disabled()
+    tab.press("Unsilence")
+    playwright.expect(tab.page.get_by_role("button", name="Unsilenced from the next run")).to_be_disabled()
     open_tab(tab, "Live")
     tab.page.get_by_role("button", name="Policies and parameters").click()
     playwright.expect(tab.page.get_by_label("Policy of A")).to_have_value("forcing-kv")
@@ -131,7 +131,7 @@ def test_what_is_changed_here_is_what_the_form_says(visit):
     tab.press("Silence")
     tab.page.locator(".fkv-threshold input").fill("0.5")
     tab.press("Apply threshold")
-    tab.until("window.fkvStage.marks.some((mark) => mark.text.includes('threshold = 0.5'))")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text.includes('threshold = 0.5'))")
     open_tab(tab, "Live")
     tab.page.get_by_role("button", name="Policies and parameters").click()
     playwright.expect(tab.page.get_by_label("Policy of A")).to_have_value("forcing-kv without 3.2")
@@ -139,7 +139,7 @@ def test_what_is_changed_here_is_what_the_form_says(visit):
     retention = tab.page.get_by_label("Retention of A").first
     retention.fill("0.5")
     retention.press("Enter")
-    tab.until("window.fkvStage.marks.some((mark) => mark.text === 'A = forcing-kv:retention=0.5 without 3.2')")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'A = forcing-kv:retention=0.5 without 3.2')")
     tab.press("Start over")
     tab.until(f"{WATCHED}.length === 0")
     open_tab(tab, "Heads")
@@ -189,12 +189,12 @@ def test_the_grid_is_walked_by_arrow_keys(visit):
 def test_who_never_opens_heads_is_not_watched_and_who_leaves_no_longer(visit):
     tab = visit(query="?view=A&length=0")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 3")
+    tab.until("window.fkvStudio.player.rounds.length >= 3")
     assert tab.page.evaluate(f"{WATCHED}.length") == 0
     open_tab(tab, "Heads")
     tab.until(f"{WATCHED}.length >= 1")
     open_tab(tab, "Live")
-    tab.until("window.fkvStage.player.rounds.at(-1).record?.heads === undefined")
+    tab.until("window.fkvStudio.player.rounds.at(-1).record?.heads === undefined")
 
 
 def test_the_atlas_shows_figures_and_hands_out_files(visit):

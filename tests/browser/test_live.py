@@ -29,7 +29,7 @@ def hashes(tab, chunk: int) -> list[str]:
 
 def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     tab = visit()
-    tab.until("window.fkvStage.waited !== null && window.fkvStage.player.at > 0")
+    tab.until("window.fkvStudio.waited !== null && window.fkvStudio.player.at > 0")
     loaded = tab.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     assert tab.stage("state") == "recorded" and tab.stage("waited") < max(
         3000, 8 * loaded
@@ -40,31 +40,31 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     expect(tab.page.locator("#fkv-about svg")).to_be_visible()
     last = tab.stage("player.wanted") - 1
     tab.page.locator(".fkv-timeline").focus()
-    tab.until(f"window.fkvStage.player.at === {last}")
-    tab.until("window.fkvStage.player.at === 0")  # over and over
+    tab.until(f"window.fkvStudio.player.at === {last}")
+    tab.until("window.fkvStudio.player.at === 0")  # over and over
     tab.page.keyboard.press(" ")
     assert tab.stage("player.held")
-    tab.page.get_by_role("button", name="Play what is replayed").click()
+    tab.page.get_by_role("button", name="Play the replay").click()
     assert not tab.stage("player.held")
     tab.press("Go live")
-    tab.until("window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStudio.painted.A > 0")
     assert all("live on" in label for label in tab.page.locator(".fkv-source").all_inner_texts())
 
 
 def test_reduced_motion_shows_the_recording_still(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStudio.painted.A > 0")
     painted = tab.stage("painted.A")
-    play = tab.page.get_by_role("button", name="Play what is replayed")
+    play = tab.page.get_by_role("button", name="Play the replay")
     expect(play).to_be_enabled()
     assert tab.stage("painted.A") == painted
     play.click()
-    tab.until(f"window.fkvStage.painted.A > {painted + 3}")
+    tab.until(f"window.fkvStudio.painted.A > {painted + 3}")
 
 
 def test_wipe_and_difference_are_made_of_both_pictures(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.painted.B > 0")
+    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.painted.B > 0")
     tab.page.keyboard.press("4")
     expect(tab.page.get_by_role("radio", name="Wipe")).to_be_checked()
     divider = tab.page.get_by_role("slider", name="Divider between A and B")
@@ -89,7 +89,7 @@ def test_wipe_and_difference_are_made_of_both_pictures(visit):
 
 def test_the_cache_is_drawn_on_the_pictures(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.player.rounds.length === window.fkvStage.player.wanted")
+    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
     assert not tab.page.evaluate(DRAWN, OVER.format("A"))
     tab.page.keyboard.press("c")
     assert all(tab.page.evaluate(DRAWN, OVER.format(name)) for name in "AB")
@@ -98,7 +98,7 @@ def test_the_cache_is_drawn_on_the_pictures(visit):
 
 def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStage.painted.A > 0 && window.fkvStage.player.rounds.length === window.fkvStage.player.wanted")
+    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
     cache, sides = tab.page.get_by_role("checkbox", name="Cache"), [WIPE_OVER.format(name) for name in "AB"]
     for key in "c4":
         tab.page.keyboard.press(key)
@@ -111,7 +111,7 @@ def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference
     tab.page.keyboard.press("5")
     expect(cache).to_be_disabled()
     expect(tab.page.locator(".fkv-layers label", has=cache)).to_have_attribute(
-        "title", re.compile("^Not on the difference")
+        "title", re.compile("^Not available for the difference")
     )
     assert not any(tab.page.evaluate(DRAWN, side) for side in sides)
     tab.page.keyboard.press("4")
@@ -123,10 +123,10 @@ def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference
 def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     tab = visit(query="?length=0")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     tab.page.get_by_role("tab", name="Heads").click()
     tab.page.locator(".fkv-cell").nth(20).click()
-    tab.until("window.fkvStage.player.rounds.some((round) => round.record?.heads)")
+    tab.until("window.fkvStudio.player.rounds.some((round) => round.record?.heads)")
     tab.page.get_by_role("tab", name="Live").click()
     expect(tab.page.get_by_role("checkbox", name="Attention")).to_be_enabled()
     tab.page.keyboard.press("a")
@@ -134,7 +134,7 @@ def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, OVER.format("B"))  # the head is one of A
     tab.until(
-        "window.fkvStage.player.rounds.at(-1).record?.heads && window.fkvStage.player.rounds.some((round) => !round.record?.heads)"
+        "window.fkvStudio.player.rounds.at(-1).record?.heads && window.fkvStudio.player.rounds.some((round) => !round.record?.heads)"
     )
     tab.page.keyboard.press("4")
     tab.page.wait_for_function(DRAWN, arg=WIPE_OVER.format("A"))
@@ -150,18 +150,18 @@ def test_attention_is_drawn_though_the_heads_tab_was_never_opened(visit):
     expect(tab.page.get_by_role("tab", name="Live")).to_have_attribute("aria-selected", "true")
     tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
     tab.page.keyboard.press("a")
-    tab.until("!window.fkvStage.player.rounds.at(-1).record?.heads")  # off again, nobody is asked to look any longer
+    tab.until("!window.fkvStudio.player.rounds.at(-1).record?.heads")  # off again, nobody is asked to look any longer
 
 
 def test_a_policy_changed_mid_stream_leaves_a_mark_and_is_refused_with_a_sentence(visit):
     tab = visit(query="?length=0&view=A")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     tab.page.get_by_role("button", name="Policies and parameters").click()
     policy = tab.page.get_by_label("Policy of A")
     policy.fill("sliding-window:window_frames=7")
     policy.press("Enter")
-    tab.until("window.fkvStage.marks.length === 2")
+    tab.until("window.fkvStudio.marks.length === 2")
     mark = tab.stage("marks[1]")
     assert mark["text"] == "A = sliding-window:window_frames=7"
     expect(tab.page.locator(".fkv-policy").first).to_have_text("sliding-window:window_frames=7")
@@ -175,16 +175,16 @@ def test_step_makes_exactly_one_chunk(visit):
     tab = visit(query="?length=0&view=A")
     expect(tab.page.get_by_role("button", name="Step", exact=True)).to_be_disabled()
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     tab.page.locator(".fkv-timeline").focus()
     tab.page.keyboard.press(".")  # pauses first
-    tab.until("window.fkvStage.state === 'paused'")
+    tab.until("window.fkvStudio.state === 'paused'")
     chunks = tab.stage("player.wanted")
     for more in (1, 2):
         expect(tab.page.get_by_role("button", name="Step", exact=True)).to_be_enabled()
         tab.page.keyboard.press(".")
-        tab.until(f"window.fkvStage.player.rounds.length === {chunks + more} && window.fkvStage.state === 'paused'")
-    tab.until(f"window.fkvStage.player.at === {chunks + 1}")
+        tab.until(f"window.fkvStudio.player.rounds.length === {chunks + more} && window.fkvStudio.state === 'paused'")
+    tab.until(f"window.fkvStudio.player.at === {chunks + 1}")
     assert tab.stage("player.wanted") == chunks + 2
 
 
@@ -193,7 +193,7 @@ def test_fields_of_the_next_run_say_so_while_one_goes_on(visit):
     seed, hint = tab.page.get_by_label("Seed", exact=True), tab.page.locator(".fkv-hint")
     seed.fill("4")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     expect(hint).to_be_hidden()
     seed.fill("5")
     expect(hint).to_have_text("Stream, chunks and seed apply to the next run. Press Start over.")
@@ -217,7 +217,7 @@ def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
     for _ in range(2):
         tab = visit(query=query)
         tab.press("Go live")
-        tab.until("window.fkvStage.state === 'done' && window.fkvStage.marks.length === 3")
+        tab.until("window.fkvStudio.state === 'done' && window.fkvStudio.marks.length === 3")
         assert [mark["text"] for mark in tab.stage("marks")][1:] == [line[3:] for line in STORY.splitlines()]
         seen.append(hashes(tab, 2))
         query = tab.page.evaluate("location.search")
@@ -229,32 +229,32 @@ def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
 def test_a_storyboard_that_cannot_be_read_names_its_line(visit):
     tab = visit(query="?" + urlencode({"length": 3, "story": "2: a blue star\nlater a red one"}))
     tab.press("Go live")
-    tab.until("window.fkvStage.state === 'error'")
+    tab.until("window.fkvStudio.state === 'error'")
     assert tab.status.startswith("Line 2 of the storyboard: 'later a red one' should be written CHUNK:WHAT")
 
 
 def test_a_key_gives_the_running_stream_the_next_example(visit):
     tab = visit(query="?length=0&view=A")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     tab.page.keyboard.press("e")
-    tab.until("window.fkvStage.marks.length === 2")
+    tab.until("window.fkvStudio.marks.length === 2")
     assert "a cyan star drifting over the sea at night" in tab.stage("marks[1]")["text"]
 
 
 def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
     tab = visit(query="?length=0&view=A")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 2")
+    tab.until("window.fkvStudio.player.rounds.length >= 2")
     tab.page.locator(".fkv-timeline").focus()
     for _ in range(2):
         tab.page.keyboard.press(" ")  # faster than the stream can follow
     chunks = tab.stage("player.rounds.length")
     tab.until(
-        f"window.fkvStage.player.rounds.length > {chunks + 1} && !window.fkvStage.player.held && window.fkvStage.state === 'live'"
+        f"window.fkvStudio.player.rounds.length > {chunks + 1} && !window.fkvStudio.player.held && window.fkvStudio.state === 'live'"
     )
     tab.page.keyboard.press(" ")
-    tab.until("window.fkvStage.state === 'paused'")
+    tab.until("window.fkvStudio.state === 'paused'")
     tab.page.keyboard.press("ArrowLeft")
     place = tab.stage("player.position")
     tab.page.wait_for_timeout(500)
@@ -263,7 +263,7 @@ def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
 
 def test_talk_mode_by_keyboard_alone(visit):
     tab = visit(query="?length=3&talk=1")
-    tab.until("window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStudio.painted.A > 0")
     keys = tab.page.keyboard
     assert not tab.page.locator("#fkv-controls").is_visible()
     assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
@@ -272,7 +272,7 @@ def test_talk_mode_by_keyboard_alone(visit):
     keys.press("e")
     expect(tab.page.get_by_role("status").first).to_contain_text("Next: a cyan star drifting over the sea at night.")
     keys.press("g")
-    tab.until("window.fkvStage.state === 'done' && window.fkvStage.player.at === 2")
+    tab.until("window.fkvStudio.state === 'done' && window.fkvStudio.player.at === 2")
     tab.until("window.location.search.includes('cyan')")
     for key, view in (("4", "wipe"), ("5", "difference"), ("2", "A"), ("1", "AB")):
         keys.press(key)
@@ -292,7 +292,7 @@ def test_talk_mode_by_keyboard_alone(visit):
 def test_the_run_can_be_taken_home_as_a_film(visit):
     tab = visit(query="?length=2")
     tab.press("Go live")
-    tab.until("window.fkvStage.state === 'done'")
+    tab.until("window.fkvStudio.state === 'done'")
     tab.page.get_by_role("button", name="Record to MP4").click()
     tab.press("Make MP4")
     link = tab.page.locator("#fkv-fetch", has_text="Download MP4: 2 chunks")
@@ -309,7 +309,7 @@ def test_the_run_can_be_taken_home_as_a_film(visit):
 
 def test_everything_that_can_be_pressed_has_a_name(visit):
     tab = visit()
-    tab.until("window.fkvStage.player.at > 0")
+    tab.until("window.fkvStudio.player.at > 0")
     inside = (
         tab.page.get_by_label("Policy of A"),
         tab.page.get_by_label("What changes at which chunk"),
@@ -325,7 +325,7 @@ def test_everything_that_can_be_pressed_has_a_name(visit):
 
 def test_the_live_tab_fits_a_phone(visit):
     tab = visit(width=390)
-    tab.until("window.fkvStage.player.at > 0")
+    tab.until("window.fkvStudio.player.at > 0")
     for key in ("1", "4", "5"):
         tab.page.keyboard.press(key)
         assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

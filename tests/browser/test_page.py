@@ -17,53 +17,53 @@ expect = pytest.importorskip("playwright.sync_api").expect
 def test_side_by_side_paints_both_streams_in_step(visit):
     tab = visit(query="?length=0")
     tab.press("Go live")
-    tab.until("window.fkvStage.painted.A > 13 && window.fkvStage.painted.B > 13")  # well into the second chunk
-    a, b = tab.stage("painted.A"), tab.page.evaluate("[window.fkvStage.painted.A, window.fkvStage.painted.B]")
+    tab.until("window.fkvStudio.painted.A > 13 && window.fkvStudio.painted.B > 13")  # well into the second chunk
+    a, b = tab.stage("painted.A"), tab.page.evaluate("[window.fkvStudio.painted.A, window.fkvStudio.painted.B]")
     assert b[0] == b[1] >= a
     assert "forcing-kv and full side by side" in tab.status
     readings = tab.page.locator(".fkv-read b").all_inner_texts()
     assert all(float(each) > 0 for each in readings), readings
     tab.press("Stop")
-    tab.until("window.fkvStage.state === 'done'")
+    tab.until("window.fkvStudio.state === 'done'")
     assert tab.status.startswith("Stopped after")
 
 
 def test_prompt_change_leaves_a_mark_and_streams_on(visit):
     tab = visit(query="?view=A&length=0")
     tab.press("Go live")
-    tab.until("window.fkvStage.player.rounds.length >= 1")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
     tab.page.get_by_label("Prompt", exact=True).fill("a cyan star drifting over the sea at night")
     tab.page.get_by_label("Prompt", exact=True).press("Enter")
-    tab.until("window.fkvStage.marks.length === 2")
+    tab.until("window.fkvStudio.marks.length === 2")
     mark = tab.stage("marks[1]")
     assert mark["text"] == "a cyan star drifting over the sea at night" and mark["chunk"] >= 1
     assert "cyan star" in tab.page.locator(".fkv-marks").text_content()
-    tab.until(f"window.fkvStage.player.rounds.length > {mark['chunk'] + 1}")
+    tab.until(f"window.fkvStudio.player.rounds.length > {mark['chunk'] + 1}")
     assert tab.stage("state") == "live"
 
 
 def test_space_pauses_and_resumes(visit):
     tab = visit(query="?view=A&length=0")
     tab.press("Go live")
-    tab.until("window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStudio.painted.A > 0")
     tab.page.locator(".fkv-timeline").focus()
     tab.page.keyboard.press(" ")
-    tab.until("window.fkvStage.state === 'paused'")
+    tab.until("window.fkvStudio.state === 'paused'")
     chunks = tab.stage("player.rounds.length")
     tab.page.get_by_role("button", name="Resume").wait_for()
     tab.page.keyboard.press(" ")
-    tab.until(f"window.fkvStage.player.rounds.length > {chunks + 1}")
+    tab.until(f"window.fkvStudio.player.rounds.length > {chunks + 1}")
 
 
 def test_clicking_the_timeline_scrubs_back_and_the_end_key_returns(visit):
     tab = visit(query="?view=A&length=3")
     tab.press("Go live")
-    tab.until("window.fkvStage.state === 'done' && window.fkvStage.player.at === 2")
+    tab.until("window.fkvStudio.state === 'done' && window.fkvStudio.player.at === 2")
     tab.still()
     painted = tab.stage("painted.A")
     tab.page.locator(".fkv-timeline").click(position={"x": 3, "y": 35})
     assert tab.stage("player.at") == 0 and not tab.stage("player.following")
-    tab.until(f"window.fkvStage.painted.A > {painted}")
+    tab.until(f"window.fkvStudio.painted.A > {painted}")
     tab.page.keyboard.press("End")
     assert tab.stage("player.at") == 2
 
@@ -83,23 +83,23 @@ def gone(url: str, seconds: float = 60) -> bool:
 def test_closing_the_tab_frees_its_chunks_and_the_machine(visit, studio):
     first, second = visit(query="?view=A&length=0"), visit(query="?view=A&length=1")
     first.press("Go live")
-    first.until("window.fkvStage.painted.A > 0")
+    first.until("window.fkvStudio.painted.A > 0")
     chunk = f"{studio}/stage/{first.stage('player.key')}/0"
     assert urllib.request.urlopen(chunk).status == 200
     shown = second.stage("player.key")
     second.press("Go live")
-    second.until("window.fkvStage.state === 'queued'")
+    second.until("window.fkvStudio.state === 'queued'")
     assert second.stage("player.key") == shown, "what was shown stays while they wait"
     assert "Place 1 in the queue" in second.status
     first.page.close()
-    second.until("window.fkvStage.state === 'done' && window.fkvStage.painted.A > 0")
+    second.until("window.fkvStudio.state === 'done' && window.fkvStudio.painted.A > 0")
     assert gone(chunk)
 
 
 def test_bad_input_is_answered_by_a_sentence_and_unknown_words_by_a_hint(visit):
     tab = visit(query="?a=nonsense&length=3")
     tab.press("Go live")
-    tab.until("window.fkvStage.state === 'error'")
+    tab.until("window.fkvStudio.state === 'error'")
     assert "no policy 'nonsense'" in tab.status
     tab.page.get_by_label("Prompt", exact=True).fill("a dragon over the sea")
     tab.page.locator(".fkv-hint", has_text="dragon").wait_for()
@@ -115,7 +115,7 @@ def test_address_restores_the_form(visit):
 @pytest.mark.parametrize("width", [390, 3840])
 def test_nothing_scrolls_sideways(visit, width):
     tab = visit(width=width)
-    tab.until("window.fkvStage.painted.A > 0")
+    tab.until("window.fkvStudio.painted.A > 0")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     tab.page.get_by_role("tab", name="How it works").click()
     tab.page.locator(".fkv-how svg").last.wait_for()

@@ -1,26 +1,20 @@
 // @ts-check
-/** One head: its attention by age of what it looks at, and frame by frame. */
+/** One head: its attention by page kind, and frame by frame. */
 
 import { sheet, texture } from "../canvas.js";
 import { cividis } from "../colours.js";
 import { find, findButton, findCanvas, write } from "../dom.js";
-import { shared } from "../shared.js";
+import { kindColour, shared } from "../shared.js";
 import { isStatic, percent, shareOf } from "./state.js";
 
 /** @import { Sheet } from "../canvas.js" */
+/** @import { PageKind } from "../shared.js" */
 /** @import { HeadsState } from "./state.js" */
 
 /** @typedef {{ frame: number, own: number[], keys: number[], mass: number[] }} QueryRow attention of one query frame */
 
 /** @typedef {{ rows: QueryRow[], keys: number[], left: number, top: number, wide: number, high: number }} FramesMap */
 
-/** Ages of frames, the page kind whose colour they have, and what they are called. @type {[age: string, kind: string, name: string][]} */
-const AGES = [
-  ["sink", "sink", "sink frame"],
-  ["older", "moved", "older frames"],
-  ["anchor", "anchor", "anchor frame"],
-  ["current", "current", "current chunk"],
-];
 const ROWS = 24; // query frames that are shown
 const FEWEST = { live: 12, profile: 3 }; // query frames that there is room for at least
 
@@ -29,7 +23,7 @@ export const WAITING = "shown while a stream runs";
 /** Say on an empty canvas why it is. @param {HTMLCanvasElement} canvas @param {string} text */
 export function blank(canvas, text) {
   const { pen, width, height, soft, colour } = sheet(canvas);
-  pen.fillStyle = colour("--fkv-dropped");
+  pen.fillStyle = colour("--fkv-kind-dropped");
   pen.beginPath();
   pen.roundRect(0, 0, width, height, 6);
   pen.fill();
@@ -47,7 +41,7 @@ export class Detail {
     this.state = state;
     this.panel = find(tab, ".fkv-detail");
     this.title = find(tab, ".fkv-detail h3");
-    this.ages = findCanvas(tab, ".fkv-ages");
+    this.kinds = findCanvas(tab, ".fkv-kinds");
     this.frames = findCanvas(tab, ".fkv-frames");
     this.readout = find(tab, ".fkv-readout");
     this.silence = findButton(tab, '[data-do="silence"]');
@@ -68,7 +62,7 @@ export class Detail {
     write(this.flip, role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");
     this.silence.disabled = !running || returns;
     this.flip.disabled = !state.tuneable || !applied || state.ignoresRoles(layer);
-    this.paintAges();
+    this.paintKinds();
     this.paintFrames();
   }
 
@@ -88,26 +82,29 @@ export class Detail {
     return facts.filter((fact) => typeof fact === "string");
   }
 
-  /** Share of the attention in one chunk on frames of each age. */
-  paintAges() {
+  /** Share of the attention in one chunk on pages of each kind. */
+  paintKinds() {
     const { attention: seen, chosen } = this.state;
     const mass = seen?.mass[chosen.layer][chosen.head];
     if (!seen || !mass) {
-      blank(this.ages, WAITING);
+      blank(this.kinds, WAITING);
       return;
     }
-    const page = sheet(this.ages);
-    const left = 10 + Math.max(...AGES.map(([, , name]) => page.pen.measureText(name).width));
+    const page = sheet(this.kinds);
+    const present = new Set(Object.values(seen.kinds).flat());
+    const kinds = Object.values(shared.kinds).filter(({ key }) => key !== "dropped" && present.has(key));
+    const own = seen.kinds[seen.groups[chosen.layer][chosen.head]];
+    const left = 10 + Math.max(...kinds.map(({ name }) => page.pen.measureText(name).width));
     const right = page.width - page.pen.measureText("not cached").width - 8;
-    const row = page.height / AGES.length;
-    const said = AGES.map(([age, kind, name], i) => {
-      const own = mass.flatMap((line) => line.filter((value, key) => seen.ages[key] === age && value !== shared.gone));
-      const share = shareOf(own) / mass.length;
-      const text = own.length ? percent(share) : "not cached";
-      drawAge(page, { left, right, top: (i + 0.18) * row, high: 0.64 * row }, kind, share, name, text);
-      return `${name} ${text}`;
+    const row = page.height / kinds.length;
+    const said = kinds.map((kind, i) => {
+      const cached = mass.flatMap((line) => line.filter((value, j) => own[j] === kind.key && value !== shared.gone));
+      const share = shareOf(cached) / mass.length;
+      const text = cached.length ? percent(share) : "not cached";
+      drawShare(page, { left, right, top: (i + 0.18) * row, high: 0.64 * row }, kind, share, text);
+      return `${kind.name} ${text}`;
     });
-    this.ages.setAttribute("aria-label", `Attention by frame age: ${said.join(", ")}`);
+    this.kinds.setAttribute("aria-label", `Attention by kind of page: ${said.join(", ")}`);
   }
 
   /** Query frames of the newest watched chunks, or of the profile. @returns {QueryRow[]} */
@@ -163,22 +160,21 @@ export class Detail {
 /**
  * @param {Sheet} page
  * @param {{ left: number, right: number, top: number, high: number }} place
- * @param {string} kind
+ * @param {PageKind} kind
  * @param {number} share
- * @param {string} name
  * @param {string} text behind the bar
  */
-function drawAge({ pen, ink, colour }, { left, right, top, high }, kind, share, name, text) {
+function drawShare({ pen, ink, colour }, { left, right, top, high }, kind, share, text) {
   const long = (right - left) * share;
   const middle = top + high / 2;
   pen.textAlign = "left";
-  pen.fillStyle = colour("--fkv-dropped");
+  pen.fillStyle = colour("--fkv-kind-dropped");
   pen.fillRect(left, top, right - left, high);
-  pen.fillStyle = colour(shared.kinds[kind].colour);
+  pen.fillStyle = colour(kindColour(kind.key));
   pen.fillRect(left, top, long, high);
-  for (let at = 0; at < long; at += 14) texture(pen, kind, left + at, top, Math.min(14, long - at), high);
+  for (let at = 0; at < long; at += 14) texture(pen, kind.pattern, left + at, top, Math.min(14, long - at), high);
   pen.fillStyle = ink;
-  pen.fillText(name, 0, middle);
+  pen.fillText(kind.name, 0, middle);
   pen.fillText(text, right + 6, middle);
 }
 
@@ -187,7 +183,7 @@ function drawFrames({ pen, width, colour }, { rows, keys, left, top, wide, high 
   const space = wide > 5 ? 1 : 0;
   const x = (/** @type {number} */ key) => left + keys.indexOf(key) * wide;
   rows.forEach((row, i) => {
-    pen.fillStyle = colour("--fkv-dropped");
+    pen.fillStyle = colour("--fkv-kind-dropped");
     pen.fillRect(left, top + i * high, width - left, high - space);
     row.mass.forEach((value, j) => {
       if (value === shared.gone) return;
@@ -195,7 +191,7 @@ function drawFrames({ pen, width, colour }, { rows, keys, left, top, wide, high 
       pen.fillRect(x(row.keys[j]), top + i * high, wide - space, high - space);
     });
   });
-  pen.strokeStyle = colour("--fkv-current");
+  pen.strokeStyle = colour("--fkv-kind-current");
   pen.lineWidth = 2;
   rows.forEach(({ frame, own }, i) => {
     if (frame !== own[0]) return;

@@ -6,7 +6,7 @@ import { cividis } from "../colours.js";
 import { arrowStep, find, findCanvas, write } from "../dom.js";
 import { peakOf } from "../overlay.js";
 import { latentFrame } from "../playhead.js";
-import { shared } from "../shared.js";
+import { kindColour, shared } from "../shared.js";
 import { blank, WAITING } from "./detail.js";
 import { percent, shareOf } from "./state.js";
 
@@ -15,8 +15,6 @@ import { percent, shareOf } from "./state.js";
 
 const CELL = 74; // pixels that a frame of the strip needs
 const [FEWEST, MOST] = [4, 14]; // frames in the strip
-/** Kind of page whose colour a frame has, by its age. @type {Record<string, string>} */
-const KINDS = { sink: "sink", older: "moved", anchor: "anchor", current: "current" };
 
 export class Patches {
   /** @param {HTMLElement} tab @param {HeadsState} state */
@@ -99,17 +97,18 @@ export class Patches {
     const maps = seen.maps.length <= room ? seen.maps : [seen.maps[0], ...seen.maps.slice(1 - room)];
     const peak = peakOf(seen.maps);
     const { rows, cols } = state.facts;
+    const kinds = seen.kinds[seen.groups[state.chosen.layer][state.chosen.head]];
     const wide = width / room - 6;
     const high = Math.min((wide * rows) / cols, height - 2 * size - 8);
     maps.forEach(([frame, map], i) => {
       const x = (i * width) / room;
-      const age = seen.ages[seen.key_frames.indexOf(frame)];
+      const kind = kinds[seen.key_frames.indexOf(frame)];
       this.drawMap(pen, map, peak, { x, y: 0, width: wide, height: high }, true);
-      pen.fillStyle = colour(shared.kinds[KINDS[age]].colour);
+      pen.fillStyle = colour(kindColour(kind));
       pen.fillRect(x, high + 2, wide, 4);
       pen.textAlign = "left";
       pen.fillStyle = ink;
-      pen.fillText(`${frame} ${age}`, x, high + 8 + size / 2, wide);
+      pen.fillText(`${frame} ${kind}`, x, high + 8 + size / 2, wide);
       pen.fillStyle = soft;
       pen.fillText(percent(shareOf(map.flat())), x, high + 8 + 1.6 * size, wide);
     });

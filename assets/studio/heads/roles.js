@@ -138,7 +138,7 @@ function drawBins({ pen, size, colour }, bins, x, bottom) {
       top -= tall;
       pen.fillStyle = colour(`--fkv-${role}`);
       pen.fillRect(left, top, wide, tall);
-      if (role === "static") texture(pen, "anchor", left, top, wide, tall);
+      if (role === "static") texture(pen, "|", left, top, wide, tall);
     }
   });
 }

@@ -8,7 +8,7 @@ import { splitByRole } from "../xray.js";
 /** @import { Attention, ChunkRecord } from "../protocol.js" */
 /** @import { Session } from "../session.js" */
 
-/** @typedef {Pick<Attention, "frames" | "key_frames" | "ages" | "mass">} Masses */
+/** @typedef {Pick<Attention, "frames" | "key_frames" | "kinds" | "groups" | "mass">} Masses */
 
 /**
  * A roles file.

@@ -14,10 +14,7 @@ from fkv.policies.kinds import DROPPED, KEPT
 from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
-
-UNIT = 10_000
-"""Masses travel as whole numbers of 1 / `UNIT`; `GONE` stands for what the cache holds no more."""
-GONE = -1
+from fkv.studio.media.protocol import GONE, UNIT
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,72 @@
-"""The text files of the page: templates, scripts, styles."""
+"""Files of the page: templates, styles, and the modules that browsers fetch under `/fkv/`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
 from fkv import resources
+from fkv.policies.kinds import KINDS
 
 ASSETS = resources.asset("studio")
+MODULES = "/fkv"
 
 
 def page_asset(name: str) -> str:
-    """A text file of the page. Raises ValueError that names a missing one."""
+    """Read a text file of the page.
+
+    Raises:
+        ValueError: The file is missing; the message names it.
+    """
     try:
         return (ASSETS / name).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(
             f"assets/studio/{name} cannot be read ({error.strerror}); restore it from the repository"
         ) from None
+
+
+def style() -> str:
+    """Return the style sheet of the page, with a variable `--fkv-kind-KEY` for the colour of every page kind."""
+    light, dark = (
+        "".join(f"--fkv-kind-{kind.key}:{kind.colour(theme)};" for kind in KINDS.values())
+        for theme in ("light", "dark")
+    )
+    return f":root{{{light}}}body.dark{{{dark}}}{page_asset('style.css')}{page_asset('heads.css')}"
+
+
+def script(module: str, *events: str) -> str:
+    """Return the `js_on_load` of a gr.HTML component: import a module of the page and mount the component with it.
+
+    Gradio runs the script as a plain function, without `await`.
+
+    Args:
+        module: Name of a module in assets/studio that exports `mount`, as in "heads/tab".
+        *events: Names of the events that the module triggers; Gradio looks for them in the script.
+    """
+    root = '(window.gradio_config?.root || document.baseURI).replace(/\\/$/, "")'
+    return f"import({root} + '{MODULES}/{module}.js').then((module) => module.mount({{ element, props, trigger, watch }})) // {events}"
+
+
+class PageModules(StaticFiles):
+    """The modules of the page and nothing else of their folder: no listing, no link out of it.
+
+    Browsers ask every time whether a module has changed, and get an empty answer where it has not.
+    """
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if not path.endswith(".js"):
+            return Response(status_code=404)
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["Content-Type"] = "text/javascript; charset=utf-8"
+        return response
+
+
+def module_route(folder: Path = ASSETS) -> Mount:
+    """`/fkv/NAME.js`: a module of the page."""
+    return Mount(MODULES, PageModules(directory=folder))

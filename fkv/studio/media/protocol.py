@@ -9,16 +9,32 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import cv2
 import numpy as np
 
-from fkv.policies import write
+from fkv.policies import kinds, write
 from fkv.report import chunk_record, rates
-from fkv.stream import Chunk, Stream
+from fkv.stream import Chunk, Stream, Timings
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+UNIT = 10_000  # attention masses travel as whole numbers of 1 / UNIT
+GONE = -1  # stands for the mass of a frame that is not cached
+RATE_CHUNKS = 4  # the large FPS figures are means over so many chunks
+
+
+def page_facts() -> dict[str, Any]:
+    """Return the constants that the page shares with Python; `assets/studio/shared.js` describes them."""
+    return {
+        "kinds": kinds.table(),
+        "stages": [field.name for field in fields(Timings)],
+        "unit": UNIT,
+        "gone": GONE,
+        "rateChunks": RATE_CHUNKS,
+    }
 
 
 def pack(record: Mapping[str, Any], videos: Iterable[np.ndarray]) -> bytes:

@@ -33,7 +33,7 @@ EVERY = range(SEGMENTS)
 STATIC = {SINK: ("sink", EVERY), ANCHOR: ("anchor", EVERY)} | {
     frame: ("current", EVERY) for frame in range(ANCHOR + 1, FRAMES)
 }
-DYNAMIC = STATIC | {5: ("dynamic", (1, 3)), 6: ("dynamic", (0, 2, 3)), 7: ("dynamic", (2,))}
+DYNAMIC = STATIC | {5: ("moved", (1, 3)), 6: ("moved", (0, 2, 3)), 7: ("moved", (2,))}
 COLUMNS = ((SINK, "sink"), (4, "dropped, but for what moved"), (ANCHOR, "anchor"), (10, "current chunk"))
 LEFT, CELL, HIGH = 190, 56, 24
 READING = (
@@ -71,7 +71,7 @@ def _rows(top: int, name: str, what: str, kept: Mapping[int, tuple[str, Collecti
         for segment in EVERY:
             colour, x, y = kind if segment in segments else "dropped", LEFT + CELL * frame, top + HIGH * segment
             parts.append(
-                f'<rect x="{x}" y="{y}" width="{CELL - 5}" height="{HIGH - 3}" rx="2" fill="var(--fkv-{colour})"/>'
+                f'<rect x="{x}" y="{y}" width="{CELL - 5}" height="{HIGH - 3}" rx="2" fill="var(--fkv-kind-{colour})"/>'
             )
     return "".join(parts)
 

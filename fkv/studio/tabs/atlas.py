@@ -21,7 +21,7 @@ from fkv.analysis import figures
 from fkv.analysis.figures import View
 from fkv.models.base import VideoModel
 from fkv.roles import HeadRoles
-from fkv.studio.media.assets import page_asset
+from fkv.studio.media.assets import page_asset, script
 
 # Figures by their names in links, from all splits and the name of the chosen model.
 FIGURES: dict[str, Callable[[Mapping[str, HeadRoles], str], View]] = {
@@ -42,7 +42,7 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
     links = gr.HTML(
         {"name": name, "models": models},
         html_template=page_asset("atlas.html"),
-        js_on_load=page_asset("atlas.js"),
+        js_on_load=script("atlas", "draw"),
         apply_default_css=False,
     )
     with gr.Column(elem_classes="fkv-atlas"):

@@ -14,20 +14,18 @@ import gradio as gr
 from fkv import roles as role_files
 from fkv.cache import Geometry
 from fkv.models.base import VideoModel
-from fkv.policies import kinds, parse, write
+from fkv.policies import parse, write
 from fkv.policies.silenced import Head, silenced
 from fkv.roles import HeadRoles
 from fkv.storyboard import SetRoles, SilenceHead, at_threshold
 from fkv.studio.live.attention_probe import Watch, profiled
 from fkv.studio.errors import sentence
 from fkv.studio.live.sessions import Registry
-from fkv.studio.media.assets import page_asset
+from fkv.studio.media.assets import page_asset, script
+from fkv.studio.media.protocol import page_facts
 
 from . import policy_field
 from .live import Controls
-
-PARTS = ("heads", "heads_grid", "heads_roles", "heads_detail", "heads_patches", "heads_tab")
-SCRIPTS = ("charts.js", "xray.js", *(f"{part}.js" for part in PARTS))
 
 
 def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None:
@@ -45,15 +43,14 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
         "heads": geometry.heads,
         "rows": geometry.rows,
         "cols": geometry.cols,
-        "perLatent": model.video_frames_per_latent,
         "profile": role_files.to_json(model.roles) if model.roles else None,
         "profiled": profiled(model.roles),
-        "kinds": kinds.table(),
     }
     page = gr.HTML(
         facts,
         html_template=page_asset("heads.html"),
-        js_on_load="\n".join(map(page_asset, SCRIPTS)),
+        js_on_load=script("heads/tab", "look", "roles", "silence"),
+        facts=page_facts(),
         apply_default_css=False,
         elem_id="fkv-heads",
     )

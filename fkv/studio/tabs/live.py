@@ -21,12 +21,12 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
 from fkv.studio.media.artifacts import Shelf
-from fkv.studio.media.assets import page_asset
+from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.mp4 import Encoding, Recording
+from fkv.studio.media.protocol import page_facts
 
 from . import about, policy_field
 
-SCRIPTS = ("player.js", "charts.js", "xray.js", "views.js", "main.js")
 CHUNKS = 40
 EXAMPLES = 3
 LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
@@ -129,7 +129,9 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
-        js_on_load="\n".join(map(page_asset, SCRIPTS)),
+        js_on_load=script("stage"),
+        streams=["A", "B"],
+        facts=page_facts(),
         apply_default_css=False,
         elem_id="fkv-stage",
     )
