@@ -56,7 +56,7 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
     words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
     playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute("aria-label", f"Attention by kind of page: {words}")
     assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
-    assert f"of {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
+    assert f"over {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
 
 
 def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):

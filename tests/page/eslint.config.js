@@ -16,4 +16,5 @@ export default [
       eqeqeq: ["error", "always", { null: "ignore" }],
     },
   },
+  { files: ["tests/page/*.js"], languageOptions: { globals: globals.node } },
 ];

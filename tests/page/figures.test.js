@@ -1,0 +1,75 @@
+// @ts-check
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { clip, spread } from "../../assets/studio/canvas.js";
+import { roundUp } from "../../assets/studio/charts.js";
+import { cividis } from "../../assets/studio/colours.js";
+import { segmentBoxes } from "../../assets/studio/overlay.js";
+import { recentRates } from "../../assets/studio/readout.js";
+import { cachedSegments, titles } from "../../assets/studio/xray.js";
+import { chunk, learnFacts, rounds, stream } from "./records.js";
+
+/** @import { GroupPages } from "../../assets/studio/protocol.js" */
+
+before(learnFacts);
+
+/** @param {GroupPages["runs"]} runs @returns {GroupPages} */
+const group = (name = "all", heads = 8, ...runs) => ({ name, heads, segments: 3, runs });
+
+test("the axis ends at a round number at or above the largest value", () => {
+  const pairs = [[0.7, 0.8], [1, 1], [1.0005, 1], [1.1, 2], [7, 8], [9, 10], [61, 80], [151, 200], [0.034, 0.04]];
+  for (const [value, top] of pairs) assert.ok(Math.abs(roundUp(value) - top) < 1e-9, `${value}: ${roundUp(value)}`);
+});
+
+test("texts that do not fit are cut, and left out where too little would remain", () => {
+  const pen = { measureText: (/** @type {string} */ text) => /** @type {TextMetrics} */ ({ width: 10 * text.length }) };
+  assert.equal(clip(pen, "a red ball", 100), "a red ball");
+  assert.equal(clip(pen, "a red ball", 99), "a red ba…");
+  assert.equal(clip(pen, "a red ball", 40), "");
+});
+
+test("labels keep their order, their distance and to the canvas", () => {
+  assert.deepEqual(spread([50, 52, 10], 12, 200).slice(0, 2), [50, 62]);
+  assert.deepEqual(spread([1], 12, 200), [6]);
+  assert.deepEqual(spread([190, 198], 12, 200), [182, 194]);
+});
+
+test("the colour map runs from dark blue to yellow and ends there", () => {
+  assert.equal(cividis(0), "0, 34, 78");
+  assert.equal(cividis(1), "254, 232, 56");
+  assert.equal(cividis(-1), cividis(0));
+  assert.equal(cividis(2), cividis(1));
+  assert.equal(cividis(0.5), "125, 124, 120");
+});
+
+test("rates are of the last four chunks: all frames by all seconds, decoding and text apart", () => {
+  const slow = stream({ denoise_s: 0.98, text_s: 0.5 });
+  const run = rounds(chunk(0, { streams: { A: slow } }), chunk(1), null, chunk(3), chunk(4));
+  const last = recentRates(run, "A", 4);
+  assert.ok(Math.abs(last.denoise - 36 / 0.24) < 1e-9);
+  assert.ok(Math.abs(last.all - 36 / 0.3) < 1e-9);
+  const early = recentRates(run, "A", 1);
+  assert.ok(Math.abs(early.denoise - 24 / 1.08) < 1e-9);
+  assert.ok(Math.abs(early.all - 24 / 1.62) < 1e-9);
+});
+
+test("a segment is cached where any group has it; any kind is shown before moved", () => {
+  const groups = [group("static", 2, [0, 0, "sink", 0b111]), group("dynamic", 6, [0, 0, "moved", 0b011], [4, 6, "moved", 0b101])];
+  assert.deepEqual(cachedSegments(groups, 0), ["sink", "sink", "sink"]);
+  assert.deepEqual(cachedSegments(groups.toReversed(), 0), ["sink", "sink", "sink"]);
+  assert.deepEqual(cachedSegments(groups, 5), ["moved", null, "moved"]);
+  assert.deepEqual(cachedSegments(groups, 7), [null, null, null]);
+});
+
+test("a group of all heads is the first layer where others are split by role", () => {
+  assert.deepEqual(titles([group("all", 8), group("static", 12)], "A"), ["A  first layer (8)", "A  static heads (12)"]);
+  assert.deepEqual(titles([group("all", 64)], "B"), ["B  all heads (64)"]);
+});
+
+test("a segment of whole rows is one box, any other one box per row", () => {
+  assert.deepEqual(segmentBoxes(20, 20, 10), [{ token: 20, row: 2, col: 0, rows: 2, cols: 10 }]);
+  assert.deepEqual(segmentBoxes(15, 15, 10), [
+    { token: 15, row: 1, col: 5, rows: 1, cols: 5 },
+    { token: 20, row: 2, col: 0, rows: 1, cols: 10 },
+  ]);
+});

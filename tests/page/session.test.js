@@ -1,0 +1,174 @@
+// @ts-check
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { addressOf, sayable } from "../../assets/studio/address.js";
+import { HeadsState } from "../../assets/studio/heads/state.js";
+import { Player } from "../../assets/studio/player.js";
+import { Session } from "../../assets/studio/session.js";
+import { marksOf } from "../../assets/studio/timeline.js";
+import { chunk, learnFacts, rounds, stream } from "./records.js";
+
+/** @import { Manifest } from "../../assets/studio/session.js" */
+
+beforeEach(learnFacts);
+
+/** A session whose player fetches nothing. */
+function open() {
+  const player = new Player(() => "");
+  player.advance = async (count) => {
+    player.wanted = count;
+  };
+  return new Session(player);
+}
+
+/** @param {Manifest["state"]} state @param {Partial<Manifest>} [own] @returns {Manifest} */
+const manifest = (state, own) => ({ state, run: "one", began: 1, chunks: 1, fps: 16, streams: ["A"], ...own });
+
+test("a manifest of another run begins it; an older one is ignored", () => {
+  const session = open();
+  session.receive(manifest("live"));
+  session.receive(manifest("live", { run: "two", began: 2 }));
+  session.receive(manifest("done", { chunks: 9 }));
+  assert.deepEqual([session.player.key, session.state, session.player.wanted], ["two", "live", 1]);
+});
+
+test("the recording plays on while a run waits in the queue", () => {
+  const session = open();
+  session.receive(manifest("recorded", { run: "recording", began: 0 }));
+  session.receive(manifest("queued"));
+  assert.deepEqual([session.player.key, session.running], ["recording", true]);
+  session.receive(manifest("live"));
+  assert.deepEqual([session.player.key, session.player.loop], ["one", false]);
+});
+
+test("chunks of a run that was left for another are not asked for", () => {
+  const session = open();
+  session.receive(manifest("live"));
+  session.goPressed();
+  session.receive(manifest("live", { chunks: 5 }));
+  assert.equal(session.player.wanted, 1);
+  session.receive({ state: "error", text: "no such policy" });
+  session.receive(manifest("live", { chunks: 6 }));
+  assert.equal(session.player.wanted, 6, "it goes on, since the new one was refused");
+});
+
+test("the frame stops at once when pause is pressed and moves again when resumed, whatever arrives late", () => {
+  const session = open();
+  session.receive(manifest("live"));
+  session.pausePressed();
+  assert.equal(session.player.held, true);
+  session.pausePressed();
+  assert.equal(session.player.held, false);
+  session.receive(manifest("paused"));
+  assert.equal(session.player.held, false, "the visitor has resumed since");
+  session.receive(manifest("live"));
+  session.receive(manifest("paused"));
+  assert.equal(session.player.held, true);
+});
+
+test("a step plays its chunk although the stream is paused", () => {
+  const session = open();
+  session.receive(manifest("live"));
+  session.receive(manifest("paused"));
+  session.stepPressed();
+  session.receive(manifest("live", { chunks: 2 }));
+  session.receive(manifest("paused", { chunks: 2 }));
+  assert.deepEqual([session.player.held, session.player.wanted], [false, 2]);
+});
+
+test("the address holds settings, changes that were made and those still planned, and nothing of an earlier run", () => {
+  const run = rounds(chunk(0), chunk(1, { events: ["A = full", "roles: 1.2 dynamic"] }));
+  const link = new URLSearchParams({ prompt: "a red ball", seed: "3", story: "1: too late\n9: re-cache = a star" });
+  const address = new URL(addressOf("http://host/path?threshold=0.3&talk=1", String(link), run));
+  assert.equal(address.searchParams.get("story"), "2: A = full\n9: re-cache = a star");
+  assert.deepEqual([...address.searchParams.keys()].sort(), ["prompt", "seed", "story", "talk"]);
+  assert.equal(address.pathname, "/path");
+  assert.equal(sayable("7: roles: 1.2 dynamic"), false);
+});
+
+test("marks are the first prompt and every change", () => {
+  const run = rounds(chunk(0), chunk(1), chunk(2, { events: ["a star", "B = full"] }), null);
+  assert.deepEqual(marksOf(run), [{ chunk: 0, text: "a red ball" }, { chunk: 2, text: "a star, B = full" }]);
+});
+
+/** Heads of a model of 2 layers of 3 heads, of a session in which stream A runs. */
+function watching() {
+  const session = open();
+  const heads = new HeadsState(session);
+  const sent = /** @type {[event: string, data: any][]} */ ([]);
+  const scores = [[0.9, 0.1, 0.5], [0.2, 0.8, null]];
+  const profile = { scores, static_heads: [[0], [1]], threshold: 0.8 };
+  heads.connect({ model: "m", layers: 2, heads: 3, rows: 6, cols: 10, profile, profiled: null }, (...all) => sent.push(all));
+  session.receive(manifest("live"));
+  session.player.append(chunk(0, { streams: { A: stream() } }), 0);
+  session.player.dispatchEvent(new Event("chunk"));
+  return { session, heads, sent };
+}
+
+test("the head with the lowest score is looked at first", () => {
+  assert.deepEqual(watching().heads.chosen, { layer: 0, head: 1 });
+});
+
+test("the server watches only while somebody looks, and only what changed", async () => {
+  const { session, heads, sent } = watching();
+  assert.equal(sent.length, 0);
+  heads.watch({ visible: true });
+  heads.update();
+  assert.deepEqual(sent, [["look", { stream: "A", layer: 0, head: 1, row: 3, col: 5 }]]);
+  heads.choose(1, 2);
+  heads.choose(1, 0);
+  assert.equal(sent.length, 1, "not at once again");
+  await new Promise((done) => setTimeout(done, 200));
+  assert.deepEqual(sent[1], ["look", { stream: "A", layer: 1, head: 0, row: 3, col: 5 }]);
+  heads.watch({ overlaid: true });
+  heads.watch({ visible: false });
+  assert.equal(sent.length, 2, "the stage still draws it");
+  heads.watch({ overlaid: false });
+  assert.deepEqual(sent[2], ["look", { stream: null }]);
+  heads.watch({ visible: true });
+  await new Promise((done) => setTimeout(done, 200));
+  session.receive(manifest("done"));
+  assert.deepEqual(sent.slice(3).map(([, want]) => want.stream), ["A", null]);
+});
+
+test("heads without a score keep their role at any threshold", () => {
+  const { heads } = watching();
+  assert.deepEqual(heads.split(0.5), [[0, 2], [1]]);
+  heads.facts.profile = { ...heads.facts.profile, static_heads: [[], [2]] };
+  assert.deepEqual(heads.split(0.85), [[0], [2]]);
+});
+
+test("roles that were asked for show until the stream has them", () => {
+  const { session, heads, sent } = watching();
+  heads.choose(0, 1);
+  heads.flip();
+  assert.deepEqual(sent.at(-1), ["roles", { static_heads: [[0, 1], [1]], threshold: null }]);
+  assert.deepEqual(heads.roles, [[0, 1], [1]]);
+  assert.deepEqual(heads.applied, [[0], [1]]);
+  const seen = /** @type {any} */ ({ stream: "A", static: [[0, 1], [1]], threshold: null, scores: [] });
+  session.player.append(chunk(1, { heads: seen }), 0);
+  session.player.dispatchEvent(new Event("chunk"));
+  assert.deepEqual([heads.asked, heads.applied, heads.threshold], [null, [[0, 1], [1]], null]);
+});
+
+test("another run forgets edits of the one before", () => {
+  const { session, heads } = watching();
+  heads.drag(0.3);
+  assert.deepEqual(heads.roles, [[0, 2], [1]]);
+  session.receive(manifest("live", { run: "two", began: 2 }));
+  assert.deepEqual([heads.draft, heads.threshold], [null, 0.8]);
+});
+
+test("a silenced head can be unsilenced once, from the next run on", () => {
+  const { session, heads, sent } = watching();
+  heads.choose(1, 0);
+  assert.equal(heads.silenced, false);
+  heads.silence();
+  assert.deepEqual(sent.at(-1), ["silence", { stream: "A", layer: 1, head: 0, silent: true }]);
+  const own = { A: stream({ policy: "full without 0.2+1.0" }) };
+  session.player.append(chunk(1, { streams: own, heads: /** @type {any} */ ({ stream: "A", static: null, scores: [] }) }), 0);
+  assert.deepEqual([heads.silenced, heads.returns], [true, false]);
+  heads.silence();
+  assert.equal(sent.at(-1)?.[1].silent, false);
+  assert.equal(heads.returns, true);
+});
