@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.models.frames import to_frames
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
 from fkv.report import FPS_MEANING, device_name, rates
 from fkv.stream import Chunk, Stream
-from fkv.training.data import to_frames, to_pixels
+from fkv.training.data import to_pixels
 from fkv.world import FPS, HEIGHT, WIDTH, oracle
 from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
 from fkv.world.render import GENES, render

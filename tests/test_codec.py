@@ -5,8 +5,9 @@ import random
 import torch
 
 from fkv.models.codec import TinyCodec
+from fkv.models.frames import to_frames
 from fkv.models.tiny import FOLDER
-from fkv.training.data import random_genes, to_frames, to_pixels
+from fkv.training.data import random_genes, to_pixels
 from fkv.world.captions import Scene, Thing
 from fkv.world.render import PALETTE, render
 

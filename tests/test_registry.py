@@ -311,9 +311,12 @@ def test_embeddings_are_kept_and_the_encoder_goes_home(offline, monkeypatch):
     at_home = [parameter.data_ptr() for parameter in encoder.parameters()]
     assert words(f"  {PROMPT}\n") is words(PROMPT.replace(" ", "  ")) and places == ["cpu", "cpu:0"]
     assert [parameter.data_ptr() for parameter in encoder.parameters()] == at_home
-    for i in range(text.KEPT + 1):
+    for i in range(text.MAX_PROMPTS + 1):
         words(f"a fox {i}")
-    assert len(words._kept) == text.KEPT and PROMPT not in words._kept
+    assert words._cached.cache_info().currsize == text.MAX_PROMPTS
+    encoded = len(places)
+    words(PROMPT)
+    assert len(places) == encoded + 1, "the oldest prompt is encoded again"
 
 
 def test_long_prompts_are_cut_and_said_so(offline):

@@ -31,7 +31,7 @@ def test_it_shows_place_time_and_colour_of_the_prompt(shipped, prompt):
     assert scene.things[0].colour in {thing.colour for thing in reading.things}
 
 
-@pytest.mark.parametrize("part", tiny.PARTS)
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "codec"])
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_damaged_weights_are_named(part, damage, tmp_path):
     folder = shutil.copytree(tiny.FOLDER, tmp_path / "tiny")

@@ -99,7 +99,7 @@ def test_the_small_decoder_remembers_one_frame_per_block(small):
             before = [torch.zeros_like(frames[0]), *frames[:-1]]
             frames = [torch.relu(layer.conv(torch.cat(pair, 1)) + pair[0]) for pair in zip(frames, before)]
         elif isinstance(layer, taehv.TGrow):
-            frames = [part for frame in frames for part in layer.conv(frame).chunk(layer.times, 1)]
+            frames = [part for frame in frames for part in layer.conv(frame).chunk(layer.stride, 1)]
         else:
             frames = [layer(frame) for frame in frames]
     assert torch.allclose(small.decode(latents, None)[0], torch.cat(frames)[3:], atol=1e-6)

@@ -20,21 +20,39 @@ from .precision import precision_of
 
 
 class Decoder(Protocol):
-    """Latents to video, chunk by chunk; all state between chunks is in what `__call__` returns and takes."""
+    """Decodes latents to video, chunk by chunk; all state between chunks is in what `__call__` takes and returns."""
 
     def __call__(self, latents: Tensor, state: Any) -> tuple[np.ndarray, Any]:
-        """Latents [1, F, C, h, w] and the state of the call before (None at first) -> uint8 [T, H, W, 3], state."""
+        """Decode the next latent frames of a stream.
+
+        Args:
+            latents: [1, F, C, h, w].
+            state: As the call before returned it; None starts a stream.
+
+        Returns:
+            uint8 video, [T, H, W, 3], and the state for the next call.
+        """
 
 
 @dataclass(frozen=True)
 class VideoModel:
     """A loaded model.
 
-    name : as in the registry. encode : prompt -> embeddings [1, words, dim]. decoder : None leaves latents undecoded.
-    latent : channels, height, width. fps : the rate at which its video is meant to play.
-    hints : prompt -> what the user should know about it (words that the model never saw), each one sentence.
-    policies : what is worth seeing side by side, as policy texts: a lean cache, then what it is compared with.
-    weights : the files that the transformer was loaded from.
+    Attributes:
+        name: As in the registry.
+        transformer: On its device, in its precision.
+        encode: From a prompt, embeddings [1, text tokens, text_dim].
+        schedule: Noise levels of the denoising steps.
+        latent: Channels, height and width of a latent frame.
+        decoder: None leaves latents undecoded.
+        roles: Head roles; None where the heads have not been profiled.
+        frames_per_chunk: Latent frames of a chunk (Self Forcing's `num_frame_per_block`).
+        video_frames_per_latent: Video frames of a latent frame.
+        fps: Video frames per second at which its video is meant to play.
+        hints: From a prompt, what the user should know about it (words that the model never saw), a sentence each.
+        examples: Prompts worth trying.
+        policies: What is worth seeing side by side, as policy texts: a lean cache, then what to compare it with.
+        weights: The files that the transformer was loaded from.
     """
 
     name: str
@@ -77,4 +95,5 @@ class VideoModel:
     @property
     def geometry(self) -> Geometry:
         """Cache geometry of one stream."""
-        return self.transformer.geometry(*self.latent[1:], self.frames_per_chunk)
+        _, height, width = self.latent
+        return self.transformer.geometry(height, width, self.frames_per_chunk)

@@ -1,8 +1,8 @@
 """Checkpoint files as they are released -> weights with Wan's original names, and into the model.
 
 Released files differ in container (.pt, .safetensors), nesting (`generator_ema`, `generator`, `model`, bare), prefixes
-(`model.`, wrappers of FSDP, torch.compile and peft) and in whether a LoRA adapter comes apart from its base. Everything is
-told from the names alone; tensors stay on disk (memory-mapped) until one by one they are merged, cast and moved.
+(`model.`, wrappers of FSDP, torch.compile and peft) and in whether a LoRA adapter comes apart from its base. Everything
+is told from the names alone; tensors stay on disk (memory-mapped) until one by one they are merged, cast and moved.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def load_transformer(
 ) -> WanTransformer3DModel:
     """The transformer of a checkpoint, its adapter merged in float32 and then cast to `precision` (see `stored_as`).
 
-    Only one tensor at a time is copied, so host memory holds the weights once. Raises CheckpointError for a checkpoint of
-    another base or an image-to-video one, and names every missing and unexpected weight.
+    Only one tensor at a time is copied, so host memory holds the weights once. Raises CheckpointError for a checkpoint
+    of another base or an image-to-video one, and names every missing and unexpected weight.
     """
     weights, merge = _parts(path, base, key, lora, lora_alpha)
     model = empty_model(base.original)

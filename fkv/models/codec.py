@@ -12,6 +12,8 @@ FRAMES_PER_LATENT = 4
 
 
 class _Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
@@ -25,9 +27,19 @@ class _Residual(nn.Module):
 class TinyCodec(ModelMixin, ConfigMixin):
     """Convolutional video codec with a latent like Wan's: Z channels, 4x in time, 8x in space.
 
-    Each latent frame is encoded from its own four video frames and decoded together with the latent frame before it,
-    so decoding carries exactly one latent frame of state. Latents are normalised by `latents_mean` and `latents_std`.
+    Each latent frame is encoded from its four video frames and decoded together with the latent frame before it, so
+    decoding carries exactly one latent frame of state.
+
+    Args:
+        latent_channels: Z.
+        width: Channels of the finest convolutions.
+        depth: Residual blocks per stage.
+        latents_mean: By which latents are normalised, per channel.
+        latents_std: The same.
     """
+
+    mean: Tensor
+    std: Tensor
 
     @register_to_config
     def __init__(
@@ -39,7 +51,8 @@ class TinyCodec(ModelMixin, ConfigMixin):
         latents_std: list[float] | None = None,
     ) -> None:
         super().__init__()
-        pixels, wide = 3 * FRAMES_PER_LATENT, 2 * width
+        pixels = 3 * FRAMES_PER_LATENT
+        wide = 2 * width
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
             nn.Conv2d(pixels * 16, width, 3, padding=1),
@@ -64,21 +77,36 @@ class TinyCodec(ModelMixin, ConfigMixin):
         self.register_buffer("std", torch.tensor(latents_std or [1.0] * latent_channels), persistent=False)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Video in [-1, 1], [B, 4 * F, 3, H, W] -> normalised latents [B, F, Z, H / 8, W / 8]."""
-        batch, frames = video.shape[0], video.shape[1] // FRAMES_PER_LATENT
+        """Encode video.
+
+        Args:
+            video: From -1 to 1, [B, 4 * F, 3, H, W].
+
+        Returns:
+            Normalised latents, [B, F, Z, H / 8, W / 8].
+        """
+        batch = video.shape[0]
+        frames = video.shape[1] // FRAMES_PER_LATENT
         latents = self.encoder(video.reshape(batch * frames, -1, *video.shape[-2:]))
         latents = (latents - self.mean[:, None, None]) / self.std[:, None, None]
         return latents.unflatten(0, (batch, frames))
 
     def decode(self, latents: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latents [B, F, Z, h, w] -> video in about [-1, 1], [B, 4 * F, 3, 8 h, 8 w], and the state for the next call.
+        """Decode the next latent frames of a stream.
 
-        previous: the state returned by the call before (the last latent frame, [B, 1, Z, h, w]); None starts a stream.
+        Args:
+            latents: Normalised, [B, F, Z, h, w].
+            previous: The state as the call before returned it, the last latent frame, [B, 1, Z, h, w]; None starts a
+                stream.
+
+        Returns:
+            Video from about -1 to 1, [B, 4 * F, 3, 8 h, 8 w], and the state for the next call.
         """
         previous = latents[:, :1] if previous is None else previous
         before = torch.cat([previous, latents[:, :-1]], 1)
         pair = torch.cat([latents, before], 2).flatten(0, 1)
-        scale, shift = self.std.repeat(2)[:, None, None], self.mean.repeat(2)[:, None, None]
+        scale = self.std.repeat(2)[:, None, None]
+        shift = self.mean.repeat(2)[:, None, None]
         pixels = self.decoder(pair * scale + shift)
         pixels = pixels.unflatten(1, (FRAMES_PER_LATENT, 3)).unflatten(0, latents.shape[:2])
         return pixels.flatten(1, 2), latents[:, -1:]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def wan_config(original: Mapping[str, Any]) -> dict[str, Any]:
-    """diffusers' configuration from the constructor arguments of Wan's original model."""
+    """Return diffusers' configuration from the constructor arguments of Wan's original model."""
     heads = original["num_heads"]
     return {
         "patch_size": tuple(original["patch_size"]),
@@ -31,24 +31,32 @@ def wan_config(original: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def empty_model(original: Mapping[str, Any]) -> WanTransformer3DModel:
-    """A model without memory for its weights, on the meta device."""
+    """Make a model without memory for its weights, on the meta device.
+
+    Args:
+        original: Constructor arguments of Wan's original model.
+    """
     with torch.device("meta"):
         return WanTransformer3DModel(**wan_config(original))
 
 
 def diffusers_names(names: Iterable[str]) -> dict[str, str]:
-    """diffusers' name -> the name given, for weights with original names or with diffusers' own."""
-    names = {name: name for name in names}
-    if any(name.startswith("condition_embedder.") for name in names):
-        return names
-    return convert_wan_transformer_to_diffusers(names)
+    """Return a dict from diffusers' name to the name given, for weights with original names or with diffusers' own."""
+    same = {name: name for name in names}
+    if any(name.startswith("condition_embedder.") for name in same):
+        return same
+    return convert_wan_transformer_to_diffusers(same)
 
 
 def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> WanTransformer3DModel:
-    """A model from a state dict with original names (`blocks.0.self_attn.q.weight`), strictly loaded.
+    """Make a model from a state dict with original names.
 
-    original: constructor arguments of the original model (`dim`, `num_heads`, ...).
-    Raises ValueError that names every missing and unexpected weight.
+    Args:
+        weights: By original name (`blocks.0.self_attn.q.weight`).
+        original: Constructor arguments of the original model (`dim`, `num_heads`, ...).
+
+    Raises:
+        ValueError: Names every missing and unexpected weight.
     """
     model = empty_model(original)
     load_strictly(model, {new: weights[old] for new, old in diffusers_names(weights).items()})
@@ -60,9 +68,15 @@ def load_strictly(
     weights: Mapping[str, Tensor],
     prepare: Callable[[str, Tensor], Tensor] = lambda name, value: value,
 ) -> None:
-    """Assign `weights` to a model on the meta device, each as `prepare(name, value)` returns it.
+    """Assign weights to a model on the meta device.
 
-    Raises ValueError that names what is missing, left over or misshapen, before anything is prepared.
+    Args:
+        model: The model.
+        weights: By the model's names.
+        prepare: From name and value, the tensor to assign; called once all names and shapes are found to fit.
+
+    Raises:
+        ValueError: Names what is missing, left over or misshapen.
     """
     wanted = dict(model.named_parameters())
     problems = [f"missing {name}" for name in wanted if name not in weights]

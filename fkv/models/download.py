@@ -1,10 +1,11 @@
-"""Files from the Hugging Face Hub: resumed, cached, pinned to a revision, and a sentence for everything that can go wrong."""
+"""Files from the Hugging Face Hub: resumed, cached, pinned to a revision; a sentence for everything that can go wrong."""
 
 from __future__ import annotations
 
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -13,19 +14,26 @@ from .release import Source
 
 
 class DownloadError(ValueError):
-    """A file that could not be had; the message says what to do."""
+    """A file that cannot be downloaded; the message says what to do."""
 
 
 def fetch(source: Source) -> Path:
-    """The local path of a Hub file, or of a folder (`source.file` ends with a slash), downloaded where it is not cached.
+    """Return the local path of a Hub file or folder; download it where it is not cached.
 
-    A cached file of the pinned revision is used without asking the network; `HF_HUB_OFFLINE=1` never asks. Progress goes to
-    stderr. Raises DownloadError: no network, no such file, gated, disk full.
+    A cached file of the pinned revision is used without asking the network; `HF_HUB_OFFLINE=1` never asks. Progress
+    goes to stderr.
+
+    Args:
+        source: The file, or a folder, whose name ends with a slash.
+
+    Raises:
+        DownloadError: No network, no such file, a gated repository, or a full disk.
     """
     cached = huggingface_hub.try_to_load_from_cache(source.repo, source.file, revision=source.revision)
     if isinstance(cached, str):
         return Path(cached)
-    what, cache = f"{source.file} of {source.repo}", Path(constants.HF_HUB_CACHE)
+    what = f"{source.file} of {source.repo}"
+    cache = Path(constants.HF_HUB_CACHE)
     try:
         online = _reachable()
         if online:
@@ -54,12 +62,12 @@ def fetch(source: Source) -> Path:
 
 
 def _download(source: Source, only_cached: bool) -> Path:
-    options = {"revision": source.revision, "local_files_only": only_cached}
+    """Return the path of a file or folder in the cache; raises what the Hub's library raises."""
+    options: dict[str, Any] = {"revision": source.revision, "local_files_only": only_cached}
     if not source.file.endswith("/"):
         return Path(huggingface_hub.hf_hub_download(source.repo, source.file, **options))
-    folder = (
-        Path(huggingface_hub.snapshot_download(source.repo, allow_patterns=f"{source.file}*", **options)) / source.file
-    )
+    snapshot = huggingface_hub.snapshot_download(source.repo, allow_patterns=f"{source.file}*", **options)
+    folder = Path(snapshot) / source.file
     if not folder.is_dir():
         raise errors.EntryNotFoundError(f"{folder} is not there")
     return folder
@@ -75,6 +83,7 @@ def _reachable() -> bool:
 
 
 def _disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is a full disk."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC:
             return True
@@ -89,9 +98,9 @@ def _no_room(source: Source, what: str, cache: Path) -> DownloadError:
 
 
 def _check_room(source: Source, what: str, cache: Path) -> None:
+    """Raise DownloadError where the disk has less room than what is left to download."""
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    held = sum(
-        file.stat().st_size for file in (cache / f"models--{source.repo.replace('/', '--')}" / "blobs").glob("*")
-    )
-    if shutil.disk_usage(there).free + held < source.gigabytes * 1e9:
+    blobs = cache / f"models--{source.repo.replace('/', '--')}" / "blobs"
+    cached = sum(file.stat().st_size for file in blobs.glob("*"))
+    if shutil.disk_usage(there).free + cached < source.gigabytes * 1e9:
         raise _no_room(source, what, cache)

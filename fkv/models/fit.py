@@ -1,6 +1,7 @@
 """Does it fit? What a real model needs in memory against what is free, told before anything is downloaded or loaded.
 
-What PyTorch's allocator and the libraries below it hold beyond what `memory` counts is not known beforehand; `SLACK` stands for it.
+What PyTorch's allocator and the libraries below it hold beyond what `memory` counts is not known beforehand; `SLACK`
+stands for it.
 """
 
 from __future__ import annotations

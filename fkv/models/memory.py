@@ -1,7 +1,7 @@
 """What things take in memory, counted before they exist, and what is free.
 
-Weights are counted, the cache is the policy's own page table filled on the meta device, and working memory is the largest sum
-of live tensors while one pass, or the decoding of one chunk, runs on the meta device.
+Weights are counted, the cache is the policy's own page table filled on the meta device, and working memory is the
+largest sum of live tensors while one pass, or the decoding of one chunk, runs on the meta device.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ def kv_bytes(
 ) -> int:
     """Bytes of K and V buffers at their most in a stream of `chunks` chunks: the real cache, run under `policy` on the meta device.
 
-    Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that classes
-    heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before the chunk.
+    Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that
+        classes
+    heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before
+        the chunk.
     """
     looks = (0, -1) if policy.watches_attention else (0,)
     return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (

@@ -161,7 +161,7 @@ def _encoder(pipeline: Any, transformer: WanTransformer3DModel) -> Callable[[str
             f"the text encoder gives {encoder.config.d_model} values per token, the transformer takes {expected}"
         )
     device = str(encoder.device)
-    return TextEncoder(tokenizer, encoder, Base.text_words, home=device, device=device)
+    return TextEncoder(tokenizer, encoder, Base.max_sequence_length, home=device, device=device)
 
 
 def _decoder(pipeline: Any, channels: int) -> StreamingVae | None:

@@ -1,9 +1,13 @@
-"""In which type each weight of the transformer is stored, and in which it computes: `fp8` stores in 8 bits what `FP8_LAYERS` names,
-`fp8-fast` multiplies it in 8 bits too."""
+"""In which type each weight of the transformer is stored, and in which type products are computed.
+
+`fp8` stores the layers of `FP8_LAYERS` in fp8 and widens them to bfloat16 for products; `fp8-fast` multiplies in fp8
+too.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -18,27 +22,31 @@ COMPUTE = {  # the names are also in fkv.models.release.CHOICES
     "fp8-fast": torch.bfloat16,
 }
 
+# Layers whose weights fp8 stores in fp8. Self-attention's are not among them: the stream caches those fused, in head
+# order.
+FP8_LAYERS = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)")
+
 
 def native_precision(device: str | torch.device) -> str:
-    """bf16 on CUDA and on CPUs that multiply it in hardware (AVX-512 BF16), fp32 elsewhere."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if torch.device(device).type == "cuda" or known.get("avx512_bf16") else "fp32"
+    """Return bf16 on CUDA and on CPUs that multiply it in hardware (AVX-512 BF16), fp32 elsewhere."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if torch.device(device).type == "cuda" or capabilities.get("avx512_bf16") else "fp32"
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raises ValueError for a precision that the device does not compute in."""
+    """Check that a device computes in a precision.
+
+    Raises:
+        ValueError: It does not.
+    """
     if precision == "fp8-fast" and not multiplies_fp8(device):
         raise ValueError(
             f"{device} does not multiply 8-bit numbers here; a GPU from Hopper on does. Choose fp8, which only stores them"
         )
 
 
-FP8_LAYERS = re.compile(r"blocks\.\d+\.(attn2\.to_[qkv]|attn2\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)")
-"""Layers whose weights fp8 stores in 8 bits. Self-attention's are not among them: the stream keeps those fused, in head order."""
-
-
 class Fp8Linear(nn.Linear):
-    """A linear layer that stores its weight in 8 bits, and widens it while it runs unless it is `fast`."""
+    """A linear layer with an fp8 weight, which is widened for the product unless the layer is `fast`."""
 
     fast = False
 
@@ -47,7 +55,13 @@ class Fp8Linear(nn.Linear):
 
 
 def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.dtype:
-    """The type of one weight: float32 where diffusers keeps it, float8 where fp8 stores it so, else the compute type."""
+    """Return the type of one weight: float32 where diffusers keeps it, fp8 where `FP8_LAYERS` says, else the compute type.
+
+    Args:
+        model: The model that the weight belongs to.
+        name: Of the weight, as in the model's state dict.
+        precision: A key of `COMPUTE`.
+    """
     if set(name.split(".")) & set(model._keep_in_fp32_modules or ()):
         return torch.float32
     if precision.startswith("fp8") and name.endswith(".weight") and FP8_LAYERS.fullmatch(name.removesuffix(".weight")):
@@ -56,16 +70,22 @@ def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.
 
 
 def precision_of(model: WanTransformer3DModel) -> str:
-    """The precision by name, as in `COMPUTE`."""
-    narrow, dtype = model.blocks[0].ffn.net[2], model.blocks[0].attn1.to_q.weight.dtype
-    if isinstance(narrow, Fp8Linear):
-        return "fp8-fast" if narrow.fast else "fp8"
+    """Return the precision of a model by name, a key of `COMPUTE`, or the name of another type."""
+    block = model.blocks[0]
+    down_proj = block.ffn.net[2]
+    dtype = block.attn1.to_q.weight.dtype
+    if isinstance(down_proj, Fp8Linear):
+        return "fp8-fast" if down_proj.fast else "fp8"
     return next((name for name, computes in COMPUTE.items() if computes == dtype), str(dtype).removeprefix("torch."))
 
 
 def use_fp8(model: WanTransformer3DModel, precision: str) -> None:
-    """Make the layers of `FP8_LAYERS` such as `precision` asks for."""
+    """Convert the layers of `FP8_LAYERS` to fp8 in place where `precision` asks for it."""
+    if not precision.startswith("fp8"):
+        return
     for name, module in model.named_modules():
-        if precision.startswith("fp8") and FP8_LAYERS.fullmatch(name):
-            module.__class__, module.fast = Fp8Linear, precision == "fp8-fast"
-            module.weight.data = module.weight.data.to(torch.float8_e4m3fn)
+        if FP8_LAYERS.fullmatch(name):
+            module.__class__ = Fp8Linear
+            layer = cast(Fp8Linear, module)
+            layer.fast = precision == "fp8-fast"
+            layer.weight.data = layer.weight.data.to(torch.float8_e4m3fn)

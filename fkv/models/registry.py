@@ -128,7 +128,8 @@ MODELS = {
 def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
     """Load a model by name. setup : fields of `Setup`, for real models; `precision` for every model. None leaves one at its default.
 
-    Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be had or does not fit.
+    Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be
+    had or does not fit.
     """
     check_device(device)
     found, setup = entry(name), {field: value for field, value in setup.items() if value}
@@ -157,7 +158,8 @@ def entry(name: str) -> ModelEntry:
 def checkpoint_release(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
     """A checkpoint file of one's own as a release: sampled like Self Forcing, its heads not classed.
 
-    Raises ValueError for a missing file, an unknown base, and a file that is told from names and shapes to be no checkpoint of it.
+    Raises ValueError for a missing file, an unknown base, and a file that is told from names and shapes to be no
+    checkpoint of it.
     """
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")

@@ -139,7 +139,8 @@ CHOICES = {
 class Setup:
     """How to run a release here.
 
-    decoder : Wan's own VAE, the small one (TAEHV), or none. precision : of the transformer; fp8 stores the feed-forward and
+    decoder : Wan's own VAE, the small one (TAEHV), or none. precision : of the transformer; fp8 stores the feed-forward
+        and
     cross-attention weights in 8 bits and computes in bf16, fp8-fast multiplies by them in 8 bits.
     text : the text encoder stays on the device, visits it for every new prompt, or runs on the CPU.
     Raises ValueError for a value that is not in `CHOICES`.

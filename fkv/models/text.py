@@ -1,33 +1,36 @@
-"""Wan's text encoder: UMT5-XXL through transformers, its embeddings kept per prompt, the encoder itself where there is room."""
+"""Wan's text encoder: UMT5-XXL through transformers. Embeddings are cached per prompt; the encoder is where there is room."""
 
 from __future__ import annotations
 
-import html
-import json
-import re
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import ftfy
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
-KEPT = 32
-"""Prompts whose embeddings are kept."""
+from .parts import loading
+
+MAX_PROMPTS = 32  # prompts whose embeddings are cached
 
 
 def clean(prompt: str) -> str:
-    """The prompt as Wan's models were trained to read it: mended Unicode, no HTML entities, single spaces."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
+    """Return the prompt as Wan's models were trained to read it: mended Unicode, no HTML entities, single spaces."""
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean  # late: it loads the whole pipeline
+
+    return prompt_clean(prompt)
 
 
 class TextEncoder:
-    """Prompt -> embeddings [1, words, dim]; rows after the last token are zero, and what is beyond `words` tokens is cut.
+    """Encodes prompts.
 
-    home, device : where the encoder waits and where it runs. The same: it stays there. Different: it visits `device` for
-    every new prompt and leaves again.
+    Args:
+        tokenizer: The encoder's tokenizer.
+        encoder: The encoder; it is set to evaluation and moved to `home`.
+        max_sequence_length: Tokens that are read; the rest of a longer prompt is cut.
+        home: Device on which the encoder waits.
+        device: Device on which it runs. Where it is another than `home`, the encoder moves there for every new prompt
+            and back again.
     """
 
     def __init__(
@@ -38,23 +41,17 @@ class TextEncoder:
         home: str = "cpu",
         device: str = "cpu",
     ) -> None:
-        self.tokenizer, self.encoder, self.max_sequence_length = (
-            tokenizer,
-            encoder.eval().requires_grad_(False).to(home),
-            max_sequence_length,
-        )
-        self.home, self.device = home, device
+        self.tokenizer = tokenizer
+        self.encoder = encoder.eval().requires_grad_(False).to(home)
+        self.max_sequence_length = max_sequence_length
+        self.home = home
+        self.device = device
         self._at_home = [(parameter, parameter.data) for parameter in self.encoder.parameters()]
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._cached = lru_cache(MAX_PROMPTS)(self._encode)
 
     def __call__(self, prompt: str) -> Tensor:
-        prompt = clean(prompt)
-        if prompt not in self._kept:
-            self._kept[prompt] = self._encode(prompt)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(prompt)
-        return self._kept[prompt]
+        """Return embeddings [1, max_sequence_length, text_dim]; rows after the last token are zero."""
+        return self._cached(clean(prompt))
 
     @torch.inference_mode()
     def _encode(self, prompt: str) -> Tensor:
@@ -72,29 +69,35 @@ class TextEncoder:
         return embeds * tokens.attention_mask[:, :, None].to(embeds.dtype)
 
     def cut(self, prompt: str) -> list[str]:
-        """A sentence for the user when a prompt is longer than the encoder reads."""
+        """Return a sentence for the user where a prompt is longer than what is read; else none."""
         count = len(self.tokenizer(clean(prompt)).input_ids)
-        return (
-            [f"The prompt has {count} tokens; the first {self.max_sequence_length} are read."]
-            if count > self.max_sequence_length
-            else []
-        )
+        if count <= self.max_sequence_length:
+            return []
+        return [f"The prompt has {count} tokens; the first {self.max_sequence_length} are read."]
 
 
 def load(
-    encoder: str | Path, tokenizer: str | Path, max_sequence_length: int = 512, home: str = "cpu", device: str = "cpu"
+    encoder: str | Path,
+    tokenizer: str | Path,
+    max_sequence_length: int = 512,
+    home: str = "cpu",
+    device: str = "cpu",
 ) -> TextEncoder:
-    """The encoder and its tokenizer from their folders, in bfloat16. Raises ValueError that names the one that is missing or damaged."""
-    reader = _part("tokenizer", tokenizer, AutoTokenizer)
-    model = _part("text encoder", encoder, UMT5EncoderModel, dtype=torch.bfloat16)
+    """Load the encoder, in bfloat16, and its tokenizer from their folders.
+
+    Args:
+        encoder: Folder of the encoder.
+        tokenizer: Folder of the tokenizer.
+        max_sequence_length: As in `TextEncoder`, like `home` and `device`.
+        home: See there.
+        device: See there.
+
+    Raises:
+        ValueError: One of the two is missing or damaged.
+    """
+    remedy = "delete it and download it again"
+    with loading("the tokenizer", tokenizer, remedy):
+        reader = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    with loading("the text encoder", encoder, remedy):
+        model = UMT5EncoderModel.from_pretrained(encoder, local_files_only=True, dtype=torch.bfloat16)
     return TextEncoder(reader, model.to(torch.bfloat16), max_sequence_length, home, device)
-
-
-def _part(name: str, folder: str | Path, kind: type, **options: object) -> Any:
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"the {name} in {folder} is missing or damaged ({reason}); delete it and download it again"
-        ) from None

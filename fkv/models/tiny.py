@@ -1,8 +1,7 @@
-"""The shipped model: a 9 M-parameter Wan transformer of the toy world with its own words and codec."""
+"""The shipped model: a 9 M-parameter Wan transformer of the toy world, with its text encoder and codec."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
+from .parts import loading
 from .precision import COMPUTE, check_precision, native_precision, use_fp8
 from .words import WordEncoder
 
 FOLDER = asset("tiny")
-PARTS = ("transformer", "text_encoder", "codec")
 EXAMPLES = (
     "a red ball bouncing over the hills at sunset",
     "a cyan star drifting over the sea at night",
@@ -36,60 +35,69 @@ EXAMPLES = (
 
 
 class StreamingCodec:
-    """Decodes latents [1, F, Z, h, w] to uint8 video; the state is the last latent frame."""
+    """Decodes latents chunk by chunk; the state is the last latent frame.
+
+    Args:
+        codec: The codec; it is set to evaluation in place.
+    """
 
     def __init__(self, codec: TinyCodec) -> None:
         self.codec = codec.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor, state: Tensor | None) -> tuple[np.ndarray, Tensor]:
+        """Decode latents [1, F, Z, h, w] to uint8 video, [T, H, W, 3]."""
         parameter = next(self.codec.parameters())
         pixels, state = self.codec.decode(latents.to(parameter.device, parameter.dtype), state)
-        return to_frames(pixels[0], -1.0), state
+        return to_frames(pixels[0]), state
 
 
 def hints(prompt: str) -> list[str]:
-    """Sentences about words of the prompt that the model never saw and what it knows instead."""
+    """Return a sentence about words of the prompt that the model never saw and what it knows instead; or none."""
     unknown = unknown_words(prompt)
     if not unknown:
         return []
     named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
     return [
         f"The tiny model does not know {named} and leaves such words out. It knows the colours {', '.join(COLOURS)}; "
-        f"the shapes {', '.join(SHAPES)}; the motions {', '.join(MOTIONS)}; the places {', '.join(SCENES)}; the times {', '.join(TIMES)}."
+        f"the shapes {', '.join(SHAPES)}; the motions {', '.join(MOTIONS)}; the places {', '.join(SCENES)}; "
+        f"the times {', '.join(TIMES)}."
     ]
 
 
 def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None = None) -> VideoModel:
-    """Load the tiny model from a folder with transformer/, text_encoder/, codec/, and roles.json where there is one.
+    """Load the tiny model.
 
-    precision: of the transformer and codec, one of `COMPUTE`; default `native_precision`.
-    Raises ValueError like `check_precision`, and one that names a missing or damaged part.
+    Args:
+        folder: With transformer/, text_encoder/, codec/, and roles.json where there is one.
+        device: Where to run it.
+        precision: Of transformer and codec, a key of `COMPUTE`; default `native_precision`.
+
+    Raises:
+        ValueError: A part is missing or damaged, or as in `check_precision`.
     """
-    folder, precision = Path(folder), precision or native_precision(device)
+    folder = Path(folder)
+    precision = precision or native_precision(device)
     check_precision(precision, device)
     dtype = COMPUTE[precision]
-    parts: dict[str, Any] = {}
-    for name, cls in zip(PARTS, (WanTransformer3DModel, WordEncoder, TinyCodec)):
-        try:
-            parts[name] = cls.from_pretrained(
-                folder / name, local_files_only=True, torch_dtype=torch.float32 if name == "text_encoder" else dtype
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"the tiny model's {name} in {folder / name} is missing or damaged ({reason}); restore the folder from the repository"
-            ) from None
-    use_fp8(parts["transformer"], precision)
-    words = parts["text_encoder"].to(device).eval().requires_grad_(False)
+
+    def part(cls: Any, name: str, dtype: torch.dtype = dtype) -> Any:
+        with loading(f"the tiny model's {name}", folder / name, "restore the folder from the repository"):
+            return cls.from_pretrained(folder / name, local_files_only=True, torch_dtype=dtype)
+
+    transformer = part(WanTransformer3DModel, "transformer")
+    encoder = part(WordEncoder, "text_encoder", torch.float32)
+    codec = part(TinyCodec, "codec")
+    use_fp8(transformer, precision)
+    encoder = encoder.to(device).eval().requires_grad_(False)
     role_file = folder / "roles.json"
     return VideoModel(
         name="tiny",
-        transformer=CausalTransformer(parts["transformer"].to(device)),
-        encode=lambda prompt: words([prompt]),
+        transformer=CausalTransformer(transformer.to(device)),
+        encode=lambda prompt: encoder([prompt]),
         schedule=Schedule.even(4),
-        latent=(parts["codec"].config.latent_channels, HEIGHT // 8, WIDTH // 8),
-        decoder=StreamingCodec(parts["codec"].to(device, memory_format=torch.channels_last)),
+        latent=(codec.config.latent_channels, HEIGHT // 8, WIDTH // 8),
+        decoder=StreamingCodec(codec.to(device, memory_format=torch.channels_last)),
         roles=roles.load(role_file) if role_file.exists() else None,
         video_frames_per_latent=FRAMES_PER_LATENT,
         fps=FPS,

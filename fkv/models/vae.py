@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +12,65 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor
 
 from .frames import to_frames
+from .parts import loading
 
 
 class StreamingVae:
     """Decodes latents chunk by chunk, with the result of decoding the whole clip at once.
 
-    The state is what each causal convolution saw last, 1.9 GB at 480p in bfloat16; so it is used up: the list given is the
-    list returned. The first latent frame of a stream gives one video frame, every other four.
+    The state is the last input of each causal convolution. It is large (1.9 GB at 480p in bfloat16) and so is updated
+    in
+    place: the list that a call takes is the list that it returns. The first latent frame of a stream gives one video
+        frame,
+    every other four.
+
+    Args:
+        vae: The VAE; it is set to evaluation in place and its weights are shared.
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.convolutions = sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
-        shape = (1, -1, 1, 1, 1)
-        self.mean, self.std = (
-            torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std)
-        )
+        self.mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+        self.std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     def channels_last(self) -> None:
-        """Store the weights of 3-D convolutions channels last: in bfloat16 some versions of cuDNN take no others, and what PyTorch does
-        instead needs tens of gigabytes at 1080p (PyTorch 2.9)."""
+        """Store the weights of 3-D convolutions channels last.
+
+        In bfloat16 some versions of cuDNN take no other order, and PyTorch's fallback (2.9) needs tens of gigabytes at
+        1080p.
+        """
         for parameter in self.vae.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last_3d)
 
     def decode(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
-        """Latents [1, F, Z, h, w] -> video [1, 3, T, H, W] in [-1, 1] and the state for the next call (None starts a stream)."""
+        """Decode the next latent frames of a stream.
+
+        Args:
+            latents: [1, F, Z, h, w].
+            state: As the call before returned it; None starts a stream. It is updated in place.
+
+        Returns:
+            Video from -1 to 1, [1, 3, T, H, W], and the state for the next call.
+        """
         weight = self.vae.post_quant_conv.weight
         z = latents.transpose(1, 2).to(weight.device, torch.float32)
-        z = self.vae.post_quant_conv((z * self.std.to(z.device) + self.mean.to(z.device)).to(weight.dtype))
-        first, state = state is None, state or [None] * self.convolutions
+        z = (z * self.std.to(z.device) + self.mean.to(z.device)).to(weight.dtype)
+        z = self.vae.post_quant_conv(z)
+        opening = state is None
+        state = state or [None] * self.convolutions
         frames = [
-            self.vae.decoder(z[:, :, i : i + 1], feat_cache=state, feat_idx=[0], first_chunk=first and i == 0)
+            self.vae.decoder(z[:, :, i : i + 1], feat_cache=state, feat_idx=[0], first_chunk=opening and i == 0)
             for i in range(z.shape[2])
         ]
         return torch.cat(frames, 2).clamp_(-1, 1), state
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor, state: list[Any] | None) -> tuple[np.ndarray, list[Any]]:
-        """Latents [1, F, Z, h, w] -> uint8 video [T, H, W, 3] and the state for the next call."""
+        """Decode the next latent frames of a stream to uint8 video, [T, H, W, 3]; see `decode`."""
         pixels, state = self.decode(latents, state)
-        return to_frames(pixels[0].transpose(0, 1), -1), state
+        return to_frames(pixels[0].transpose(0, 1)), state
 
 
 def without_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
@@ -63,15 +80,18 @@ def without_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 def load(folder: str | Path, device: str = "cpu") -> StreamingVae:
-    """The VAE in a diffusers folder, bfloat16 on CUDA and float32 on a CPU. Raises ValueError for a folder that holds none."""
+    """Load the VAE in a diffusers folder, in bfloat16 on CUDA and float32 on a CPU.
+
+    Args:
+        folder: With config.json and the weights.
+        device: Where to run it.
+
+    Raises:
+        ValueError: The folder has no VAE, or a damaged one.
+    """
     dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
-    try:
+    with loading("the VAE", folder, "delete it and download it again"):
         vae = AutoencoderKLWan.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"the VAE in {folder} is missing or damaged ({reason}); delete it and download it again"
-        ) from None
     decoder = StreamingVae(without_encoder(vae).to(device))
     if torch.device(device).type == "cuda":
         decoder.channels_last()

@@ -28,7 +28,8 @@ EXAMPLES = (
 def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     """Load a release onto a device: check memory, download what is not cached, then load.
 
-    options : fields of `Setup`. Raises ValueError with a sentence for the user: it does not fit, cannot be downloaded, or a
+    options : fields of `Setup`. Raises ValueError with a sentence for the user: it does not fit, cannot be downloaded,
+        or a
     file is damaged or of another model.
     """
     setup, base = Setup(**options), BASES[release.base]

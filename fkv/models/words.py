@@ -13,7 +13,13 @@ from fkv.world.captions import known_words, words
 
 
 class WordEncoder(ModelMixin, ConfigMixin):
-    """Prompts -> embeddings [batch, length, dim]. Words it does not know are left out, rows after the last are zero."""
+    """Encodes prompts word by word.
+
+    Args:
+        dim: Of the embeddings.
+        length: Words that are read; the rest of a longer prompt is cut.
+        vocabulary: The known words; those of the toy world by default. Other words of a prompt are left out.
+    """
 
     @register_to_config
     def __init__(self, dim: int = 96, length: int = 24, vocabulary: list[str] | None = None) -> None:
@@ -28,12 +34,13 @@ class WordEncoder(ModelMixin, ConfigMixin):
         )
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Word numbers, int64 [batch, length]; 0 is padding. Words beyond `length` are cut."""
+        """Return word numbers, int64 [batch, length]; 0 is padding."""
         length = self.config.length
-        rows = [[self.index[w] for w in words(prompt) if w in self.index][:length] for prompt in prompts]
+        rows = [[self.index[word] for word in words(prompt) if word in self.index][:length] for prompt in prompts]
         return torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.position.device)
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
+        """Return embeddings [batch, length, dim]; rows after the last word are zero."""
         tokens = self.tokens(prompts)
         known = (tokens > 0).unsqueeze(-1)
         hidden = (self.embedding(tokens) + self.position) * known

@@ -46,11 +46,6 @@ def to_pixels(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def to_frames(pixels: Tensor) -> np.ndarray:
-    """Turn pixels in [-1, 1], [..., T, 3, H, W], into uint8 frames [..., T, H, W, 3]."""
-    return pixels.float().add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()
-
-
 def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], video: Tensor) -> Tensor:
     """The pixels of the moving things, [T, 1, H, W] in {0, 1}: those that change when the things are left out."""
     empty = to_pixels(render(Scene(scene.place, scene.time, ()), frames, genes))

@@ -229,7 +229,13 @@ class CausalTransformer:
 
         Args:
             embeds: [batch, text tokens, text_dim], zero-padded; padding is attended to, as the models were trained.
+
+        Raises:
+            ValueError: `embeds` has another shape.
         """
+        expected = self.model.config.text_dim
+        if embeds.dim() != 3 or embeds.shape[2] != expected:
+            raise ValueError(f"text embeddings must be [batch, tokens, {expected}], not {list(embeds.shape)}")
         embeds = embeds.to(self.device, self.dtype)
         hidden = self.model.condition_embedder.text_embedder(embeds)
         pairs = []

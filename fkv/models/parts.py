@@ -1,0 +1,27 @@
+"""One sentence for a part of a model whose files are missing or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def loading(part: str, folder: str | Path, remedy: str) -> Iterator[None]:
+    """Turn what the libraries raise for missing or damaged files into one sentence.
+
+    Args:
+        part: What is loaded, as in "the VAE".
+        folder: Where its files are.
+        remedy: What the user can do about it.
+
+    Raises:
+        ValueError: Loading failed; names part, folder, reason and remedy.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise ValueError(f"{part} in {folder} is missing or damaged ({reason}); {remedy}") from None
