@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fkv.probe import PassMass, head_scores
+from fkv.probe import head_scores
 
 from . import figures, record
 from .figures import View
@@ -22,7 +22,7 @@ def views_of_profile(profile: Profile) -> list[View]:
 
     The frame maps are those of the most static and of the most dynamic head.
     """
-    masses = mean_masses(profile)
+    masses = profile.mean_masses
     shown = "context" if "context" in profile.scored else masses[-1].name
     heads = extremes(profile.head_scores)
     return [
@@ -60,13 +60,6 @@ def extremes(scores: np.ndarray) -> list[tuple[int, int]]:
     """Return (layer, head) of the highest and of the lowest score."""
     found = (np.unravel_index(pick(scores), scores.shape) for pick in (np.argmax, np.argmin))
     return [(int(layer), int(head)) for layer, head in found]
-
-
-def mean_masses(profile: Profile) -> list[PassMass]:
-    """Average the scored passes of a profile over runs."""
-    chunk = profile.frames[0] // len(profile.frames)
-    means = ((name, profile.mass[:, profile.passes.index(name)].mean(0)) for name in profile.scored)
-    return [PassMass(chunk, name, profile.frames, profile.key_frames, mean) for name, mean in means]
 
 
 def write_files(views: Iterable[View], folder: str | Path, theme: Theme = "light") -> list[Path]:

@@ -16,7 +16,7 @@ import numpy as np
 from fkv import roles as role_files
 from fkv.models.base import VideoModel
 from fkv.policies import Full
-from fkv.probe import FrameMassProbe, head_scores, uniform_score
+from fkv.probe import FrameMassProbe, PassMass, head_scores, uniform_score
 from fkv.roles import HeadRoles, from_scores
 from fkv.stream import Stream, check_chunks, check_prompt, check_seed
 
@@ -88,6 +88,13 @@ class Profile:
 
     def _scored(self, samples: np.ndarray) -> np.ndarray:
         return samples[:, [self.passes.index(name) for name in self.scored]].mean((0, 1))
+
+    @property
+    def mean_masses(self) -> list[PassMass]:
+        """The scored passes, averaged over runs."""
+        chunk = self.frames[0] // len(self.frames)
+        means = ((name, self.mass[:, self.passes.index(name)].mean(0)) for name in self.scored)
+        return [PassMass(chunk, name, self.frames, self.key_frames, mean) for name, mean in means]
 
     @property
     def uniform(self) -> float:

@@ -64,7 +64,7 @@ class CacheXray(View):
         chunks: The chunks of a run in order.
 
     Raises:
-        ValueError: There are no chunks, or they have no cache.
+        ValueError: There are no chunks.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
@@ -174,7 +174,7 @@ def _legend(colours: Palette) -> dict[str, str]:
 def _panels(chunks: Sequence[Chunk]) -> list[_Panel]:
     groups = list(dict.fromkeys(name for chunk in chunks for name in chunk.pages))
     if not groups:
-        raise ValueError("there is no chunk with a cache to draw")
+        raise ValueError("there is no chunk to draw")
     kinds = {name: page_kinds(chunks, name) for name in groups}
     alike: dict[bytes, list[str]] = {}
     for name in groups:
