@@ -31,6 +31,7 @@ def test_paths_are_checked_without_leaving_a_trace(tmp_path):
     ]
     assert old.read_text() == "kept" and list(tmp_path.iterdir()) == [old]
     assert outputs(asked(json=os.devnull, out=os.devnull), "json", "out") == [Path(os.devnull)] * 2
+    assert outputs(asked(json="-"), "json") == [None]
 
 
 @pytest.mark.parametrize(

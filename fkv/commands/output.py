@@ -19,7 +19,7 @@ def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
         *options: Names of options, `name` for a file and `name/` for a folder.
 
     Returns:
-        A path per option, None where the option was not used.
+        A path per option, None where the option was not used and for `--json -`, which is stdout.
 
     Raises:
         ValueError: A path cannot be written, or two options name the same one.
@@ -30,6 +30,8 @@ def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
         text = getattr(args, name)
         if text == "":
             raise ValueError(f"--{name} is empty; name a {'file' if option == name else 'folder'} or leave it out")
+        if name == "json" and text == "-":
+            text = None
         try:
             check = _file if option == name else _folder
             found[name] = None if text is None else check(text)
