@@ -185,8 +185,8 @@ def _within(value: float, limit: float) -> dict[str, Any]:
 def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> dict[str, Any]:
     run = golden.meta["runs"]["forcing_kv"]
     expected, heads = golden.expected(run["file"]), from_json(_json(golden.folder / run["heads_file"]))
-    scores: dict[int, np.ndarray] = {}
-    policy = _NotedForcingKV(**asdict(_forcing_kv(run)), noted=scores)
+    policy = _NotedForcingKV(**asdict(_forcing_kv(run)))
+    scores = policy.noted
     stream = golden.stream(policy, heads)
     made = [stream.step() for _ in range(chunks)]
     scored = run["scored_chunks"]
@@ -231,7 +231,7 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
 class _NotedForcingKV(ForcingKV):
     """Forcing-KV that notes its similarity scores by chunk."""
 
-    noted: dict[int, np.ndarray] = field(default_factory=dict)
+    noted: dict[int, np.ndarray] = field(init=False, compare=False, default_factory=dict)
 
     def scores(self, state: ChunkState) -> np.ndarray | None:
         scores = super().scores(state)

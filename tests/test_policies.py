@@ -1,13 +1,17 @@
 """Every registered policy passes the same matrix by being registered; then what each one promises."""
 
 import dataclasses
+import re
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
+from pydantic import Field
 
 from fkv import policies
 from fkv.comparison import labels_of
+from fkv.parameters import Count, Share, check, describe
 from fkv.policies import POLICIES, ChunkState
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.sliding_window import SlidingWindow
@@ -142,18 +146,63 @@ def test_a_batch_shares_one_page_table(small):
         ("forcing-kv:retention", "key=value"),
         ("forcing-kv:retention=lots", "retention must be a number, true or false, not 'lots'"),
         ("forcing-kv:retention=0.3,retention=0.5", "retention is given twice"),
-        ("full,forcing-kv", "several policies; name one"),
+        ("full,forcing-kv", "expected one policy, got"),
         ("forcing-kv without", "LAYER.HEAD"),
-        ("forcing-kv:retention=1.5", "share between 0 and 1"),
-        ("forcing-kv:retention=true", "must be float or int"),
-        ("forcing-kv:sink_frames=-1", "must not be negative"),
-        ("forcing-kv:segments_per_frame=0", "at least 1"),
+        (
+            "forcing-kv:retention=1.5",
+            "policy 'forcing-kv': retention must be a number from 0 to 1 or a whole number of at least 0, not 1.5",
+        ),
+        (
+            "forcing-kv:retention=true",
+            "retention must be a number from 0 to 1 or a whole number of at least 0, not True",
+        ),
+        ("forcing-kv:sink_frames=-1", "sink_frames must be a whole number of at least 0, not -1"),
+        ("forcing-kv:segments_per_frame=0", "must be a whole number of at least 1, not 0"),
         ("sliding-window:window_frames=1", "must exceed sink_frames"),
     ],
 )
 def test_bad_policies_are_refused_in_words(text, message):
     with pytest.raises(ValueError, match=message):
         policies.parse(text)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_parameter_is_declared_with_range_and_meaning(name):
+    for parameter in describe(POLICIES[name]):
+        assert len(parameter.help) > 10 and parameter.values, parameter.name
+        assert getattr(POLICIES[name](), parameter.name) == parameter.default
+    declared = policies.json_schema()[name]["properties"]
+    assert list(declared) and all("description" in each and "default" in each for each in declared.values())
+
+
+def test_values_are_checked_however_a_policy_is_made():
+    for wrong in (lambda: SlidingWindow(sink_frames=-1), lambda: dataclasses.replace(ForcingKV(), retention=2.0)):
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
+    assert isinstance(policies.make("dummy-forcing", dummy_share=1).dummy_share, float)
+    assert isinstance(ForcingKV(retention=1).retention, int), "a number of segments, not a share"
+
+
+@pytest.mark.parametrize(
+    "annotation, value, message",
+    [
+        (int, 2.5, "x must be a whole number, not 2.5"),
+        (Count, True, "x must be a whole number of at least 0, not True"),
+        (Share, float("nan"), "x must be a number from 0 to 1, not nan"),
+        (Annotated[int, Field(ge=1, le=8)], 9, "x must be a whole number from 1 to 8, not 9"),
+        (Annotated[int, Field(le=8)], 9, "x must be a whole number of at most 8, not 9"),
+        (bool, "true", "x must be true or false, not 'true'"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_what_is_declared(annotation, value, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check("x", value, annotation)
+
+
+def test_variants_list_only_what_they_change():
+    assert [each.name for each in policies.own_parameters(POLICIES["no-anchor"])] == ["anchor_frames"]
+    assert policies.variant_of(POLICIES["random-roles"]) == "forcing-kv"
+    assert policies.variant_of(POLICIES["per-step"]) is policies.variant_of(POLICIES["full"]) is None
 
 
 def test_a_list_of_policies_may_carry_parameters():

@@ -3,13 +3,14 @@
 To add one: write a frozen dataclass that derives from `Policy`, give it `name` and `help`, override `keep_mask` (a
 boolean mask over the pages of a head group, called once per chunk) and list the class in `POLICIES`. Its fields become
 parameters of the command line and of the page, and the test matrix in `tests/test_policies.py` runs it. A policy that
-treats heads differently also overrides `groups`.
+treats heads differently also overrides `groups`, and `page_kind` where its pages have purposes of their own.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+from typing import Any
+
+from fkv.parameters import Parameter, describe, schema
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, Policy, evict
@@ -27,75 +28,87 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
-FOR_ALL = "fp8=true", "keys and values are stored in 8 bits, half of the memory; a CPU is slower to read them"
-"""The parameter that every policy has, and what it does."""
+COMMON: tuple[Parameter, ...] = describe(Policy)
+"""The parameters that all policies have."""
 
 
-def parameters(policy: Policy | type[Policy]) -> list[dataclasses.Field]:
-    """The parameters of a policy, its own before the one that all have."""
-    return sorted(dataclasses.fields(policy), key=lambda field: field.kw_only)
+def own_parameters(policy: type[Policy]) -> list[Parameter]:
+    """The parameters that a policy adds to those of the policy it derives from, or whose defaults it changes."""
+    return [parameter for parameter in describe(policy) if parameter not in describe(policy.__base__)]
 
 
-def defaults(policy: type[Policy]) -> list[str]:
-    """The parameters that a policy has of its own, as one writes their defaults."""
-    return [f"{field.name}={field.default}" for field in parameters(policy) if not field.kw_only]
+def variant_of(policy: type[Policy]) -> str | None:
+    """The name of the policy whose parameters a policy has too, as those of `forcing-kv` in its ablations."""
+    base = policy.__base__
+    return base.name if base in POLICIES.values() and own_parameters(base) else None
 
 
-def make(name: str, **given: object) -> Policy:
-    """A policy by name with some of its parameters set.
+def json_schema() -> dict[str, Any]:
+    """All policies and their parameters as JSON schemas, name -> schema of an object."""
+    return {name: {"description": policy.help} | schema(policy) for name, policy in POLICIES.items()}
 
-    Raises ValueError for an unknown name or parameter or a value of the wrong kind, and says what there is.
+
+def make(name: str, **values: object) -> Policy:
+    """Make a policy.
+
+    Args:
+        name: a key of `POLICIES`.
+        **values: some of its parameters; the others have their defaults.
+
+    Raises:
+        ValueError: for an unknown policy or parameter, or a value out of range, with what there is instead.
     """
     if "," in name:
-        raise ValueError(f"{name!r} are several policies; name one")
+        raise ValueError(f"expected one policy, got {name!r}")
     if name not in POLICIES:
         raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
-    policy = POLICIES[name]
-    hints, known = typing.get_type_hints(policy), [field.name for field in parameters(policy)]
-    for key, value in given.items():
+    known = [parameter.name for parameter in describe(POLICIES[name])]
+    for key in values:
         if key not in known:
-            raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
-        kinds = typing.get_args(hints[key]) or (hints[key],)
-        if float in kinds and isinstance(value, int) and int not in kinds:
-            value = given[key] = float(value)
-        if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
-            raise ValueError(
-                f"{key} of policy {name!r} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}"
-            )
-    return policy(**given)
+            raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known)}")
+    try:
+        return POLICIES[name](**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"policy {name!r}: {error}") from None
 
 
 def _value(key: str, text: str) -> object:
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
+    for number in (int, float):
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
             pass
     raise ValueError(f"{key} must be a number, true or false, not {text!r}")
 
 
 def parse(text: str) -> Policy:
-    """A policy from `name` or `name:key=value,key=value`, as the command line and permalinks write it; with ` without 3.2+4.1`
-    behind it, these heads are silenced."""
+    """Read a policy as the command line and permalinks write it.
+
+    Args:
+        text: `name` or `name:key=value,key=value`, with ` without 3.2+4.1` at the end to silence heads (layer.head).
+
+    Raises:
+        ValueError: for anything else, as `make` does.
+    """
     text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
         return silence(parse(text), read_heads(heads))
     name, _, rest = text.partition(":")
-    given: dict[str, object] = {}
+    values: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
-        if key in given:
+        if key in values:
             raise ValueError(f"{key} is given twice in {text!r}")
-        given[key] = _value(key, value)
-    return make(name, **given)
+        values[key] = _value(key, value)
+    return make(name, **values)
 
 
 def split(text: str) -> list[str]:
-    """Several policies from one comma-separated text; `key=value` parts belong to the policy before them."""
+    """Split a comma-separated list of policies; `key=value` parts belong to the policy before them."""
     parts: list[str] = []
     for part in text.split(","):
         if parts and "=" in part and ":" not in part:
@@ -105,25 +118,32 @@ def split(text: str) -> list[str]:
     return parts
 
 
+def assignment(key: str, value: object) -> str:
+    """Write `key=value` as in a policy's text."""
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
 def write(policy: Policy) -> str:
     """Write a policy as `parse` reads it back: its name and the parameters that differ from their defaults."""
     base = policy.unwrapped
-    changed = [(f.name, getattr(base, f.name)) for f in parameters(base) if getattr(base, f.name) != f.default]
-    rest = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed)
+    values = [(parameter, getattr(base, parameter.name)) for parameter in describe(type(base))]
+    rest = ",".join(assignment(parameter.name, value) for parameter, value in values if value != parameter.default)
     text = f"{base.name}:{rest}" if rest else base.name
     return f"{text}{WITHOUT}{write_heads(policy.silenced_heads)}" if policy.silenced_heads else text
 
 
 __all__ = [
-    "FOR_ALL",
+    "COMMON",
     "POLICIES",
     "ChunkState",
     "Policy",
-    "defaults",
+    "assignment",
     "evict",
+    "json_schema",
     "make",
-    "parameters",
+    "own_parameters",
     "parse",
     "split",
+    "variant_of",
     "write",
 ]

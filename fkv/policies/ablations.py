@@ -1,43 +1,47 @@
-"""Forcing-KV with one part taken away, as in the ablations of arXiv 2605.09681."""
+"""Forcing-KV without one of its parts, as in the ablations of arXiv 2605.09681."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from fkv.cache import Geometry, Heads
+from fkv.parameters import Count
 from fkv.roles import HeadRoles, random_roles
 
-from .forcing_kv import ForcingKV
+from .forcing_kv import AnchorFrames, DynamicFrames, ForcingKV
 
 
 @dataclass(frozen=True)
 class NoAnchor(ForcingKV):
-    """Static heads keep the sink alone: the transition into the next chunk is lost."""
+    """Static heads keep only the sink, so the transition into the next chunk is lost."""
 
     name = "no-anchor"
     help = "forcing-kv without the static heads' anchor frame (ablation)"
 
-    anchor_frames: int = 0
+    anchor_frames: AnchorFrames = 0
 
 
 @dataclass(frozen=True)
 class NoDynamic(ForcingKV):
-    """Dynamic heads keep what static heads keep: no segments of the previous chunk."""
+    """Dynamic heads keep what static heads keep, without segments of the previous chunk."""
 
     name = "no-dynamic"
     help = "forcing-kv without the dynamic heads' kept segments (ablation)"
 
-    dynamic_frames: int = 0
+    dynamic_frames: DynamicFrames = 0
 
 
 @dataclass(frozen=True)
 class RandomRoles(ForcingKV):
-    """As many static heads per layer as the real split has, but random ones, chosen by `roles_seed`."""
+    """As many static heads per layer as the real split has, but random ones."""
 
     name = "random-roles"
     help = "forcing-kv with random head roles, as many static ones per layer (ablation)"
 
-    roles_seed: int = 0
+    roles_seed: Annotated[Count, Field(description="chooses the random static heads")] = 0
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
-        return super().groups(geometry, roles and random_roles(roles, self.roles_seed))
+        return super().groups(geometry, None if roles is None else random_roles(roles, self.roles_seed))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from fkv.cache import Geometry, Head, Heads, KVCache, Pages
+from fkv.parameters import check_fields
 from fkv.roles import HeadRoles
 
 from .kinds import CURRENT, KEPT
@@ -37,10 +39,9 @@ class ChunkState:
 class Policy:
     """Base of all policies: a frozen dataclass whose fields are the parameters of the method.
 
-    Subclasses override `keep_mask`; those with several head groups override `groups` and `page_kind` too.
-
-    Args:
-        fp8: store K and V in fp8 (e4m3), half the memory of bfloat16; every pass converts what it reads.
+    Subclasses override `keep_mask`, those with several head groups also `groups`, and `page_kind` says what their pages
+    are for. A field's annotation declares its range, unit and meaning (`fkv.parameters`), and values are checked
+    against it; what two fields have to do with each other is checked in `__post_init__`.
     """
 
     name: ClassVar[str]
@@ -49,7 +50,13 @@ class Policy:
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each step, or none (earlier frames are recomputed for each chunk)."""
 
-    fp8: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    fp8: Annotated[
+        bool, Field(description="store K and V in 8 bits (e4m3): half the memory, slower to read on a CPU")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def segments(self) -> int:

@@ -1,45 +1,40 @@
-"""Dummy Forcing (arXiv 2601.20499): heads are classed while the stream runs; a quarter of them forget their history."""
+"""Dummy Forcing (arXiv 2601.20499): classify heads while the stream runs; a quarter of them attend to no history."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fkv.cache import Heads, KVCache, Pages
+from fkv.parameters import Count, Frames, Share
 
 from .base import ChunkState, Policy
-from .kinds import KEPT
+from .kinds import KEPT, SINK
+
+CLASSES = ("sink", "neighbour", "dummy")
 
 
 @dataclass(frozen=True)
 class DummyForcing(Policy):
-    """Sink heads keep the first frames, neighbour heads the last ones, dummy heads nothing but the current chunk.
+    """Sink heads keep the first frames, neighbour heads the last ones, dummy heads only the current chunk.
 
-    Classes follow from the attention mass in one pass of one chunk: a head's loss as a dummy is the larger of its mass on
-    the sink and on other earlier frames; the `dummy_share` of all heads with the least loss become dummies, the others what
-    they look at more. Until then all heads keep sink and neighbours.
-
-    sink_frames, neighbour_frames : frames kept. dummy_share : of all heads, 0 to 1.
-    classify_chunk, classify_step : the chunk (at least 1) and the denoising step whose attention decides.
+    The attention mass in one pass of one chunk decides. The loss of a head as a dummy is the larger of its mass on the
+    sink and its mass on other earlier frames; the heads with the least loss become dummies, the others keep what they
+    attend to more. Until then all heads keep sink and neighbours.
     """
 
     name = "dummy-forcing"
-    help = "classes heads by their attention while running: sink, neighbour, and dummies without history"
+    help = "classifies heads by their attention while running: sink, neighbour, and dummies without history"
     paper = "arXiv 2601.20499"
 
-    sink_frames: int = 1
-    neighbour_frames: int = 5
-    dummy_share: float = 0.25
-    classify_chunk: int = 1
-    classify_step: int = 0
-
-    def __post_init__(self) -> None:
-        for field, least in (("sink_frames", 1), ("neighbour_frames", 1), ("classify_chunk", 1), ("classify_step", 0)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, it is {getattr(self, field)}")
-        if not 0 <= self.dummy_share <= 1:
-            raise ValueError(f"dummy_share must lie between 0 and 1, it is {self.dummy_share}")
+    sink_frames: Annotated[Frames, Field(ge=1, description="first frames of the stream, kept by sink heads")] = 1
+    neighbour_frames: Annotated[Frames, Field(ge=1, description="last frames, kept by neighbour heads")] = 5
+    dummy_share: Annotated[Share, Field(description="share of all heads that become dummies")] = 0.25
+    classify_chunk: Annotated[Count, Field(ge=1, description="index of the chunk whose attention decides")] = 1
+    classify_step: Annotated[Count, Field(description="denoising step of that chunk whose attention decides")] = 0
 
     def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
         return None if chunk < self.classify_chunk or "dummy" in cache.groups else f"step {self.classify_step}"
@@ -48,21 +43,19 @@ class DummyForcing(Policy):
         if state.mass is None:
             return None
         frames = np.array(state.key_frames)
-        sink, current = frames < self.sink_frames, frames >= state.frames[0]
+        sink = frames < self.sink_frames
+        current = frames >= state.frames[0]
         on_sink = state.mass[..., sink].sum(-1).mean(-1)
         on_others = state.mass[..., ~sink & ~current].sum(-1).mean(-1)
-        kind = np.where(on_sink > on_others, "sink", "neighbour").astype(object)
+        classes = np.where(on_sink > on_others, "sink", "neighbour").astype(object)
         loss = np.maximum(on_sink, on_others)
         dummies = np.argsort(loss, axis=None, kind="stable")[: round(self.dummy_share * loss.size)]
-        kind.reshape(-1)[dummies] = "dummy"
-        return {
-            name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in kind)
-            for name in ("sink", "neighbour", "dummy")
-        }
+        classes.reshape(-1)[dummies] = "dummy"
+        return {name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in classes) for name in CLASSES}
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         kind = super().page_kind(group, frame, segment, state)
-        return "sink" if kind == KEPT and group != "neighbour" and frame < self.sink_frames else kind
+        return SINK if kind == KEPT and group != "neighbour" and frame < self.sink_frames else kind
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         sink = pages.frame < self.sink_frames
@@ -71,4 +64,6 @@ class DummyForcing(Policy):
             return sink
         if group == "neighbour":
             return neighbours
-        return np.zeros(len(pages), bool) if group == "dummy" else sink | neighbours
+        if group == "dummy":
+            return np.zeros(len(pages), bool)
+        return sink | neighbours

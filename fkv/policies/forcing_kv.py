@@ -3,73 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fkv.cache import Geometry, Heads, Pages
 from fkv.kernels import segment_similarity
+from fkv.parameters import Count, Frames, Share
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
-from .kinds import KEPT
+from .kinds import ANCHOR, KEPT, MOVED, SINK
+
+AnchorFrames = Annotated[Frames, Field(description="last frames, kept by static heads for the next chunk")]
+DynamicFrames = Annotated[Frames, Field(description="0 keeps no segments by similarity")]
+UNGROUPED_LAYERS = 1  # layers at the input whose heads are all treated alike
 
 
 @dataclass(frozen=True)
 class ForcingKV(Policy):
-    """The hybrid cache. Static heads keep sink + anchor frames; dynamic heads keep sink + the segments of the previous
-    chunk that changed most + anchor frames. The first layer and the first chunks keep the same for all heads.
+    """The hybrid cache.
 
-    sink_frames : first latent frames, kept for good.
-    anchor_frames : last frames kept by static heads, the transition into the next chunk (`spatial_context_length`).
-    dynamic_anchor_frames : last frames kept by dynamic heads (`temporal_context_length`).
-    dynamic_frames : the most that kept segments may amount to, in frames; 0 keeps none (`dynamic_context_length`).
-    segments_per_frame : P, pages per frame (`num_frame_patch`).
-    retention : share of the candidate segments to keep, in (0, 1), or a whole number of segments (`sim_retention_ratio`).
-    start_chunk : the chunk at whose end head groups part; segments are selected from the next chunk on (`ar_start`).
-    similarity_layer : the layer whose dynamic heads' keys are compared; the next one that has any, if it has none.
+    Static heads keep sink and anchor frames. Dynamic heads also keep the segments of the previous chunk that moved
+    most. The first layer keeps the same for all of its heads, and so do the first chunks.
 
-    Kept segments are the K least similar to the same segment one frame later: cosine of post-RoPE keys, dynamic heads
-    flattened together, averaged over a segment's tokens. With batch > 1 the similarity is averaged over the batch, and
-    all elements share one page table (the official implementation looks at element 0 alone).
+    The kept segments are those least similar to the same segment one frame later: cosine of post-RoPE keys, dynamic
+    heads flattened together, averaged over the tokens of a segment. With batch > 1 the similarity is averaged over the
+    batch, and all elements share one page table (the official implementation looks at element 0 alone).
+
+    Names of the official implementation: `anchor_frames` is `spatial_context_length`, `dynamic_anchor_frames`
+    `temporal_context_length`, `dynamic_frames` `dynamic_context_length`, `segments_per_frame` `num_frame_patch`,
+    `retention` `sim_retention_ratio`, `start_chunk` `ar_start`.
     """
 
     name = "forcing-kv"
     help = "hybrid cache: static heads keep sink + anchor, dynamic heads also the segments that moved most"
     paper = "arXiv 2605.09681"
 
-    sink_frames: int = 1
-    anchor_frames: int = 1
-    dynamic_anchor_frames: int = 1
-    dynamic_frames: int = 1
-    segments_per_frame: int = 6
-    retention: float | int = 0.33
-    start_chunk: int = 1
-    similarity_layer: int = 1
-
-    def __post_init__(self) -> None:
-        for field in (
-            "sink_frames",
-            "anchor_frames",
-            "dynamic_anchor_frames",
-            "dynamic_frames",
-            "start_chunk",
-            "similarity_layer",
-        ):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} must not be negative, it is {getattr(self, field)}")
-        if self.segments_per_frame < 1:
-            raise ValueError(f"segments_per_frame must be at least 1, it is {self.segments_per_frame}")
-        if not (isinstance(self.retention, int) and self.retention >= 0 or 0 <= self.retention <= 1):
-            raise ValueError(
-                f"retention must be a share between 0 and 1 or a whole number of segments, it is {self.retention}"
-            )
+    sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
+    anchor_frames: AnchorFrames = 1
+    dynamic_anchor_frames: Annotated[Frames, Field(description="last frames, kept by dynamic heads")] = 1
+    dynamic_frames: DynamicFrames = 1
+    segments_per_frame: Annotated[Count, Field(ge=1, description="pages per latent frame")] = 6
+    retention: Annotated[
+        Share | Count, Field(description="segments to keep: a share of the candidates, or a number")
+    ] = 0.33
+    start_chunk: Annotated[Count, Field(description="index of the chunk after which head groups differ")] = 1
+    similarity_layer: Annotated[Count, Field(description="layer whose dynamic heads are compared, or the next")] = 1
 
     @property
     def segments(self) -> int:
         return self.segments_per_frame
 
     def kept_segments(self, frames_per_chunk: int) -> int:
-        """K, the number of segments that dynamic heads keep of `frames_per_chunk` candidate frames."""
+        """The number of segments that dynamic heads keep, of `frames_per_chunk` candidate frames (the paper's K)."""
         candidates = frames_per_chunk * self.segments_per_frame
         wanted = self.retention if isinstance(self.retention, int) else round(candidates * self.retention)
         return min(wanted, candidates) if self.dynamic_frames else 0
@@ -78,12 +66,12 @@ class ForcingKV(Policy):
         if roles is None:
             raise ValueError(f"policy {self.name!r} needs head roles; profile the model or name a roles file")
         roles.check(geometry.layers, geometry.heads)
-        ungrouped, every, none = 1, tuple(range(geometry.heads)), ()
-        static, dynamic = roles.heads("static"), roles.heads("dynamic")
+        grouped_layers = geometry.layers - UNGROUPED_LAYERS
+        every_head = tuple(range(geometry.heads))
         return {
-            "all": (every,) * ungrouped + (none,) * (geometry.layers - ungrouped),
-            "static": (none,) * ungrouped + static[ungrouped:],
-            "dynamic": (none,) * ungrouped + dynamic[ungrouped:],
+            "all": (every_head,) * UNGROUPED_LAYERS + ((),) * grouped_layers,
+            "static": ((),) * UNGROUPED_LAYERS + roles.heads("static")[UNGROUPED_LAYERS:],
+            "dynamic": ((),) * UNGROUPED_LAYERS + roles.heads("dynamic")[UNGROUPED_LAYERS:],
         }
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
@@ -99,48 +87,59 @@ class ForcingKV(Policy):
         if kind != KEPT:
             return kind
         if frame < self.sink_frames:
-            return "sink"
+            return SINK
         if frame >= state.frames[0] - self._anchors(group, state.chunk - 1):
-            return "anchor"
-        return "moved" if group == "dynamic" else KEPT
+            return ANCHOR
+        return MOVED if group == "dynamic" else KEPT
 
     def _anchors(self, group: str, chunk: int) -> int:
-        """Frames before the end of a chunk that a group keeps when the chunk has been generated."""
+        """The number of last frames that a group keeps after a chunk."""
         anchors = {"static": self.anchor_frames, "dynamic": self.dynamic_anchor_frames}
         return anchors[group] if group in anchors and chunk >= self.start_chunk else max(anchors.values())
 
     def candidates(self, state: ChunkState) -> list[int]:
-        """The frames whose segments compete: a chunk's worth that ends where the dynamic anchor begins."""
+        """The frames whose segments compete: as many as a chunk has, ending where the dynamic anchor begins."""
         end = state.frames[-1] - self.dynamic_anchor_frames + 1
         return list(range(end - len(state.frames), end))
 
     def scores(self, state: ChunkState) -> np.ndarray | None:
-        """Similarity of each candidate segment to the next frame's, [candidate frames, segments].
+        """Compare each candidate segment with the same segment of the next frame.
 
-        None where there is nothing to compare: no dynamic heads, no anchor, or frames that are no longer held whole.
+        Args:
+            state: the chunk that has just been generated.
+
+        Returns:
+            Similarities, [candidate frames, segments]; None where there is nothing to compare: no dynamic heads, no
+            anchor, or frames that are not cached as a whole.
         """
         group = state.cache.groups.get("dynamic")
-        layer = (
-            next((i for i, heads in enumerate(group.heads) if i >= self.similarity_layer and heads), None)
-            if group
-            else None
-        )
+        if group is None:
+            return None
+        layer = next((i for i, heads in enumerate(group.heads) if i >= self.similarity_layer and heads), None)
         frames = self.candidates(state)
         frames.append(frames[-1] + 1)
-        if layer is None or (np.isin(group.pages.frame, frames)).sum() < len(frames) * self.segments:
+        if layer is None or np.isin(group.pages.frame, frames).sum() < len(frames) * self.segments:
             return None
         keys = state.cache.keys_of(layer, "dynamic", frames)
         return segment_similarity(keys, self.segments).cpu().numpy()
 
     def selected(self, state: ChunkState) -> list[tuple[int, int]]:
-        """(frame, segment) of the segments that dynamic heads keep after this chunk.
+        """Choose the segments that dynamic heads keep by similarity.
 
-        Where candidates were dropped before (the policy has just been switched to), the ones still held stay.
+        Where some candidates have been dropped before (the policy was switched to a moment ago), the others stay.
+
+        Args:
+            state: the chunk that has just been generated.
+
+        Returns:
+            (frame, segment) of each, ascending.
         """
-        count, frames = self.kept_segments(len(state.frames)), self.candidates(state)
+        count = self.kept_segments(len(state.frames))
+        frames = self.candidates(state)
         scores = self.scores(state) if count else None
         if scores is None:
             pages = state.cache.groups["dynamic"].pages
-            return sorted((int(f), int(s)) for f, s in zip(pages.frame, pages.segment) if f in frames)[:count]
+            cached = sorted(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
+            return [(frame, segment) for frame, segment in cached if frame in frames][:count]
         lowest = np.argsort(scores.reshape(-1), kind="stable")[:count]
         return [(frames[i // self.segments], int(i % self.segments)) for i in sorted(lowest)]

@@ -1,5 +1,7 @@
 """Full attention: every chunk attends to every earlier frame."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,13 +1,16 @@
-"""What a page of the cache is for, as policies say it (`Policy.page_kind`), and how every X-ray, chart and figure shows it."""
+"""What pages of the cache are for, as policies say it (`Policy.page_kind`), and the signs by which figures show it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+SINK = "sink"
+ANCHOR = "anchor"
+MOVED = "moved"
+KEPT = "kept"
 CURRENT = "current"
 DROPPED = "dropped"
-KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class PageKind:
         name: two words at most, for legends.
         light: colour on light paper, CSS hexadecimal.
         dark: colour on dark paper, CSS hexadecimal.
-        pattern: hatch in the notation that Plotly and matplotlib share, "" for a plain area; colour is never the only sign.
+        pattern: hatch in the notation that Plotly and matplotlib share, "" for a plain area.
     """
 
     key: str
@@ -38,9 +41,9 @@ class PageKind:
 KINDS: dict[str, PageKind] = {
     kind.key: kind
     for kind in (
-        PageKind("sink", "S", "sink", "#cc79a7", "#cc79a7", "/"),
-        PageKind("anchor", "A", "anchor frame", "#009e73", "#009e73", "|"),
-        PageKind("moved", "M", "moved most", "#e69f00", "#e69f00", "."),
+        PageKind(SINK, "S", "sink", "#cc79a7", "#cc79a7", "/"),
+        PageKind(ANCHOR, "A", "anchor frame", "#009e73", "#009e73", "|"),
+        PageKind(MOVED, "M", "moved most", "#e69f00", "#e69f00", "."),
         PageKind(KEPT, "K", "kept", "#6b7684", "#8d99a8"),
         PageKind(CURRENT, "C", "current chunk", "#56b4e9", "#56b4e9"),
         PageKind(DROPPED, "×", "dropped", "#78808c2e", "#a0aab829"),

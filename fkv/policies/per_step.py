@@ -1,5 +1,7 @@
 """One cache for each denoising step instead of one for all."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from .full import Full
@@ -7,7 +9,10 @@ from .full import Full
 
 @dataclass(frozen=True)
 class PerStep(Full):
-    """Each step attends to what earlier chunks looked like at the same step: no context pass, as many caches as steps."""
+    """Attend, at each denoising step, to earlier chunks as they were at that step (Ca2-VDM, arXiv 2411.16375).
+
+    There is no context pass, and there are as many caches as steps.
+    """
 
     name = "per-step"
     help = "a cache per denoising step, no context pass: what sharing one cache saves in memory"

@@ -1,22 +1,26 @@
-"""No cache at all: earlier chunks are computed anew before each chunk."""
+"""No cache at all: earlier chunks are recomputed before each chunk."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fkv.cache import Pages
+from fkv.parameters import Frames
 
 from .base import ChunkState, Policy
 
 
 @dataclass(frozen=True)
 class Recompute(Policy):
-    """With every earlier frame, the pictures of `full` at the price of computing the history again and again.
+    """Generate the frames of `full` at the price of computing the history again and again.
 
-    With a window it is Krea Realtime's remedy against errors that pile up: the frames of the window are computed anew, so that
-    nothing from before the window reaches the chunk through them. (Krea also encodes the window's first frame anew; not here.)
-
-    window_frames : frames that a chunk attends to in all, counting the chunk itself; 0 for every earlier frame.
+    With a window this is how Krea Realtime stops errors from piling up: the frames of the window are recomputed, so
+    nothing from before the window reaches the chunk through them. (Krea also encodes the first frame of the window
+    again; this policy does not.)
     """
 
     name = "recompute"
@@ -24,13 +28,9 @@ class Recompute(Policy):
     paper = "arXiv 2411.16375; krea.ai/blog/krea-realtime-14b"
     caches = "none"
 
-    window_frames: int = 0
-
-    def __post_init__(self) -> None:
-        if self.window_frames < 0:
-            raise ValueError(
-                f"window_frames must not be negative (0 for every earlier frame), it is {self.window_frames}"
-            )
+    window_frames: Annotated[
+        Frames, Field(description="attended frames, the chunk's included; 0 for all earlier ones")
+    ] = 0
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         recent = self.window_frames - len(state.frames) if self.window_frames else state.frames[-1] + 1

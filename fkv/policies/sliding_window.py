@@ -1,39 +1,43 @@
 """Sink frames and a window of recent ones, the same for all heads."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fkv.cache import Pages
+from fkv.parameters import Frames
 
 from .base import ChunkState, Policy
-from .kinds import KEPT
+from .kinds import KEPT, SINK
 
 
 @dataclass(frozen=True)
 class SlidingWindow(Policy):
-    """Rolling window with an attention sink (StreamingLLM; Self Forcing's rolling cache; LongLive).
+    """Rolling window with an attention sink (StreamingLLM, arXiv 2309.17453; Self Forcing's rolling cache; LongLive).
 
-    sink_frames : first latent frames, kept for good.
-    window_frames : frames that a chunk attends to in all, counting the sink and the chunk itself.
+    Raises:
+        ValueError: when the window leaves no room beside the sink.
     """
 
     name = "sliding-window"
     help = "keep the first frames (sink) and a window of recent ones, the same for every head"
     paper = "arXiv 2309.17453"
 
-    sink_frames: int = 1
-    window_frames: int = 9
+    sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
+    window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 9
 
     def __post_init__(self) -> None:
-        if self.sink_frames < 0 or self.window_frames <= self.sink_frames:
-            raise ValueError(
-                f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames}), which must not be negative"
-            )
+        super().__post_init__()
+        if self.window_frames <= self.sink_frames:
+            raise ValueError(f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames})")
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         kind = super().page_kind(group, frame, segment, state)
-        return "sink" if kind == KEPT and frame < self.sink_frames else kind
+        return SINK if kind == KEPT and frame < self.sink_frames else kind
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         recent = self.window_frames - self.sink_frames - len(state.frames)

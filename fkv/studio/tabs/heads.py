@@ -18,8 +18,8 @@ from fkv.policies import parse, write
 from fkv.policies.silenced import Head, silenced
 from fkv.roles import HeadRoles
 from fkv.storyboard import SetRoles, SilenceHead, at_threshold
-from fkv.studio.live.attention_probe import Watch, profiled
 from fkv.studio.errors import sentence
+from fkv.studio.live.attention_probe import Watch, profiled
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.protocol import page_facts

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from fkv.models.base import VideoModel
-from fkv.policies import FOR_ALL, POLICIES, Policy, defaults, parse, write
-from fkv.policies.silenced import Silenced
+from fkv.policies import COMMON, POLICIES, Policy, assignment, own_parameters, parse, variant_of, write
+from fkv.policies.silenced import silence
 from fkv.storyboard import at_threshold
 from fkv.studio.live import forms
 
@@ -24,7 +24,7 @@ def read(text: Any) -> Policy | None:
 
 def unwrapped(policy: Policy | None) -> Policy | None:
     """The policy without the heads that are silenced under it."""
-    return policy.base if isinstance(policy, Silenced) else policy
+    return policy and policy.unwrapped
 
 
 def retention(text: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def with_retention(text: Any, share: float) -> str | None:
     if not hasattr(base, "retention"):
         return None
     base = dataclasses.replace(base, retention=float(share))
-    return write(dataclasses.replace(policy, base=base) if isinstance(policy, Silenced) else base)
+    return write(silence(base, policy.silenced_heads))
 
 
 def split_info(model: VideoModel, threshold: float | None) -> str:
@@ -75,13 +75,15 @@ def views(a: Any, b: Any) -> list[tuple[str, str]]:
 
 def policy_table() -> str:
     """Every policy and its parameters with their defaults, as Markdown."""
-    written, effect = FOR_ALL
+    common = "; ".join(f"`{parameter.name}`: {parameter.help}" for parameter in COMMON)
     rows = [
-        f"Pick a policy, or write `name:parameter=value,parameter=value`. With `{written}`, {effect}.\n",
+        f"Pick a policy, or write `name:parameter=value,parameter=value`. All policies have {common}.\n",
         "| policy | | parameters and their defaults |",
         "|-|-|-|",
     ]
     for policy in POLICIES.values():
-        parameters = ", ".join(f"`{each}`" for each in defaults(policy)) or "none"
-        rows.append(f"| `{policy.name}` | {policy.help} | {parameters} |")
+        own = [f"`{assignment(each.name, each.default)}` {each.help}" for each in own_parameters(policy)]
+        other = variant_of(policy)
+        listed = [f"all of `{other}`", *own] if other else own
+        rows.append(f"| `{policy.name}` | {policy.help} | {'<br>'.join(listed) or 'none'} |")
     return "\n".join(rows)
