@@ -163,7 +163,7 @@ def test_a_model_of_another_world_is_compared_without_the_oracle(small):
     rows = comparison_figures.table(last.records)
     assert rows["adherence"].isna().all() and rows["psnr_to_reference"].notna().sum() == 1
     assert figures.Pareto(rows).table["policy"].tolist() == ["sliding-window:window_frames=4"]
-    assert "adherence" not in compare._table(rows, world=False)
+    assert "adherence" not in compare._table(rows, draws_world=False)
 
 
 def test_cancelling_ends_between_chunks_and_closing_leaves_the_line(toy):
@@ -260,5 +260,5 @@ def test_the_plot_and_its_file_show_every_policy():
 
 def test_the_table_says_what_is_unknown_and_what_is_equal():
     rows = comparison_figures.table([comparison_figures.stream_record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
-    html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), world=True)
+    html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), draws_world=True)
     assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html

@@ -36,7 +36,7 @@ from fkv.studio.live.queue import Queue
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.run import Run
 from fkv.studio.media import artifacts, assets
-from fkv.studio.media.artifacts import Shelf
+from fkv.studio.media.artifacts import Artifacts
 from tests.load.client import Visitor, settle
 from tests.load.inside import served
 
@@ -168,25 +168,25 @@ def test_jumps_of_the_clock_change_nothing(small, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + random.choice((-1e6, 1e6)))
-    kept = Shelf()
-    with kept.place("clip.mp4") as path:
+    kept = Artifacts()
+    with kept.write("clip.mp4") as path:
         path.write_bytes(b"clip")
     limits = Limits(lead=1.0, seconds=60, idle=60, turn=60, pause=60)
     assert last(live(small, plan(3), Run(1 << 20), Queue(), limits))["text"].startswith("Finished")
-    with kept.place("clip.mp4"):
+    with kept.write("clip.mp4"):
         pass
     assert path.exists()
 
 
 @pytest.mark.parametrize("bounds", [{"memory": 10}, {"count": 2}], ids=str)
-def test_the_shelf_is_bounded_and_keeps_nothing_that_failed(bounds, monkeypatch, tmp_path):
+def test_artifacts_are_bounded_and_failed_ones_are_removed(bounds, monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    kept = Shelf(**bounds)
+    kept = Artifacts(**bounds)
     for letter in "abcd":
-        with kept.place("clip.mp4") as path:
+        with kept.write("clip.mp4") as path:
             path.write_text(letter * 4)
     assert sorted(file.read_text() for file in tmp_path.rglob("*.mp4")) == ["cccc", "dddd"]
-    with pytest.raises(RuntimeError), kept.place("clip.mp4") as path:
+    with pytest.raises(RuntimeError), kept.write("clip.mp4") as path:
         path.write_text("half")
         raise RuntimeError
     assert (
@@ -212,7 +212,7 @@ def test_impossible_limits_are_refused(arguments, capsys):
 @pytest.mark.parametrize("port", ["-5", "65536", "99999"])
 def test_impossible_ports_are_refused(port, capsys):
     assert launch.main(["--port", port]) == 2
-    assert capsys.readouterr().err == f"fkv-studio: --port is a number from 0 to 65535, not {port}\n"
+    assert capsys.readouterr().err == f"fkv-studio: --port must be a number from 0 to 65535, not {port}\n"
 
 
 @pytest.fixture(scope="module")

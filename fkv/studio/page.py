@@ -1,4 +1,4 @@
-"""The page: its head and its tabs. Each tab has its own file; what happens in them is `live`, `sessions` and `assets/studio`."""
+"""The page: its header and its tabs, each of which has a file in `tabs`; the work behind them is in `live`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tabs import about
 
 
 def build(model: VideoModel, registry: Registry) -> gr.Blocks:
-    """The studio for one model. Every visitor's run goes through `registry`."""
+    """Build the studio for one model; every visitor's run goes through `registry`."""
 
     def leave(request: gr.Request) -> None:
         registry.close(request.session_hash)

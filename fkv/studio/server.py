@@ -1,4 +1,4 @@
-"""Put the page on the network: routes, temporary files, how it ends."""
+"""Serve the page: routes, temporary files, shutdown."""
 
 from __future__ import annotations
 
@@ -31,16 +31,14 @@ from .page import build
 from .theme import theme
 
 FOLDER = "forcing-kv-studio-"
-THREADS = 96
-"""For everyone who waits in line, and for what they press meanwhile."""
-SESSIONS = 100
-"""Of which Gradio keeps what it has changed on the page, about 0.2 MB each; an older one only forgets that."""
+THREADS = 96  # worker threads: one per queued visitor plus their events
+SESSIONS = 100  # sessions whose component state Gradio keeps
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises ValueError when nothing can listen at this address."""
+    """Check that the studio can listen at this address. Raises ValueError if not."""
     if not 0 <= port <= 65535:
-        raise ValueError(f"--port is a number from 0 to 65535, not {port}")
+        raise ValueError(f"--port must be a number from 0 to 65535, not {port}")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, proto) as probe:
@@ -48,7 +46,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise ValueError(
-            f"cannot listen at {host}:{port} ({error.strerror or error}); choose another with --host and --port"
+            f"cannot listen at {host}:{port} ({error.strerror or error}); choose another address with --host and --port"
         ) from None
 
 
@@ -67,9 +65,9 @@ def chunk_route(registry: Registry) -> Route:
 
 
 def temporary_folder() -> Path:
-    """A folder of this process for every file that is written; folders of processes that are gone are removed.
+    """Create the folder of this process for temporary files, and remove those of processes that have ended.
 
-    A process that has our number and left a folder is gone too: in a container that starts again numbers repeat.
+    A folder under our own process id is a leftover too: in a restarted container process ids repeat.
     """
     parent = Path(tempfile.gettempdir())
     for old in parent.glob(f"{FOLDER}*-*"):
@@ -93,7 +91,7 @@ def _alive(process: int) -> bool:
 
 
 def _end(folder: Path) -> None:
-    """Leave at once, even in the middle of a chunk; everything but this folder lives in memory."""
+    """Exit at once, even in the middle of a chunk; everything but this folder is in memory."""
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
@@ -109,10 +107,21 @@ def serve(
     mcp: bool = False,
     block: bool = True,
 ) -> gr.Blocks:
-    """Serve the page until the process is told to end, or, unless `block`, only start to.
+    """Serve the page until the process is told to end.
 
-    mcp : also offer the endpoints as tools (Model Context Protocol).
-    Raises ValueError when metrics or mcp are asked for and cannot be had.
+    Args:
+        model: What generates.
+        host: Address to listen at.
+        port: Port to listen at.
+        share: Also open a public Gradio link.
+        root_path: Path under which a proxy serves the page.
+        limits: What visitors may take of the machine.
+        metrics: Also serve `/metrics`.
+        mcp: Also offer the endpoints as tools (Model Context Protocol).
+        block: Wait for the end; otherwise return once the page is served.
+
+    Raises:
+        ValueError: If metrics or mcp need a package that is missing.
     """
     if mcp and find_spec("mcp") is None:
         raise ValueError('--mcp needs a package: pip install "gradio[mcp]"')
@@ -128,7 +137,7 @@ def serve(
     if block:
         signal.signal(signal.SIGTERM, lambda *_: _end(folder))
     page = build(model, registry).queue(max_size=128, api_open=False)
-    gc.freeze()  # what is loaded stays; `trouble.free` need not look through it after every run, which would hold everyone up
+    gc.freeze()  # so that `errors.free` does not scan what stays loaded after every run
     atexit.register(gc.unfreeze)
     page.launch(
         server_name=host,

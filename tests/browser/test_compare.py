@@ -17,7 +17,7 @@ def compare(visit):
     def open_tab():
         tab = visit()
         tab.page.get_by_role("tab", name="Compare").click()
-        tab.page.get_by_label("Prompts, one a line").fill("a red ball bouncing over the sea by day")
+        tab.page.get_by_label("Prompts, one per line").fill("a red ball bouncing over the sea by day")
         return tab.page
 
     return open_tab

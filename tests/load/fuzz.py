@@ -44,7 +44,7 @@ LIMITS = Limits(seconds=0.4, turn=0.2, pause=0.2, idle=0.4, lead=0.1)
 SHORT = {
     "Chunks (0: endless)": 1,
     "Chunks per stream": 2,
-    "Prompts, one a line": "a red ball",
+    "Prompts, one per line": "a red ball",
     "prompt": "a red ball",
     "chunks": 3,
 }

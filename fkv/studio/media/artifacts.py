@@ -1,4 +1,4 @@
-"""Files for visitors to fetch: a bounded shelf in the studio's own folder, from which the oldest go first."""
+"""Files for visitors to download: a bounded number of them in the studio's folder; the oldest are removed first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from pathlib import Path
 
 
 @dataclass
-class Shelf:
-    """seconds : how long a file lies there. memory, count : bytes and number of files at most."""
+class Artifacts:
+    """Files that visitors may download.
+
+    Args:
+        seconds: How long a file is kept.
+        memory: Bytes of all files at most.
+        count: Number of files at most.
+    """
 
     seconds: float = 3600.0
     memory: int = 256 << 20
@@ -25,14 +31,10 @@ class Shelf:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def place(self, name: str) -> Iterator[Path]:
-        """Where to write a file of this name, in a folder that nobody can guess. It lies on the shelf once the block ends well and is
-        removed otherwise."""
-        folder = (
-            Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
-            / "forcing-kv-clips"
-            / secrets.token_urlsafe(12)
-        )
+    def write(self, name: str) -> Iterator[Path]:
+        """The path for a file of this name, in a folder that nobody can guess; the file is removed if the block fails."""
+        temporary = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+        folder = temporary / "forcing-kv-clips" / secrets.token_urlsafe(12)
         folder.mkdir(parents=True, exist_ok=True)
         self._make_room()
         path = folder / name
@@ -46,14 +48,14 @@ class Shelf:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Remove the oldest files while there are too many, too large or too old ones; the newest stays."""
+        """Remove the oldest files while there are too many, or they are too large or too old; the newest stays."""
         now = time.monotonic()
         with self._lock:
             sizes = [path.stat().st_size if path.exists() else 0 for _, path in self._files]
             while self._files:
-                placed, path = self._files[0]
+                written, path = self._files[0]
                 crowded = len(self._files) > 1 and (len(self._files) > self.count or sum(sizes) > self.memory)
-                if not crowded and now - placed <= self.seconds:
+                if not crowded and now - written <= self.seconds:
                     break
                 shutil.rmtree(path.parent, ignore_errors=True)
                 del self._files[0], sizes[0]

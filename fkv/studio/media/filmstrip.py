@@ -1,4 +1,4 @@
-"""What the policies of a comparison painted: one strip per prompt and seed, one row per policy, pictures of the same moments."""
+"""Film strips of a comparison: one per prompt and seed, one row per policy, frames at the same moments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from fkv.stream import Chunk
 
 from .protocol import jpeg
 
-TALL = 120
-"""How many pixels high a picture is at most."""
+MAX_HEIGHT = 120  # pixels of a frame
 
 
 @dataclass(frozen=True)
 class Filmstrip:
-    """rows : policy -> JPEGs, the last frame of each chunk of `at`, as many as there are so far. at : numbers of chunks, from 1."""
+    """The frames of one prompt and seed.
+
+    Args:
+        prompt: What the videos show.
+        seed: Their seed.
+        at: Numbers of chunks, counted from 1.
+        rows: For each policy JPEGs of the last frame of these chunks, as many as there are so far.
+    """
 
     prompt: str
     seed: int
@@ -29,24 +35,31 @@ class Filmstrip:
     rows: Mapping[str, tuple[bytes, ...]]
 
 
-def filmstrip(prompt: str, seed: int, made: Mapping[str, Sequence[Chunk]], chunks: int) -> Filmstrip:
-    """The strip of streams that are to have so many chunks, each policy with those that it has made; without a decoder no pictures."""
+def filmstrip(prompt: str, seed: int, streams: Mapping[str, Sequence[Chunk]], chunks: int) -> Filmstrip:
+    """Take the frames of a strip.
+
+    Args:
+        prompt: What the videos show.
+        seed: Their seed.
+        streams: The chunks of each policy so far; without a decoder there are no frames.
+        chunks: How many chunks each stream will have.
+    """
     at = moments(chunks)
-    shown = {policy: [own[n - 1].video for n in at if n <= len(own)] for policy, own in made.items()}
-    rows = {
-        policy: tuple(_small(video[-1]) for video in videos if video is not None) for policy, videos in shown.items()
-    }
+    rows = {}
+    for policy, stream in streams.items():
+        videos = [stream[number - 1].video for number in at if number <= len(stream)]
+        rows[policy] = tuple(_small(video[-1]) for video in videos if video is not None)
     return Filmstrip(prompt, seed, at, rows)
 
 
 def _small(frame: np.ndarray) -> bytes:
     height, width = frame.shape[:2]
-    scale = min(1, TALL / height)
+    scale = min(1, MAX_HEIGHT / height)
     return jpeg(cv2.resize(frame, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA))
 
 
 def html(strips: Sequence[Filmstrip]) -> str:
-    """The strips that have a picture, as HTML; a moment that is still to come is an empty frame."""
+    """The strips that have frames, as HTML; a moment still to come is an empty cell."""
     return "".join(_one(strip) for strip in strips if any(strip.rows.values()))
 
 
@@ -54,19 +67,19 @@ def _one(strip: Filmstrip) -> str:
     head = "".join(f'<th scope="col">chunk {number}</th>' for number in strip.at)
     body = "".join(
         f'<tr><th scope="row">{escape(policy)}</th>'
-        + "".join(_picture(f"{policy}, chunk {number}", pictures[i : i + 1]) for i, number in enumerate(strip.at))
+        + "".join(_frame(f"{policy}, chunk {number}", frames[i : i + 1]) for i, number in enumerate(strip.at))
         + "</tr>"
-        for policy, pictures in strip.rows.items()
+        for policy, frames in strip.rows.items()
     )
     name = f"{escape(strip.prompt)} <small>seed {strip.seed} · the last frame of a chunk</small>"
     return (
         f'<figure class="fkv-panel"><figcaption>{name}</figcaption>'
-        f'<div class="fkv-scroll" role="region" tabindex="0" aria-label="Pictures, seed {strip.seed}">'
+        f'<div class="fkv-scroll" role="region" tabindex="0" aria-label="Frames, seed {strip.seed}">'
         f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )
 
 
-def _picture(words: str, found: Sequence[bytes]) -> str:
-    if not found:
+def _frame(alt: str, jpegs: Sequence[bytes]) -> str:
+    if not jpegs:
         return "<td></td>"
-    return f'<td><img alt="{escape(words)}" src="data:image/jpeg;base64,{b64encode(found[0]).decode()}"></td>'
+    return f'<td><img alt="{escape(alt)}" src="data:image/jpeg;base64,{b64encode(jpegs[0]).decode()}"></td>'

@@ -27,7 +27,7 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.live.telemetry import Tally
 from fkv.studio.live.turn import Kind, Turn, turn
 from fkv.studio.live.zerogpu import chunk_seconds, here, lend
-from fkv.studio.media.artifacts import Shelf
+from fkv.studio.media.artifacts import Artifacts
 from fkv.video import Mp4Writer
 
 from .disconnect import Caller
@@ -63,7 +63,7 @@ class Endpoints:
         self._model = model
         self._registry = registry
         self._play = play
-        self._shelf = Shelf()
+        self._artifacts = Artifacts()
         self._device = model.device  # read here: on ZeroGPU only the main thread knows the GPU by name
         self._score = _scoring(model, registry.limits.seconds)
 
@@ -86,7 +86,7 @@ class Endpoints:
             check_prompt(prompt)
             current.total = forms.within(chunks, *CLIP_CHUNKS, "a clip", "chunks")
             self._wait(current, caller)
-            with self._shelf.place("forcing-kv.mp4") as path, Mp4Writer(path, self._model.fps) as out:
+            with self._artifacts.write("forcing-kv.mp4") as path, Mp4Writer(path, self._model.fps) as out:
                 for _, chunk in caller.while_here(self._play((policy,), prompt, seed, chunks, 0)):
                     made.append(chunk)
                     current.chunks += 1

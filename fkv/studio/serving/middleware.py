@@ -1,4 +1,4 @@
-"""What reaches the server at all: Gradio's routes that the studio does not use are shut, and bodies and uploads are bounded."""
+"""What reaches the server: Gradio's routes that the studio does not use are closed, and bodies and uploads are bounded."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-SHUT = re.compile(
+# Fetching for others, editing the app, recordings, saved links, monitoring: a visitor needs none of it.
+CLOSED = re.compile(
     r"(/gradio_api)?/(proxy=|dev/|deep_link|process_recording|vibe-|undo-vibe|run-history|runs|profiling|stream/|custom_component/"
     r"|file[=/]/*https?:)|/monitoring|/login|/logout"
 )
-"""Fetching for others, editing the app, recordings, saved links, monitoring: a visitor needs none of it."""
-
-NOTHING = "There is nothing here."
-MAX_BODY = 1 << 20
-MAX_UPLOAD = 16 << 20
-MAX_UPLOADS = 256 << 20
+NOTHING = "Not found"
+MAX_BODY = 1 << 20  # bytes of a request
+MAX_UPLOAD = 16 << 20  # bytes of one upload
+MAX_UPLOADS = 256 << 20  # bytes of the uploads of all visitors
 
 
 class TooLarge(Exception):
-    """More came than the request may bring."""
+    """A request body exceeds its limit."""
 
 
 class Gate:
-    """ASGI middleware. Answers 404 where nothing is open, 413 to a body that is too large, 507 while the uploads of all visitors
-    together fill their share of the disk. `folder`: where uploads and clips lie."""
+    """ASGI middleware: answers 404 on closed routes, 413 to a body that is too large, 507 while the upload storage is full.
+
+    Args:
+        app: The application behind it.
+        folder: Where uploads and clips are stored.
+    """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:
-        self.app, self.folder = app, folder
+        self.app = app
+        self.folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,17 +48,17 @@ class Gate:
         upload = path.rstrip("/").endswith("/upload")
         limit = MAX_UPLOAD if upload else MAX_BODY
         stated = dict(scope["headers"]).get(b"content-length", b"")
-        if SHUT.match(path):
+        if CLOSED.match(path):
             await PlainTextResponse(NOTHING, 404)(scope, receive, send)
         elif stated.isdigit() and int(stated) > limit:
             await _too_large(limit)(scope, receive, send)
-        elif upload and held(self.folder) + MAX_UPLOAD > MAX_UPLOADS:
-            await PlainTextResponse("Too many files lie here already; try again in an hour.", 507)(scope, receive, send)
+        elif upload and stored(self.folder) + MAX_UPLOAD > MAX_UPLOADS:
+            await PlainTextResponse("Upload storage is full; try again in an hour.", 507)(scope, receive, send)
         else:
             await self._bounded(limit, scope, receive, send)
 
     async def _bounded(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, but no more than `limit` bytes of its body; one that breaks the app is answered, not shown why."""
+        """Pass a request on, with at most `limit` bytes of its body; one that breaks the app is answered without a traceback."""
         begun = False
 
         async def started(message: Message) -> None:
@@ -78,7 +82,7 @@ class Gate:
                 "at": f"{Path(place.filename).name}:{place.lineno}",
             }
             log.warning("request refused", extra={"facts": facts})
-            await PlainTextResponse("This request is not one that the studio understands.", 400)(scope, receive, send)
+            await PlainTextResponse("Bad request", 400)(scope, receive, send)
 
 
 def _counted(receive: Receive, limit: int) -> Callable:
@@ -96,15 +100,15 @@ def _counted(receive: Receive, limit: int) -> Callable:
 
 
 def _too_large(limit: int) -> PlainTextResponse:
-    return PlainTextResponse(f"That is too large; at most {limit >> 20} MiB are taken here.", 413)
+    return PlainTextResponse(f"Request exceeds {limit >> 20} MiB", 413)
 
 
-def held(folder: Path) -> int:
+def stored(folder: Path) -> int:
     """Bytes of all files below a folder."""
     total = 0
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size
         except OSError:
-            pass  # gone between the two looks
+            pass  # removed in the meantime
     return total

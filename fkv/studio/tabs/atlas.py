@@ -1,6 +1,6 @@
-"""The Atlas tab: the head splits that were released with the paper beside the model's own, to look at and to download.
+"""The Atlas tab: the head splits that were released with the paper beside those of the running model, as figures and downloads.
 
-Figures are drawn when the tab is opened, files when they are asked for.
+Figures are drawn when the tab is opened, files when they are downloaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIGURES: dict[str, Callable[[Mapping[str, HeadRoles], str], View]] = {
     "role-atlas": lambda models, _: figures.RoleAtlas(models),
     "head-map": lambda models, chosen: figures.HeadMap(models[chosen]),
 }
-NO_FIGURE = "There is no such figure."
+NO_FIGURE = "No such figure."
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
 
@@ -73,13 +73,15 @@ def figure_route(model: VideoModel) -> Route:
             return {path.suffix[1:]: path.read_bytes() for path in view.save(folder, theme)}
 
     def figure(request: Request) -> Response:
-        name, ending, ask = request.path_params["name"], request.path_params["ending"], request.query_params
+        name = request.path_params["name"]
+        ending = request.path_params["ending"]
+        query = request.query_params
+        chosen = query.get("model", "") if name == "head-map" else ""
         try:
-            data = files(name, ask.get("model", "") if name == "head-map" else "", ask.get("theme", "light"))[ending]
+            data = files(name, chosen, query.get("theme", "light"))[ending]
         except (KeyError, ValueError):
             return Response(NO_FIGURE, 404)
-        return Response(
-            data, media_type=FORMATS[ending], headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
-        )
+        headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
+        return Response(data, media_type=FORMATS[ending], headers=headers)
 
     return Route("/atlas/{name:str}.{ending:str}", figure)

@@ -1,4 +1,4 @@
-"""The Compare tab: which policies on which prompts and seeds, how far it is, what came out. The work is `comparison`."""
+"""The Compare tab: which policies on which prompts and seeds, how far it is, and the results. The work is `live.comparison`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from html import escape
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import gradio as gr
 import pandas as pd
@@ -18,15 +19,17 @@ from fkv.policies import POLICIES
 from fkv.studio.errors import sentence
 from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
 from fkv.studio.live.comparison_figures import report, table
-from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.comparison_plan import BOUNDS, ComparisonPlan
+from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
-from fkv.studio.media.artifacts import Shelf
+from fkv.studio.media.artifacts import Artifacts
 from fkv.world.oracle import WORDS
 
 CHOSEN = ["full", "forcing-kv", "sliding-window"]
 CHUNKS = 7
-SCALES = {
+KINDS = ("csv", "png", "json")  # files to download
+COLUMNS = {  # of the table: what they are called there and how their numbers are written
     "fps_denoise": ("denoise FPS", "{:.1f}"),
     "fps_end_to_end": ("end-to-end FPS", "{:.1f}"),
     "ratio_denoise": ("speed vs first", "{:.2f} ×"),
@@ -36,28 +39,57 @@ SCALES = {
     "adherence": ("adherence", "{:.0%}"),
     **{word: (word, "{:.0%}") for word in WORDS},
 }
-"""Columns of the table: what they are called there and how their numbers are written."""
-NOTE = f"""<details class="fkv-small"><summary>What the figures count</summary><p>
-<b>First</b>: the first policy of the list, which the others are measured against. <b>Denoise FPS</b>: video frames / seconds of denoising,
+NOTE = f"""<details class="fkv-small"><summary>What the figures mean</summary><p>
+<b>First</b>: the first policy of the list, the reference for all others. <b>Denoise FPS</b>: video frames / seconds of denoising,
 context pass and cache rebuilds. <b>End-to-end FPS</b>: video frames / seconds of all stages, decoding included. <b>Speed vs first</b>:
-seconds that the first policy took / seconds that this one took, without text and decoding. All three are medians over chunks; streams of
-one prompt and seed take turns on this machine, after a chunk each that is thrown away. <b>Peak KV</b>: the most bytes of keys and values
-held while a chunk attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: of all frames, mean over streams; a hybrid cache may paint
-another, equally good film from the same noise. <b>Discontinuity</b>: how much the greatest movements stand out; 1 moves evenly across
-chunk borders. <b>Adherence</b>: the share of {", ".join(WORDS)} that an oracle reads back from the last five seconds, mean over the
-prompts that name them all; to tell a motion it needs about two seconds.</p></details>"""
+seconds of the first policy / seconds of this one, text encoding and decoding excluded. All three are medians over chunks; the streams of
+one prompt and seed take turns on this machine, after one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached
+while a chunk attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may generate
+a different but equally good video from the same noise. <b>Discontinuity</b>: how much the largest movements stand out; 1 means the
+video moves evenly across chunk borders. <b>Adherence</b>: the share of {", ".join(WORDS)} that an oracle recognizes in the last five
+seconds, mean over the prompts that name them all; it needs about two seconds of video to recognize a motion.</p></details>"""
 READY = Progress("idle", "Every policy gets the same noise; each prompt and seed is one stream per policy.")
 
 
+class Controls(NamedTuple):
+    """Components of the tab that events read or change."""
+
+    names: gr.Dropdown
+    prompts: gr.Textbox
+    seeds: gr.Textbox
+    chunks: gr.Number
+    go: gr.Button
+    cancel: gr.Button
+    bar: gr.HTML
+    rows: gr.HTML
+    strips: gr.HTML
+    plot: gr.Plot
+    files: list[gr.DownloadButton]
+
+    @property
+    def shown(self) -> list[gr.components.Component]:
+        """What a comparison changes, in the order in which `Handlers.start` yields it."""
+        return [self.bar, self.rows, self.strips, self.plot, *self.files, self.go, self.cancel]
+
+
 def visitor(request: gr.Request) -> str:
-    """Under which name the registry keeps a visitor's comparison, beside their stream."""
+    """The name under which the registry keeps a visitor's comparison, beside their stream."""
     return f"{request.session_hash} compares"
 
 
 def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
     """Build the tab inside the page that is being built."""
-    shelf, world = Shelf(), draws_world(model)
-    device = model.device  # asked for here, since on ZeroGPU only the main thread sees the GPU by name
+    controls = _controls(model)
+    handlers = Handlers(model, registry, play)
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    form = [controls.names, controls.prompts, controls.seeds, controls.chunks]
+    waiting = registry.limits.waiting + 1
+    controls.go.click(handlers.start, form, controls.shown, concurrency_limit=waiting, **quiet)
+    controls.cancel.click(handlers.stop, None, None, queue=False, **quiet)
+
+
+def _controls(model: VideoModel) -> Controls:
+    least, most = BOUNDS["chunks per stream"]
     with gr.Column(elem_id="fkv-compare"):
         with gr.Row():
             names = gr.Dropdown(
@@ -70,63 +102,103 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
                 info="pick, or write name:parameter=value and press Enter",
                 min_width=320,
             )
-            chunks = gr.Number(CHUNKS, label="Chunks per stream", precision=0, info="2 to 60", scale=1, min_width=150)
+            length = f"{least} to {most}"
+            chunks = gr.Number(CHUNKS, label="Chunks per stream", precision=0, info=length, scale=1, min_width=150)
             seeds = gr.Textbox("0", label="Seeds", info="such as 0, 1", max_lines=1, scale=1, min_width=150)
         with gr.Row(elem_id="fkv-compare-prompts"):
-            prompts = gr.Textbox(
-                "\n".join(held_out_prompts(model)),
-                label="Prompts, one a line",
-                lines=3,
-                max_lines=8,
-                scale=6,
-                min_width=320,
-            )
+            examples = "\n".join(held_out_prompts(model))
+            prompts = gr.Textbox(examples, label="Prompts, one per line", lines=3, max_lines=8, scale=6, min_width=320)
             with gr.Column(scale=1, min_width=150):
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
         bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
-        rows = gr.HTML(_table(None, world), apply_default_css=False)
-        films = gr.HTML("", apply_default_css=False, elem_id="fkv-films")
+        rows = gr.HTML(_table(None, draws_world(model)), apply_default_css=False)
+        strips = gr.HTML("", apply_default_css=False, elem_id="fkv-films")
         plot = gr.Plot(visible=False, show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
         with gr.Row(elem_id="fkv-compare-files"):
             files = [
-                gr.DownloadButton(f"Download {kind}", interactive=False, size="sm", min_width=90)
-                for kind in ("CSV", "PNG", "JSON")
+                gr.DownloadButton(f"Download {kind.upper()}", interactive=False, size="sm", min_width=90)
+                for kind in KINDS
             ]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
+    return Controls(
+        names=names,
+        prompts=prompts,
+        seeds=seeds,
+        chunks=chunks,
+        go=go,
+        cancel=cancel,
+        bar=bar,
+        rows=rows,
+        strips=strips,
+        plot=plot,
+        files=files,
+    )
+
+
+class Handlers:
+    """What the tab's events do."""
+
+    def __init__(self, model: VideoModel, registry: Registry, play: Play) -> None:
+        self._model = model
+        self._registry = registry
+        self._play = play
+        self._artifacts = Artifacts()
+        self._draws_world = draws_world(model)
+        self._device = model.device  # read here: on ZeroGPU only the main thread knows the GPU by name
 
     def start(
-        names: list[str], prompts: str, seeds: str, chunks: float | None, request: gr.Request
+        self, names: list[str], prompts: str, seeds: str, chunks: float | None, request: gr.Request
     ) -> Iterator[list[Any]]:
+        """Run a comparison, and update the tab until it ends."""
+        registry = self._registry
         try:
             plan = ComparisonPlan.from_form(names, prompts, seeds, chunks)
         except ValueError as error:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
             return
-        run, measured, strips = registry.begin(visitor(request)), 0, ()
-        with closing(compare(model, play, plan, run, registry.queue, registry.limits)) as steps:
+        run = registry.begin(visitor(request))
+        last = READY
+        with closing(compare(self._model, self._play, plan, run, registry.queue, registry.limits)) as steps:
             for step in steps:
-                found = table(step.records) if step.records else None
-                complete = sum("adherence" in each for each in step.records)
-                picture = _pareto(found) if complete > measured else gr.skip()
-                saved = [gr.DownloadButton(interactive=False)] * 3
-                if step.state in ("done", "error") and complete:
-                    saved = _save(shelf, found, report(model, plan, step.records, device, run.ended))
-                pictures = filmstrip.html(step.strips) if step.strips is not strips else gr.skip()
-                measured, strips = complete, step.strips
-                yield [_bar(step, plan.total), _table(found, world), pictures, picture, *saved, *_buttons(step.state)]
+                yield self._shown(plan, run, step, last)
+                last = step
 
-    def stop(request: gr.Request) -> None:
-        if run := registry.of(visitor(request)):
+    def stop(self, request: gr.Request) -> None:
+        if run := self._registry.of(visitor(request)):
             run.stop()
 
-    quiet, waiting = {"show_progress": "hidden", "api_visibility": "private"}, registry.limits.waiting + 1
-    shown = [bar, rows, films, plot, *files, go, cancel]
-    go.click(start, [names, prompts, seeds, chunks], shown, concurrency_limit=waiting, **quiet)
-    cancel.click(stop, None, None, queue=False, **quiet)
+    def _shown(self, plan: ComparisonPlan, run: Run, step: Progress, last: Progress) -> list[Any]:
+        """What a step changes on the page; what has not changed since the last step is not sent again."""
+        figures = table(step.records) if step.records else None
+        complete = _complete(step)
+        plot = _pareto(figures) if complete > _complete(last) else gr.skip()
+        files: Sequence[Any] = [gr.DownloadButton(interactive=False)] * len(KINDS)
+        if step.state in ("done", "error") and complete:
+            files = self._save(figures, report(self._model, plan, step.records, self._device, run.ended))
+        strips = filmstrip.html(step.strips) if step.strips is not last.strips else gr.skip()
+        rows = _table(figures, self._draws_world)
+        return [_bar(step, plan.total), rows, strips, plot, *files, *_buttons(step.state)]
+
+    def _save(self, figures: pd.DataFrame, told: dict[str, Any]) -> list[Any]:
+        """Write the figures as files, and offer them behind the three buttons."""
+        with ExitStack() as files:
+            paths: dict[str, Path] = {
+                kind: files.enter_context(self._artifacts.write(f"forcing-kv-comparison.{kind}")) for kind in KINDS
+            }
+            figures.to_csv(paths["csv"])
+            Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
+            paths["json"].write_text(json.dumps(told, indent=1), encoding="utf-8")
+        return [gr.DownloadButton(value=str(path), interactive=True) for path in paths.values()]
+
+
+def _complete(step: Progress) -> int:
+    """How many streams are complete and measured."""
+    return sum("adherence" in record for record in step.records)
 
 
 def _buttons(state: str) -> list[Any]:
+    """Compare and Cancel as they are in a state."""
     running = state in ("queued", "running")
     return [gr.Button(interactive=not running), gr.Button(interactive=running)]
 
@@ -138,13 +210,13 @@ def _bar(step: Progress, total: int) -> str:
     )
 
 
-def _table(found: pd.DataFrame | None, world: bool) -> str:
+def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     """The figures as an HTML table; a dash stands for what is not known yet, or does not apply."""
-    columns = {name: words for name, words in SCALES.items() if world or name not in ("adherence", *WORDS)}
-    head = "".join(f'<th scope="col">{title}</th>' for title, _ in columns.values())
+    columns = {name: title for name, (title, _) in COLUMNS.items() if draws_world or name not in ("adherence", *WORDS)}
+    head = "".join(f'<th scope="col">{title}</th>' for title in columns.values())
     body = "".join(
         f'<tr><th scope="row">{escape(policy)}</th>{"".join(f"<td>{_cell(name, row[name])}</td>" for name in columns)}</tr>'
-        for policy, row in ({} if found is None else found.to_dict("index")).items()
+        for policy, row in ({} if figures is None else figures.to_dict("index")).items()
     )
     empty = f'<tr class="fkv-none"><td colspan="{len(columns) + 1}">No figures yet.</td></tr>'
     return (
@@ -158,22 +230,10 @@ def _cell(name: str, value: float) -> str:
         return "–"
     if name == "psnr_to_reference" and value == EQUAL_DB:
         return "equal"
-    return SCALES[name][1].format(value / 1e6 if name == "kv_bytes_peak" else value)
+    return COLUMNS[name][1].format(value / 1e6 if name == "kv_bytes_peak" else value)
 
 
-def _pareto(found: pd.DataFrame) -> Any:
-    """The plot on no paper, so that the page's style gives it the colours of its theme."""
+def _pareto(figures: pd.DataFrame) -> Any:
+    """The plot without a background, so that the page's style gives it the colours of its theme."""
     clear = "rgba(0,0,0,0)"
-    return gr.Plot(Pareto(found).plotly().update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)
-
-
-def _save(shelf: Shelf, found: pd.DataFrame, told: dict[str, Any]) -> Sequence[Any]:
-    """The figures as files, behind the three buttons."""
-    with ExitStack() as places:
-        csv, png, js = (
-            places.enter_context(shelf.place(f"forcing-kv-comparison.{kind}")) for kind in ("csv", "png", "json")
-        )
-        found.to_csv(csv)
-        Pareto(found).matplotlib().savefig(png, dpi=160)
-        js.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    return [gr.DownloadButton(value=str(path), interactive=True) for path in (csv, png, js)]
+    return gr.Plot(Pareto(figures).plotly().update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)

@@ -20,7 +20,7 @@ from fkv.studio.live.plan import VIEWS, Plan
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
-from fkv.studio.media.artifacts import Shelf
+from fkv.studio.media.artifacts import Artifacts
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.mp4 import Encoding, Recording
 from fkv.studio.media.protocol import page_facts
@@ -209,7 +209,7 @@ class Handlers:
         self._registry = registry
         self._controls = controls
         self._recorded = recorded
-        self._shelf = Shelf()
+        self._artifacts = Artifacts()
         self._generating = generating(model)
         self.concurrency = (
             registry.limits.waiting + 8
@@ -331,7 +331,7 @@ class Handlers:
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        with self._shelf.place("forcing-kv.mp4") as path:
+        with self._artifacts.write("forcing-kv.mp4") as path:
             recording = Recording(run.chunks(), self._model.fps, run.source, plain)
             with Encoding(recording, path).running() as work:
                 while work.wait(0.5):
