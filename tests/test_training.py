@@ -14,8 +14,10 @@ from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full, evict
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
+from fkv.training.clips import draw_clips, draw_cut, draw_memory_clips
 from fkv.training.data import Clips, genes_of
-from fkv.training.generator import draw_clips, flow_loss, optimizers
+from fkv.training.generator import Training, flow_loss, optimizers, with_events
+from fkv.training.history import FULL, History, draw_history
 from fkv.training.rollout import ROUNDS, SIGMAS, Draft, Pool
 from fkv.transformer.causal import CausalTransformer
 from fkv.transformer.coordinates import input_channels, with_coordinates
@@ -47,7 +49,7 @@ def clips(chunks: int = 2, judged: bool = True) -> Clips:
         latents,
         torch.ones(1, 3 * chunks, 1, 4, 8),
         [["a red ball"] * chunks],
-        torch.randn(1, CHANNELS),
+        torch.randn(1, 1, CHANNELS),
         [0, 1][:chunks],
         mask,
     )
@@ -92,7 +94,7 @@ def test_genes_are_uniform():
 def test_draft_goes_through_the_sampler_and_becomes_history():
     given = clips(judged=False)
     draft, made = Draft(given, given.latents), torch.zeros_like(given.latents)
-    assert torch.equal(draft.noisy()[:, 0, :, 0, 0], given.corner)
+    assert torch.equal(draft.noisy()[:, 0, :, 0, 0], given.corners[:, 0])
     for sigma in SIGMAS:
         assert draft.sigma == sigma and torch.equal(draft.history, given.latents)
         draft.advance(made)
@@ -136,3 +138,78 @@ def test_clips_of_the_world_fit_together(chunks):
     assert made.latents.shape == (2, 3 * chunks, 16, 12, 20) and made.weight.shape == (2, 3 * chunks, 1, 12, 20)
     assert [len(each) for each in made.prompts] == [chunks] * 2 and len(made.chunks) == chunks
     assert made.weight.min() == 1 and made.weight.max() == 4 and made.judged[:3].all()
+
+
+@pytest.mark.parametrize("chunks", [1, 8])
+def test_memory_clips_fit_together(chunks):
+    for seed in range(3):
+        made = draw_memory_clips(random.Random(seed), TinyCodec(width=8, depth=1), 2, chunks, "cpu")
+        assert made.latents.shape == (2, 3 * chunks, 16, 12, 20) and made.corners.shape == (2, chunks, 16)
+        assert [len(each) for each in made.prompts] == [chunks] * 2 and len(made.chunks) == chunks
+        assert torch.equal(made.noise()[:, ::3, :, 0, 0], made.corners) and made.judged[:3].all()
+        assert made.history.chunks == tuple(made.chunks)
+
+
+def test_cuts_hold_a_panel_that_left_and_returned():
+    cuts = [draw_cut(random.Random(seed), 8) for seed in range(40)]
+    gaps = [cut for cut in cuts if max(b - a for a, b in zip(cut.chunks, cut.chunks[1:], strict=False)) > 1]
+    assert len(gaps) > 15 and all(len(cut.chunks) == 8 and cut.chunks[0] == 0 for cut in cuts)
+    for cut in gaps:
+        back = next(i for i, j in zip(cut.chunks[2:], cut.chunks[3:], strict=False) if j == i + 1 and j > 5) + 1
+        turned = [i for i in range(1, len(cut.cameras)) if cut.cameras[i] != cut.cameras[i - 1]]
+        assert back in turned or any(i in turned for i in cut.chunks)
+
+
+def test_histories_see_what_cache_policies_keep():
+    chunks = (0, 4, 5, 20, 21)
+    full, window, hybrid = (History(kind, chunks) for kind in ("full", "window", "hybrid"))
+    assert full.frames(4) == list(range(12)) and window.frames(4) == [0, 9, 10, 11] and hybrid.frames(4) == [0, 11]
+    assert window.frames(3) == [0] and window.frames(2) == [0, 3, 4, 5] and not full.frames(0)
+    assert {frame for frame, _ in hybrid.segments(4, random.Random(0))} <= {9, 10}
+    seen = frozenset((4, 5, 12))
+    assert (
+        full.remembered(20, seen) == {4, 5} and not window.remembered(20, seen) and window.remembered(13, seen) == seen
+    )
+    assert draw_history(random.Random(0), chunks, FULL) == History("full", chunks, local_prior=False)
+
+
+def test_an_extended_model_generates_the_same_until_it_is_trained():
+    model, words = transformer().eval(), WordEncoder(dim=WORDS).eval()
+    larger, longer = with_events(model, words)
+    latents = torch.randn(1, CHANNELS, 6, 4, 8)
+    time_steps = torch.tensor([500.0])
+    old, new = (
+        net.eval()(
+            with_coordinates(latents, 3, True, events), time_steps, enc.eval()(["a red ball"]), return_dict=False
+        )[0]
+        for net, enc, events in ((model, words, False), (larger, longer, True))
+    )
+    torch.testing.assert_close(old, new, atol=1e-6, rtol=1e-5)
+    assert longer.tokens(["nothing from before"]).count_nonzero() == 3
+    assert with_events(larger, longer) == (larger, longer) and CausalTransformer(larger).events
+
+
+def test_later_chunks_see_their_first_pixel():
+    latents = torch.randn(1, 2, 6, 4, 8)
+    planes = with_coordinates(latents, 3, True, events=True)[0, -2:]
+    assert not planes[:, :3].any() and torch.equal(planes[:, 3:], latents[0, :, 3:4, :1, :1].expand(-1, 3, 4, 8))
+    single = with_coordinates(latents[:, :, 3:], 3, False, events=True)[0, -2:]
+    assert torch.equal(single, planes[:, 3:])
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")
+def test_a_run_resumes_where_it_stopped(tmp_path):
+    model, words = with_events(transformer(), WordEncoder(dim=WORDS))
+    first = Training(model.train(), words.train(), 1e-3)
+    first.prepare(2)
+    given = clips()
+    loss, errors, _ = flow_loss(first.transformer, first.words, Draft(given, given.latents), random.Random(0), 2)
+    first.update(loss, errors)
+    first.minutes = 3.5
+    first.save(tmp_path)
+    second = Training(*with_events(transformer(), WordEncoder(dim=WORDS)), 1e-3)
+    second.resume(tmp_path / "state.pt", "cpu")
+    assert (second.step, second.minutes) == (1, 3.5)
+    for a, b in zip(first.modules, second.modules, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert (tmp_path / "model" / "transformer" / "config.json").exists()

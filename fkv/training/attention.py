@@ -7,6 +7,7 @@ and head group may look at, so that training meets the caches that streaming wil
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from fkv.kernels import apply_rope
+
+from .history import CHUNK_FRAMES, SEGMENTS, History
 
 
 @dataclass
@@ -40,39 +43,30 @@ class Context:
 
 
 def draw_context(
-    rng: random.Random, table: Tensor, copies: int, chunks: int, tokens_per_frame: int, layers: int
+    rng: random.Random, table: Tensor, copies: int, history: History, tokens_per_frame: int, layers: int
 ) -> Context:
-    """Draw the context that some cache would leave: all, sink + window, or sink + anchor + some late segments.
+    """Draw which tokens of a clip's history its chunks see in one step.
 
     Args:
         rng: Source of randomness.
         table: RoPE table of the clip's tokens.
         copies: Copies of the clips in the batch.
-        chunks: Chunks per clip.
+        history: What the chunks see of earlier ones.
         tokens_per_frame: Tokens of one latent frame.
         layers: Layers of the transformer.
     """
-    mode = rng.choice(("full", "full", "window", "hybrid"))
-    segment = tokens_per_frame // 6
-    local: list[Tensor] = []
-    wide: list[Tensor] = []
-    for chunk in range(chunks):
-        frames = [] if chunk == 0 else sorted({0, 3 * chunk - 1})
-        local.append(
-            torch.tensor([f * tokens_per_frame + i for f in frames for i in range(tokens_per_frame)], dtype=torch.int64)
-        )
-        if mode == "full":
-            tokens = list(range(3 * chunk * tokens_per_frame))
-        elif mode == "window":
-            frames = sorted({0, *range(max(0, 3 * chunk - 5), 3 * chunk)}) if chunk else []
-            tokens = [f * tokens_per_frame + i for f in frames for i in range(tokens_per_frame)]
-        else:
-            recent = [s for f in range(max(1, 3 * chunk - 4), max(1, 3 * chunk - 1)) for s in range(6 * f, 6 * f + 6)]
-            kept = rng.sample(recent, min(6, len(recent)))
-            tokens = local[-1].tolist() + [s * segment + i for s in kept for i in range(segment)]
-        wide.append(torch.tensor(sorted(tokens), dtype=torch.int64))
-    restricted = [layer > 0 and rng.random() < 0.5 for layer in range(layers)]
-    return Context(table, copies, chunks, 3 * tokens_per_frame, local, wide, restricted)
+    segment = tokens_per_frame // SEGMENTS
+    chunks = len(history.chunks)
+
+    def tokens(frames: Sequence[int], segments: Sequence[tuple[int, int]] = ()) -> Tensor:
+        found = [frame * tokens_per_frame + i for frame in frames for i in range(tokens_per_frame)]
+        found += [frame * tokens_per_frame + part * segment + i for frame, part in segments for i in range(segment)]
+        return torch.tensor(sorted(found), dtype=torch.int64)
+
+    local = [tokens(history.static_frames(i)) for i in range(chunks)]
+    wide = [tokens(history.frames(i), history.segments(i, rng)) for i in range(chunks)]
+    restricted = [history.local_prior and layer > 0 and rng.random() < 0.5 for layer in range(layers)]
+    return Context(table, copies, chunks, CHUNK_FRAMES * tokens_per_frame, local, wide, restricted)
 
 
 class TeacherForcedAttention:
@@ -118,7 +112,7 @@ class TeacherForcedAttention:
 def _attend(q: Tensor, k: Tensor, v: Tensor, span: slice, tokens: Tensor) -> Tensor:
     """Attention of the tokens in `span` to themselves and to `tokens` of the clean copy, the first of the batch.
 
-    q, k and v are [copies, batch, heads, tokens, head_dim]. Plain products train faster here than torch's CPU attention.
+    q, k and v are [copies, batch, heads, tokens, head_dim]. Plain products train faster than torch's CPU attention.
     """
 
     def visible(x: Tensor) -> Tensor:

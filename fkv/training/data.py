@@ -13,6 +13,8 @@ from torch import Tensor
 from fkv.world.captions import Scene
 from fkv.world.render import GENES, render
 
+from .history import History
+
 
 @dataclass
 class Clips:
@@ -22,22 +24,26 @@ class Clips:
         latents: Encoded clips, [B, F, Z, h, w].
         weight: Loss weight, higher on the things, [B, F, 1, h, w].
         prompts: One per clip and chunk.
-        corner: First pixel of the opening chunk's noise, [B, Z]; it sets what the captions leave open.
+        corners: First pixel of the noise of the first K chunks, [B, K, Z]; it sets what the captions leave open. K is 1
+            in today's world, where only the opening decides anything.
         chunks: Chunk indices of the clip.
         judged: Which frames count in the loss, bool [F, 1, 1, 1]; a chunk whose predecessor is missing does not.
+        history: What each chunk sees of earlier ones; None draws anew in every step.
     """
 
     latents: Tensor
     weight: Tensor
     prompts: list[list[str]]
-    corner: Tensor
+    corners: Tensor
     chunks: list[int]
     judged: Tensor
+    history: History | None = None
 
     def noise(self) -> Tensor:
         """Draw the noise of a stream that shows these clips, [B, F, Z, h, w]."""
         noise = torch.randn_like(self.latents)
-        noise[:, 0, :, 0, 0] = self.corner
+        chunk_frames = self.latents.shape[1] // len(self.chunks)
+        noise[:, : chunk_frames * self.corners.shape[1] : chunk_frames, :, 0, 0] = self.corners
         return noise
 
 
@@ -52,9 +58,9 @@ def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], vid
     return ((video - empty).abs().amax(1, keepdim=True) > 0.05).float()
 
 
-def genes_of(corner: Tensor) -> list[float]:
-    """Map the first pixel of the opening noise, [Z] with Z >= `GENES`, to genes that are uniform in [0, 1)."""
-    return torch.special.ndtr(corner[:GENES]).tolist()
+def genes_of(corner: Tensor, count: int = GENES) -> list[float]:
+    """Map the first pixel of a chunk's noise, [Z] with Z >= `count`, to genes that are uniform in [0, 1)."""
+    return torch.special.ndtr(corner[:count]).tolist()
 
 
 def random_genes(rng: random.Random, count: int = GENES) -> list[float]:

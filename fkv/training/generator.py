@@ -1,13 +1,17 @@
-"""Train the tiny generator: python -m fkv.training.generator --codec runs/codec/codec --out runs/generator --minutes 100
+"""Train the tiny generator.
 
-All chunks of a clip at once, with the contexts that streaming will meet (`attention.draw_context`): history cut down as the
-cache policies cut it, a first chunk that lies far in the past, slightly noisy context, prompts that change at a chunk
-border, and the generator's own earlier steps and chunks in place of the true ones (`rollout`).
+python -m fkv.training.generator --codec runs/codec/codec --out runs/generator --minutes 100
+python -m fkv.training.generator --stage memory --codec assets/tiny/codec --from assets/tiny --out runs/memory \\
+    --minutes 600
 
-Few steps are enough because noise and data are coupled: what a caption leaves open (`world.render`'s genes: places,
-sizes, the camera's start) is read from the first pixel of the first chunk's noise (`data.genes_of`), which every token of
-that chunk is shown (`coordinates`). So at sigma = 1 the right answer is one picture and not the mean of many, and the noise is
-still exactly standard normal.
+All chunks of a clip are trained at once, with the contexts that streaming will meet: history cut as the cache policies
+cut it (`history`), a first chunk far in the past, slightly noisy context, prompts that change at a chunk border, and
+the generator's own earlier steps and chunks in place of the true ones (`rollout`).
+
+Few steps are enough because noise and data are coupled: genes decide what a caption leaves open, and they are read from
+the first pixel of the opening chunk's noise (`data.genes_of`), which every token of that chunk sees (`coordinates`). So
+at sigma = 1 the right answer is one video and not the mean of many, and the noise is still exactly standard normal.
+The stage "memory" does the same for every chunk: its first pixel decides the events of the memory world (`story`).
 """
 
 from __future__ import annotations
@@ -16,127 +20,106 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from fkv.commands.model_options import add_device
 from fkv.kernels import rope_freqs_cis
 from fkv.kernels.rope import axis_dims
-from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
+from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
-from fkv.sampler import renoise, x0_of
+from fkv.sampler import Schedule, renoise, x0_of
 from fkv.transformer.coordinates import input_channels, with_coordinates
-from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
-from fkv.world.render import render
+from fkv.world.shots import memory_words
 
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
-from .data import Clips, genes_of, object_mask, to_pixels
-from .rollout import SIGMAS, Draft, Pool
+from .clips import draw_clips, draw_memory_clips
+from .data import Clips
+from .history import CHUNK_FRAMES, FULL, MIXED, draw_history
+from .rollout import Draft, Pool
 
-CHUNK_FRAMES = 3
-FARTHEST_CHUNK = 340
-
-
-def change(scene: Scene, rng: random.Random) -> Scene:
-    """The scene after a prompt change: another place and time, or another first thing, or both."""
-    other = sample_scene(rng, two=0.0)
-    kind = rng.randrange(3)
-    thing = rng.choice(
-        (
-            other.things[0],
-            replace(scene.things[0], colour=rng.choice(COLOURS)),
-            replace(scene.things[0], shape=rng.choice(SHAPES)),
-            replace(scene.things[0], motion=rng.choice(MOTIONS)),
-        )
-    )
-    things = scene.things if kind == 0 else (thing, *scene.things[1:])
-    return Scene(scene.place if kind == 1 else other.place, scene.time if kind == 1 else other.time, things)
-
-
-@torch.no_grad()
-def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, device: str) -> Clips:
-    """Render and encode `count` clips of `chunks` chunks that share their chunk indices."""
-    far = rng.random() < 0.4
-    start = rng.randrange(1, FARTHEST_CHUNK) if far else 1
-    indices = [0, *range(start, start + chunks - 1)]
-    span = CHUNK_FRAMES * FRAMES_PER_LATENT
-    videos, weights, prompts, corners = [], [], [], []
-    for _ in range(count):
-        corner = torch.randn(codec.config.latent_channels)
-        genes = genes_of(corner)
-        scene = sample_scene(rng, two=0.5)
-        switch = rng.randrange(1, chunks) if chunks > 1 and rng.random() < 0.3 else chunks
-        scenes = [scene] * switch + [change(scene, rng)] * (chunks - switch)
-        texts = [loosened(caption(at, rng), rng) for at in (scenes[0], scenes[-1])]
-        prompts.append([texts[0]] * switch + [texts[1]] * (chunks - switch))
-        video, mask = [], []
-        for index, at in zip(indices, scenes):
-            frames = range(index * span, (index + 1) * span)
-            video.append(to_pixels(render(at, frames, genes)))
-            mask.append(object_mask(at, frames, genes, video[-1]))
-        videos.append(torch.cat(video)), weights.append(torch.cat(mask)), corners.append(corner)
-    video, mask = torch.stack(videos).to(device), torch.stack(weights).to(device)
-    with torch.autocast(device, dtype=torch.bfloat16):
-        latents = codec.encode(video).float()
-    mask = mask.unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
-    mask = F.max_pool2d(mask.flatten(0, 1), 8).unflatten(0, mask.shape[:2])
-    judged = torch.ones(CHUNK_FRAMES * chunks, dtype=torch.bool, device=device)
-    if start > 1:
-        judged[CHUNK_FRAMES : 2 * CHUNK_FRAMES] = False
-    return Clips(latents, 1 + 3 * mask, prompts, torch.stack(corners).to(device), indices, judged[:, None, None, None])
+STAGES = ("world", "memory")
+HISTORIES = {"mixed": MIXED, "full": FULL}
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def flow_loss(
-    transformer: WanTransformer3DModel, words: WordEncoder, draft: Draft, rng: random.Random, noisy: int
+    transformer: Any,
+    words: Any,
+    draft: Draft,
+    rng: random.Random,
+    noisy: int,
+    precision: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, dict[str, float], Tensor]:
-    """The weighted error of x0 in the draft's next step, and that of flow in `noisy` - 1 copies of the true clips at random steps.
+    """The loss of one step: the error of x0 in the draft's next step and in copies of the true clips at random steps.
 
-    Also returns the plain error of x0 per step, `own` ones for the draft, and the x0 that the draft goes on with.
+    Args:
+        transformer: The generator, a `WanTransformer3DModel` with the processors of `attention`.
+        words: Its text encoder.
+        draft: Clips part of the way through the sampler.
+        rng: Source of randomness.
+        noisy: Number of noisy copies; the first is the draft, the others are true clips at random noise levels.
+        precision: Type of the products.
+
+    Returns:
+        The weighted loss, the plain error of x0 per noise level ("own" ones for the draft), and the draft's new x0.
     """
-    clips, x0 = draft.clips, draft.clips.latents
-    batch, chunks, device = len(x0), len(clips.chunks), x0.device
+    clips = draft.clips
+    x0 = clips.latents
+    batch = len(x0)
+    chunks = len(clips.chunks)
     rows, cols = x0.shape[-2] // 2, x0.shape[-1] // 2
-    positions = [CHUNK_FRAMES * c + i for c in clips.chunks for i in range(CHUNK_FRAMES)]
-    table = rope_freqs_cis(positions, rows, cols, transformer.config.attention_head_dim, device)
-    past = int(chunks > 1)  # an opening chunk attends to itself alone, and needs no clean copy
-    context = draw_context(rng, table, past + noisy, chunks, rows * cols, len(transformer.blocks))
+    positions = [CHUNK_FRAMES * chunk + i for chunk in clips.chunks for i in range(CHUNK_FRAMES)]
+    table = rope_freqs_cis(positions, rows, cols, transformer.config.attention_head_dim, x0.device)
+    past = int(chunks > 1)  # an opening chunk attends to itself alone and needs no clean copy
+    history = clips.history or draw_history(rng, clips.chunks)
+    context = draw_context(rng, table, past + noisy, history, rows * cols, len(transformer.blocks))
     for block in transformer.blocks:
         block.attn1.processor.context = context
         block.attn2.processor.chunks = chunks
     slight = 0.15 * rng.random() if rng.random() < 0.5 else 0.0
     clean = [renoise(draft.history, torch.randn_like(x0), slight)] * past
-    names, sigmas, inputs = [f"own {draft.sigma}"], [draft.sigma], [draft.noisy()]
+    names = [f"own {draft.sigma}"]
+    sigmas = [draft.sigma]
+    inputs = [draft.noisy()]
     for _ in range(noisy - 1):
-        sigma = (rng.choice(SIGMAS) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)) if past else 1.0
-        names.append(str(sigma) if sigma in SIGMAS else "other"), sigmas.append(sigma)
+        sigma = (rng.choice(draft.sigmas) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)) if past else 1.0
+        names.append(str(sigma) if sigma in draft.sigmas else "other")
+        sigmas.append(sigma)
         inputs.append(clips.noise() if sigma == 1.0 else renoise(x0, torch.randn_like(x0), sigma))
-    hidden = with_coordinates(torch.cat(clean + inputs).transpose(1, 2), CHUNK_FRAMES, opening=True)
-    time_steps = torch.tensor([0.0] * past + [1000 * s for s in sigmas], device=device).repeat_interleave(batch)
-    text = words([prompt for clip in clips.prompts for prompt in clip])
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    events = transformer.config.in_channels == input_channels(x0.shape[2], events=True)
+    hidden = with_coordinates(torch.cat(clean + inputs).transpose(1, 2), CHUNK_FRAMES, opening=True, events=events)
+    time_steps = torch.tensor([0.0] * past + [1000 * s for s in sigmas], device=x0.device).repeat_interleave(batch)
+    with torch.autocast(x0.device.type, dtype=precision, enabled=precision != torch.float32):
+        text = words([prompt for clip in clips.prompts for prompt in clip])
         flow = transformer(hidden, time_steps, text, return_dict=False)[0]
     flow = flow[batch * past :].transpose(1, 2).float().unflatten(0, (noisy, batch))
     weight = clips.weight * clips.judged
-    total, errors, made = x0.new_zeros(()), {}, []
-    for name, sigma, given, predicted in zip(names, sigmas, inputs, flow):
-        made.append(x0_of(given, predicted, sigma))
-        squared = (made[-1] - x0).square()
+    total = x0.new_zeros(())
+    errors: dict[str, float] = {}
+    results: list[Tensor] = []
+    for name, sigma, latents, predicted in zip(names, sigmas, inputs, flow, strict=True):
+        results.append(x0_of(latents, predicted, sigma))
+        squared = (results[-1] - x0).square()
         total = total + (squared * weight).mean() / weight.mean() / (1 if name.startswith("own") else sigma)
         errors[name] = float((squared.detach() * clips.judged).mean() / clips.judged.float().mean())
-    return total / noisy, errors, made[0].detach()
+    return total / noisy, errors, results[0].detach()
 
 
-def optimizers(transformer: WanTransformer3DModel, words: WordEncoder, lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(transformer: Any, words: Any, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for everything else; `pace` multiplies the learning rate of a group.
 
-    Gains and biases of self-attention's queries and keys set how sharply a head can look; they learn faster than the rest.
+    Norm weights and biases of self-attention's queries and keys set how sharply a head attends; they learn faster than
+    the rest.
     """
     named = [*transformer.named_parameters(), *words.named_parameters()]
     matrices = [p for n, p in named if p.ndim == 2 and n.startswith("blocks.")]
@@ -151,13 +134,13 @@ def optimizers(transformer: WanTransformer3DModel, words: WordEncoder, lr: float
 
 
 @torch.no_grad()
-def look_around(attn: torch.nn.Module) -> None:
-    """Start every other head with a view of its own place in all frames, and all heads with some sharpness.
+def look_around(attn: Any) -> None:
+    """Start every other head with attention to the same place in all frames, and all heads with some sharpness.
 
     A constant in the fastest-turning row and column dimensions of q and k makes their product fall with distance under
     RoPE. Without this start, heads take thousands of steps to find the past at all.
     """
-    size = attn.inner_dim // attn.heads
+    size: int = attn.inner_dim // attn.heads
     time, rows, _ = axis_dims(size)
     for norm in (attn.norm_q, attn.norm_k):
         torch.nn.init.constant_(norm.weight, 1.6)
@@ -169,9 +152,16 @@ def look_around(attn: torch.nn.Module) -> None:
 
 
 def build(width: int, layers: int, head_dim: int, channels: int) -> tuple[WanTransformer3DModel, WordEncoder]:
-    """A fresh generator and its text encoder."""
+    """Make a fresh generator and its text encoder.
+
+    Args:
+        width: Channels of the hidden states.
+        layers: Number of blocks.
+        head_dim: Channels per attention head.
+        channels: Channels of the latents.
+    """
     words = WordEncoder()
-    transformer = WanTransformer3DModel(
+    transformer: Any = WanTransformer3DModel(
         num_attention_heads=width // head_dim,
         attention_head_dim=head_dim,
         in_channels=input_channels(channels),
@@ -187,121 +177,229 @@ def build(width: int, layers: int, head_dim: int, channels: int) -> tuple[WanTra
     return transformer, words
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--codec", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+@torch.no_grad()
+def with_events(transformer: Any, words: Any) -> tuple[Any, Any]:
+    """Extend a model of today's world to the memory world; until it is trained, it generates the same video.
+
+    New input planes start with zero weights, and new words follow the known ones in the vocabulary.
+    """
+    channels = transformer.config.out_channels
+    if transformer.config.in_channels == input_channels(channels, events=True):
+        return transformer, words
+    config = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
+    larger: Any = WanTransformer3DModel(**config | {"in_channels": input_channels(channels, events=True)})
+    state = transformer.state_dict()
+    embedding = torch.zeros_like(larger.patch_embedding.weight)
+    embedding[:, : transformer.config.in_channels] = state["patch_embedding.weight"]
+    larger.load_state_dict(state | {"patch_embedding.weight": embedding})
+    known = list(words.config.vocabulary)
+    longer: Any = WordEncoder(
+        words.config.dim, words.config.length, [*known, *(word for word in memory_words() if word not in known)]
+    )
+    rows = longer.embedding.weight.clone()
+    rows[: len(known) + 1] = words.embedding.weight
+    longer.load_state_dict(words.state_dict() | {"embedding.weight": rows})
+    return larger, longer
+
+
+@dataclass
+class Training:
+    """A run that can be resumed: the model, its average, its optimizers and how far it is."""
+
+    transformer: Any
+    words: Any
+    lr: float
+    step: int = 0
+    minutes: float = 0.0
+    smooth: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ema = deepcopy((self.transformer, self.words))
+        self.optimizers = optimizers(self.transformer, self.words, self.lr)
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The modules of the state file, in its order."""
+        return self.transformer, self.words, *self.ema
+
+    def prepare(self, chunks: int) -> None:
+        """Set the attention processors of training."""
+        for layer, block in enumerate(self.transformer.blocks):
+            block.attn1.set_processor(TeacherForcedAttention(layer))
+            block.attn2.set_processor(ChunkTextAttention(chunks))
+
+    def resume(self, file: Path, device: str) -> None:
+        """Continue from a state file."""
+        state = torch.load(file, weights_only=True, map_location=device)
+        for module, saved in zip(self.modules, state["modules"], strict=True):
+            module.load_state_dict(saved)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+        self.minutes = state["minutes"]
+
+    def save(self, out: Path) -> None:
+        """Write the state file and the averaged weights in diffusers' layout."""
+        state = {
+            "modules": [module.state_dict() for module in self.modules],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "minutes": self.minutes,
+        }
+        torch.save(state, out / "state.part")
+        (out / "state.part").replace(out / "state.pt")
+        self.ema[0].save_pretrained(out / "model" / "transformer")
+        self.ema[1].save_pretrained(out / "model" / "text_encoder")
+
+    def set_rate(self, minutes: float) -> None:
+        """Set the learning rate: it rises over 100 steps, and falls in the second half of the run."""
+        falling = max(0.03, min(1.0, (1 - self.minutes / minutes) / 0.5))
+        rate = self.lr * min(1.0, (self.step + 1) / 100) * falling
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["pace"]
+
+    def update(self, loss: Tensor, errors: dict[str, float]) -> None:
+        """Take one optimizer step and move the average."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for module in (self.transformer, self.words) for p in module.parameters()]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        decay = min(0.998, self.step / (self.step + 10))
+        with torch.no_grad():
+            for slow_module, fast_module in zip(self.ema, (self.transformer, self.words), strict=True):
+                for slow, fast in zip(slow_module.parameters(), fast_module.parameters(), strict=True):
+                    slow.lerp_(fast, 1 - decay)
+        for name, error in ({"loss": loss.item()} | errors).items():
+            self.smooth[name] = 0.98 * self.smooth.get(name, error) + 0.02 * error
+
+
+def train(
+    training: Training,
+    pool: Pool,
+    rng: random.Random,
+    out: Path,
+    minutes: float,
+    noisy: int,
+    precision: torch.dtype,
+    save_minutes: float,
+) -> None:
+    """Train until `minutes` of the run are spent.
+
+    Args:
+        training: The run.
+        pool: Where drafts come from.
+        rng: Source of randomness.
+        out: Folder of the state, the weights and the log.
+        minutes: Length of the whole run, earlier parts included.
+        noisy: Noisy copies per step.
+        precision: Type of the products.
+        save_minutes: Minutes between two checkpoints.
+    """
+    before = training.minutes
+    began = time.time()
+    saved = began
+    layout = "{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}"
+    with tqdm(total=minutes, initial=before, unit="min", mininterval=30, bar_format=layout) as bar:
+        while training.minutes < minutes:
+            training.set_rate(minutes)
+            draft = pool.draw()
+            loss, errors, x0 = flow_loss(training.transformer, training.words, draft, rng, noisy, precision)
+            training.update(loss, errors)
+            draft.advance(x0)
+            pool.give_back(draft)
+            training.minutes = before + (time.time() - began) / 60
+            if training.step % 20 == 0:
+                smooth = training.smooth
+                bar.n = training.minutes
+                bar.set_postfix_str(f"step {training.step} " + " ".join(f"{k}:{smooth[k]:.4f}" for k in sorted(smooth)))
+                with (out / "log.jsonl").open("a") as log:
+                    entry = {"step": training.step, "minutes": training.minutes} | smooth
+                    log.write(json.dumps(entry) + "\n")
+            if time.time() - saved > 60 * save_minutes:
+                training.save(out)
+                saved = time.time()
+    training.save(out)
+
+
+def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--stage", choices=STAGES, default="world", help="which world to train on (default: world)")
+    parser.add_argument("--codec", type=Path, required=True, help="folder of the trained codec")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there resumes")
     parser.add_argument(
-        "--from",
-        dest="origin",
-        type=Path,
-        help="start from these weights (a folder with transformer/ and text_encoder/)",
+        "--from", dest="origin", type=Path, help="start from the weights in this folder (transformer/, text_encoder/)"
     )
     parser.add_argument(
-        "--minutes",
-        type=float,
-        default=100.0,
-        help="training time of this run; the learning rate falls towards its end",
+        "--minutes", type=float, default=100.0, help="length of the run; the learning rate falls towards its end"
     )
-    parser.add_argument("--clips", type=int, default=3)
-    parser.add_argument("--chunks", type=int, default=4)
-    parser.add_argument(
-        "--openings", type=float, default=0.4, help="share of batches that hold opening chunks alone, the hardest"
-    )
-    parser.add_argument(
-        "--noisy", type=int, default=2, help="noisy copies per step; the first is the generator's own draft"
-    )
-    parser.add_argument("--pool", type=int, default=24, help="drafts that are under way")
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: 5)")
+    parser.add_argument("--clips", type=int, default=None, help="clips per step (default: 3; 1 of the memory world)")
+    parser.add_argument("--chunks", type=int, default=None, help="chunks per clip (default: 4; 8 of the memory world)")
+    parser.add_argument("--openings", type=float, default=None, help="share of batches of opening chunks alone")
+    parser.add_argument("--history", choices=HISTORIES, default="mixed", help="caches to train under (default: mixed)")
+    parser.add_argument("--few-steps", type=float, default=0.0, help="share of drafts of two denoising steps, not four")
+    parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is a draft (default: 2)")
+    parser.add_argument("--pool", type=int, default=24, help="drafts under way (default: 24)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="of products (default: bfloat16)")
+    parser.add_argument("--width", type=int, default=192, help="of a model trained from scratch")
+    parser.add_argument("--layers", type=int, default=8, help="of a model trained from scratch")
+    parser.add_argument("--lr", type=float, default=None, help="peak learning rate (default: 2e-3; 1e-3 for memory)")
     add_device(parser)
     args = parser.parse_args()
-    if not hasattr(torch.optim, "Muon"):
-        parser.error(f"training needs PyTorch 2.9 or newer, for its optimizer Muon; this is {torch.__version__}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    codec = TinyCodec.from_pretrained(args.codec).to(args.device).requires_grad_(False)
-    if args.origin:
-        transformer = WanTransformer3DModel.from_pretrained(args.origin / "transformer")
-        words = WordEncoder.from_pretrained(args.origin / "text_encoder")
-    else:
-        transformer, words = build(args.width, args.layers, 32, codec.config.latent_channels)
-    transformer, words = transformer.to(args.device).train(), words.to(args.device).train()
-    for layer, block in enumerate(transformer.blocks):
-        block.attn1.set_processor(TeacherForcedAttention(layer))
-        block.attn2.set_processor(ChunkTextAttention(args.chunks))
-    ema = deepcopy((transformer, words))
-    steps = optimizers(transformer, words, args.lr)
-    state_file, step, spent = args.out / "state.pt", 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True, map_location=args.device)
-        for module, saved in zip((transformer, words, *ema), state["modules"]):
-            module.load_state_dict(saved)
-        for optimizer, saved in zip(steps, state["optimizers"]):
-            optimizer.load_state_dict(saved)
-        step, spent = state["step"], state["minutes"]
-    rng = random.Random(step + 1)
-    torch.manual_seed(step + 1)
-    began, smooth = time.time(), {}
+    memory = args.stage == "memory"
+    defaults = {"clips": 1 if memory else 3, "chunks": 8 if memory else 4, "openings": 0.1 if memory else 0.4}
+    for name, value in (defaults | {"lr": 1e-3 if memory else 2e-3}).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if memory and args.chunks < 7:
+        parser.error("clips of the memory world need at least 7 chunks, to hold a return and what was there before")
+    return parser, args
+
+
+def clip_source(args: argparse.Namespace, rng: random.Random, codec: TinyCodec) -> Callable[[], Clips]:
+    """Return a function that draws the clips of one step, some of them openings alone."""
+    draw: Callable[..., Clips] = draw_clips
+    if args.stage == "memory":
+        draw = partial(draw_memory_clips, kinds=HISTORIES[args.history])
 
     def fresh() -> Clips:
         chunks = 1 if rng.random() < args.openings else args.chunks
-        return draw_clips(rng, codec, args.clips * args.chunks // chunks, chunks, args.device)
+        return draw(rng, codec, args.clips * args.chunks // chunks, chunks, args.device)
 
-    pool = Pool(args.pool, fresh, rng)
-    parameters = [p for module in (transformer, words) for p in module.parameters()]
-    with tqdm(
-        total=args.minutes,
-        initial=spent,
-        unit="min",
-        mininterval=30,
-        bar_format="{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}",
-    ) as bar:
-        while (minutes := spent + (time.time() - began) / 60) < args.minutes:
-            rate = args.lr * min(1, (step + 1) / 100) * max(0.03, min(1, (1 - minutes / args.minutes) / 0.5))
-            for optimizer in steps:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["pace"]
-            draft = pool.draw()
-            loss, errors, x0 = flow_loss(transformer, words, draft, rng, args.noisy)
-            for optimizer in steps:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for optimizer in steps:
-                optimizer.step()
-            draft.advance(x0)
-            pool.give_back(draft)
-            step += 1
-            decay = min(0.998, step / (step + 10))
-            with torch.no_grad():
-                for slow_module, fast_module in zip(ema, (transformer, words)):
-                    for slow, fast in zip(slow_module.parameters(), fast_module.parameters()):
-                        slow.lerp_(fast, 1 - decay)
-            for name, error in ({"loss": loss.item()} | errors).items():
-                smooth[name] = 0.98 * smooth.get(name, error) + 0.02 * error
-            if step % 20 == 0:
-                bar.n = minutes
-                bar.set_postfix_str(f"step {step} " + " ".join(f"{k}:{smooth[k]:.4f}" for k in sorted(smooth)))
-                with (args.out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps({"step": step, "minutes": minutes} | smooth) + "\n")
-            if step % 100 == 0:
-                save(args.out, transformer, words, ema, steps, step, minutes)
-    save(args.out, transformer, words, ema, steps, step, args.minutes)
+    return fresh
 
 
-def save(out: Path, transformer, words, ema, steps, step: int, minutes: float) -> None:
-    """Write the resumable state and the averaged weights in diffusers' layout."""
-    state = {
-        "modules": [m.state_dict() for m in (transformer, words, *ema)],
-        "optimizers": [o.state_dict() for o in steps],
-        "step": step,
-        "minutes": minutes,
-    }
-    torch.save(state, out / "state.part")
-    (out / "state.part").replace(out / "state.pt")
-    ema[0].save_pretrained(out / "model" / "transformer")
-    ema[1].save_pretrained(out / "model" / "text_encoder")
+def main() -> None:
+    """Train or resume as the command line says."""
+    parser, args = parse_arguments()
+    if not hasattr(torch.optim, "Muon"):
+        parser.error(f"training needs PyTorch 2.9 or newer, for its optimizer Muon; this is {torch.__version__}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    codec = TinyCodec.from_pretrained(args.codec).float().to(args.device).requires_grad_(False)
+    if args.origin:
+        transformer: Any = WanTransformer3DModel.from_pretrained(args.origin / "transformer", torch_dtype=torch.float32)
+        words: Any = WordEncoder.from_pretrained(args.origin / "text_encoder", torch_dtype=torch.float32)
+    else:
+        transformer, words = build(args.width, args.layers, 32, codec.config["latent_channels"])
+    if args.stage == "memory":
+        transformer, words = with_events(transformer, words)
+    training = Training(transformer.to(args.device).train(), words.to(args.device).train(), args.lr)
+    training.prepare(args.chunks)
+    state_file = args.out / "state.pt"
+    if state_file.exists():
+        training.resume(state_file, args.device)
+    rng = random.Random(training.step + 1)
+    torch.manual_seed(training.step + 1)
+    four, two = Schedule.even(4).sigmas, Schedule.even(2).sigmas
+    pool = Pool(args.pool, clip_source(args, rng, codec), rng, lambda: two if rng.random() < args.few_steps else four)
+    precision = PRECISIONS[args.precision]
+    train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Draft:
         guess: x0 after the last step, of the same shape; None before the first one.
         step: Index of the next denoising step.
         rounds: How many times all steps are done.
+        sigmas: Noise levels of the steps.
     """
 
     clips: Clips
@@ -40,11 +41,12 @@ class Draft:
     guess: Tensor | None = None
     step: int = 0
     rounds: int = 0
+    sigmas: tuple[float, ...] = SIGMAS
 
     @property
     def sigma(self) -> float:
         """Noise level of the next step."""
-        return SIGMAS[self.step]
+        return self.sigmas[self.step]
 
     def noisy(self) -> Tensor:
         """The input of the next step."""
@@ -56,7 +58,7 @@ class Draft:
         """Continue from the result of a step. Frames that are not judged keep the true latents."""
         guess = torch.where(self.clips.judged, x0, self.clips.latents)
         self.step += 1
-        if self.step < len(SIGMAS):
+        if self.step < len(self.sigmas):
             self.guess = guess
             return
         self.history = guess
@@ -72,9 +74,17 @@ class Pool:
         size: Number of drafts under way.
         fresh: Draws new clips.
         rng: Source of randomness.
+        schedule: Draws the noise levels of a new draft.
     """
 
-    def __init__(self, size: int, fresh: Callable[[], Clips], rng: random.Random) -> None:
+    def __init__(
+        self,
+        size: int,
+        fresh: Callable[[], Clips],
+        rng: random.Random,
+        schedule: Callable[[], tuple[float, ...]] = lambda: SIGMAS,
+    ) -> None:
+        self.schedule = schedule
         self.size = size
         self.fresh = fresh
         self.rng = rng
@@ -84,7 +94,7 @@ class Pool:
         """Take a draft out of the pool, or start one."""
         if len(self.drafts) < self.size or self.rng.random() < 0.5:
             clips = self.fresh()
-            return Draft(clips, clips.latents)
+            return Draft(clips, clips.latents, sigmas=self.schedule())
         return self.drafts.pop(self.rng.randrange(len(self.drafts)))
 
     def give_back(self, draft: Draft) -> None:

@@ -162,7 +162,8 @@ class CausalTransformer:
         self.head_dim: int = config.attention_head_dim
         self.channels: int = config.out_channels
         self.eps: float = config.eps
-        self.coordinates: bool = config.in_channels == input_channels(config.out_channels)
+        self.events: bool = config.in_channels == input_channels(config.out_channels, events=True)
+        self.coordinates: bool = self.events or config.in_channels == input_channels(config.out_channels)
         self._pre_attention = pre_attention
         self._post_attention = post_attention
         self._lock = threading.Lock()
@@ -368,7 +369,7 @@ class CausalTransformer:
         model = self.model
         x = latents.to(self.dtype).transpose(1, 2)
         if self.coordinates:
-            x = with_coordinates(x, x.shape[2], cache.opening)
+            x = with_coordinates(x, x.shape[2], cache.opening, self.events)
         patches = pixel_unshuffle(x.transpose(1, 2), self.patch)
         patches = patches.permute(0, 1, 3, 4, 2)  # [batch, frames, rows, cols, channels * patch * patch]
         embedding = model.patch_embedding

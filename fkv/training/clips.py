@@ -1,0 +1,242 @@
+"""Draw training clips: of today's world, and of the memory world, whose prompts make things leave and return."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
+from fkv.world import shots
+from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
+from fkv.world.panorama import HUT, draw, labels
+from fkv.world.render import render
+from fkv.world.shots import CAMERAS, Shot, Subject, sample_shot
+from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
+
+from .data import Clips, genes_of, object_mask, to_pixels
+from .history import CHUNK_FRAMES, MIXED, History, Kind, draw_history
+
+FARTHEST_CHUNK = 340
+LONGEST = 84  # chunks of a script, 63 seconds
+
+
+def change(scene: Scene, rng: random.Random) -> Scene:
+    """Draw the scene after a prompt change: another place and time, or another first thing, or both."""
+    other = sample_scene(rng, two=0.0)
+    kind = rng.randrange(3)
+    thing = rng.choice(
+        (
+            other.things[0],
+            replace(scene.things[0], colour=rng.choice(COLOURS)),
+            replace(scene.things[0], shape=rng.choice(SHAPES)),
+            replace(scene.things[0], motion=rng.choice(MOTIONS)),
+        )
+    )
+    things = scene.things if kind == 0 else (thing, *scene.things[1:])
+    return Scene(scene.place if kind == 1 else other.place, scene.time if kind == 1 else other.time, things)
+
+
+@torch.no_grad()
+def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, device: str) -> Clips:
+    """Draw clips of today's world.
+
+    Args:
+        rng: Source of randomness.
+        codec: Encodes the frames.
+        count: Number of clips.
+        chunks: Chunks per clip. All clips share their chunk indices; the first one opens the stream.
+        device: Where to encode.
+    """
+    far = rng.random() < 0.4
+    start = rng.randrange(1, FARTHEST_CHUNK) if far else 1
+    indices = [0, *range(start, start + chunks - 1)]
+    videos: list[Tensor] = []
+    masks: list[Tensor] = []
+    prompts: list[list[str]] = []
+    corners: list[Tensor] = []
+    for _ in range(count):
+        corner = torch.randn(codec.config["latent_channels"])
+        genes = genes_of(corner)
+        scene = sample_scene(rng, two=0.5)
+        switch = rng.randrange(1, chunks) if chunks > 1 and rng.random() < 0.3 else chunks
+        scenes = [scene] * switch + [change(scene, rng)] * (chunks - switch)
+        texts = [loosened(caption(at, rng), rng) for at in (scenes[0], scenes[-1])]
+        prompts.append([texts[0]] * switch + [texts[1]] * (chunks - switch))
+        video: list[Tensor] = []
+        mask: list[Tensor] = []
+        for index, at in zip(indices, scenes, strict=True):
+            frames = range(index * CHUNK, (index + 1) * CHUNK)
+            video.append(to_pixels(render(at, frames, genes)))
+            mask.append(object_mask(at, frames, genes, video[-1]))
+        videos.append(torch.cat(video))
+        masks.append(torch.cat(mask))
+        corners.append(corner)
+    latents, weight = encode(codec, torch.stack(videos), torch.stack(masks), device)
+    return Clips(latents, weight, prompts, torch.stack(corners)[:, None].to(device), indices, judged(indices, device))
+
+
+@torch.no_grad()
+def encode(codec: TinyCodec, video: Tensor, mask: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """Encode video [B, T, 3, H, W] and turn the mask of its things, [B, T, 1, H, W], into weights of the latents."""
+    with torch.autocast(device, dtype=torch.bfloat16):
+        latents = codec.encode(video.to(device)).float()
+    mask = mask.to(device).unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
+    mask = F.max_pool2d(mask.flatten(0, 1), 8).unflatten(0, mask.shape[:2])
+    return latents, 1 + 3 * mask
+
+
+def judged(chunks: Sequence[int], device: str) -> Tensor:
+    """Which frames of a clip count in the loss: those of the opening and of chunks whose predecessor is in the clip."""
+    counts = [chunk == 0 or (i > 0 and chunks[i - 1] == chunk - 1) for i, chunk in enumerate(chunks)]
+    return torch.tensor(counts, device=device).repeat_interleave(CHUNK_FRAMES)[:, None, None, None]
+
+
+# The memory world.
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What all clips of a memory batch share.
+
+    Attributes:
+        cameras: Direction of the camera, per chunk of the stream.
+        present: Whether the thing is in the prompt, per chunk.
+        chunks: Chunk indices of the clip.
+    """
+
+    cameras: tuple[str, ...]
+    present: tuple[bool, ...]
+    chunks: tuple[int, ...]
+
+
+def draw_cut(rng: random.Random, chunks: int) -> Cut:
+    """Draw a script and the chunks of a clip, in two thirds of the cases around a return after a long time.
+
+    Such a clip holds the opening, two chunks in which the panel that will return is in view, and the last chunk before
+    the return with the chunks of it. What lies between is left out, so a clip of eight chunks covers up to a minute.
+    """
+    cameras: list[str] = []
+    present: list[bool] = []
+    while len(cameras) < LONGEST:
+        camera = rng.choice([name for name in CAMERAS if not cameras or name != cameras[-1]])
+        stay = rng.randint(5, 9) if rng.random() < 0.6 else rng.randint(10, 40)
+        cameras += [camera] * stay
+        present += [rng.random() < 0.75] * stay
+    present[0] = True
+    returns = [
+        (seen, back)
+        for back in range(6, LONGEST - 5)
+        if cameras[back] != cameras[back - 1]
+        for seen in range(1, back - 2)
+        if cameras[seen] == cameras[seen + 1] == cameras[back] and cameras[max(0, seen - 4)] == cameras[back]
+    ]
+    after = chunks - 4
+    if not returns or after < 3 or rng.random() < 0.33:
+        return Cut(tuple(cameras), tuple(present), tuple(range(chunks)))
+    seen, back = rng.choice(returns)
+    indices = sorted({0, seen, seen + 1, *range(back - 1, back + after)})
+    while len(indices) < chunks:
+        indices.append(indices[-1] + 1)
+    return Cut(tuple(cameras), tuple(present), tuple(indices))
+
+
+def script(rng: random.Random, cut: Cut) -> list[Scene | Shot]:
+    """Fill in the scenes of one clip; the thing is called the one "from before" once it left."""
+    first = sample_shot(rng)
+    subject = first.subject or Subject(None, None, rng.choice(MOTIONS))
+    was_away = False
+    scenes: list[Scene | Shot] = []
+    for camera, present in zip(cut.cameras, cut.present, strict=True):
+        again = Subject(None, subject.shape, subject.motion, before=True)
+        shown = None if not present else again if was_away else subject
+        scenes.append(Shot(first.place, first.time, shown, camera, first.lamps))
+        was_away = was_away or not present
+    return scenes
+
+
+@torch.no_grad()
+def draw_memory_clips(
+    rng: random.Random,
+    codec: TinyCodec,
+    count: int,
+    chunks: int,
+    device: str,
+    kinds: Sequence[Kind] = MIXED,
+    panorama: float = 0.6,
+) -> Clips:
+    """Draw clips of the memory world.
+
+    What a pruned history has lost is drawn anew from the noise of the chunk that shows it, so the true frames follow
+    from what the chunk sees, under every kind of history.
+
+    Args:
+        rng: Source of randomness.
+        codec: Encodes the frames.
+        count: Number of clips. All clips share their chunk indices, their history and the camera's turns.
+        chunks: Chunks per clip.
+        device: Where to encode.
+        kinds: Kinds of history to choose from.
+        panorama: Share of batches with shots; the others hold captions of today's world, with events.
+    """
+    is_panorama = rng.random() < panorama
+    cut = Cut((), (), (0,)) if chunks == 1 else draw_cut(rng, chunks)
+    if chunks == 1 and is_panorama:
+        cut = Cut((rng.choice(CAMERAS),), (rng.random() < 0.85,), (0,))
+    elif chunks > 1 and not is_panorama:
+        start = rng.randrange(1, LONGEST - chunks) if rng.random() < 0.4 else 1
+        cut = replace(cut, chunks=(0, *range(start, start + chunks - 1)))
+    history = draw_history(rng, cut.chunks, kinds)
+    videos: list[Tensor] = []
+    masks: list[Tensor] = []
+    prompts: list[list[str]] = []
+    corners: list[Tensor] = []
+    for _ in range(count):
+        scenes = script(rng, cut) if is_panorama else _plain_script(rng, cut.chunks)
+        corner = torch.randn(len(cut.chunks), codec.config["latent_channels"])
+        truth = _tell(rng, scenes, corner, history)
+        moments = [moment for chunk in truth for moment in chunk.moments]
+        videos.append(to_pixels(draw(moments)))
+        marked = torch.from_numpy(labels(moments))
+        masks.append(((marked > 0) & (marked < HUT)).float()[:, None])
+        prompts.append(_captions(rng, [scenes[chunk] for chunk in cut.chunks]))
+        corners.append(corner)
+    latents, weight = encode(codec, torch.stack(videos), torch.stack(masks), device)
+    stacked = torch.stack(corners).to(device)
+    return Clips(latents, weight, prompts, stacked, list(cut.chunks), judged(cut.chunks, device), history)
+
+
+def _plain_script(rng: random.Random, chunks: Sequence[int]) -> list[Scene | Shot]:
+    """A scene of today's world, in a third of the cases with a prompt change within the clip."""
+    scene = sample_scene(rng, two=0.4)
+    switch = rng.choice(chunks[1:]) if len(chunks) > 1 and rng.random() < 0.3 else chunks[-1] + 1
+    return [*[scene] * switch, *[change(scene, rng)] * (chunks[-1] + 1 - switch)]
+
+
+def _tell(rng: random.Random, scenes: Sequence[Scene | Shot], corners: Tensor, history: History) -> list[ChunkTruth]:
+    """The chunks of a clip; chunks that the clip leaves out happen too, with genes of their own."""
+    story = Story(history.remembered)
+    told: list[ChunkTruth] = []
+    for chunk in range(history.chunks[-1] + 1):
+        if chunk in history.chunks:
+            genes = genes_of(corners[history.chunks.index(chunk)], STORY_GENES)
+            told.append(story.extend(scenes[chunk], genes))
+        else:
+            story.extend(scenes[chunk], [rng.random() for _ in range(STORY_GENES)], forgets=False)
+    return told
+
+
+def _captions(rng: random.Random, scenes: Sequence[Scene | Shot]) -> list[str]:
+    """One caption per chunk; the wording changes only where the scene does."""
+    texts: list[str] = []
+    for i, scene in enumerate(scenes):
+        if i and scene == scenes[i - 1]:
+            texts.append(texts[-1])
+            continue
+        text = shots.caption(scene, rng) if isinstance(scene, Shot) else caption(scene, rng)
+        texts.append(loosened(text, rng))
+    return texts
