@@ -63,6 +63,13 @@ def test_nothing_but_modules_is_served(tmp_path, path):
     assert client(folder).get(f"/fkv/{path}").status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/fkv/a.js", "/studio/fkv/a.js"])
+def test_a_proxy_may_keep_or_cut_off_the_root_path(tmp_path, path):
+    (tmp_path / "a.js").write_text("")
+    app = Starlette(routes=[module_route(tmp_path)])
+    assert TestClient(app, root_path="/studio").get(path).status_code == 200
+
+
 def test_no_link_leads_out_of_the_folder(tmp_path):
     folder = tmp_path / "studio"
     folder.mkdir()

@@ -1,5 +1,5 @@
 // @ts-check
-/** One figure of the Atlas tab: drawn in the page's theme, and again when the theme or the model changes; links to its files. */
+/** One figure of the Atlas tab and links to its files; both follow the page's theme and the selected model. */
 
 import { find, findAll, onTheme, ROOT } from "./dom.js";
 

@@ -16,7 +16,14 @@ import { sheet, spread, strokeLine } from "./canvas.js";
 
 /** @typedef {{ label: string, parts: [name: string, value: number][] }} Bar parts are told apart by shade and name */
 
-/** @typedef {{ left: number, right: number, bottom: number, x: (i: number) => number, y: (value: number) => number }} Axes */
+/**
+ * @typedef {object} Axes
+ * @property {number} left
+ * @property {number} right
+ * @property {number} bottom
+ * @property {(i: number) => number} x of a chunk
+ * @property {(value: number) => number} y of a value
+ */
 
 const FEWEST = 8; // chunks that the axis spans at least
 
@@ -58,7 +65,11 @@ export function lineChart(canvas, lines, cursor) {
     pen.strokeStyle = soft;
     strokeLine(pen, axes.x(cursor), size / 2, axes.x(cursor), bottom);
   }
-  drawEnds(page, bottom, lines.map((line) => drawLine(page, axes, line)).filter((end) => end !== null));
+  drawEnds(
+    page,
+    bottom,
+    lines.map((line) => drawLine(page, axes, line)).filter((end) => end !== null),
+  );
 }
 
 /** @param {number} most @param {number | null} value */
@@ -119,7 +130,11 @@ function drawLine({ pen, ink, soft }, { x, y }, line) {
 /** @param {Sheet} page @param {number} bottom @param {End[]} ends */
 function drawEnds({ pen, size }, bottom, ends) {
   ends.sort((a, b) => a.y - b.y);
-  const middles = spread(ends.map((end) => end.y), size, bottom + size / 2);
+  const middles = spread(
+    ends.map((end) => end.y),
+    size,
+    bottom + size / 2,
+  );
   pen.textAlign = "left";
   ends.forEach((end, i) => {
     pen.fillStyle = end.ink;

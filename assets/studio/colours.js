@@ -1,9 +1,11 @@
 // @ts-check
 /** The colour map of scores, and which colour of the page stands for which head role. */
 
-const CIVIDIS = (
-  "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838"
-)
+const STOPS = [
+  "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073",
+  "7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838",
+];
+const CIVIDIS = STOPS.join(" ")
   .split(" ")
   .map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 

@@ -47,18 +47,20 @@ export function drawDifference(canvas, a, b) {
   for (let i = 0; i < DOUBLINGS; i++) pen.drawImage(canvas, 0, 0);
 }
 
+/** @typedef {{ token: number, row: number, col: number, rows: number, cols: number }} Box rectangle of patches */
+
 /**
  * @param {number} first token of a segment
  * @param {number} tokens of a segment
  * @param {number} cols tokens in a row
- * @returns {{ token: number, row: number, col: number, rows: number, cols: number }[]} the rectangles that a segment covers
+ * @returns {Box[]} the rectangles that the segment covers
  */
 export function segmentBoxes(first, tokens, cols) {
   if (first % cols === 0 && tokens % cols === 0) {
     return [{ token: first, row: first / cols, col: 0, rows: tokens / cols, cols }];
   }
   const boxes = [];
-  for (let token = first; token < first + tokens; ) {
+  for (let token = first; token < first + tokens;) {
     const row = Math.floor(token / cols);
     const end = Math.min(first + tokens, (row + 1) * cols);
     boxes.push({ token, row, col: token % cols, rows: 1, cols: end - token });
@@ -124,7 +126,10 @@ export function drawAttention(canvas, heads, frame) {
   pen.globalAlpha = 1;
   const { row, col, frame: query } = heads.focus;
   if (heads.frames.at(query) !== frame) return;
-  for (const [ink, line] of /** @type {[string, number][]} */ ([["#0a0e14", 4], ["#fff", 2]])) {
+  for (const [ink, line] of /** @type {[string, number][]} */ ([
+    ["#0a0e14", 4],
+    ["#fff", 2],
+  ])) {
     pen.strokeStyle = ink;
     pen.lineWidth = line;
     pen.strokeRect(col * wide + 2, row * high + 2, wide - 4, high - 4);

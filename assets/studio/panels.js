@@ -47,8 +47,13 @@ export class Panels {
     });
     lineChart(this.fps, rates, cursor);
     lineChart(this.kv, megabytes, cursor);
-    stackedBars(this.stages, streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })), "ms");
+    stackedBars(
+      this.stages,
+      streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })),
+      "ms",
+    );
     const tables = Object.fromEntries(streams.map(([name, own]) => [name, own.xray]));
-    for (const canvas of this.xrays) drawXray(canvas, canvas.dataset.stream ?? "", tables, record ? record.frame + 1 : 0);
+    for (const canvas of this.xrays)
+      drawXray(canvas, canvas.dataset.stream ?? "", tables, record ? record.frame + 1 : 0);
   }
 }

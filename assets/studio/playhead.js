@@ -17,7 +17,8 @@ const CATCH_UP = 1.15; // how much faster than its own rate a live stream may pl
 /**
  * Plays chunks that arrive at an uneven pace, on one clock for all streams.
  *
- * Dispatches `reset` (another run), `chunk` (another chunk is shown, or a new one is known) and `frame` (another frame is shown).
+ * Dispatches `reset` (another run), `chunk` (another chunk is shown, or a new one arrived) and `frame` (another frame
+ * is shown).
  */
 export class Playhead extends EventTarget {
   /** @type {string | null} run that is played */
@@ -183,9 +184,11 @@ export class Playhead extends EventTarget {
 }
 
 /**
+ * The last latent frame of a chunk covers its last `per_latent` video frames, and so on backwards.
+ *
  * @param {Round & { record: ChunkRecord }} round
- * @param {number} frame of the chunk that is shown
- * @returns {number} its latent frame: the last of a chunk covers the last `per_latent` video frames, and so on backwards
+ * @param {number} frame video frame of the chunk
+ * @returns {number} latent frame of the run
  */
 export function latentFrame(round, frame) {
   const back = Math.floor((round.frames - 1 - frame) / round.record.per_latent);

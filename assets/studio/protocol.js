@@ -8,7 +8,10 @@ import { shared } from "./shared.js";
  * @typedef {[first: number, last: number, kind: string, cached: number]} PageRun
  */
 
-/** @typedef {{ name: string, heads: number, segments: number, runs: PageRun[] }} GroupPages page table of a head group */
+/**
+ * Page table of a head group.
+ * @typedef {{ name: string, heads: number, segments: number, runs: PageRun[] }} GroupPages
+ */
 
 /**
  * One stream's figures of a chunk; `${stage}_s` are seconds.
@@ -61,7 +64,7 @@ import { shared } from "./shared.js";
 export function parse(buffer) {
   const view = new DataView(buffer);
   const parts = [];
-  for (let at = 0; at < buffer.byteLength; ) {
+  for (let at = 0; at < buffer.byteLength;) {
     const size = view.getUint32(at, true);
     parts.push(new Uint8Array(buffer, at + 4, size));
     at += 4 + size;

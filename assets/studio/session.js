@@ -19,7 +19,10 @@ import { Player } from "./player.js";
  * @property {Record<string, string>} [policies]
  */
 
-/** Dispatches `begin` (another run is shown), `manifest` (the server reported) and `state` (the shown run's state changed). */
+/**
+ * Dispatches `begin` (another run is shown), `manifest` (the server reported) and `state` (the state of the shown run
+ * changed).
+ */
 export class Session extends EventTarget {
   /** @type {Manifest} */
   manifest = { state: "idle" };

@@ -1,7 +1,10 @@
 // @ts-check
-/** Constants that Python and the page both know: `learn` takes them from the server when a part of the page is mounted. */
+/** Constants shared with Python; the server sends them when a part of the page is mounted (`page_facts`). */
 
-/** @typedef {{ key: string, letter: string, name: string, pattern: string }} PageKind why a page of the cache is there */
+/**
+ * Purpose of a cache page.
+ * @typedef {{ key: string, letter: string, name: string, pattern: string }} PageKind
+ */
 
 /**
  * @typedef {object} PageFacts

@@ -1,5 +1,5 @@
 // @ts-check
-/** The Live tab's stage: what Gradio sends goes into the session, and all that is seen follows the player's one clock. */
+/** The Live tab's stage: connects the session, the player and everything that draws. */
 
 import { remember } from "./address.js";
 import { penOf } from "./canvas.js";
@@ -150,18 +150,27 @@ export function mount({ element, props, watch }) {
 }
 
 /**
- * `window.fkvStudio`, the page's one global, is there for tests and for people at the console. Nothing of the page reads it.
+ * Set `window.fkvStudio`, the only global of the page, for tests and the browser's console. The page never reads it.
  *
- * `player` and `heads` are the objects that the page runs on, `painted` counts frames of every stream, `marks` are the changes on the
- * timeline, `state` is the run's and `view` the stage's, `factor` amplifies differences, and `waited` is how many milliseconds passed
- * until the video moved (null before).
+ * - `player`: the Player of the stage
+ * - `heads`: the HeadsState that the Heads tab and the stage share
+ * - `painted`: frames painted per stream
+ * - `marks`: changes on the timeline
+ * - `state`: state of the run, as in Manifest
+ * - `view`: view of the stage, as in its radio buttons
+ * - `factor`: amplification of the difference view
+ * - `waited`: milliseconds until the video moved; null before
+ *
  * @param {object} studio
  */
 function publish(studio) {
   Object.assign(window, { fkvStudio: studio });
 }
 
-/** @param {() => void} draw @returns {() => void} asks for it before the next frame of the screen, once however often it is called */
+/**
+ * @param {() => void} draw
+ * @returns {() => void} requests `draw` before the next repaint, once even if called several times
+ */
 function onceAFrame(draw) {
   let waiting = false;
   return () => {

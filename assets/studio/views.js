@@ -40,9 +40,9 @@ export class Views {
     const frame = find(stage, ".fkv-both .fkv-frame");
     frame.addEventListener("pointermove", (event) => {
       const box = frame.getBoundingClientRect();
-      this.divide((100 * (/** @type {PointerEvent} */ (event).clientX - box.left)) / box.width);
+      this.divide((100 * (event.clientX - box.left)) / box.width);
     });
-    this.divider.addEventListener("keydown", (event) => this.dividerKey(/** @type {KeyboardEvent} */ (event)));
+    this.divider.addEventListener("keydown", (event) => this.dividerKey(event));
     this.divide(50);
   }
 
@@ -91,7 +91,10 @@ export class Views {
     return this.session.player.rounds.findLast((round) => round.record?.heads)?.record?.heads ?? null;
   }
 
-  /** Draw what is made of both streams and what lies on the frames. @param {boolean} anew whether even if nothing changed */
+  /**
+   * Draw the wipe or the difference, and the overlays where they changed.
+   * @param {boolean} anew draw the overlays in any case
+   */
   paint(anew = false) {
     const { player } = this.session;
     const { shown, watched } = this;
@@ -113,7 +116,12 @@ export class Views {
     }
   }
 
-  /** @param {HTMLCanvasElement} canvas @param {ChunkRecord} newest @param {Attention | null} watched @param {number} frame */
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {ChunkRecord} newest
+   * @param {Attention | null} watched
+   * @param {number} frame latent frame that is shown
+   */
   paintOver(canvas, newest, watched, frame) {
     const name = canvas.closest("[data-stream]")?.getAttribute("data-stream") ?? "";
     const own = newest.streams[name];

@@ -1,5 +1,5 @@
 // @ts-check
-/** The page table as a picture: columns are latent frames, rows head groups, as high as they have heads; a cell is a page. */
+/** The page table: columns are latent frames, rows are head groups with a height for their heads, cells are pages. */
 
 import { sheet, spread, texture } from "./canvas.js";
 import { ROLES } from "./colours.js";
@@ -68,14 +68,22 @@ export function drawXray(canvas, name, streams, frames) {
   const left = Math.min(width * 0.28, 16 + Math.max(...longest));
   const cell = (width - left) / Math.max(FEWEST, frames);
   const rows = rowsOf(groups, height);
-  const middles = spread(rows.map((row) => row.top + row.high / 2), size, height);
+  const middles = spread(
+    rows.map((row) => row.top + row.high / 2),
+    size,
+    height,
+  );
   pen.fillStyle = ink;
   pen.textAlign = "left";
   titles(groups, name).forEach((title, i) => pen.fillText(title, 0, middles[i], left - 14));
   groups.forEach((group, i) => drawGroup(page, group, { left, cell, ...rows[i] }, frames));
 }
 
-/** @param {GroupPages[]} groups @param {number} height @returns {{ top: number, high: number }[]} rows as high as they have heads */
+/**
+ * @param {GroupPages[]} groups
+ * @param {number} height
+ * @returns {{ top: number, high: number }[]} one row per group; its height is proportional to the number of heads
+ */
 function rowsOf(groups, height) {
   const heads = groups.reduce((sum, group) => sum + group.heads, 0);
   const room = height - GAP * (groups.length - 1);

@@ -9,6 +9,7 @@ export default [
     languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser },
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: {
+      "max-len": ["error", { code: 120 }],
       "no-undef": "error",
       "no-unused-vars": "error",
       "one-var": ["error", "never"],

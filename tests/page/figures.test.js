@@ -17,7 +17,17 @@ before(learnFacts);
 const group = (name = "all", heads = 8, ...runs) => ({ name, heads, segments: 3, runs });
 
 test("the axis ends at a round number at or above the largest value", () => {
-  const pairs = [[0.7, 0.8], [1, 1], [1.0005, 1], [1.1, 2], [7, 8], [9, 10], [61, 80], [151, 200], [0.034, 0.04]];
+  const pairs = [
+    [0.7, 0.8],
+    [1, 1],
+    [1.0005, 1],
+    [1.1, 2],
+    [7, 8],
+    [9, 10],
+    [61, 80],
+    [151, 200],
+    [0.034, 0.04],
+  ];
   for (const [value, top] of pairs) assert.ok(Math.abs(roundUp(value) - top) < 1e-9, `${value}: ${roundUp(value)}`);
 });
 
@@ -54,7 +64,10 @@ test("rates are of the last four chunks: all frames by all seconds, decoding and
 });
 
 test("a segment is cached where any group has it; any kind is shown before moved", () => {
-  const groups = [group("static", 2, [0, 0, "sink", 0b111]), group("dynamic", 6, [0, 0, "moved", 0b011], [4, 6, "moved", 0b101])];
+  const groups = [
+    group("static", 2, [0, 0, "sink", 0b111]),
+    group("dynamic", 6, [0, 0, "moved", 0b011], [4, 6, "moved", 0b101]),
+  ];
   assert.deepEqual(cachedSegments(groups, 0), ["sink", "sink", "sink"]);
   assert.deepEqual(cachedSegments(groups.toReversed(), 0), ["sink", "sink", "sink"]);
   assert.deepEqual(cachedSegments(groups, 5), ["moved", null, "moved"]);

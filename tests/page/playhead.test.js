@@ -19,7 +19,15 @@ test("rounds begin where the one before ended, also where a chunk is gone", () =
   const playhead = run(2);
   playhead.append(null, 0);
   playhead.append(chunk(3), 0);
-  assert.deepEqual(playhead.rounds.map((round) => [round.start, round.frames]), [[0, 12], [12, 12], [24, 0], [24, 12]]);
+  assert.deepEqual(
+    playhead.rounds.map((round) => [round.start, round.frames]),
+    [
+      [0, 12],
+      [12, 12],
+      [24, 0],
+      [24, 12],
+    ],
+  );
   assert.equal(playhead.total, 36);
   assert.equal(playhead.newest?.index, 3);
 });
@@ -124,13 +132,22 @@ test("another run begins from nothing and says so", () => {
   let resets = 0;
   playhead.addEventListener("reset", () => resets++);
   playhead.reset("other", 24);
-  assert.deepEqual([playhead.rounds.length, playhead.wanted, playhead.pace, playhead.following, resets], [0, 0, 24, true, 1]);
+  assert.deepEqual(
+    [playhead.rounds.length, playhead.wanted, playhead.pace, playhead.following, resets],
+    [0, 0, 24, true, 1],
+  );
   assert.equal(playhead.round, null);
 });
 
 test("the last latent frame of a chunk covers its last video frames", () => {
   const round = { number: 1, start: 12, frames: 12, record: chunk(1) }; // latent frames 3, 4, 5
-  assert.deepEqual([0, 3, 4, 7, 8, 11].map((frame) => latentFrame(round, frame)), [3, 3, 4, 4, 5, 5]);
-  const first = { number: 0, start: 0, frames: 9, record: chunk(0) }; // a causal decoder gives the first latent frame one
-  assert.deepEqual([0, 1, 4, 5, 8].map((frame) => latentFrame(first, frame)), [0, 1, 1, 2, 2]);
+  assert.deepEqual(
+    [0, 3, 4, 7, 8, 11].map((frame) => latentFrame(round, frame)),
+    [3, 3, 4, 4, 5, 5],
+  );
+  const first = { number: 0, start: 0, frames: 9, record: chunk(0) }; // as from a causal decoder
+  assert.deepEqual(
+    [0, 1, 4, 5, 8].map((frame) => latentFrame(first, frame)),
+    [0, 1, 1, 2, 2],
+  );
 });

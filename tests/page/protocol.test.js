@@ -16,9 +16,14 @@ function joined(...parts) {
 
 test("a chunk file is its record and the JPEGs, in order", () => {
   const record = chunk(3);
-  const { record: found, jpegs } = parse(joined(Buffer.from(JSON.stringify(record)), Buffer.from([1, 2, 3]), Buffer.from([])));
+  const { record: found, jpegs } = parse(
+    joined(Buffer.from(JSON.stringify(record)), Buffer.from([1, 2, 3]), Buffer.from([])),
+  );
   assert.deepEqual(found, record);
-  assert.deepEqual(jpegs.map((each) => [...each]), [[1, 2, 3], []]);
+  assert.deepEqual(
+    jpegs.map((each) => [...each]),
+    [[1, 2, 3], []],
+  );
 });
 
 test("the recording that ships is parsed: facts, then chunk files with as many JPEGs as frames", () => {
@@ -35,7 +40,16 @@ test("the recording that ships is parsed: facts, then chunk files with as many J
 
 test("stages are in the order in which they run, in milliseconds", () => {
   const times = stageTimes(stream({ text_s: 0.004, denoise_s: 0.1 }));
-  assert.deepEqual(times.map(([stage, ms]) => [stage, Math.round(ms)]), [["text", 4], ["rebuild", 0], ["denoise", 100], ["context", 20], ["decode", 20]]);
+  assert.deepEqual(
+    times.map(([stage, ms]) => [stage, Math.round(ms)]),
+    [
+      ["text", 4],
+      ["rebuild", 0],
+      ["denoise", 100],
+      ["context", 20],
+      ["decode", 20],
+    ],
+  );
 });
 
 test("a chunk's seconds are those of all its streams", () => {

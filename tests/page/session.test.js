@@ -76,7 +76,7 @@ test("a step plays its chunk although the stream is paused", () => {
   assert.deepEqual([session.player.held, session.player.wanted], [false, 2]);
 });
 
-test("the address holds settings, changes that were made and those still planned, and nothing of an earlier run", () => {
+test("the address holds settings, changes and those still planned, and nothing of an earlier run", () => {
   const run = rounds(chunk(0), chunk(1, { events: ["A = full", "roles: 1.2 dynamic"] }));
   const link = new URLSearchParams({ prompt: "a red ball", seed: "3", story: "1: too late\n9: re-cache = a star" });
   const address = new URL(addressOf("http://host/path?threshold=0.3&talk=1", String(link), run));
@@ -88,7 +88,10 @@ test("the address holds settings, changes that were made and those still planned
 
 test("marks are the first prompt and every change", () => {
   const run = rounds(chunk(0), chunk(1), chunk(2, { events: ["a star", "B = full"] }), null);
-  assert.deepEqual(marksOf(run), [{ chunk: 0, text: "a red ball" }, { chunk: 2, text: "a star, B = full" }]);
+  assert.deepEqual(marksOf(run), [
+    { chunk: 0, text: "a red ball" },
+    { chunk: 2, text: "a star, B = full" },
+  ]);
 });
 
 /** Heads of a model of 2 layers of 3 heads, of a session in which stream A runs. */
@@ -96,9 +99,14 @@ function watching() {
   const session = open();
   const heads = new HeadsState(session);
   const sent = /** @type {[event: string, data: any][]} */ ([]);
-  const scores = [[0.9, 0.1, 0.5], [0.2, 0.8, null]];
+  const scores = [
+    [0.9, 0.1, 0.5],
+    [0.2, 0.8, null],
+  ];
   const profile = { scores, static_heads: [[0], [1]], threshold: 0.8 };
-  heads.connect({ model: "m", layers: 2, heads: 3, rows: 6, cols: 10, profile, profiled: null }, (...all) => sent.push(all));
+  heads.connect({ model: "m", layers: 2, heads: 3, rows: 6, cols: 10, profile, profiled: null }, (...all) =>
+    sent.push(all),
+  );
   session.receive(manifest("live"));
   session.player.append(chunk(0, { streams: { A: stream() } }), 0);
   session.player.dispatchEvent(new Event("chunk"));
@@ -128,7 +136,10 @@ test("the server watches only while somebody looks, and only what changed", asyn
   heads.watch({ visible: true });
   await new Promise((done) => setTimeout(done, 200));
   session.receive(manifest("done"));
-  assert.deepEqual(sent.slice(3).map(([, want]) => want.stream), ["A", null]);
+  assert.deepEqual(
+    sent.slice(3).map(([, want]) => want.stream),
+    ["A", null],
+  );
 });
 
 test("heads without a score keep their role at any threshold", () => {
@@ -166,7 +177,10 @@ test("a silenced head can be unsilenced once, from the next run on", () => {
   heads.silence();
   assert.deepEqual(sent.at(-1), ["silence", { stream: "A", layer: 1, head: 0, silent: true }]);
   const own = { A: stream({ policy: "full without 0.2+1.0" }) };
-  session.player.append(chunk(1, { streams: own, heads: /** @type {any} */ ({ stream: "A", static: null, scores: [] }) }), 0);
+  session.player.append(
+    chunk(1, { streams: own, heads: /** @type {any} */ ({ stream: "A", static: null, scores: [] }) }),
+    0,
+  );
   assert.deepEqual([heads.silenced, heads.returns], [true, false]);
   heads.silence();
   assert.equal(sent.at(-1)?.[1].silent, false);

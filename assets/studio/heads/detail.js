@@ -77,7 +77,8 @@ export class Detail {
       state.ignoresRoles(layer) && "role not used in this layer",
       state.silenced && "silenced",
       scored != null && `profile score ${scored.toFixed(2)}`,
-      live !== undefined && (live === null ? "no live score: nothing older is cached" : `live score ${live.toFixed(2)}`),
+      live !== undefined &&
+        (live === null ? "no live score: nothing older is cached" : `live score ${live.toFixed(2)}`),
     ];
     return facts.filter((fact) => typeof fact === "string");
   }

@@ -28,7 +28,10 @@ export class Patches {
     this.look.style.aspectRatio = `${cols} / ${rows}`;
     this.look.addEventListener("click", (event) => {
       const { left, top, width, height } = this.look.getBoundingClientRect();
-      state.movePatch(Math.floor((rows * (event.clientY - top)) / height), Math.floor((cols * (event.clientX - left)) / width));
+      state.movePatch(
+        Math.floor((rows * (event.clientY - top)) / height),
+        Math.floor((cols * (event.clientX - left)) / width),
+      );
     });
     this.look.addEventListener("keydown", (event) => {
       const step = arrowStep(event);
@@ -36,7 +39,10 @@ export class Patches {
     });
   }
 
-  /** @param {(ChunkRecord & { heads: Attention }) | null} record @returns {Attention | null} null where it is of another head */
+  /**
+   * @param {(ChunkRecord & { heads: Attention }) | null} record
+   * @returns {Attention | null} null where the record is of another head
+   */
   focused(record) {
     const { layer, head } = this.state.chosen;
     const focus = record?.heads.focus;
@@ -59,7 +65,11 @@ export class Patches {
     this.look.setAttribute("aria-label", `Query patch at row ${patch.row}, column ${patch.col}; arrow keys move it`);
   }
 
-  /** @param {CanvasRenderingContext2D} pen @param {Attention} seen @returns {string} what is seen; empty where the frame is not cached */
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {Attention} seen
+   * @returns {string} a sentence about it; empty where the frame is not cached
+   */
   drawFocus(pen, seen) {
     const { player } = this.state;
     const { round } = player;
@@ -68,11 +78,19 @@ export class Patches {
     const map = seen.maps.find(([key]) => key === frame)?.[1];
     const { row, col } = seen.focus;
     const last = seen.frames.at(-1);
-    if (map) this.drawMap(pen, map, peakOf(seen.maps), { x: 0, y: 0, width: this.look.width, height: this.look.height }, false);
+    if (map)
+      this.drawMap(
+        pen,
+        map,
+        peakOf(seen.maps),
+        { x: 0, y: 0, width: this.look.width, height: this.look.height },
+        false,
+      );
     this.outline(pen, row, col, frame !== last);
     if (!map) return "";
     const share = percent(shareOf(map.flat()));
-    return `Patch at row ${row}, column ${col} of frame ${last}: ${share} of its attention falls on frame ${frame}, the one shown.`;
+    const patch = `Patch at row ${row}, column ${col} of frame ${last}`;
+    return `${patch}: ${share} of its attention falls on frame ${frame}, the one shown.`;
   }
 
   /** Why the frame shows no attention. */
@@ -151,7 +169,10 @@ export class Patches {
     const wide = this.look.width / cols;
     const high = this.look.height / rows;
     pen.setLineDash(dashed ? [8, 6] : []);
-    for (const [colour, line] of /** @type {[string, number][]} */ ([["#000", 6], ["#fff", 3]])) {
+    for (const [colour, line] of /** @type {[string, number][]} */ ([
+      ["#000", 6],
+      ["#fff", 3],
+    ])) {
       pen.strokeStyle = colour;
       pen.lineWidth = line;
       pen.strokeRect(col * wide, row * high, wide, high);

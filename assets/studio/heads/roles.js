@@ -26,7 +26,8 @@ export class RolesPanel {
     this.consequence = find(tab, ".fkv-consequence");
     this.histogram = findCanvas(tab, ".fkv-histogram");
     const actions = { apply: () => state.apply(), reset: () => state.reset(), download: () => this.download() };
-    for (const [name, action] of Object.entries(actions)) find(tab, `[data-do="${name}"]`).addEventListener("click", action);
+    for (const [name, action] of Object.entries(actions))
+      find(tab, `[data-do="${name}"]`).addEventListener("click", action);
     this.apply = findButton(tab, '[data-do="apply"]');
     this.reset = findButton(tab, '[data-do="reset"]');
     this.slider.addEventListener("input", () => state.drag(Number(this.slider.value)));
@@ -41,8 +42,14 @@ export class RolesPanel {
     this.slider.disabled = !known;
     write(this.value, threshold?.toFixed(2) ?? "(custom roles)");
     if (threshold !== null) this.slider.value = String(threshold);
-    write(this.note, live ? "of the newest chunk; roles come from the profile’s" : "heads from the threshold on are static");
-    write(this.consequence, known ? this.whatChanges() : "No head has a score yet: none keeps more than the sink and the newest four frames.");
+    write(
+      this.note,
+      live ? "of the newest chunk; roles come from the profile’s" : "heads from the threshold on are static",
+    );
+    write(
+      this.consequence,
+      known ? this.whatChanges() : "No head has a score yet: none keeps more than the sink and the newest four frames.",
+    );
     this.apply.disabled = !tuneable || !draft || same(draft, applied);
     this.reset.disabled = !released || (!draft && (!tuneable || same(asked ?? applied, released)));
     if (applied) this.paintHistogram();
@@ -53,7 +60,9 @@ export class RolesPanel {
     const { state } = this;
     const { applied, asked, draft, facts, newest, roles } = state;
     if (asked && !draft) return state.running ? "Requested; applied from the stream’s next chunk." : "";
-    const flips = state.everyHead((layer, head) => Number(isStatic(roles, layer, head)) - Number(isStatic(applied, layer, head)));
+    const flips = state.everyHead(
+      (layer, head) => Number(isStatic(roles, layer, head)) - Number(isStatic(applied, layer, head)),
+    );
     const up = flips.flat().filter((flip) => flip > 0).length;
     const down = flips.flat().filter((flip) => flip < 0).length;
     const parts = [up && `${up} to static`, down && `${down} to dynamic`].filter(Boolean).join(", ");
@@ -69,12 +78,15 @@ export class RolesPanel {
   bytesText(from, to) {
     const sign = to > from ? "+" : to < from ? "−" : "±";
     const difference = `${sign}${Math.abs(to - from).toLocaleString("en")} bytes`;
-    return `KV ${megabytes(from)} MB → ${megabytes(to)} MB (${difference}), from the pages per head of either role in the newest chunk.`;
+    const total = `KV ${megabytes(from)} MB → ${megabytes(to)} MB (${difference})`;
+    return `${total}, from the pages per head of either role in the newest chunk.`;
   }
 
   /** @param {StaticHeads | null} roles @param {Cost} cost */
   bytesOf(roles, cost) {
-    const each = this.state.everyHead((layer, head) => cost[isStatic(roles, layer, head) ? "static" : "dynamic"][layer]);
+    const each = this.state.everyHead(
+      (layer, head) => cost[isStatic(roles, layer, head) ? "static" : "dynamic"][layer],
+    );
     return each.flat().reduce((sum, bytes) => sum + bytes, 0);
   }
 
@@ -95,7 +107,11 @@ export class RolesPanel {
     pen.strokeStyle = rule;
     strokeLine(pen, EDGE, bottom, width - EDGE, bottom);
     pen.fillStyle = soft;
-    for (const [score, side] of /** @type {[number, CanvasTextAlign][]} */ ([[0, "left"], [0.5, "center"], [1, "right"]])) {
+    for (const [score, side] of /** @type {[number, CanvasTextAlign][]} */ ([
+      [0, "left"],
+      [0.5, "center"],
+      [1, "right"],
+    ])) {
       pen.textAlign = side;
       pen.fillText(String(score), x(score), height - size / 2);
     }
@@ -104,13 +120,22 @@ export class RolesPanel {
     const at = source === "live" ? wanted : threshold;
     if (at !== null) drawMarker(page, x(at), bottom, `static from ${at.toFixed(2)}`, at < 0.5, false);
     const reach = (scores ?? []).flat().filter((score) => score !== null && at !== null && score >= at).length;
-    this.histogram.setAttribute("aria-label", `Histogram of scores${at === null ? "" : `: ${reach} heads reach the threshold`}`);
+    this.histogram.setAttribute(
+      "aria-label",
+      `Histogram of scores${at === null ? "" : `: ${reach} heads reach the threshold`}`,
+    );
   }
 
   /** Hand out the shown roles as a file. */
   download() {
     const { facts, roles, released } = this.state;
-    const file = { model: facts.model, num_layers: facts.layers, num_heads: facts.heads, ...facts.profile, static_heads: roles };
+    const file = {
+      model: facts.model,
+      num_layers: facts.layers,
+      num_heads: facts.heads,
+      ...facts.profile,
+      static_heads: roles,
+    };
     if (!same(roles, released)) Object.assign(file, { source: "changed by hand in the studio; scores as profiled" });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([`${JSON.stringify(file, null, 1)}\n`], { type: "application/json" }));

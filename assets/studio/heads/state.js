@@ -1,5 +1,5 @@
 // @ts-check
-/** What is known of every head, what is selected, and what the server is asked: the state that the Heads tab and the stage share. */
+/** State of the heads, shared by the Heads tab and the stage: records, selection, edits, requests to the server. */
 
 import { session } from "../session.js";
 import { shared } from "../shared.js";
@@ -159,7 +159,10 @@ export class HeadsState extends EventTarget {
     return (this.source === "live" ? this.newest?.heads.scores : this.facts.profile?.scores) ?? null;
   }
 
-  /** @param {number} layer @returns {boolean} whether the policy ignores roles in this layer although it uses them in others */
+  /**
+   * @param {number} layer
+   * @returns {boolean} whether the policy ignores roles in this layer although it uses them in others
+   */
   ignoresRoles(layer) {
     const record = this.newest ?? this.player.newest;
     const groups = record?.streams[this.stream]?.xray ?? [];
@@ -261,7 +264,11 @@ export class HeadsState extends EventTarget {
     else this.ask(this.released);
   }
 
-  /** @param {StaticHeads} roles @param {number | null} threshold of the profile's scores that gives them, if one does */
+  /**
+   * Ask the stream for other roles.
+   * @param {StaticHeads} roles
+   * @param {number | null} threshold of the profile's scores that gives these roles; null where none does
+   */
   ask(roles, threshold = null) {
     this.asked = roles;
     this.draft = null;

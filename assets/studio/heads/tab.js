@@ -74,18 +74,22 @@ class Bar {
     const { model, profile, profiled } = facts;
     if (!applied) {
       const command = `python -m fkv profile --model ${model} --out roles.json`;
-      return `No head roles are known for ${model}, so no head is static or dynamic yet: run “${command}” to find them.`;
+      return `No head roles are known for ${model}. Run “${command}” to find out which heads are static.`;
     }
     if (newest && running) {
       const { policy } = newest.streams[stream];
-      return `Stream ${stream}, ${policy}: attention of the ${newest.heads.pass} pass of every chunk, from a sample of its queries.`;
+      const { pass } = newest.heads;
+      return `Stream ${stream}, ${policy}: attention in the ${pass} pass of every chunk, from a sample of its queries.`;
     }
     if (running) return "Waiting for the stream’s next chunk.";
     if (session.state === "queued") return "Waiting in the queue.";
     const chunk = ((shown ?? newest)?.index ?? 0) + 1;
-    if (session.state === "recorded" && newest) return `Chunk ${chunk} of a recorded run. Go live to see where heads look now.`;
+    if (session.state === "recorded" && newest)
+      return `Chunk ${chunk} of a recorded run. Go live to see where heads look now.`;
     if (newest) return `The stream has ended; this is its chunk ${chunk}.`;
-    const prompts = profiled ? ` and attention are means over ${profile?.prompts?.length} prompts with the full cache` : " are means";
+    const prompts = profiled
+      ? ` and attention are means over ${profile?.prompts?.length} prompts with the full cache`
+      : " are means";
     return `Scores${prompts}, from the profile of ${model}. Go live to see where heads look in a stream.`;
   }
 }

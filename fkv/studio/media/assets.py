@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from fkv import resources
 from fkv.policies.kinds import KINDS
@@ -52,21 +52,18 @@ def script(module: str, *events: str) -> str:
     return f"import({root} + '{MODULES}/{module}.js').then((module) => module.mount({{ element, props, trigger, watch }})) // {events}"
 
 
-class PageModules(StaticFiles):
-    """The modules of the page and nothing else of their folder: no listing, no link out of it.
+def module_route(folder: Path = ASSETS) -> Route:
+    """Serve the page's modules as `/fkv/NAME.js`, and nothing else of their folder: no listing, no link out of it.
 
-    Browsers ask every time whether a module has changed, and get an empty answer where it has not.
+    Browsers ask every time whether a module has changed, and get an empty answer where it has not. A route, not a mount:
+    a mount looks for the wrong file where a proxy cuts off `--root-path`.
     """
+    files = StaticFiles(directory=folder)
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        if not path.endswith(".js"):
-            return Response(status_code=404)
-        response = await super().get_response(path, scope)
+    async def module(request: Request) -> Response:
+        response = await files.get_response(f"{request.path_params['name']}.js", request.scope)
         response.headers["Cache-Control"] = "no-cache"
         response.headers["Content-Type"] = "text/javascript; charset=utf-8"
         return response
 
-
-def module_route(folder: Path = ASSETS) -> Mount:
-    """`/fkv/NAME.js`: a module of the page."""
-    return Mount(MODULES, PageModules(directory=folder))
+    return Route(f"{MODULES}/{{name:path}}.js", module)
