@@ -30,10 +30,13 @@ from fkv.models.frames import to_frames
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
 from fkv.report import FPS_MEANING, device_name, rates
+from fkv.storyboard import SetPrompt, Storyboard, write_change
+from fkv.storyboard import write as write_story
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_pixels
 from fkv.world import FPS, HEIGHT, WIDTH, oracle
 from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
+from fkv.world.captions import parse as parse_caption
 from fkv.world.render import GENES, render
 
 from .measures import chunk_discontinuity, drift, flicker, psnr, ssim
@@ -49,8 +52,9 @@ CHUNK = 12
 """Video frames per chunk."""
 EQUAL_DB = 100.0
 REFERENCE = "full"
+NO_STORY = Storyboard()
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
-KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds")
+KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story")
 """What tells records apart."""
 COLUMNS = {
     "discontinuity": "chunk discontinuity",
@@ -94,6 +98,24 @@ def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict
     return {mark: oracle.agreement(scene, oracle.read(window)) for mark, window in windows.items()}
 
 
+def adherence_by_scene(chunks: Sequence[Chunk]) -> dict[str, dict[str, float]]:
+    """Measure adherence at the end of every prompt of a stream, over `WINDOW_SECONDS` of it at most.
+
+    Args:
+        chunks: Decoded chunks of one stream, whose prompts are captions of the toy world.
+
+    Returns:
+        The end of each prompt in seconds, as text -> the share of what it says that the oracle reads, by word.
+    """
+    begins = [i for i, chunk in enumerate(chunks) if i == 0 or chunk.prompt != chunks[i - 1].prompt]
+    found = {}
+    for begin, end in zip(begins, [*begins[1:], len(chunks)], strict=True):
+        first = max(begin, end - math.ceil(WINDOW_SECONDS * FPS / CHUNK))
+        window = np.concatenate([chunk.video for chunk in chunks[first:end]])
+        found[f"{end * CHUNK / FPS:g}"] = oracle.agreement(parse_caption(chunks[begin].prompt), oracle.read(window))
+    return found
+
+
 def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int | None:
     """After how many of these chunks the new colour of the first thing, or the new place, is there; None if it never is."""
     for count, video in enumerate(videos, 1):
@@ -107,11 +129,18 @@ def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int |
     return None
 
 
-def run_stream(model: VideoModel, policy: str, prompt: int, seed: int, seconds: float) -> list[Chunk]:
-    """The chunks of `seconds` of held-out prompt `prompt`, without their latents."""
-    chunks = math.ceil(seconds * FPS / CHUNK)
-    stream = Stream(model, parse(policy), caption(held_out_scene(prompt), held_out=True), seed)
-    return [replace(stream.step(), latents=torch.empty(0)) for _ in range(chunks)]
+def run_stream(
+    model: VideoModel, policy: str, prompt: int, seed: int, seconds: float, story: Storyboard = NO_STORY
+) -> list[Chunk]:
+    """The chunks of `seconds` of held-out prompt `prompt`, or of a storyboard's, without their latents."""
+    text = story.opening or caption(held_out_scene(prompt), held_out=True)
+    stream = Stream(model, parse(policy), text, seed)
+    chunks = []
+    for index in range(math.ceil(seconds * FPS / CHUNK)):
+        for sentence in story.apply(index, {policy: stream}):
+            tqdm.write(f"chunk {index + 1}: {sentence}", file=sys.stderr)
+        chunks.append(replace(stream.step(), latents=torch.empty(0)))
+    return chunks
 
 
 def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[str, Any]:
@@ -125,15 +154,18 @@ def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[s
     return {"word": word, "success": float(count is not None and not already), "chunks": None if already else count}
 
 
-def measure(chunks: Sequence[Chunk], scene: Scene, seconds: float, reference: np.ndarray | None = None) -> Record:
+def measure(
+    chunks: Sequence[Chunk], scene: Scene | None, seconds: float, reference: np.ndarray | None = None
+) -> Record:
     """Everything measured of one stream; `reference` is the video of the full cache from the same seed.
 
+    scene : what the video should show, None for what the prompts of the chunks say.
     psnr_to_full : in dB, `EQUAL_DB` stands for equal. fps_denoise, fps_end_to_end : see `fkv.report.FPS_MEANING`.
     kv_bytes_peak : the most K and V held while a chunk attended.
     """
     video = np.concatenate([chunk.video for chunk in chunks])
     return {
-        "adherence": adherence(video, scene, seconds),
+        "adherence": adherence(video, scene, seconds) if scene else adherence_by_scene(chunks),
         **measure_motion(video, len(chunks)),
         "psnr_to_full": None if reference is None else min(EQUAL_DB, psnr(video, reference)),
         "ssim_to_full": None if reference is None else ssim(video, reference),
@@ -160,21 +192,30 @@ def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
 
 
 def _records(
-    model: VideoModel, policies: Sequence[str], pending: Sequence[str], prompt: int, seed: int, seconds: float
+    model: VideoModel,
+    policies: Sequence[str],
+    pending: Sequence[str],
+    prompt: int,
+    seed: int,
+    seconds: float,
+    story: Storyboard = NO_STORY,
 ) -> Iterator[Record]:
-    """One record per pending policy. The full cache goes first, as the others' reference, even when its own record is there."""
-    scene, reference = held_out_scene(prompt), None
+    """One record per pending policy. The full cache comes first, as the reference of the others, even if it is recorded."""
+    scene = None if story.cues else held_out_scene(prompt)
+    reference = None
     for policy in sorted(policies, key=lambda policy: policy != REFERENCE):
         if policy in pending or policy == REFERENCE:
-            chunks = run_stream(model, policy, prompt, seed, seconds)
+            chunks = run_stream(model, policy, prompt, seed, seconds, story)
         if policy in pending:
-            names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds)))
+            names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds, write_story(story)), strict=True))
+            if not story.cues:
+                del names["story"]
             device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
             yield (
                 names
                 | device
                 | measure(chunks, scene, seconds, reference)
-                | {"switch": run_switch(model, policy, prompt, seed)}
+                | ({} if story.cues else {"switch": run_switch(model, policy, prompt, seed)})
             )
         if policy == REFERENCE:
             reference = np.concatenate([chunk.video for chunk in chunks])
@@ -205,6 +246,7 @@ def evaluate(
     out: str | Path | None = None,
     workers: int = 1,
     ray: str | None = None,
+    story: Storyboard = NO_STORY,
 ) -> list[Record]:
     """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1; one record per stream, see `measure`.
 
@@ -213,8 +255,11 @@ def evaluate(
     out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
     workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
     ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.parallel.ray_map`.
+    story : prompts of the toy world, applied to every stream; adherence is then read at the end of each, and switches
+    are not measured. A storyboard that begins with a prompt leaves one prompt to run.
     Raises ValueError with a sentence for the user when a parameter is out of range or the model cannot draw the toy world.
     """
+    check_story(story, prompts)
     for name, value in (("prompts", prompts), ("seeds", seeds), ("seconds", seconds), ("workers", workers)):
         least, most = LIMITS[name]
         if (
@@ -239,10 +284,10 @@ def evaluate(
     finished = {tuple(record.get(name) for name in KEY): record for record in (_finished(file) if file else [])}
     records, jobs = [], []
     for run in product(range(prompts), range(seeds)):
-        there = {policy: finished.get((*own, policy, *run, seconds)) for policy in policies}
+        there = {policy: finished.get((*own, policy, *run, seconds, write_story(story) or None)) for policy in policies}
         pending = [policy for policy, record in there.items() if record is None or _lacks_reference(record, policies)]
         records += [record for policy, record in there.items() if policy not in pending]
-        jobs += [(policies, pending, *run, seconds)] if pending else []
+        jobs += [(policies, pending, *run, seconds, story)] if pending else []
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
         for record in _run(loaded, (model, device, precision), jobs, workers, ray):
             records.append(record)
@@ -309,6 +354,28 @@ def check_world(model: VideoModel) -> None:
         raise _not_readable(model.name)
 
 
+def check_story(story: Storyboard, prompts: int) -> None:
+    """Check that the oracle can measure a storyboard.
+
+    Args:
+        story: Its prompts must be captions of the toy world.
+        prompts: How many prompts the evaluation runs.
+
+    Raises:
+        ValueError: It changes more than prompts, or has a prompt that is no caption, or leaves no other prompt to run.
+    """
+    for cue in story.cues:
+        line = f"{cue.chunk + 1}: {write_change(cue.change)}"
+        if not isinstance(cue.change, SetPrompt):
+            raise ValueError(f"an evaluation changes prompts only; leave out {line!r} of the storyboard")
+        try:
+            parse_caption(cue.change.prompt)
+        except ValueError as error:
+            raise ValueError(f"the oracle cannot read a prompt of the storyboard: {error}") from None
+    if story.opening is not None and prompts != 1:
+        raise ValueError(f"the storyboard begins with a prompt, so prompts must be 1, not {prompts}")
+
+
 def _not_readable(model: str) -> ValueError:
     return ValueError(
         f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model"
@@ -366,7 +433,13 @@ def report(records: Sequence[Record], **more: Any) -> dict[str, Any]:
 
 
 def contact_sheet(
-    model: VideoModel, policy: str, path: str | Path, prompts: int = 6, seconds: float = 60, columns: int = 8
+    model: VideoModel,
+    policy: str,
+    path: str | Path,
+    prompts: int = 6,
+    seconds: float = 60,
+    columns: int = 8,
+    story: Storyboard = NO_STORY,
 ) -> None:
     """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none picked: frames over time below each prompt.
 
@@ -381,7 +454,7 @@ def contact_sheet(
         )
     titles, strips = [], []
     for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
-        chunks = run_stream(model, policy, index, index, seconds)
+        chunks = run_stream(model, policy, index, index, seconds, story)
         video = np.concatenate([chunk.video for chunk in chunks])
         shown = np.linspace(0, len(video) - 1, columns).round().astype(int)
         strips.append(video[shown])

@@ -41,7 +41,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
             y="adherence",
             hue="policy",
             palette=colours,
-            dodge=0.25,
+            dodge=0.25 if len(names) > 1 else False,
             linewidth=1.6,
             formatter="{:g}".format,
             ax=first,

@@ -38,6 +38,7 @@ KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
+ANY_ROLES = HeadRoles(1, ((),), np.zeros((1, 1)))  # roles with scores, for checks before a model is loaded
 
 Streams = Mapping[str, Stream]
 """The streams of a run by name. The page calls them A and B; the one stream of `fkv stream` is A."""
@@ -254,7 +255,7 @@ def has_scenes(text: str) -> bool:
 
 def check(text: str) -> None:
     """Raise ValueError for a text that no model can read, before one is loaded; `parse` checks the rest."""
-    parse(text, HeadRoles(1, ((),), np.zeros((1, 1))), None, 1.0)
+    parse(text, ANY_ROLES, None, 1.0)
 
 
 def at_chunk(text: str, chunks: int | None, example: str) -> tuple[int, str]:

@@ -143,6 +143,47 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
             command.run(parser.parse_args(words))
 
 
+SCENES = "a red ball bouncing over the hills by day [1.5s] | a blue star drifting over the sea at night [1.5s#]"
+
+
+def test_a_storyboard_is_measured_scene_by_scene(toy, tmp_path, capsys, monkeypatch):
+    first, second = (
+        parse("a red ball bouncing over the hills by day"),
+        parse("a blue star drifting over the sea at night"),
+    )
+    shown = iter([first, first, second, second])
+    fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, next(shown)).video, None))
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: fixed))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    story = tmp_path / "story.txt"
+    story.write_text(SCENES)
+    options = ["--policy", "full", "--story", str(story), "--out", str(tmp_path / "out")]
+    assert command.run(parser.parse_args(options)) == 0
+    [record] = json.loads(capsys.readouterr().out)["records"]
+    assert record["seconds"] == 3 and list(record["adherence"]) == ["1.5", "3"] and "switch" not in record
+    assert all(set(words.values()) == {1.0} for words in record["adherence"].values())
+    assert record["story"].splitlines()[1] == "3: cut = a blue star drifting over the sea at night"
+    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("it is recorded already"))
+    assert command.run(parser.parse_args(options)) == 0
+
+
+@pytest.mark.parametrize(
+    ("story", "more", "sentence"),
+    [
+        ("2: a dragon", [], "the oracle cannot read a prompt of the storyboard: the prompt names no place"),
+        ("2: A = full", [], "an evaluation changes prompts only; leave out '2: A = full'"),
+        (SCENES, ["--prompts", "2"], "begins with a prompt, so prompts must be 1, not 2"),
+    ],
+)
+def test_a_storyboard_that_cannot_be_measured_is_refused(toy, tmp_path, story, more, sentence):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    (tmp_path / "story.txt").write_text(story)
+    with pytest.raises(ValueError, match=sentence):
+        command.run(parser.parse_args(["--story", str(tmp_path / "story.txt"), *more]))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

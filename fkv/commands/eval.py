@@ -9,6 +9,7 @@ from typing import Any
 from fkv.models.release import CHOICES
 
 from .model_options import add_device
+from .common import add_story, read_story
 from .output import check_ending, emit, outputs
 
 
@@ -26,12 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", default="full,forcing-kv", metavar="P[,P]", help="comma-separated (default: full,forcing-kv)"
     )
-    parser.add_argument("--prompts", type=int, default=8, help="how many held-out prompts (default: 8)")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        help="how many held-out prompts (default: 8, or 1 with a storyboard that begins with a prompt)",
+    )
+    add_story(parser)
     parser.add_argument(
         "--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=60, help="length of each stream in seconds of video (default: 60)"
+        "--seconds",
+        type=float,
+        help="length of each stream in seconds of video (default: 60, or the length of --story's scenes)",
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer (default: 1)"
@@ -56,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from fkv.analysis.evaluate import (
+        CHUNK,
         contact_sheet,
         evaluate,
         measure_renders,
@@ -66,26 +75,43 @@ def run(args: argparse.Namespace) -> int:
     )
     from fkv.models import registry
     from fkv.policies import split
+    from fkv.storyboard import ANY_ROLES, parse
+    from fkv.world import FPS
 
     target, sheet, folder = outputs(args, "json", "sheet", "out/")
     check_ending("sheet", sheet, ".png")
     policies = split(args.policy)
-    asked = args.model, args.device, args.precision
-    records = evaluate(policies, args.prompts, args.seeds, args.seconds, *asked, folder, args.workers, args.ray)
-    if args.oracle or args.sheet:
-        model = registry.load(args.model, args.device, precision=args.precision)
+    story = parse(read_story(args.story), ANY_ROLES, None, CHUNK / FPS)
+    prompts = args.prompts if args.prompts is not None else 8 if story.opening is None else 1
+    seconds = args.seconds
+    if seconds is None:
+        seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
+    records = evaluate(
+        policies,
+        prompts,
+        args.seeds,
+        seconds,
+        args.model,
+        args.device,
+        args.precision,
+        folder,
+        args.workers,
+        args.ray,
+        story,
+    )
     print(table(records), file=sys.stderr)
     more: dict[str, Any] = {}
+    if args.oracle or sheet:
+        model = registry.load(args.model, args.device, precision=args.precision)
     if args.oracle:
-        more = {"oracle": oracle_accuracy(model, samples=100), "renders": measure_renders(args.prompts, args.seconds)}
-        for source, words in more["oracle"].items():
-            print(
-                f"oracle on {source}: " + ", ".join(f"{word} {share:.1%}" for word, share in words.items()),
-                file=sys.stderr,
-            )
-        print(
-            "renders: " + ", ".join(f"{name} {value:.3f}" for name, value in more["renders"].items()), file=sys.stderr
-        )
+        accuracy = oracle_accuracy(model, samples=100)
+        renders = measure_renders(prompts, seconds)
+        more = {"oracle": accuracy, "renders": renders}
+        for source, words in accuracy.items():
+            shares = ", ".join(f"{word} {share:.1%}" for word, share in words.items())
+            print(f"oracle on {source}: {shares}", file=sys.stderr)
+        measures = ", ".join(f"{name} {value:.3f}" for name, value in renders.items())
+        print(f"renders: {measures}", file=sys.stderr)
     found = report(records, **more)
     if folder:
         from fkv.analysis.evaluation_plots import overview
@@ -93,6 +119,6 @@ def run(args: argparse.Namespace) -> int:
         overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
         emit(found, folder / "report.json")
     if sheet:
-        contact_sheet(model, policies[0], sheet, args.prompts, args.seconds)
+        contact_sheet(model, policies[0], sheet, prompts, seconds, story=story)
     emit(found, target)
     return 0
