@@ -250,7 +250,7 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
 def test_names_and_settings_are_checked():
     with pytest.raises(ValueError, match="there is no model 'sora'; there are tiny, self-forcing"):
         registry.load("sora")
-    with pytest.raises(ValueError, match="comes as it is; resolution cannot be chosen"):
+    with pytest.raises(ValueError, match="model 'tiny' does not support --resolution"):
         registry.load("tiny", resolution="720p")
     with pytest.raises(ValueError, match="decoder must be vae, small or none"):
         registry.load("self-forcing", decoder="huge")
@@ -261,7 +261,7 @@ def test_names_and_settings_are_checked():
 @pytest.mark.parametrize("name", ["tiny", "self-forcing"])
 def test_products_in_eight_bits_are_refused_where_there_are_none(name, monkeypatch):
     monkeypatch.setattr(precision, "multiplies_fp8", lambda device: False)
-    with pytest.raises(ValueError, match="cpu does not multiply 8-bit numbers here; .* Choose fp8"):
+    with pytest.raises(ValueError, match="cpu does not multiply fp8 here; .* Choose the precision fp8"):
         registry.load(name, precision="fp8-fast")
 
 

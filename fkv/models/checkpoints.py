@@ -1,8 +1,8 @@
-"""Checkpoint files as they are released -> weights with Wan's original names, and into the model.
+"""Checkpoint files as they are released: weights with Wan's original names, loaded into the model.
 
-Released files differ in container (.pt, .safetensors), nesting (`generator_ema`, `generator`, `model`, bare), prefixes
-(`model.`, wrappers of FSDP, torch.compile and peft) and in whether a LoRA adapter comes apart from its base. Everything
-is told from the names alone; tensors stay on disk (memory-mapped) until one by one they are merged, cast and moved.
+Released files differ in container (.pt, .safetensors), nesting (`generator_ema`, `generator`, `model`, none), prefixes
+(`model.`, wrappers of FSDP, torch.compile and peft) and in whether a LoRA adapter comes in a file of its own. Names
+alone tell these apart; tensors stay on disk (memory-mapped) until each is merged, cast and moved.
 """
 
 from __future__ import annotations
@@ -38,13 +38,18 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter: original name of a weight -> (A [rank, in], B [out, rank]). W becomes W + scale * B A."""
+    """A LoRA adapter: W becomes W + scale * B A.
+
+    Attributes:
+        pairs: By original name of a weight, A [rank, inputs] and B [outputs, rank].
+        alpha: The scale is alpha / rank, 1 where alpha is None.
+    """
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     alpha: float | None = None
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
-        """The weight of this name with the adapter merged in float32, or unchanged where the adapter has none for it."""
+        """Return a weight with the adapter merged in float32, or unchanged where the adapter does not have it."""
         if name not in self.pairs:
             return weight
         down, up = (factor.float() for factor in self.pairs[name])
@@ -53,9 +58,17 @@ class Adapter:
 
 
 def read(path: str | Path, place: str = "cpu") -> Any:
-    """What a .pt, .pth, .bin or .safetensors file holds, memory-mapped on the CPU; on `meta`, names and shapes alone. No code in it is run.
+    """Read a .pt, .pth, .bin or .safetensors file, memory-mapped, without running code in it.
 
-    Raises CheckpointError for a missing, incomplete or foreign file, and for a pickle that holds more than tensors.
+    Args:
+        path: The file.
+        place: `cpu`, or `meta` for names and shapes alone.
+
+    Returns:
+        What the file holds, usually nested dicts of tensors.
+
+    Raises:
+        CheckpointError: The file is missing, incomplete, of another kind, or a pickle that holds more than tensors.
     """
     path = Path(path)
     again = f"delete {path.name} and download it again"
@@ -64,14 +77,14 @@ def read(path: str | Path, place: str = "cpu") -> Any:
             head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
             raise CheckpointError(
-                f"{path} is a Git LFS pointer, not the weights themselves; fetch it with `git lfs pull` or `hf download`"
+                f"{path} is a Git LFS pointer, not the weights themselves; "
+                f"fetch it with `git lfs pull` or `hf download`"
             )
         if path.suffix == ".safetensors":
             if place == "meta":
                 with safe_open(path, "pt") as tensors:
-                    return {
-                        name: torch.empty(tensors.get_slice(name).get_shape(), device=place) for name in tensors.keys()
-                    }  # noqa: SIM118
+                    shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
+                return {name: torch.empty(shape, device=place) for name, shape in shapes.items()}
             return load_file(path)
         return torch.load(path, map_location=place, weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
@@ -83,8 +96,8 @@ def read(path: str | Path, place: str = "cpu") -> Any:
         if found is None:
             raise CheckpointError(f"{path} is incomplete or no PyTorch checkpoint; {again}") from None
         raise CheckpointError(
-            f"{path} holds more than tensors ({found[1]}); nothing in it was run. Only files of plain tensors are read: get the weights "
-            f"as .safetensors from a source that you trust"
+            f"{path} holds more than tensors ({found[1]}); nothing in it was run. Only files of plain tensors are "
+            f"read: get the weights as .safetensors from a source that you trust"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         if isinstance(error, CheckpointError):
@@ -93,10 +106,15 @@ def read(path: str | Path, place: str = "cpu") -> Any:
 
 
 def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
-    """The weights in what a file holds, with wrappers' prefixes taken off their names.
+    """Return the weights in what a file holds, with wrappers' prefixes removed from their names.
 
-    key : which state dict to take where there are several; else the first of `wrappers` that is there.
-    Raises CheckpointError when there are no tensors in it or two names fall together.
+    Args:
+        data: What `read` returned.
+        key: The state dict to take where there are several.
+        wrappers: Names of state dicts, in order of preference, for where there is no `key`.
+
+    Raises:
+        CheckpointError: There are no tensors, or two names become the same.
     """
     while isinstance(data, Mapping):
         inner = next((data[name] for name in (key, *wrappers) if isinstance(data.get(name), Mapping)), None)
@@ -104,13 +122,9 @@ def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WR
             break
         data = inner
     if not isinstance(data, Mapping) or not any(isinstance(value, Tensor) for value in data.values()):
-        found = (
-            f"it holds {', '.join(map(str, list(data)[:5]))}"
-            if isinstance(data, Mapping)
-            else f"it holds a {type(data).__name__}"
-        )
+        found = ", ".join(map(str, list(data)[:5])) if isinstance(data, Mapping) else f"a {type(data).__name__}"
         raise CheckpointError(
-            f"there are no weights under {', '.join(wrappers)} or at the top of the checkpoint; {found}"
+            f"there are no weights under {', '.join(wrappers)} or at the top of the checkpoint; it holds {found}"
         )
     weights: dict[str, Tensor] = {}
     for name, value in data.items():
@@ -123,7 +137,15 @@ def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WR
 
 
 def adapter(weights: Mapping[str, Tensor], alpha: float | None = None) -> Adapter:
-    """The LoRA adapter among weights; empty where there is none. Raises CheckpointError for half a pair."""
+    """Return the LoRA adapter among weights; empty where there is none.
+
+    Args:
+        weights: By original name.
+        alpha: As in `Adapter`.
+
+    Raises:
+        CheckpointError: A weight has only one of A and B.
+    """
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
         if found := LORA.fullmatch(name):
@@ -135,7 +157,7 @@ def adapter(weights: Mapping[str, Tensor], alpha: float | None = None) -> Adapte
 
 
 def base_of(weights: Mapping[str, Tensor]) -> str:
-    """Which architecture weights with original names are of, in words; for messages."""
+    """Return in words which architecture weights with original names are of; for messages."""
     patch = next((weights[name] for name in weights if name.endswith("patch_embedding.weight")), None)
     if patch is None:
         return "not of a Wan transformer"
@@ -153,10 +175,22 @@ def load_transformer(
     precision: str = "fp32",
     device: str | torch.device = "cpu",
 ) -> WanTransformer3DModel:
-    """The transformer of a checkpoint, its adapter merged in float32 and then cast to `precision` (see `stored_as`).
+    """Load the transformer of a checkpoint.
 
-    Only one tensor at a time is copied, so host memory holds the weights once. Raises CheckpointError for a checkpoint
-    of another base or an image-to-video one, and names every missing and unexpected weight.
+    Its adapter is merged in float32, then weights are cast, one at a time, so host memory holds them once.
+
+    Args:
+        path: The checkpoint.
+        base: Its architecture.
+        key: The state dict to take where there are several.
+        lora: A file with the adapter, where it is not in the checkpoint.
+        lora_alpha: As in `Adapter.alpha`.
+        precision: A key of `fkv.models.precision.COMPUTE`; see `stored_as`.
+        device: Where to load it.
+
+    Raises:
+        CheckpointError: The checkpoint is of another base or an image-to-video one, or weights are missing or left
+            over.
     """
     weights, merge = _parts(path, base, key, lora, lora_alpha)
     model = empty_model(base.original)
@@ -174,14 +208,23 @@ def load_transformer(
 
 
 def check_file(path: str | Path, base: Base, lora: str | Path | None = None) -> None:
-    """Raises CheckpointError, before memory is taken for it, for a file that is no checkpoint of `base` with this adapter."""
+    """Check names and shapes of a checkpoint and its adapter, before memory is taken for them.
+
+    Args:
+        path: The checkpoint.
+        base: The expected architecture.
+        lora: A file with the adapter.
+
+    Raises:
+        CheckpointError: As in `load_transformer`, as far as names and shapes tell.
+    """
     _parts(path, base, None, lora, None, "meta")
 
 
 def _parts(
     path: str | Path, base: Base, key: str | None, lora: str | Path | None, lora_alpha: float | None, place: str = "cpu"
 ) -> tuple[dict[str, Tensor], Adapter]:
-    """A checkpoint's weights and the adapter that goes with them."""
+    """Return a checkpoint's weights and the adapter to merge into them."""
     weights = state_dict(read(path, place), key)
     merge = adapter(weights, lora_alpha)
     weights = {name: value for name, value in weights.items() if not LORA.fullmatch(name)}
@@ -194,7 +237,7 @@ def _parts(
 
 
 def _check(path: Path, weights: Mapping[str, Tensor], merge: Adapter, base: Base) -> None:
-    """Refuse what can be told from names and shapes, in one sentence, before anything is computed."""
+    """Raise CheckpointError for what names and shapes show to be wrong, before anything is computed."""
     if any("k_img" in name or "img_emb" in name for name in weights):
         raise CheckpointError(f"{path.name} is an image-to-video checkpoint; only text-to-video models can be streamed")
     patch = weights.get("patch_embedding.weight")
@@ -207,5 +250,5 @@ def _check(path: Path, weights: Mapping[str, Tensor], merge: Adapter, base: Base
         raise CheckpointError(f"the adapter changes weights that {path.name} does not have: {', '.join(stray)}")
     for name, (down, up) in merge.pairs.items():
         if (len(up), down.shape[1]) != tuple(weights[name].shape) or up.shape[1] != len(down):
-            shapes = f"{tuple(up.shape)} x {tuple(down.shape)}", tuple(weights[name].shape)
-            raise CheckpointError(f"the adapter's {name} ({shapes[0]}) does not fit {shapes[1]}")
+            product = f"{tuple(up.shape)} x {tuple(down.shape)}"
+            raise CheckpointError(f"the adapter's {name} ({product}) does not fit {tuple(weights[name].shape)}")

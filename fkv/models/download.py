@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub: resumed, cached, pinned to a revision; a sentence for everything that can go wrong."""
+"""Files from the Hugging Face Hub: resumed, cached, pinned to a revision; a sentence for what can go wrong."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def fetch(source: Source) -> Path:
             raise _no_room(source, what, cache) from None
         by_hand = f"hf download {source.repo} --include '{source.file}*' --revision {source.revision}"
         raise DownloadError(
-            f"{what} is not in the cache {cache} and the Hub cannot be reached; connect to the network, or run `{by_hand}` where there "
-            f"is one and copy the cache here (the model `tiny` needs no download)"
+            f"{what} is not in the cache {cache} and the Hub cannot be reached; connect to the network, or run "
+            f"`{by_hand}` where there is one and copy the cache here (the model `tiny` needs no download)"
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
         todo = "it may have moved: pass the file itself with --checkpoint"
@@ -93,7 +93,8 @@ def _disk_full(error: BaseException | None) -> bool:
 
 def _no_room(source: Source, what: str, cache: Path) -> DownloadError:
     return DownloadError(
-        f"{what} takes {source.gigabytes:g} GB, which {cache} has no room for; free some, or set HF_HOME to a larger disk"
+        f"{what} takes {source.gigabytes:g} GB, which {cache} has no room for; "
+        f"free some, or set HF_HOME to a larger disk"
     )
 
 

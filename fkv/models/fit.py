@@ -1,6 +1,6 @@
-"""Does it fit? What a real model needs in memory against what is free, told before anything is downloaded or loaded.
+"""What a real model needs in memory against what is free, told before anything is downloaded or loaded.
 
-What PyTorch's allocator and the libraries below it hold beyond what `memory` counts is not known beforehand; `SLACK`
+What PyTorch's allocator and the libraries below it take beyond what `memory` counts is not known beforehand; `SLACK`
 stands for it.
 """
 
@@ -19,10 +19,8 @@ from . import memory
 from .precision import COMPUTE, stored_as
 from .release import BASES, RESOLUTIONS, Base, Release, Setup
 
-TEXT_ENCODER_PARAMETERS = 5_680_910_336
-"""UMT5-XXL, encoder only."""
-SLACK = 0.05
-"""Share of what was counted that is added for allocators and libraries."""
+TEXT_ENCODER_PARAMETERS = 5_680_910_336  # UMT5-XXL, encoder only
+SLACK = 0.05  # share of the counted bytes that is added for allocators and libraries
 
 
 class FitError(ValueError):
@@ -31,7 +29,14 @@ class FitError(ValueError):
 
 @dataclass(frozen=True)
 class Need:
-    """One row of the table: bytes on the device or on the host. `kind`: `weights`, `cache` or `working` memory."""
+    """One row of the table.
+
+    Attributes:
+        what: In words.
+        bytes: Of memory.
+        where: `device` or `host`.
+        kind: `weights`, `cache` or `working` memory.
+    """
 
     what: str
     bytes: int
@@ -41,7 +46,16 @@ class Need:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a release needs under a setup and policy. `free`: bytes free on the device and on the host; on a CPU they are one."""
+    """What a release needs under a setup and policy, and what is free.
+
+    Attributes:
+        release: The model.
+        setup: How it runs.
+        policy: As text.
+        chunks: Length of the stream.
+        needs: The rows of the table.
+        free: Bytes free on `device` and `host`; on a CPU, `device` alone.
+    """
 
     release: Release
     setup: Setup
@@ -51,14 +65,15 @@ class Fit:
     free: dict[str, int]
 
     def total(self, where: str) -> int:
-        """Bytes needed at once: resident memory, the largest working set (they never coincide), and slack."""
-        mine = [need for need in self.needs if need.where == where]
-        resident = sum(need.bytes for need in mine if need.kind != "working")
-        working = max((need.bytes for need in mine if need.kind == "working"), default=0)
+        """Return the bytes needed at once: resident memory, the largest of the working sets (one at a time), slack."""
+        needs = [need for need in self.needs if need.where == where]
+        resident = sum(need.bytes for need in needs if need.kind != "working")
+        working = max((need.bytes for need in needs if need.kind == "working"), default=0)
         return round((resident + working) * (1 + SLACK))
 
     @property
     def fits(self) -> bool:
+        """Whether everything fits at once."""
         return all(self.total(where) <= self.free[where] for where in self.free)
 
     def __str__(self) -> str:
@@ -71,13 +86,10 @@ class Fit:
             for where, free in self.free.items()
         ]
         width = max(len(what) for what, *_ in rows)
-        title = f"{self.release.name} at {self.setup.resolution} in {self.setup.precision}, {self.policy}, {self.chunks} chunks"
-        return "\n".join(
-            [
-                title,
-                *(f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows),
-            ]
-        )
+        setup = f"{self.setup.resolution} in {self.setup.precision}"
+        title = f"{self.release.name} at {setup}, {self.policy}, {self.chunks} chunks"
+        table = (f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows)
+        return "\n".join([title, *table])
 
 
 def fit(
@@ -88,29 +100,41 @@ def fit(
     device: str = "cpu",
     free: dict[str, int] | None = None,
 ) -> Fit:
-    """What `release` needs, row by row. policy : policy text, default the window it was released with.
+    """Count what a release needs, row by row.
 
-    free : bytes by place (`device`, `host`) instead of what is free now. Raises ValueError for an unknown policy.
+    Args:
+        release: The model.
+        setup: How it runs.
+        policy: As text; by default the window it was released with.
+        chunks: Length of the stream.
+        device: Where it runs.
+        free: Bytes by place (`device`, `host`), instead of what is free now.
+
+    Raises:
+        ValueError: The policy is unknown.
     """
-    policy, base = policy or release.window, BASES[release.base]
+    policy = policy or release.window
+    base = BASES[release.base]
     needs = [
         *_transformer(base, setup),
         *_text(base, setup),
         _cache(release, setup, policy, chunks),
         *_decoder(setup, device),
     ]
-    needs.append(
-        Need(
-            "a pass over one chunk", memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision]), kind="working"
-        )
-    )
+    pass_bytes = memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision])
+    needs.append(Need("a pass over one chunk", pass_bytes, kind="working"))
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
     return Fit(release, setup, policy, chunks, tuple(needs), memory.free_memory(device) if free is None else free)
 
 
 def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
-    """The setup that fits with the fewest changes to a fit that does not, the least harmful first; None where none does."""
+    """Return the setup that fits with the fewest changes, the least harmful first; None where none does.
+
+    Args:
+        wanted: A fit that does not fit.
+        device: Where it would run.
+    """
     sizes = list(RESOLUTIONS)
     options = {
         "text": dict.fromkeys((wanted.setup.text, "offload", "cpu")),
@@ -122,24 +146,36 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
         "resolution": dict.fromkeys(reversed(sizes[: sizes.index(wanted.setup.resolution) + 1])),
     }
     asked = tuple(next(iter(values)) for values in options.values())
-    changed = lambda plan: [a != b for a, b in zip(plan, asked)]
-    plans = sorted(itertools.product(*options.values()), key=lambda plan: (sum(changed(plan)), changed(plan)[::-1]))
-    for text, decoder, policy, precision, resolution in plans:
-        found = fit(
-            wanted.release, Setup(resolution, decoder, precision, text), policy, wanted.chunks, device, wanted.free
-        )
+
+    def harm(plan: tuple[str, ...]) -> tuple[int, list[bool]]:
+        """How many options change, then which: a change of a later option is more harmful."""
+        changed = [value != original for value, original in zip(plan, asked, strict=True)]
+        return sum(changed), changed[::-1]
+
+    for text, decoder, policy, precision, resolution in sorted(itertools.product(*options.values()), key=harm):
+        setup = Setup(resolution, decoder, precision, text)
+        found = fit(wanted.release, setup, policy, wanted.chunks, device, wanted.free)
         if found.fits:
             return found
     return None
 
 
 def check(release: Release, setup: Setup, device: str) -> None:
-    """Raises FitError, with what would fit, when a first short stream under the release's leanest policy would not."""
+    """Check that a short first stream fits under the release's leanest policy.
+
+    Args:
+        release: The model.
+        setup: How it would run.
+        device: Where.
+
+    Raises:
+        FitError: It does not fit; the message says what would.
+    """
     base = BASES[release.base]
     if not str(device).startswith("cuda") and base.dim >= 5120:
         raise FitError(
-            f"{release.name} has {memory.parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; use --device cuda, "
-            f"or a model of base wan-1.3b, or --model tiny"
+            f"{release.name} has {memory.parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; "
+            f"use --device cuda, or a model of base wan-1.3b, or --model tiny"
         )
     wanted = fit(release, setup, release.hybrid if release.roles else release.window, device=device)
     if not wanted.fits:
@@ -147,7 +183,12 @@ def check(release: Release, setup: Setup, device: str) -> None:
 
 
 def explain(wanted: Fit, device: str = "cpu") -> str:
-    """One sentence on what is missing and what would fit, for a fit that does not."""
+    """Return one sentence on what is missing and what would fit.
+
+    Args:
+        wanted: A fit that does not fit.
+        device: Where it would run.
+    """
     short = next(where for where in wanted.free if wanted.total(where) > wanted.free[where])
     place = device if short == "device" else "the host"
     lacking = f"{wanted.release.name} needs {_gb(wanted.total(short))} on {place}, {_gb(wanted.free[short])} are free"
@@ -158,7 +199,7 @@ def explain(wanted: Fit, device: str = "cpu") -> str:
 
 
 def changes(wanted: Fit, found: Fit) -> str:
-    """The command-line options by which two fits differ, as the second has them."""
+    """Return the command-line options by which two fits differ, with the values of the second."""
     pairs = [("policy", wanted.policy, found.policy)]
     pairs += [
         (field.name, getattr(wanted.setup, field.name), getattr(found.setup, field.name))
@@ -173,15 +214,11 @@ TEXT_VISIT = "text encoder, visiting for a new prompt"
 
 
 def _transformer(base: Base, setup: Setup) -> Iterator[Need]:
-    compute = COMPUTE[setup.precision]
     model = memory.transformer(base).model
-    yield Need(
-        "transformer",
-        sum(p.numel() * stored_as(model, name, setup.precision).itemsize for name, p in model.named_parameters()),
-    )
-    yield Need(
-        "its self-attention weights in head order", base.layers * (4 * base.dim**2 + 5 * base.dim) * compute.itemsize
-    )
+    sizes = (p.numel() * stored_as(model, name, setup.precision).itemsize for name, p in model.named_parameters())
+    yield Need("transformer", sum(sizes))
+    fused = base.layers * (4 * base.dim**2 + 5 * base.dim) * COMPUTE[setup.precision].itemsize
+    yield Need("its self-attention weights in head order", fused)
 
 
 def _text(base: Base, setup: Setup) -> Iterator[Need]:
@@ -189,19 +226,16 @@ def _text(base: Base, setup: Setup) -> Iterator[Need]:
     yield Need("text encoder", size, "device" if setup.text == "device" else "host")
     if setup.text == "offload":
         yield Need(TEXT_VISIT, size, kind="working")
-    yield Need(
-        "a prompt's keys and values",
-        2 * base.layers * base.max_sequence_length * base.dim * COMPUTE[setup.precision].itemsize,
-        kind="cache",
-    )
+    cross = 2 * base.layers * base.max_sequence_length * base.dim * COMPUTE[setup.precision].itemsize
+    yield Need("a prompt's keys and values", cross, kind="cache")
 
 
 def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:
-    made = policies.parse(policy)
+    parsed = policies.parse(policy)
     heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
-    size = memory.kv_bytes(geometry, made, heads, chunks, COMPUTE[setup.precision], len(release.steps))
-    return Need(f"KV cache, {policies.write(made)}", size, kind="cache")
+    size = memory.kv_bytes(geometry, parsed, heads, chunks, COMPUTE[setup.precision], len(release.steps))
+    return Need(f"KV cache, {policies.write(parsed)}", size, kind="cache")
 
 
 def _decoder(setup: Setup, device: str) -> Iterator[Need]:

@@ -1,19 +1,20 @@
 """What things take in memory, counted before they exist, and what is free.
 
-Weights are counted, the cache is the policy's own page table filled on the meta device, and working memory is the
+Weights are counted. The cache is the real one, filled under the policy on the meta device. Working memory is the
 largest sum of live tensors while one pass, or the decoding of one chunk, runs on the meta device.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
@@ -30,34 +31,39 @@ from .release import RESOLUTIONS, Base
 from .taehv import SmallDecoder
 from .vae import StreamingVae, without_encoder
 
-REFERENCE = RESOLUTIONS["480p"]
-"""The size at which a decoder is counted; what it needs grows with the area."""
-SIMULATED_CHUNKS = 48
-"""A cache that still grows after so many chunks grows evenly from then on."""
+REFERENCE = RESOLUTIONS["480p"]  # where decoders are counted; what they need grows with the area
+SIMULATED_CHUNKS = 48  # a cache that still grows after so many chunks grows evenly from then on
 
 
 @lru_cache
 def transformer(base: Base) -> CausalTransformer:
+    """Make the transformer of a base on the meta device."""
     return CausalTransformer(empty_model(base.original))
 
 
 def parameters(base: Base) -> int:
-    """Parameters of the transformer, counted on the meta device."""
+    """Count the parameters of the transformer of a base."""
     return sum(p.numel() for p in transformer(base).model.parameters())
 
 
 @lru_cache
 def decoder_elements(name: str) -> tuple[int, int, int]:
-    """Elements, not bytes: weights, state between chunks, and the most alive on top of both while a chunk is decoded."""
+    """Count the elements (not bytes) of a decoder's tensors.
+
+    Returns:
+        Weights, state between chunks, and the most that is alive on top of both while a chunk is decoded.
+    """
+    is_vae = name == "vae"
     with torch.device("meta"):
-        decoder = StreamingVae(without_encoder(AutoencoderKLWan())) if name == "vae" else SmallDecoder()
-    module = decoder.vae if name == "vae" else decoder
+        decoder: Any = StreamingVae(without_encoder(AutoencoderKLWan())) if is_vae else SmallDecoder()
+    module = decoder.vae if is_vae else decoder
     latents = torch.empty(1, 3, 16, *REFERENCE, device="meta")
+    latents = latents if is_vae else latents[0]
     with torch.inference_mode(), Peak() as peak:
-        _, state = decoder.decode(latents if name == "vae" else latents[0], None)
-        decoder.decode(latents if name == "vae" else latents[0], state)
-    held = _elements(state)
-    return _elements(module.parameters()), held, peak.bytes // 4 - held
+        _, state = decoder.decode(latents, None)
+        decoder.decode(latents, state)
+    state_elements = _elements(state)
+    return _elements(module.parameters()), state_elements, peak.bytes // 4 - state_elements
 
 
 def _elements(tensors: Iterable[object]) -> int:
@@ -66,7 +72,10 @@ def _elements(tensors: Iterable[object]) -> int:
 
 @lru_cache
 def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
-    """The most that is alive during a pass, beyond weights and cache. All blocks are alike, so two of them tell."""
+    """Count the most bytes that are alive during a pass, beyond weights and cache.
+
+    All blocks are alike, so a model of two is counted.
+    """
     model = empty_model(dataclasses.replace(base, layers=2).original)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -75,11 +84,11 @@ def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
     geometry = small.geometry(height, width, 3)
     cache = KVCache(geometry, geometry.every_head, dtype=dtype, device="meta")
     cache.begin((0, 1, 2))
-    table = small.rope((0, 1, 2), geometry.rows, geometry.cols)
+    freqs_cis = small.rope((0, 1, 2), geometry.rows, geometry.cols)
     text = small.prepare_text(torch.empty(1, base.max_sequence_length, base.text_dim, device="meta"))
     small.weights_for(cache.order)
     with Peak() as peak:
-        small(torch.empty(1, 3, base.channels, height, width, device="meta"), 500.0, text, cache, table)
+        small(torch.empty(1, 3, base.channels, height, width, device="meta"), 500.0, text, cache, freqs_cis)
     return peak.bytes
 
 
@@ -91,30 +100,38 @@ def kv_bytes(
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 4,
 ) -> int:
-    """Bytes of K and V buffers at their most in a stream of `chunks` chunks: the real cache, run under `policy` on the meta device.
+    """Count the bytes of K and V buffers at their largest in a stream.
 
-    Similarities that a policy would look at are random: they decide which pages stay, not how many. For a policy that
-        classes
-    heads by their attention, the larger of two extremes: all of it on the first frame, or all on the last one before
-        the chunk.
+    The real cache runs under `policy` on the meta device. Similarities that a policy looks at are random there: they
+    decide which pages stay, not how many. For a policy that classifies heads by their attention, the larger of two
+    extremes counts: all attention on the first frame, or all on the last one before the chunk.
+
+    Args:
+        geometry: Of the stream.
+        policy: The policy.
+        heads: Head roles, for policies that need them.
+        chunks: Length of the stream.
+        dtype: Of the model.
+        steps: Denoising steps, for policies with a cache for each.
     """
     looks = (0, -1) if policy.watches_attention else (0,)
-    return max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks) * (
-        steps if policy.caches == "per-step" else 1
-    )
+    caches = steps if policy.caches == "per-step" else 1
+    return caches * max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks)
 
 
 def _kv_bytes(
     geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int
 ) -> int:
-    cache = _Sizes(
-        geometry, policy.groups(geometry, heads) or geometry.every_head, policy.segments, policy.stored(dtype), "meta"
-    )
-    held, buffers = [], []
+    """Count `kv_bytes` of one cache, with all attention on the key frame `look`."""
+    groups = policy.groups(geometry, heads) or geometry.every_head
+    cache: KVCache = _Sizes(geometry, groups, policy.segments, policy.stored(dtype), "meta")
+    cached = []
+    buffers = []
     for chunk in range(min(chunks, SIMULATED_CHUNKS)):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
-        held.append(cache.bytes()), buffers.append(cache.allocated_bytes())
+        cached.append(cache.bytes())
+        buffers.append(cache.allocated_bytes())
         state = ChunkState(chunk, frames, cache)
         if policy.wants_attention(chunk, cache):
             earlier = tuple(cache.frames())
@@ -122,32 +139,44 @@ def _kv_bytes(
             mass[..., 0 if look == 0 else -len(frames) - 1] = 1
             state = dataclasses.replace(state, mass=mass, key_frames=earlier)
         cache = evict(policy, state)
-    growth = held[-1] - held[-2] if chunks > SIMULATED_CHUNKS else 0
-    return max(*buffers, int((held[-1] + growth * (chunks - len(held))) * GROWTH) if growth else 0)
+    growth = cached[-1] - cached[-2] if chunks > SIMULATED_CHUNKS else 0
+    at_the_end = int((cached[-1] + growth * (chunks - len(cached))) * GROWTH) if growth else 0
+    return max(*buffers, at_the_end)
 
 
 class _Sizes(KVCache):
-    """A cache of which only the page tables count: on the meta device, with keys of its own where a policy asks for them."""
+    """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them."""
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
-        return torch.randn(
-            1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=torch.Generator().manual_seed(0)
-        )
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=generator)
 
 
 class Peak(TorchDispatchMode):
-    """Counts the bytes of tensors that are made inside and alive at once, on one kind of device. `bytes`: the most so far."""
+    """Counts the bytes of tensors that are allocated inside and alive at once, on one kind of device.
+
+    Args:
+        device: The kind of device.
+
+    Attributes:
+        bytes: The most so far.
+    """
 
     def __init__(self, device: str = "meta") -> None:
         super().__init__()
-        self.device, self.bytes, self.alive = device, 0, 0
+        self.device = device
+        self.bytes = 0
+        self.alive = 0
         self._sizes: dict[int, int] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {storage._cdata for storage in _storages((args, kwargs))}
+    def __torch_dispatch__(
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        inputs = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **(kwargs or {}))
         for storage in _storages(out):
-            if storage.device.type == self.device and storage._cdata not in given and storage._cdata not in self._sizes:
+            new = storage._cdata not in inputs and storage._cdata not in self._sizes
+            if storage.device.type == self.device and new:
                 self._sizes[storage._cdata] = storage.nbytes()
                 self.alive += storage.nbytes()
                 self.bytes = max(self.bytes, self.alive)
@@ -167,20 +196,20 @@ def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
 
 
 def free_memory(device: str) -> dict[str, int]:
-    """Bytes free by place: `device`, what PyTorch holds without using it included, and `host` for CUDA, `device` alone for a CPU."""
+    """Return the bytes free by place.
+
+    Returns:
+        `device` (for CUDA, with what PyTorch has reserved but does not use) and, for CUDA, `host`.
+    """
     if str(device).startswith("cuda"):
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return {"device": torch.cuda.mem_get_info(device)[0] + held, "host": host_memory()}
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return {"device": torch.cuda.mem_get_info(device)[0] + unused, "host": host_memory()}
     return {"device": host_memory()}
 
 
 def host_memory() -> int:
-    """Bytes of main memory that a process may still take: what the machine has, within the limit of its container."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of main memory that a process may still take, within the limit of its container."""
+    free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))

@@ -41,7 +41,8 @@ def check_precision(precision: str, device: str) -> None:
     """
     if precision == "fp8-fast" and not multiplies_fp8(device):
         raise ValueError(
-            f"{device} does not multiply 8-bit numbers here; a GPU from Hopper on does. Choose fp8, which only stores them"
+            f"{device} does not multiply fp8 here; a GPU from Hopper on does. "
+            f"Choose the precision fp8, which only stores it"
         )
 
 
@@ -55,7 +56,7 @@ class Fp8Linear(nn.Linear):
 
 
 def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.dtype:
-    """Return the type of one weight: float32 where diffusers keeps it, fp8 where `FP8_LAYERS` says, else the compute type.
+    """Return the type of one weight: float32 where diffusers keeps it, fp8 in `FP8_LAYERS`, else the compute type.
 
     Args:
         model: The model that the weight belongs to.

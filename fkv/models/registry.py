@@ -21,7 +21,14 @@ from .release import BASES, RESOLUTIONS, Release, Setup, Source
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model by name: one line of help, how to load it onto a device, and its release where it is a real one."""
+    """A model by name.
+
+    Attributes:
+        name: As in `--model`.
+        help: One line about it.
+        load: Loads it: `load(device=..., **setup)`.
+        release: Of a real model; None for the shipped one.
+    """
 
     name: str
     help: str
@@ -30,6 +37,7 @@ class ModelEntry:
 
 
 def _entry(help: str, release: Release) -> ModelEntry:
+    """Make the entry of a release."""
     return ModelEntry(release.name, help, partial(wan.load, release), release)
 
 
@@ -126,21 +134,32 @@ MODELS = {
 
 
 def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
-    """Load a model by name. setup : fields of `Setup`, for real models; `precision` for every model. None leaves one at its default.
+    """Load a model by name.
 
-    Raises ValueError for an unknown name, setting or device and says which there are, and for a model that cannot be
-    had or does not fit.
+    Args:
+        name: As `fkv models` lists it.
+        device: `cpu`, `cuda` or `cuda:N`.
+        **setup: Fields of `Setup` for real models, `precision` for every model; None leaves one at its default.
+
+    Raises:
+        ValueError: An unknown name, setting or device, a setting that the model does not support, or a model that
+            cannot be downloaded or does not fit.
     """
     check_device(device)
-    found, setup = entry(name), {field: value for field, value in setup.items() if value}
-    if found.release is None and (others := set(setup) - {"precision"}):
-        raise ValueError(f"model {name!r} comes as it is; {', '.join(sorted(others))} cannot be chosen for it")
-    Setup(**setup)
-    return found.load(device=device, **setup)
+    found = entry(name)
+    options = {field: value for field, value in setup.items() if value}
+    if found.release is None and (others := set(options) - {"precision"}):
+        raise ValueError(f"model {name!r} does not support --{', --'.join(sorted(others))}")
+    Setup(**options)
+    return found.load(device=device, **options)
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a device that is not here, and for a setting of its kernels that there is not."""
+    """Check that a device is here.
+
+    Raises:
+        ValueError: It is not, or the environment has an unknown setting of its kernels.
+    """
     setting()
     gpus = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
     here = ["cpu", *gpus]
@@ -149,32 +168,54 @@ def check_device(name: str) -> None:
 
 
 def entry(name: str) -> ModelEntry:
-    """A model by name. Raises ValueError for an unknown name and says which there are."""
+    """Return a model's entry.
+
+    Raises:
+        ValueError: There is no model of this name; the message lists the names.
+    """
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
     return MODELS[name]
 
 
 def checkpoint_release(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
-    """A checkpoint file of one's own as a release: sampled like Self Forcing, its heads not classed.
+    """Describe a local checkpoint as a release: sampled like Self Forcing, without head roles.
 
-    Raises ValueError for a missing file, an unknown base, and a file that is told from names and shapes to be no
-    checkpoint of it.
+    Args:
+        checkpoint: The file.
+        base: Its architecture, a key of `BASES`.
+        lora: A file with an adapter to merge.
+
+    Raises:
+        ValueError: A file is missing, the base is unknown, or names and shapes show that the file is no checkpoint of
+            it.
     """
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
-    for path in filter(None, (checkpoint, lora)):
-        if not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
     path = Path(checkpoint)
-    check_file(path, BASES[base], lora)
-    return Release(path.stem, base, path, "its own", lora=Path(lora) if lora else None)
+    adapter = Path(lora) if lora else None
+    for file in (path, adapter):
+        if file and not file.is_file():
+            raise ValueError(f"there is no file {file}")
+    check_file(path, BASES[base], adapter)
+    return Release(path.stem, base, path, "its own", lora=adapter)
 
 
 def load_checkpoint(
     checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str
 ) -> VideoModel:
-    """Load a checkpoint file of one's own. Raises ValueError like `load` and `own`."""
+    """Load a local checkpoint.
+
+    Args:
+        checkpoint: As in `checkpoint_release`, like `base` and `lora`.
+        base: See there.
+        device: As in `load`, like `setup`.
+        lora: See there.
+        **setup: See there.
+
+    Raises:
+        ValueError: As in `load` and `checkpoint_release`.
+    """
     check_device(device)
     return wan.load(checkpoint_release(checkpoint, base, lora), device, **setup)
 
@@ -209,26 +250,29 @@ def speed_up(transformer: CausalTransformer, compile: bool, graphs: bool) -> Non
 
 
 def table() -> str:
-    """The models as text: what they are, where they come from, and what they need on a GPU by resolution."""
+    """Return the models as text: what they are, where they come from, and what they need on a GPU by resolution."""
     lines = []
     for model in MODELS.values():
         lines.append(f"{model.name:>16}  {model.help}")
         if model.release:
             lines += [f"{'':>16}  {line}" for line in _facts(model.release)]
     lines.append(
-        f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then classes its heads"
+        f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; "
+        f"`fkv profile` then gives its heads roles"
     )
     return "\n".join(lines)
 
 
 def _facts(release: Release) -> list[str]:
+    """Return the lines of a real model in `table`."""
     files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
-    needs = (
-        fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9
+    needs = {
+        size: fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9
         for size in RESOLUTIONS
-    )
+    }
     return [
         f"{BASES[release.base].name}, {release.licence}; {files}",
-        f"chunks of {release.frames_per_chunk} latent frames, {len(release.steps)} steps, {release.window}; or {release.hybrid}",
-        "GPU memory with it: " + ", ".join(f"{need:.0f} GB at {size}" for size, need in zip(RESOLUTIONS, needs)),
+        f"chunks of {release.frames_per_chunk} latent frames, {len(release.steps)} steps, {release.window}; "
+        f"or {release.hybrid}",
+        "GPU memory with it: " + ", ".join(f"{need:.0f} GB at {size}" for size, need in needs.items()),
     ]

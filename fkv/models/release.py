@@ -1,4 +1,4 @@
-"""What is known of a real model before anything of it is loaded: its architecture, where its files are, how it runs."""
+"""What is known of a real model before it is loaded: its architecture, where its files are, how it runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:  # both import torch, which this table does without
     from fkv.cache import Geometry
     from fkv.sampler import Schedule
 
+# Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920.
 RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
-"""Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920."""
 
 ROLES = asset("head_roles")
 
@@ -69,7 +69,14 @@ BASES = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a folder with a trailing slash, in a Hub repository. `gigabytes`: what it takes on disk."""
+    """A file, or a folder with a trailing slash, in a Hub repository.
+
+    Attributes:
+        repo: The repository.
+        file: The file or folder in it.
+        gigabytes: Its size on disk.
+        revision: A commit or branch.
+    """
 
     repo: str
     file: str
@@ -88,12 +95,21 @@ SMALL_DECODER = Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", 0.05, "29d
 class Release:
     """A checkpoint and how it is meant to run.
 
-    base : a name in `BASES`. weights : a Hub file, or a file of one's own.
-    key : which of the checkpoint's state dicts to take where it holds several (`generator`, `generator_ema`).
-    lora, lora_alpha : an adapter merged into the weights; its scale is alpha / rank, 1 where alpha is None.
-    roles : a file under assets/head_roles, None where heads have not been classed.
-    window : the cache it was released with, as policy text. hybrid : its Forcing-KV parameters, as policy text.
-    steps, shift : denoising steps of a 1000-step table, warped by `shift`.
+    Attributes:
+        name: As in `--model`.
+        base: A key of `BASES`.
+        weights: A Hub file, or a local file.
+        licence: Of the weights.
+        key: The checkpoint's state dict to take where it holds several (`generator`, `generator_ema`).
+        lora: An adapter to merge into the weights.
+        lora_alpha: Its scale is alpha / rank, 1 where alpha is None.
+        roles: A file under assets/head_roles; None where the heads have not been profiled.
+        window: The cache it was released with, as policy text.
+        hybrid: Its Forcing-KV parameters, as policy text.
+        steps: Denoising steps, of a table of 1000.
+        shift: By which the table is warped.
+        frames_per_chunk: Latent frames of a chunk.
+        fps: Video frames per second.
     """
 
     name: str
@@ -115,15 +131,17 @@ class Release:
     def schedule(self) -> Schedule:
         from fkv.sampler import Schedule
 
+        """Noise levels of the denoising steps."""
         return Schedule.warped(self.steps, self.shift)
 
     @property
     def roles_file(self) -> Path | None:
+        """The file of its head roles."""
         return ROLES / f"{self.roles}.json" if self.roles else None
 
     @property
     def sources(self) -> list[Source]:
-        """The Hub files of its own, without text encoder and decoder."""
+        """Its Hub files, without text encoder and decoder."""
         return [file for file in (self.weights, self.lora) if isinstance(file, Source)]
 
 
@@ -139,11 +157,15 @@ CHOICES = {
 class Setup:
     """How to run a release here.
 
-    decoder : Wan's own VAE, the small one (TAEHV), or none. precision : of the transformer; fp8 stores the feed-forward
-        and
-    cross-attention weights in 8 bits and computes in bf16, fp8-fast multiplies by them in 8 bits.
-    text : the text encoder stays on the device, visits it for every new prompt, or runs on the CPU.
-    Raises ValueError for a value that is not in `CHOICES`.
+    Attributes:
+        resolution: A key of `RESOLUTIONS`.
+        decoder: Wan's VAE, the small one (TAEHV), or none.
+        precision: Of the transformer. fp8 stores the weights of feed-forward and cross-attention in fp8 and computes in
+            bf16; fp8-fast multiplies by them in fp8.
+        text: The text encoder stays on the device, moves there for every new prompt (offload), or runs on the CPU.
+
+    Raises:
+        ValueError: A value is not in `CHOICES`.
     """
 
     resolution: str = "480p"

@@ -1,4 +1,4 @@
-"""Wan's text encoder: UMT5-XXL through transformers. Embeddings are cached per prompt; the encoder is where there is room."""
+"""Wan's text encoder: UMT5-XXL through transformers; embeddings are cached per prompt."""
 
 from __future__ import annotations
 

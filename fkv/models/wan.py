@@ -16,21 +16,26 @@ from .precision import check_precision
 from .release import BASES, RESOLUTIONS, SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Release, Setup, Source
 
 EXAMPLES = (
-    "A close-up of a red fox in a snowy forest at dawn. It lifts its head, looks around and trots towards the camera, its breath visible "
-    "in the cold air. Soft golden light falls through the trees; shallow depth of field, realistic fur and snow.",
-    "An aerial shot along a rocky coast at sunset. Waves break on dark cliffs, seabirds circle in the wind, and the camera glides slowly "
-    "forward over the water towards a white lighthouse whose lamp begins to turn.",
-    "A street musician plays the cello in a rainy city at night. Neon signs are mirrored in the wet pavement, people with umbrellas pass "
-    "behind him, and the camera circles him slowly; cinematic, film grain.",
+    "A close-up of a red fox in a snowy forest at dawn. It lifts its head, looks around and trots towards the camera, "
+    "its breath visible in the cold air. Soft golden light falls through the trees; shallow depth of field, "
+    "realistic fur and snow.",
+    "An aerial shot along a rocky coast at sunset. Waves break on dark cliffs, seabirds circle in the wind, and the "
+    "camera glides slowly forward over the water towards a white lighthouse whose lamp begins to turn.",
+    "A street musician plays the cello in a rainy city at night. Neon signs are mirrored in the wet pavement, people "
+    "with umbrellas pass behind him, and the camera circles him slowly; cinematic, film grain.",
 )
 
 
 def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     """Load a release onto a device: check memory, download what is not cached, then load.
 
-    options : fields of `Setup`. Raises ValueError with a sentence for the user: it does not fit, cannot be downloaded,
-        or a
-    file is damaged or of another model.
+    Args:
+        release: What to load.
+        device: Where to run it.
+        **options: Fields of `Setup`.
+
+    Raises:
+        ValueError: It does not fit, cannot be downloaded, or a file is damaged or of another model.
     """
     setup, base = Setup(**options), BASES[release.base]
     check_precision(setup.precision, device)
@@ -41,18 +46,18 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     decoder = _decoder(setup.decoder, device)
     transformer = load_transformer(weights, base, release.key, lora, release.lora_alpha, setup.precision, device)
     home, runs = {"device": (device, device), "offload": ("cpu", device), "cpu": ("cpu", "cpu")}[setup.text]
-    words = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
+    encode = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
     return VideoModel(
         name=release.name,
         transformer=CausalTransformer(transformer),
-        encode=words,
+        encode=encode,
         schedule=release.schedule,
         latent=(base.channels, *RESOLUTIONS[setup.resolution]),
         decoder=decoder,
         roles=roles.load(release.roles_file) if release.roles_file else None,
         frames_per_chunk=release.frames_per_chunk,
         fps=release.fps,
-        hints=_hints(release, words),
+        hints=_hints(release, encode),
         examples=EXAMPLES,
         policies=(release.hybrid if release.roles else "sliding-window", release.window),
         weights=tuple(path for path in (weights, lora) if path),
@@ -60,16 +65,21 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
 
 
 def local(file: Source | Path) -> Path:
-    """The path of a file that may have to be downloaded first."""
+    """Return the path of a file, downloaded first where it is on the Hub."""
     return fetch(file) if isinstance(file, Source) else file
 
 
 def _decoder(name: str, device: str) -> Decoder | None:
+    """Load a decoder by its name in `CHOICES`."""
     if name == "vae":
         return vae.load(fetch(VAE), device)
     return taehv.load(fetch(SMALL_DECODER), device) if name == "small" else None
 
 
-def _hints(release: Release, words: text.TextEncoder) -> Callable[[str], list[str]]:
-    unclassed = f"The heads of {release.name} have not been classed: policies with head roles need a file of yours, `fkv profile`, then --roles."
-    return lambda prompt: words.cut(prompt) + ([] if release.roles else [unclassed])
+def _hints(release: Release, encoder: text.TextEncoder) -> Callable[[str], list[str]]:
+    """Return a function from a prompt to what the user should know: that it is cut, that there are no head roles."""
+    no_roles = (
+        f"The heads of {release.name} have not been profiled: policies with head roles need a roles file; "
+        f"make one with `fkv profile` and pass it with --roles."
+    )
+    return lambda prompt: encoder.cut(prompt) + ([] if release.roles else [no_roles])
