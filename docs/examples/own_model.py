@@ -1,7 +1,7 @@
 """A model of your own: from a diffusers transformer and a cache policy to a stream in three lines.
 
-The weights here are small and random, so this runs anywhere in seconds. With real weights, load a `WanPipeline` instead:
-it brings a text encoder and a VAE, so `Stream` takes a prompt in place of `text`, and `chunk.video` holds the frames.
+The weights here are small and random, so this runs anywhere in seconds. With real weights, load a `WanPipeline`: it
+brings a text encoder and a VAE, so `Stream` takes a prompt in place of `text`, and `chunk.video` holds the frames.
 """
 
 import torch

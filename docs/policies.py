@@ -1,0 +1,58 @@
+"""Write docs/policies.md from the registry of policies: `python -m docs.policies`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from fkv.parameters import Parameter, describe
+from fkv.policies import POLICIES, Policy
+
+PAGE = Path(__file__).with_suffix(".md")
+INTRODUCTION = """\
+# Cache policies
+
+A policy decides which pages of the cache survive a chunk. It is written as its name, with parameters after a colon and
+silenced heads after `without`: `--policy "forcing-kv:retention=0.5,sink_frames=2 without 3.2+4.1"`. In Python,
+`fkv.policies.parse` reads the same text. To add a policy, see [CONTRIBUTING.md](../CONTRIBUTING.md).
+
+This page is written from the code by `python -m docs.policies`.
+"""
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    sections = [INTRODUCTION, *map(section, POLICIES.values())]
+    return "\n".join([*sections, "## Parameters of every policy\n", table(describe(Policy))])
+
+
+def section(policy: type[Policy]) -> str:
+    """Return what there is to say about one policy."""
+    paper = f" ({policy.paper})" if policy.paper else ""
+    parts = [f"## {policy.name}\n", f"{policy.help[0].upper()}{policy.help[1:]}{paper}.\n", description(policy)]
+    parent = next((other for other in POLICIES.values() if issubclass(policy, other) and other is not policy), Policy)
+    changed = tuple(each for each in describe(policy) if each not in describe(parent))
+    if parent is not Policy:
+        parts.append(f"Parameters of `{parent.name}`{', but:' if changed else '.'}\n")
+    if changed:
+        parts.append(table(changed))
+    return "\n".join(parts)
+
+
+def description(policy: type[Policy]) -> str:
+    """Return the docstring without its sections for programmers."""
+    return inspect.cleandoc(policy.__doc__ or "").partition("\n\nRaises:")[0] + "\n"
+
+
+def table(parameters: tuple[Parameter, ...]) -> str:
+    """Return parameters as a table."""
+    rows = ["| parameter | default | values | |", "|-|-|-|-|"]
+    for each in parameters:
+        default = str(each.default).lower() if isinstance(each.default, bool) else each.default
+        unit = f", in {each.unit}" if each.unit else ""
+        rows.append(f"| `{each.name}` | {default} | {each.values}{unit} | {each.help} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

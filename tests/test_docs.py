@@ -1,0 +1,160 @@
+"""What the documents say is true: names, links, commands and code blocks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from shlex import split
+from types import ModuleType
+
+import pytest
+import yaml
+
+import fkv
+from docs import policies as policies_page
+from fkv.commands.main import COMMANDS
+from fkv.commands.main import main as command_line
+from fkv.policies import POLICIES
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/**/*.md")], key=lambda file: file.as_posix()
+)
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(document: str, language: str = "") -> list[str]:
+    """The fenced blocks of a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md", "docs/operations.md", "docs/benchmarks.md"])
+def test_the_files_that_a_document_names_exist(name):
+    named = re.findall(r"`((?:fkv|kernels|analysis|assets|tests|docs|\.ci)/[\w./-]*)`", text(name))
+    assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_readme_is_short_and_holds_the_two_commands():
+    readme = text("README.md")
+    assert len(readme.splitlines()) < 150
+    assert {"pip install -r requirements.txt && python app.py\n"} <= set(blocks(readme))
+    assert {"pip install -r tests/requirements.txt && python -m pytest -n 2 --dist loadfile\n"} <= set(blocks(readme))
+
+
+def test_every_command_of_the_readme_can_be_parsed(capsys):
+    [block] = [block for block in blocks(text("README.md")) if "python -m fkv stream" in block]
+    lines = [part.strip() for line in block.splitlines() for part in line.partition(" #")[0].split("&&")]
+    for line in lines:
+        python, option, module, command, *arguments = split(line)
+        assert (python, option, module) == ("python", "-m", "fkv") and command in COMMANDS
+        arguments = [argument if argument.startswith("--") else argument for argument in arguments]
+        with pytest.raises(SystemExit) as end:  # an unknown option ends with 2 before --help is reached
+            command_line([command, *arguments, "--help"])
+        assert end.value.code == 0, line
+    assert {split(line)[3] for line in lines} == set(COMMANDS)
+
+
+def test_the_first_library_example_of_the_readme_runs(capsys):
+    first, own = blocks(text("README.md"), "python")
+    exec(compile(first, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 (12, 96, 160, 3)")
+
+
+def test_the_own_model_example_of_the_readme_runs(tmp_path, monkeypatch):
+    from small_wan import wan_pipeline
+
+    monkeypatch.chdir(tmp_path)
+    fkv.roles.save(fkv.roles.HeadRoles(4, ((0, 1), (1, 2), (0,))), "roles.json")
+    own = blocks(text("README.md"), "python")[1].replace("roles=", "resolution=(64, 96), roles=", 1)
+    scope = {"fkv": fkv, "pipeline": wan_pipeline()}
+    exec(compile(own, "README.md", "exec"), scope)
+    assert scope["chunk"].video.shape == (9, 64, 96, 3)
+
+
+def test_the_policy_of_contributing_streams(small):
+    [block] = blocks(text("CONTRIBUTING.md"), "python")
+    example = ModuleType("every_other")
+    sys.modules[example.__name__] = example
+    exec(compile(block, "CONTRIBUTING.md", "exec"), example.__dict__)
+    stream = fkv.Stream(small, example.EveryOther(), "a red ball")
+    chunks = [stream.step() for _ in range(3)]
+    assert set(chunks[-1].pages["all"].frame.tolist()) == {0, 2, 4, 6, 7, 8}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fkv.models.registry.RELEASES",
+        "fkv.models.release.BASES",
+        "fkv.models.release.Base",
+        "fkv.policies.POLICIES",
+        "fkv.policies.base.Policy.page_kind",
+        "fkv.policies.base.Policy.groups",
+        "fkv.analysis.figures.View._plotly",
+        "fkv.analysis.figures.View._draw",
+        "fkv.analysis.export.views_of_profile",
+        "fkv.analysis.export.views_of_run",
+    ],
+)
+def test_the_names_in_contributing_exist(name):
+    module, attributes = name, []
+    while True:
+        try:
+            found = __import__(module, fromlist=["_"])
+            break
+        except ModuleNotFoundError:
+            module, _, attribute = module.rpartition(".")
+            attributes.insert(0, attribute)
+    for attribute in attributes:
+        found = getattr(found, attribute)
+        assert f"`{attribute}`" in text("CONTRIBUTING.md") or attribute in ("Policy", "View")
+
+
+def test_every_recipe_of_contributing_has_at_most_ten_lines_of_text():
+    for recipe in ("Add a policy", "Add a model", "Add a figure"):
+        section = text("CONTRIBUTING.md").partition(f"## {recipe}\n")[2].partition("\n## ")[0]
+        prose = re.sub(r"^```.*?^```", "", section, flags=re.MULTILINE | re.DOTALL)
+        assert 0 < len([line for line in prose.splitlines() if line]) <= 10, recipe
+
+
+def test_the_page_of_policies_is_current():
+    assert policies_page.PAGE.read_text(encoding="utf-8") == policies_page.page(), "run python -m docs.policies"
+    assert all(f"## {name}\n" in policies_page.page() for name in POLICIES)
+
+
+def test_the_limits_of_the_operations_page_are_those_of_the_studio():
+    from fkv.studio import launch
+
+    rows = re.findall(r"`--([\w-]+)` \| ([\d.]+|half)", text("docs/operations.md"))
+    stated = {name: "0" if value == "half" else value for name, value in rows}
+    assert stated == {
+        name: str(vars(launch.arguments([]))[name.replace("-", "_")]).removesuffix(".0") for name in stated
+    }
+    assert len(stated) == 7
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert str(citation["version"]) == fkv.__version__
+    assert f"## {fkv.__version__}" in text("CHANGELOG.md")
+
+
+def test_the_checks_of_ci_exist():
+    assert {"check", "test", "lint"} <= set(yaml.safe_load(text("tests/page/package.json"))["scripts"])
+    for step in re.findall(r"step (\.ci/\w+)", text(".ci/run")):
+        assert (ROOT / step).stat().st_mode & 0o111, step
+    subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+    hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "types", "eslint"}
