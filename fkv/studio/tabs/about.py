@@ -68,7 +68,7 @@ def _figure() -> str:
         _text(LEFT + CELL * (frame + 0.5) - 2, 40, 15, text, 'text-anchor="middle"') for frame, text in COLUMNS
     )
     static = _rows(58, "static heads", "sink + anchor frame", STATIC)
-    dynamic = _rows(180, "dynamic heads", "and the segments that moved most", DYNAMIC)
+    dynamic = _rows(180, "dynamic heads", "and what moved most", DYNAMIC)
     axis = _text(20, 306, 15, AXIS, 'class="soft"')
     return f'<svg viewBox="0 0 {LEFT + CELL * FRAMES + 24} 326" role="img" aria-label="{ALT}">{heads}{static}{dynamic}{axis}</svg>'
 
