@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,9 +23,14 @@ NO_STORY = Storyboard()
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Peak signal-to-noise ratio of two uint8 videos in dB; None when they are equal."""
-    error = np.square(a.astype(np.float32) - b.astype(np.float32)).mean()
-    return None if error == 0 else float(10 * np.log10(255**2 / error))
+    """Peak signal-to-noise ratio of two uint8 videos, in dB; None when they are equal."""
+    error = float(np.square(a.astype(np.float32) - b.astype(np.float32)).mean())
+    return None if error == 0 else decibels(error, 255)
+
+
+def decibels(error: float, peak: float) -> float:
+    """The peak signal-to-noise ratio that a mean squared error amounts to, for a signal of range `peak`, in dB."""
+    return 10 * math.log10(peak**2 / error)
 
 
 def interleave(
@@ -41,14 +47,18 @@ def interleave(
             yield which, streams[which].step()
 
 
-def moments(chunks: int, most: int = 8) -> tuple[int, ...]:
-    """Of so many chunks the numbers, from 1, of `most` at most, evenly spread from the first to the last."""
+def evenly_spaced(chunks: int, most: int = 8) -> tuple[int, ...]:
+    """Up to `most` chunk numbers, counted from 1, from the first to the last."""
     return tuple(np.unique(np.linspace(1, chunks, min(chunks, most)).round().astype(int)).tolist())
 
 
-def speed_ratios(reference: Sequence[Chunk], own: Sequence[Chunk]) -> list[float]:
-    """The reference's seconds / these, per chunk, of all stages but text and decoding."""
-    return [other.timings.generate / chunk.timings.generate for other, chunk in zip(reference, own)]
+def speed_ratios(reference: Sequence[Chunk], chunks: Sequence[Chunk]) -> list[float]:
+    """Seconds of the reference / seconds of the other stream, per chunk, without text and decoding.
+
+    A stream that was stopped early is compared over the chunks that both have.
+    """
+    pairs = zip(reference, chunks, strict=False)
+    return [other.timings.generate / chunk.timings.generate for other, chunk in pairs]
 
 
 def compare(
@@ -63,12 +73,23 @@ def compare(
     story: Storyboard = NO_STORY,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
-    """Run policies interleaved on the same noise and compare each with `full`, which joins them when it is not listed.
+    """Run policies interleaved on the same noise and compare each with `full`, which joins when it is not listed.
 
-    `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds, per chunk and as the median;
-    `ratio_kv_bytes` full / policy at the last chunk; `psnr_vs_full` per chunk in dB, None where the pictures are equal.
-    The first `warmup` chunks of a separate short run are thrown away. `seen` is called with every other one, and whose it is.
-    `story` is applied to all streams; `say` is called with a sentence where a stream follows only a part of it.
+    Args:
+        model: The video model.
+        policies: What to compare.
+        prompt: The prompt of all streams.
+        seed: Of the noise of all streams.
+        chunks: Chunks per stream.
+        roles: Head roles; by default those of the model.
+        warmup: Chunks of a separate run before, which are not measured.
+        seen: Called with every measured chunk and the label of its policy.
+        story: Applied to all streams.
+        say: Called with a sentence where a stream follows only a part of the story.
+
+    Returns:
+        The report. Per policy `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds,
+        `ratio_kv_bytes` full / policy at the last chunk, `psnr_vs_full` in dB, None where the frames are equal.
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
@@ -88,13 +109,13 @@ def compare(
         seen(labels[which], chunk)
     reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
     results = {}
-    for label, own in zip(labels, made):
+    for label, own in zip(labels, made, strict=True):
         ratios = speed_ratios(reference, own)
         results[label] = stream_record(own, model, seed, model.device) | {
             "policy": label,
             "ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)},
             "ratio_kv_bytes": reference[-1].kv_bytes / own[-1].kv_bytes,
-            "psnr_vs_full": [None if c.video is None else psnr(f.video, c.video) for f, c in zip(reference, own)],
+            "psnr_vs_full": [_psnr_of(full, chunk) for full, chunk in zip(reference, own, strict=True)],
         }
     return {
         "model": model.name,
@@ -108,8 +129,14 @@ def compare(
     }
 
 
+def _psnr_of(reference: Chunk, chunk: Chunk) -> float | None:
+    if reference.video is None or chunk.video is None:
+        return None
+    return psnr(reference.video, chunk.video)
+
+
 def labels_of(policies: Sequence[Policy]) -> list[str]:
-    """A name for each policy, with its parameters where two share one, numbered where one is listed twice."""
+    """A label for each policy: its name, its full text where two share a name, numbered where one is listed twice."""
     plain = [policy.name for policy in policies]
-    names = [name if plain.count(name) == 1 else write(policy) for name, policy in zip(plain, policies)]
+    names = [policy.name if plain.count(policy.name) == 1 else write(policy) for policy in policies]
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""Where attention goes: frame-wise mass of every head while a stream runs, and the head scores that follow from it.
+"""Where attention goes: the mass of every head on every frame while a stream runs, and the head scores from it.
 
 A probe sees queries and keys of each head group (`fkv.transformer.causal.Probe`). Masses are summed block by block in
 `fkv.kernels.frame_mass`; a queries x keys matrix never exists.
@@ -15,18 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import Geometry, HeadGroup, KVCache
+from .cache import Geometry, Head, HeadGroup, KVCache
 from .kernels import frame_mass
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")
-FLUSH_ELEMENTS = 2**19
-"""From how many numbers of keys on a head group is looked at without waiting for more layers."""
+FLUSH_ELEMENTS = 2**19  # keys of a head group that may wait before their masses are computed
 
 
 @dataclass(frozen=True)
 class Focus:
-    """One query patch of one head: `frame` counts within the chunk (-1 is its last), `row` and `col` within the token grid."""
+    """One query patch of one head.
+
+    Args:
+        layer: Layer of the head.
+        head: The head.
+        row: Row of the patch in the token grid.
+        col: Column of the patch.
+        frame: Query frame, counted within the chunk; -1 is its last one.
+    """
 
     layer: int
     head: int
@@ -35,7 +42,7 @@ class Focus:
     frame: int = -1
 
     def check(self, geometry: Geometry) -> None:
-        """Raises ValueError unless the model has such a head and the token grid such a patch."""
+        """Raise ValueError unless the model has this head and the token grid this patch."""
         frames = geometry.frames_per_chunk
         geometry.check_head(self.layer, self.head)
         if not (0 <= self.row < geometry.rows and 0 <= self.col < geometry.cols and -frames <= self.frame < frames):
@@ -49,10 +56,15 @@ class Focus:
 class PassMass:
     """Attention of one pass over one chunk.
 
-    name : `step 0`, `step 1`, ... or `context`. frames : the chunk's latent frames, the query frames.
-    key_frames : latent frames attended to, ascending, absolute. mass : float32 [layers, heads, query frames, key frames],
-    softmax mass summed over a frame's keys and averaged over queries; rows sum to 1, frames that a head does not hold have 0.
-    maps : with a focus, key frame -> mass of that query on each patch, float32 [rows, cols], NaN where a segment is not held.
+    Args:
+        chunk: Index of the chunk.
+        name: `step 0`, `step 1`, ... or `context`.
+        frames: The latent frames of the chunk, which are the query frames.
+        key_frames: The latent frames that are attended to, ascending.
+        mass: Softmax mass, summed over the keys of a frame and averaged over queries, float32
+            [layers, heads, query frames, key frames]. Rows sum to 1; frames that a head has not cached have 0.
+        maps: With a focus, key frame -> mass of its query on each patch, float32 [rows, cols]; NaN in segments that are
+            not cached.
     """
 
     chunk: int
@@ -70,27 +82,41 @@ class PassMass:
 
 
 def ages_of(key_frames: Sequence[int], first: int, sink: int = 1, anchor: int = 1) -> list[Age]:
-    """What each key frame is to a chunk that begins at latent frame `first`: part of the chunk (`current`), one of the `sink`
-    first frames of the stream, one of the `anchor` frames just before the chunk, or `older`."""
+    """Classify key frames by their age, as head scores see them; what a policy keeps is `Policy.page_kind`.
+
+    Args:
+        key_frames: Latent frames.
+        first: First latent frame of the chunk that attends.
+        sink: Number of first frames of the stream that are `sink`.
+        anchor: Number of frames just before the chunk that are `anchor`.
+
+    Returns:
+        A class of `AGES` for each frame.
+    """
 
     def age(frame: int) -> Age:
-        return (
-            "current"
-            if frame >= first
-            else "sink"
-            if frame < sink
-            else "anchor"
-            if frame >= first - anchor
-            else "older"
-        )
+        if frame >= first:
+            return "current"
+        if frame < sink:
+            return "sink"
+        return "anchor" if frame >= first - anchor else "older"
 
     return [age(frame) for frame in key_frames]
 
 
 def head_scores(mass: np.ndarray, last_k: int = 4, skip: int = 1) -> np.ndarray:
-    """Mass on the last `last_k` key frames over mass on all key frames after the first `skip` (arXiv 2605.09681).
+    """Score heads by the share of their mass on the newest frames (arXiv 2605.09681).
 
-    mass: [..., query frames, key frames] -> [...], each score in [0, 1]. Raises ValueError when no key frame is left.
+    Args:
+        mass: [..., query frames, key frames].
+        last_k: Number of newest key frames that count as near.
+        skip: Number of first key frames that do not count at all.
+
+    Returns:
+        Mass on the last `last_k` key frames / mass on all but the first `skip`, [...], each in [0, 1].
+
+    Raises:
+        ValueError: No key frame is left.
     """
     frames = _scored(mass.shape[-1], last_k, skip)
     total = mass.sum(-2, dtype=np.float64)
@@ -98,21 +124,30 @@ def head_scores(mass: np.ndarray, last_k: int = 4, skip: int = 1) -> np.ndarray:
 
 
 def uniform_score(key_frames: int, last_k: int = 4, skip: int = 1) -> float:
-    """The score of a head that attends to all keys alike: scores near it say nothing."""
+    """The score of a head that attends to all keys alike; scores near it say nothing."""
     return _scored(key_frames, last_k, skip) / (key_frames - skip)
 
 
 def _scored(key_frames: int, last_k: int, skip: int) -> int:
+    """The number of key frames that count as near."""
     if last_k < 1 or skip < 0 or key_frames <= skip:
         raise ValueError(
-            f"cannot score {key_frames} key frames with skip = {skip} and last_k = {last_k}; use skip below {key_frames}, last_k above 0"
+            f"cannot score {key_frames} key frames with skip = {skip} and last_k = {last_k}; "
+            f"use skip below {key_frames}, last_k above 0"
         )
     return min(last_k, key_frames - skip)
 
 
 def sampled_tokens(geometry: Geometry, queries: int | None) -> np.ndarray:
-    """About `queries` token numbers of a frame at a regular step, which is coprime with the row length so that it meets
-    all columns; all tokens for None."""
+    """Sample tokens of a frame at a regular step, which is coprime with the row length and so meets all columns.
+
+    Args:
+        geometry: Sizes of the token grid.
+        queries: About how many tokens; None for all.
+
+    Returns:
+        Token numbers, int [tokens].
+    """
     tokens = geometry.tokens_per_frame
     step = max(1, tokens // queries) if queries else 1
     while step > 1 and math.gcd(step, geometry.cols) > 1:
@@ -122,10 +157,15 @@ def sampled_tokens(geometry: Geometry, queries: int | None) -> np.ndarray:
 
 @dataclass
 class FrameMassProbe:
-    """Records the `PassMass` of every pass it is shown; give it to `Stream.step` and `take` the records afterwards.
+    """Records a `PassMass` of each pass; give it to `Stream.step` and `take` the records afterwards.
 
-    queries : about how many queries to look at per frame, evenly spread; None for all. passes : names of the passes to
-    record, by default the one that decides which keys are stored; None for all. focus : also record where this one query looks.
+    Args:
+        queries: About how many queries per frame to look at, evenly spaced; None for all.
+        passes: Names of the passes to record; None for all. By default the one whose keys are cached.
+        focus: A query whose attention on each patch is recorded too.
+
+    Raises:
+        ValueError: `queries` is below 1.
     """
 
     queries: int | None = 8
@@ -139,6 +179,7 @@ class FrameMassProbe:
             raise ValueError(f"queries must be at least 1, or None for all; it is {self.queries}")
 
     def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> bool:
+        """Start a pass. Returns whether the probe wants to see it."""
         self._close()
         if self.passes is None or name in self.passes:
             self._open = _OpenPass(chunk, name, frames)
@@ -147,14 +188,22 @@ class FrameMassProbe:
     def record(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
+        """Look at the heads of one group in one layer, as in `fkv.transformer.causal.Probe`."""
+        if self._open is None:
+            return
         self._open.add(layer, group, heads, query, keys, cache, self.queries)
-        if self.focus is not None and (self.focus.layer, self.focus.head) in ((layer, head) for head in heads):
+        if self.focus is not None and self.focus.layer == layer and self.focus.head in heads:
             self._open.maps = patch_maps(self.focus, group, heads, query, keys, cache)
 
     def take(self) -> list[PassMass]:
-        """The records since the last call, in order of the passes, and forget them."""
+        """Return the records since the last call, in the order of the passes, and forget them.
+
+        Raises:
+            ValueError: The model does not have the head of the focus.
+        """
         self._close()
-        done, self._done = self._done, []
+        done = self._done
+        self._done = []
         if self.focus is not None and done and not any(record.maps for record in done):
             raise ValueError(
                 f"no pass showed head {self.focus.head} of layer {self.focus.layer}; the model has no such head"
@@ -168,21 +217,33 @@ class FrameMassProbe:
 
 
 @dataclass
+class _Waiting:
+    """Queries and keys of one layer of a head group whose mass is yet to be computed, and the heads they belong to."""
+
+    heads: list[Head]
+    queries: Tensor
+    keys: Tensor
+
+
+@dataclass
 class _OpenPass:
-    """A pass while its layers come in. Those of a head group are looked at together, since many small calls take longer than a large
-    one; masses stay on the device until the pass is closed."""
+    """A pass while its layers come in.
+
+    The layers of a head group are measured together, because many small calls take longer than a large one; masses stay
+    on the device until the pass is closed.
+    """
 
     chunk: int
     name: str
     frames: tuple[int, ...]
     key_frames: tuple[int, ...] = ()
     shape: tuple[int, int] = (0, 0)
-    places: list[tuple[int, int]] = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)
     masses: list[Tensor] = field(default_factory=list)
     maps: dict[int, np.ndarray] = field(default_factory=dict)
-    queries: Tensor | None = None
+    queries: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     page_frame: dict[str, Tensor] = field(default_factory=dict)
-    waiting: dict[str, list[tuple[list[tuple[int, int]], Tensor, Tensor]]] = field(default_factory=dict)
+    waiting: dict[str, list[_Waiting]] = field(default_factory=dict)
     seen: int = 0
 
     def add(
@@ -195,56 +256,73 @@ class _OpenPass:
         cache: KVCache,
         queries: int | None,
     ) -> None:
-        geometry, device = cache.geometry, query.device
+        """Take in the heads of one group in one layer."""
+        geometry = cache.geometry
+        device = query.device
         if not self.seen:
-            self.key_frames, self.shape = tuple(cache.frames()), (geometry.layers, geometry.heads)
+            self.key_frames = tuple(cache.frames())
+            self.shape = (geometry.layers, geometry.heads)
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
-            self.queries = torch.from_numpy((starts[:, None] + sampled_tokens(geometry, queries)).reshape(-1)).to(
-                device
-            )
+            tokens = starts[:, None] + sampled_tokens(geometry, queries)
+            self.queries = torch.from_numpy(tokens.reshape(-1)).to(device)
         if group.name not in self.page_frame:
-            self.page_frame[group.name] = torch.from_numpy(np.searchsorted(self.key_frames, group.pages.frame)).to(
-                device
-            )
+            page_frame = np.searchsorted(self.key_frames, group.pages.frame)
+            self.page_frame[group.name] = torch.from_numpy(page_frame).to(device)
         self.seen += len(heads)
         waiting = self.waiting.setdefault(group.name, [])
-        waiting.append(([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
-        if self.seen == geometry.layers * geometry.heads or sum(own.numel() for *_, own in waiting) >= FLUSH_ELEMENTS:
-            self._look()
+        waiting.append(_Waiting([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
+        every_head = self.seen == geometry.layers * geometry.heads
+        if every_head or sum(each.keys.numel() for each in waiting) >= FLUSH_ELEMENTS:
+            self._measure()
 
-    def _look(self) -> None:
-        """Measure what waits, before its keys change."""
+    def _measure(self) -> None:
+        """Compute the masses of all that waits, before its keys change."""
         for name, waiting in self.waiting.items():
-            places, queries, keys = zip(*waiting)
-            queries, keys = (each[0] if len(each) == 1 else torch.cat(each, 1) for each in (queries, keys))
-            self.places += [place for layer in places for place in layer]
+            queries = _joined([each.queries for each in waiting])
+            keys = _joined([each.keys for each in waiting])
+            self.heads += [head for each in waiting for head in each.heads]
             self.masses.append(frame_mass(queries, keys, self.page_frame[name], len(self.key_frames)))
         self.waiting.clear()
 
     def closed(self) -> PassMass:
+        """The record of the pass."""
         mass = np.zeros((*self.shape, len(self.frames), len(self.key_frames)), np.float32)
-        each = torch.cat(self.masses, 1).unflatten(2, (len(self.frames), -1)).mean((0, 3))
-        mass[tuple(zip(*self.places))] = each.cpu().numpy()
+        measured = torch.cat(self.masses, 1).unflatten(2, (len(self.frames), -1)).mean((0, 3))
+        mass[tuple(zip(*self.heads, strict=True))] = measured.cpu().numpy()
         return PassMass(self.chunk, self.name, self.frames, self.key_frames, mass, self.maps)
+
+
+def _joined(layers: list[Tensor]) -> Tensor:
+    """Tensors of several layers, one after the other along their heads; a single one is not copied."""
+    return layers[0] if len(layers) == 1 else torch.cat(layers, 1)
 
 
 def patch_maps(
     focus: Focus, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
 ) -> dict[int, np.ndarray]:
-    """Where one query looks: key frame -> softmax mass on each patch, float32 [rows, cols], NaN where a segment is not held.
+    """Where one query looks, patch by patch.
 
-    query [batch, heads, chunk tokens, head_dim], keys [batch, heads, live tokens, head_dim]; the first of the batch is read.
+    Args:
+        focus: The query.
+        group: The head group of its head.
+        heads: Heads of that group in its layer.
+        query: [batch, heads, chunk tokens, head_dim]; the first of the batch is read.
+        keys: [batch, heads, cached tokens, head_dim].
+        cache: The cache of the group.
+
+    Returns:
+        Key frame -> softmax mass on each patch, float32 [rows, cols]; NaN in segments that are not cached.
     """
-    geometry, pages = cache.geometry, group.pages
+    geometry = cache.geometry
+    pages = group.pages
     focus.check(geometry)
-    row = list(heads).index(focus.head)
-    token = (
-        (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame + focus.row * geometry.cols + focus.col
-    )
-    scores = keys[0, row].float() @ query[0, row, token].float() * geometry.head_dim**-0.5
+    at = list(heads).index(focus.head)
+    first = (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame
+    token = first + focus.row * geometry.cols + focus.col
+    scores = keys[0, at].float() @ query[0, at, token].float() * geometry.head_dim**-0.5
     mass = scores.softmax(0).reshape(len(pages), cache.page_tokens).cpu().numpy()
     maps: dict[int, np.ndarray] = {}
-    for frame, segment, values in zip(pages.frame.tolist(), pages.segment.tolist(), mass):
+    for frame, segment, values in zip(pages.frame.tolist(), pages.segment.tolist(), mass, strict=True):
         flat = maps.setdefault(frame, np.full(geometry.tokens_per_frame, np.nan, np.float32))
         flat[segment * cache.page_tokens : (segment + 1) * cache.page_tokens] = values
     return {frame: maps[frame].reshape(geometry.rows, geometry.cols) for frame in sorted(maps)}

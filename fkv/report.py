@@ -1,4 +1,4 @@
-"""Chunks and streams as JSON records: the figures that the command line prints and the page charts."""
+"""Chunks and streams as JSON records: the numbers that the command line prints and the page charts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ import torch
 
 from fkv.models.base import VideoModel
 
-from .stream import Chunk
+from .stream import STAGES, Chunk
 
 FPS_MEANING = {
-    "fps_denoise": "video frames / seconds of denoising, context pass and cache rebuilds; text encoding and decoding excluded",
+    "fps_denoise": (
+        "video frames / seconds of denoising, context pass and cache rebuilds; text encoding and decoding excluded"
+    ),
     "fps_end_to_end": "video frames / seconds of all stages, decoding included",
 }
 
 
 def device_name(device: torch.device | str) -> str:
-    """The device in words, as it belongs beside any figure measured on it."""
+    """The device in words, to stand beside every number measured on it."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -41,7 +43,7 @@ def processor() -> str:
 
 
 def frame_hash(chunks: Sequence[Chunk]) -> str:
-    """Short SHA-256 of all video frames in order: equal hashes mean equal pictures."""
+    """Short SHA-256 of all video frames in order: equal hashes mean equal frames."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(b"" if chunk.video is None else chunk.video.tobytes())
@@ -49,19 +51,18 @@ def frame_hash(chunks: Sequence[Chunk]) -> str:
 
 
 def chunk_record(chunk: Chunk) -> dict[str, Any]:
-    """One chunk: seconds per stage, bytes and key lengths while it attended. `kv_tokens` always names static and dynamic."""
-    tokens, t = chunk.kv_tokens, chunk.timings
+    """One chunk as JSON: `STAGE_s` in seconds, bytes and key lengths while it attended.
+
+    `kv_tokens` has entries for static and dynamic heads under every policy.
+    """
+    tokens = chunk.kv_tokens
     every = tokens.get("all", 0)
     return {
         "index": chunk.index,
         "policy": chunk.policy,
         "prompt": chunk.prompt,
         "events": list(chunk.events),
-        "text_s": t.text,
-        "rebuild_s": t.rebuild,
-        "denoise_s": t.denoise,
-        "context_s": t.context,
-        "decode_s": t.decode,
+        **{f"{stage}_s": getattr(chunk.timings, stage) for stage in STAGES},
         "kv_bytes": chunk.kv_bytes,
         "kv_tokens": {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens,
         "context_frames": chunk.context_frames,
@@ -92,7 +93,7 @@ def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
 
 
 def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device: torch.device | str) -> dict[str, Any]:
-    """A whole stream: its settings, its rates, its peak, and every chunk."""
+    """A whole stream as JSON: settings, rates, peak of the cache, and every chunk."""
     return {
         "model": model.name,
         "policy": chunks[-1].policy,

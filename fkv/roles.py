@@ -23,10 +23,17 @@ class RolesError(ValueError):
 
 @dataclass(frozen=True)
 class HeadRoles:
-    """Static heads per layer of a model with `num_heads` heads; the others are dynamic.
+    """Static heads per layer; the others are dynamic.
 
-    scores : optional [layers, heads], the share of attention mass on the last key frames that the roles follow from.
-    provenance : model, checkpoint hash, threshold, sink, last_k, prompts, source; attention, the mean masses that the scores follow from.
+    Args:
+        num_heads: Heads per layer.
+        static: Static heads of each layer.
+        scores: The share of attention mass on the newest key frames, from which the roles follow, [layers, heads].
+        provenance: Where the roles come from: model, checkpoint hash, threshold, sink, last_k, prompts, source, and
+            the mean attention masses from which the scores follow.
+
+    Raises:
+        RolesError: A head does not exist or is listed twice.
     """
 
     num_heads: int
@@ -39,7 +46,7 @@ class HeadRoles:
             for head in heads:
                 if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < self.num_heads:
                     raise RolesError(
-                        f"layer {layer}: {head!r} is no head; heads are whole numbers from 0 to {self.num_heads - 1}"
+                        f"layer {layer}: invalid head {head!r}; heads are whole numbers from 0 to {self.num_heads - 1}"
                     )
             if len(set(heads)) != len(heads):
                 raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
@@ -55,10 +62,11 @@ class HeadRoles:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold at which the scores give these heads; None where none is known to, as after one was flipped by hand."""
-        asked = self.provenance.get("threshold")
-        known = asked is not None and self.scores is not None and self == from_scores(self.scores, asked)
-        return asked if known else None
+        """The threshold at which the scores give these roles; None where none does, as after flipping a head."""
+        threshold = self.provenance.get("threshold")
+        if threshold is None or self.scores is None:
+            return None
+        return threshold if self == from_scores(self.scores, threshold) else None
 
     def heads(self, role: Literal["static", "dynamic"]) -> tuple[tuple[int, ...], ...]:
         """The heads of one role, layer by layer, ascending."""
@@ -75,10 +83,11 @@ class HeadRoles:
         return float((self.is_static() == other.is_static()).mean())
 
     def flipped(self, layer: int, head: int) -> HeadRoles:
-        """The same roles with one head's turned over. Raises RolesError when there is no such head."""
+        """The same roles with the role of one head changed. Raises RolesError when there is no such head."""
         if not (0 <= layer < self.num_layers and 0 <= head < self.num_heads):
             raise RolesError(
-                f"there is no head {head} in layer {layer}; the model has {self.num_layers} layers of {self.num_heads} heads"
+                f"there is no head {head} in layer {layer}; "
+                f"the model has {self.num_layers} layers of {self.num_heads} heads"
             )
         static = [set(heads) for heads in self.static]
         static[layer] ^= {head}
@@ -88,13 +97,13 @@ class HeadRoles:
         """Split the same scores at another threshold.
 
         Args:
-            threshold: heads whose score is at least this are static, 0 to 1.
+            threshold: Heads with at least this score are static, 0 to 1.
 
         Returns:
             The new roles, with the same scores and provenance.
 
         Raises:
-            RolesError: without scores, or for a threshold outside 0 to 1.
+            RolesError: There are no scores, or the threshold is not in [0, 1].
         """
         if self.scores is None:
             raise RolesError("this model's heads carry no scores, so no threshold can split them; profile it first")
@@ -103,34 +112,42 @@ class HeadRoles:
         return from_scores(self.scores, **(self.provenance | {"threshold": threshold}))
 
     def changes(self, before: HeadRoles) -> str:
-        """What differs from earlier roles, in words: up to three heads by name (`3.2 dynamic`), or how many."""
+        """The difference to earlier roles in words: up to three heads by name (`3.2 dynamic`), or their number."""
         now = self.is_static()
         at = np.argwhere(now != before.is_static()).tolist()
         names = [f"{layer}.{head} {'static' if now[layer, head] else 'dynamic'}" for layer, head in at]
         return ", ".join(names) if 0 < len(names) <= 3 else f"{len(names)} heads changed"
 
     def check(self, layers: int, heads: int) -> None:
-        """Raises RolesError unless the roles are for a model of this size."""
+        """Raise RolesError unless the roles are for a model of this size."""
         if (self.num_layers, self.num_heads) != (layers, heads):
             raise RolesError(
-                f"the head roles are for {self.num_layers} layers of {self.num_heads} heads, the model has {layers} of {heads}"
+                f"the head roles are for {self.num_layers} layers of {self.num_heads} heads, "
+                f"the model has {layers} of {heads}"
             )
 
 
 def from_scores(scores: np.ndarray, threshold: float = 0.8, **provenance: Any) -> HeadRoles:
-    """Roles from head scores [layers, heads]: static where score >= threshold (arXiv 2605.09681)."""
+    """Split heads by their scores (arXiv 2605.09681).
+
+    Args:
+        scores: [layers, heads], as from `fkv.probe.head_scores`.
+        threshold: Heads with at least this score are static.
+        **provenance: Where the scores come from.
+    """
     static = tuple(tuple(np.flatnonzero(row >= threshold).tolist()) for row in scores)
     return HeadRoles(scores.shape[1], static, np.asarray(scores), {"threshold": threshold, **provenance})
 
 
 def random_roles(like: HeadRoles, seed: int) -> HeadRoles:
-    """As many static heads in every layer as `like` has, but random ones."""
+    """Roles with as many static heads in every layer as `like` has, but random ones."""
     rng = np.random.default_rng(seed)
     static = tuple(tuple(sorted(rng.permutation(like.num_heads)[: len(heads)].tolist())) for heads in like.static)
     return HeadRoles(like.num_heads, static, provenance={"source": f"random, seed {seed}"})
 
 
 def _official(layers: Any, num_heads: int | None) -> HeadRoles:
+    """Roles from the official list of layers."""
     if not isinstance(layers, list) or not layers:
         raise RolesError("'layers' must be a list with one entry per layer")
     found: dict[int, tuple[list, list]] = {}
@@ -164,7 +181,7 @@ def _official(layers: Any, num_heads: int | None) -> HeadRoles:
 
 
 def from_json(data: Any) -> HeadRoles:
-    """Roles from any of the three forms, already parsed. Raises RolesError with the exact place of what is wrong."""
+    """Roles from any of the three JSON forms. Raises RolesError that names the exact place of what is wrong."""
     if isinstance(data, list):
         return _official(data, None)
     if not isinstance(data, dict):
@@ -172,7 +189,8 @@ def from_json(data: Any) -> HeadRoles:
     if "layers" in data:
         roles = _official(data["layers"], data.get("num_heads"))
     elif "static_heads" in data:
-        static, num_heads = data["static_heads"], data.get("num_heads")
+        static = data["static_heads"]
+        num_heads = data.get("num_heads")
         if not isinstance(num_heads, int) or isinstance(num_heads, bool) or num_heads < 1:
             raise RolesError(f"num_heads must be a whole number above 0, it is {num_heads!r}")
         if not isinstance(static, list) or not static:
@@ -187,16 +205,14 @@ def from_json(data: Any) -> HeadRoles:
         raise RolesError("a roles file needs 'layers' (official form) or 'static_heads'")
     expected = data.get("num_layers", roles.num_layers)
     if expected != roles.num_layers:
-        missing = (
-            f"layer {roles.num_layers} is missing: "
-            if isinstance(expected, int) and expected > roles.num_layers
-            else ""
-        )
+        too_few = isinstance(expected, int) and expected > roles.num_layers
+        missing = f"layer {roles.num_layers} is missing: " if too_few else ""
         raise RolesError(f"{missing}num_layers is {expected!r}, but there are {roles.num_layers} layers")
     return roles
 
 
 def _scores(data: Any, layers: int, heads: int) -> np.ndarray:
+    """Scores from JSON, [layers, heads]."""
     try:
         scores = np.asarray(data, dtype=np.float64)
     except (TypeError, ValueError):
@@ -228,10 +244,10 @@ def load(path: str | Path) -> HeadRoles:
 
 
 def to_json(roles: HeadRoles, official: bool = False) -> dict[str, Any]:
-    """Our form with provenance, or the official dict."""
+    """Write roles as JSON: our form with provenance, or the official dict."""
     sizes = {"num_layers": roles.num_layers, "num_heads": roles.num_heads}
     if official:
-        pairs = zip(roles.heads("static"), roles.heads("dynamic"))
+        pairs = zip(roles.heads("static"), roles.heads("dynamic"), strict=True)
         layers = [{"layer_idx": i, "static_head": list(s), "dynamic_head": list(d)} for i, (s, d) in enumerate(pairs)]
         return {"format": "forcingkv_offline", **sizes, "layers": layers}
     scores = None if roles.scores is None else np.round(roles.scores, 4).tolist()
@@ -239,6 +255,7 @@ def to_json(roles: HeadRoles, official: bool = False) -> dict[str, Any]:
 
 
 def save(roles: HeadRoles, path: str | Path, official: bool = False) -> None:
-    """Write a roles file in our form or the official one, a line for each of its facts."""
-    facts = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in to_json(roles, official).items())
-    Path(path).write_text(f"{{\n{facts}\n}}\n", encoding="utf-8")
+    """Write a roles file in our form or the official one, one entry a line."""
+    entries = to_json(roles, official).items()
+    text = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in entries)
+    Path(path).write_text(f"{{\n{text}\n}}\n", encoding="utf-8")

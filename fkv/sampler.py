@@ -1,9 +1,10 @@
-"""The few-step schedule: noise levels, x0 from flow, fresh noise between steps, and where the noise comes from."""
+"""The few-step schedule: noise levels, clean latents from flow, and the noise that is added between steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -12,23 +13,34 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Schedule:
-    """Noise levels of the denoising steps, from 1 downwards; the context pass runs at timestep 0.
+    """Noise levels of the denoising steps. The context pass runs at timestep 0.
 
-    A latent at level sigma is (1 - sigma) * x0 + sigma * noise, its timestep 1000 * sigma.
+    A latent at level sigma is (1 - sigma) * x0 + sigma * noise, and its timestep is 1000 * sigma.
+
+    Args:
+        sigmas: Falling levels in (0, 1], one per step.
+
+    Raises:
+        ValueError: The levels do not fall or leave the range.
     """
 
     sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        falling = all(a > b for a, b in zip(self.sigmas, self.sigmas[1:]))
+        falling = all(high > low for high, low in pairwise(self.sigmas))
         if not self.sigmas or not falling or self.sigmas[0] > 1 or self.sigmas[-1] <= 0:
             raise ValueError(f"noise levels must fall from at most 1 and stay above 0, they are {self.sigmas}")
 
     @classmethod
     def warped(cls, steps: Sequence[int] = (1000, 750, 500, 250), shift: float = 5.0) -> Schedule:
-        """Steps of a 1000-step table warped by `shift`: sigma = shift * s / (1 + (shift - 1) * s), s = step / 1000.
+        """Take steps of a 1000-step table that is warped towards high noise.
 
-        The defaults are Self Forcing's: timesteps 1000, 937.5, 833.3, 625.
+        A step s becomes shift * t / (1 + (shift - 1) * t) with t = s / 1000. The defaults are those of Self Forcing
+        (arXiv 2506.08009): timesteps 1000, 937.5, 833.3, 625.
+
+        Args:
+            steps: Falling steps in [1, 1000].
+            shift: How much the table is warped; 1 leaves it linear.
         """
         table = torch.linspace(1, 0, 1001)[:-1]
         table = shift * table / (1 + (shift - 1) * table)
@@ -36,27 +48,40 @@ class Schedule:
 
     @classmethod
     def even(cls, steps: int) -> Schedule:
-        """`steps` evenly spaced levels 1, 1 - 1/steps, ..."""
+        """Space the levels of `steps` steps evenly: 1, 1 - 1/steps, ..."""
         return cls(tuple(1 - i / steps for i in range(steps)))
 
 
 def x0_of(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
-    """The clean latents that a predicted flow (noise - x0) implies."""
+    """The clean latents that follow from a predicted flow.
+
+    Args:
+        noisy: Latents at level `sigma`, [batch, frames, channels, height, width].
+        flow: Predicted noise - x0, of the same shape.
+        sigma: The noise level.
+    """
     return noisy - sigma * flow
 
 
 def renoise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """Clean latents back at noise level `sigma`."""
+    """Bring clean latents back to a noise level.
+
+    Args:
+        x0: Clean latents, [batch, frames, channels, height, width].
+        noise: Of the same shape.
+        sigma: The noise level.
+    """
     return (1 - sigma) * x0 + sigma * noise
 
 
 class Noise(Protocol):
-    """Where a stream's noise comes from; every draw has the shape of the chunk's latents."""
+    """The source of a stream's noise; `shape` is [batch, frames, channels, height, width] of a chunk."""
 
-    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor: ...
+    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
+        """The noise that a chunk starts from."""
 
     def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
-        """The noise added after denoising step `step`."""
+        """The noise that is added after a denoising step."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from fkv import policies
-    from fkv.comparison import compare, moments
+    from fkv.comparison import compare, evenly_spaced
 
     check_run(args)
     chosen = [policies.parse(text) for text in policies.split(args.policies)]
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if sheet and model.decoder is None:
         raise ValueError("--sheet shows frames, and there is no decoder; choose one with --decoder or leave it out")
     count = len(chosen) + all(policy.name != "full" for policy in chosen)
-    shown = moments(settings.chunks)
+    shown = evenly_spaced(settings.chunks)
     frames: dict[str, list[np.ndarray]] = {}
     with tqdm(total=count * settings.chunks, unit="chunk", file=sys.stderr) as bar:
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fkv.commands.model_options import add_device
+from fkv.comparison import decibels
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.world import HEIGHT, WIDTH
 from fkv.world.captions import sample_scene
@@ -27,6 +28,7 @@ from .data import object_mask, random_genes, to_pixels
 
 LATENT_NOISE = 0.1
 PULL = 3e-4
+PIXEL_RANGE = 2  # pixels lie in [-1, 1]
 
 
 def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
@@ -80,11 +82,6 @@ def normalise(codec: TinyCodec, rng: random.Random) -> TinyCodec:
     normal = TinyCodec(**{k: v for k, v in config.items() if not k.startswith("_")})
     normal.load_state_dict(codec.state_dict())
     return normal
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for pixels in [-1, 1]."""
-    return float(-10 * torch.log10(torch.tensor(mse / 4)))
 
 
 def main() -> None:
@@ -143,9 +140,9 @@ def main() -> None:
                 slow.lerp_(fast, 1 - decay)
         smooth = error.item() if smooth is None else 0.98 * smooth + 0.02 * error.item()
         if step % 100 == 0:
-            bar.set_postfix(psnr=f"{psnr(smooth):.2f}")
+            bar.set_postfix(psnr=f"{decibels(smooth, PIXEL_RANGE):.2f}")
             with (args.out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "psnr": psnr(smooth), "seconds": time.time() - began}) + "\n")
+                log.write(json.dumps({"step": step, "psnr": decibels(smooth, PIXEL_RANGE), "seconds": time.time() - began}) + "\n")
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
             state = {
                 "codec": codec.state_dict(),

@@ -10,7 +10,7 @@ from html import escape
 import cv2
 import numpy as np
 
-from fkv.comparison import moments
+from fkv.comparison import evenly_spaced
 from fkv.stream import Chunk
 
 from .protocol import jpeg
@@ -44,7 +44,7 @@ def filmstrip(prompt: str, seed: int, streams: Mapping[str, Sequence[Chunk]], ch
         streams: The chunks of each policy so far; without a decoder there are no frames.
         chunks: How many chunks each stream will have.
     """
-    at = moments(chunks)
+    at = evenly_spaced(chunks)
     rows = {}
     for policy, stream in streams.items():
         videos = [stream[number - 1].video for number in at if number <= len(stream)]
