@@ -1,0 +1,106 @@
+"""Recall: a stream that remembers scores 100 %, one that forgets scores at chance, and what was cached is counted."""
+
+import random
+
+import numpy as np
+import pytest
+
+from fkv.analysis import recall
+from fkv.policies import parse
+from fkv.stream import Stream
+from fkv.world import panorama
+from fkv.world.story import STORY_GENES, Story, remember_all
+
+
+def genes_for(probe: recall.Probe, seed: int) -> list[list[float]]:
+    """Random genes without lights that change, passers-by or reversals."""
+    rng = random.Random(seed)
+    quiet = [0.5] * 6
+    rows = [[*quiet, *(rng.random() for _ in range(STORY_GENES - 6))] for _ in probe.shots]
+    rows[0][:5] = [rng.random() for _ in range(5)]
+    return rows
+
+
+def streamed(probe: recall.Probe, genes, recalls) -> np.ndarray:
+    """The video that a viewer with this memory would generate; only the chunks that are read are drawn."""
+    story = Story(recalls)
+    video = np.zeros((len(probe.shots) * 12, 96, 160, 3), np.uint8)
+    for index, (shot, row) in enumerate(zip(probe.shots, genes, strict=True)):
+        chunk = story.extend(shot, row)
+        if index in probe.before or index in probe.after:
+            video[12 * index : 12 * index + 12] = panorama.draw(chunk.moments)
+    return video
+
+
+def last_two(chunk: int, seen: frozenset[int]) -> frozenset[int]:
+    return frozenset(c for c in seen if c >= chunk - 2)
+
+
+def run(kind, seconds, recalls, count):
+    records = []
+    for prompt in range(count):
+        probe = recall.make_probe(kind, prompt, seconds)
+        genes = genes_for(probe, prompt)
+        records += recall.score(probe, streamed(probe, genes, recalls), recall.truth_of(probe, genes))
+    return records
+
+
+@pytest.mark.parametrize("kind", ["panorama", "thing"])
+@pytest.mark.parametrize("seconds", [3, 20])
+def test_a_perfect_stream_recalls_everything(kind, seconds):
+    records = run(kind, seconds, remember_all, 3)
+    assert all(record["shown"] and record["recalled"] and record["consistent"] for record in records)
+
+
+def test_a_stream_that_forgets_recalls_at_chance():
+    records = run("panorama", 6, last_two, 12) + run("thing", 6, last_two, 12)
+    assert all(record["shown"] for record in records)
+    right = sum(record["recalled"] for record in records)
+    expected = sum(record["chance"] for record in records)
+    spread = sum(record["chance"] * (1 - record["chance"]) for record in records) ** 0.5
+    assert abs(right - expected) < 3 * spread and right < 0.5 * len(records)
+
+
+@pytest.mark.parametrize("kind", ["panorama", "thing"])
+@pytest.mark.parametrize("seconds", [3.0, 10.5, 60.0])
+def test_a_probe_keeps_its_items_out_of_the_picture_for_that_long(kind, seconds):
+    probe = recall.make_probe(kind, 1, seconds)
+    story = Story()
+    for shot, row in zip(probe.shots, genes_for(probe, 0), strict=True):
+        story.extend(shot, row)
+
+    def visible(chunk) -> bool:
+        if kind == "panorama":
+            return probe.panel in chunk.panels
+        return bool(chunk.moments[-1].things) and chunk.moments[-1].things[0].y > 0
+
+    shown = [visible(chunk) for chunk in story.chunks]
+    hidden = [i for i, seen in enumerate(shown) if not seen and i > probe.before[-1]]
+    assert abs(len(hidden) * 12 / 16 - seconds) <= 1.5 and shown[probe.returns] and not shown[probe.returns - 1]
+
+
+def test_what_a_policy_cached_of_the_items_is_counted(small):
+    shares = {}
+    for policy in ("full", "sliding-window:window_frames=6"):
+        stream = Stream(small, parse(policy), "a red ball", 0)
+        chunks = [stream.step() for _ in range(5)]
+        shares[policy] = recall.cached_share(chunks[-1], range(3, 6))
+    assert shares["full"] == 1 and shares["sliding-window:window_frames=6"] == 0
+
+
+def test_summary_counts_items_that_were_shown_alone():
+    base = {"policy": "full", "away": 3.0, "chance": 0.25, "cached": 0.5, "kv_bytes_peak": 10}
+    records = [
+        base | {"shown": s, "recalled": r} for s, r in ((True, True), (True, False), (False, True), (True, True))
+    ]
+    row = recall.summary(records).iloc[0]
+    assert row["recall"] == pytest.approx(2 / 3) and row["shown"] == 0.75 and row["low"] < 2 / 3 < row["high"]
+    assert "recall after 3 s" in recall.table(records)
+    assert recall.wilson(0, 0) == (0.0, 1.0) and recall.wilson(10, 10)[1] == 1.0
+
+
+def test_a_model_of_todays_world_is_refused(small):
+    with pytest.raises(ValueError, match="not trained on the memory world"):
+        recall.recall(small, ["full"])
+    with pytest.raises(ValueError, match="at least 1 second"):
+        recall.make_probe("thing", 0, 0.2)
