@@ -1,8 +1,9 @@
-"""What requirements.txt brings along: versions and licences; known vulnerabilities where pip-audit is installed and can ask.
+"""List the packages that requirements.txt installs, with versions and licences; check them for vulnerabilities.
 
     python .ci/supply.py [--no-audit]
 
-Exit status 1 where a requirement has no upper bound, a package is missing or has no licence that it states, or a vulnerability is known.
+Vulnerabilities are checked where pip-audit is installed and can reach its database. Exit status 1 where a requirement
+has no upper bound, a package is missing or states no licence, or a vulnerability is known.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+# Licences of packages whose metadata states none: https://docs.nvidia.com/cuda/eula
 ELSEWHERE = {"cuda-toolkit": "NVIDIA Proprietary Software"}
-"""Licences of packages that state none themselves: https://docs.nvidia.com/cuda/eula."""
 UPPER = {"<", "<=", "==", "~=", "==="}
 
 
 def requirements() -> list[Requirement]:
-    """What requirements.txt asks for on this machine."""
+    """Read the requirements that apply to this machine."""
     lines = (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text().splitlines())
     wanted = [Requirement(line) for line in lines if line]
     return [each for each in wanted if each.marker is None or each.marker.evaluate()]
 
 
 def licence(package: Distribution) -> str:
-    """The licence that a package states, empty where it states none."""
+    """Return the licence that a package states, empty where it states none."""
     facts = package.metadata
     classified = [
         text.rpartition(":: ")[2] for text in facts.get_all("Classifier", []) if text.startswith("License ::")
@@ -43,7 +44,7 @@ def licence(package: Distribution) -> str:
 
 
 def closure(wanted: list[Requirement]) -> dict[str, Distribution | None]:
-    """All packages that are pulled in, by name; None for one that is not installed."""
+    """Return all packages that the requirements install, by name; None for one that is missing."""
     found: dict[str, Distribution | None] = {}
     rest = list(wanted)
     while rest:
@@ -62,7 +63,7 @@ def closure(wanted: list[Requirement]) -> dict[str, Distribution | None]:
 
 
 def audit(packages: dict[str, Distribution | None]) -> list[str]:
-    """Known vulnerabilities of the packages; says on stderr where nobody could be asked."""
+    """Return known vulnerabilities of the packages; say on stderr where they could not be checked."""
     if find_spec("pip_audit") is None:
         print("not audited: pip install pip-audit", file=sys.stderr)
         return []
@@ -87,15 +88,13 @@ def audit(packages: dict[str, Distribution | None]) -> list[str]:
         print("not audited: no database of vulnerabilities can be reached", file=sys.stderr)
         return []
     if skipped := [each["name"] for each in told if "skip_reason" in each]:
-        print(
-            f"not audited: {len(skipped)} of {len(told)} packages, which the database did not tell of", file=sys.stderr
-        )
+        print(f"not audited: {len(skipped)} of {len(told)} packages, unknown to the database", file=sys.stderr)
     return [f"{each['name']} {each['version']}: {flaw['id']}" for each in told for flaw in each.get("vulns", [])]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--no-audit", action="store_true", help="ask no database")
+    parser.add_argument("--no-audit", action="store_true", help="do not check for vulnerabilities")
     args = parser.parse_args(argv)
     wanted = requirements()
     packages = closure(wanted)

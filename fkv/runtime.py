@@ -1,12 +1,12 @@
-"""Settings of the process that must be made before torch is imported."""
+"""Process settings that must be in place before torch is imported."""
 
 import os
 
 
 def prepare() -> None:
-    """Set how long OpenMP's threads spin before they sleep, unless the environment says so already.
+    """Set for how many turns OpenMP's threads spin before they sleep, unless the environment already does.
 
-    GNU OpenMP's default of 300,000 turns costs milliseconds per loop when another process needs the core; with 1,000 the
-    second thread falls asleep between the operations of a pass. Measured in assets/benchmarks/README.md.
+    GNU OpenMP's default of 300,000 costs milliseconds per loop whenever another process needs the core; with too few
+    turns the threads sleep between the operations of a pass. Measurements are in assets/benchmarks/README.md.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -1,4 +1,4 @@
-"""Shared fixtures: the shipped model, a model of the same form that is smaller still, golden data."""
+"""Shared fixtures: the shipped model, a smaller model of the same form, golden data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture(scope="session", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The folder of all tests is made before a studio names one of its own for temporary files."""
+    """Create pytest's base folder before a studio changes the default folder for temporary files."""
     tmp_path_factory.getbasetemp()
 
 
