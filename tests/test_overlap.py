@@ -96,13 +96,13 @@ def test_it_is_refused_where_there_is_no_gpu(capsys):
 
 
 def test_the_command_line_makes_the_same_video_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("fkv.commands.model_options.check_overlap", lambda device: None)
+    monkeypatch.setattr("fkv.parallel.overlap.check_overlap", lambda device: None)
     reports = []
     for name, options in (("plain", []), ("beside", ["--overlap"])):
         target = tmp_path / f"{name}.json"
         video = ["--out", str(tmp_path / f"{name}.mp4"), "--record", str(tmp_path / name)]
         assert (
-            main.main(["stream", "--chunks", "3", "--switch", "1:full", "--json", str(target), *video, *options]) == 0
+            main.main(["stream", "--chunks", "3", "--switch", "2:full", "--json", str(target), *video, *options]) == 0
         )
         reports.append(json.loads(target.read_text()))
     plain, beside = reports
