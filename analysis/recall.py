@@ -1,8 +1,10 @@
 """Does a stream bring back what left the picture, by how long it was away and by what the policy had cached of it.
 
-A probe is a script of prompts for the memory world: the camera turns away from a panel and back, or a thing leaves and the
-prompt asks for "the thing from before". The truth comes from the renderer: a stream's noise decides what its world
+A probe is a script of prompts for the memory world: the camera turns away from a panel and back, or a thing leaves and
+the prompt asks for "the thing from before". The truth comes from the renderer: a stream's noise decides what its world
 holds (`fkv.world.story`), and the oracle reads the same items before they leave and after they return.
+
+python -m fkv eval --recall --policy full,forcing-kv --away 3,20 --prompts 4
 """
 
 from __future__ import annotations

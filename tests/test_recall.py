@@ -1,11 +1,15 @@
 """Recall: a stream that remembers scores 100 %, one that forgets scores at chance, and what was cached is counted."""
 
+import json
 import random
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fkv.analysis import recall
+from fkv.commands.main import main
 from fkv.policies import parse
 from fkv.stream import Stream
 from fkv.world import panorama
@@ -97,6 +101,28 @@ def test_summary_counts_items_that_were_shown_alone():
     assert row["recall"] == pytest.approx(2 / 3) and row["shown"] == 0.75 and row["low"] < 2 / 3 < row["high"]
     assert "recall after 3 s" in recall.table(records)
     assert recall.wilson(0, 0) == (0.0, 1.0) and recall.wilson(10, 10)[1] == 1.0
+
+
+def test_the_command_reports_recall(small, monkeypatch, capsys):
+    model = replace(small, transformer=SimpleNamespace(events=True))
+    monkeypatch.setattr("fkv.models.registry.load", lambda *args, **settings: model)
+    monkeypatch.setattr(recall, "run_probe", _remember)
+    assert main(["eval", "--recall", "--policy", "full,sliding-window", "--away", "3,20", "--prompts", "2"]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)["recall"]
+    assert [(row["policy"], row["away"], row["recall"]) for row in rows] == [
+        ("full", 3.0, 1.0),
+        ("full", 20.25, 1.0),
+        ("sliding-window", 3.0, 0.0),
+        ("sliding-window", 20.25, 0.0),
+    ]
+    assert "recall after 20" in err
+    assert main(["eval", "--recall", "--away", "soon"]) == 2 and "--away needs seconds" in capsys.readouterr().err
+
+
+def _remember(model, policy, probe, seed):
+    record = {"policy": policy, "away": probe.seconds, "chance": 0.2, "cached": 1.0, "kv_bytes_peak": 1}
+    return [record | {"shown": True, "recalled": policy == "full"}]
 
 
 def test_a_model_of_todays_world_is_refused(small):

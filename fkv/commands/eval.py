@@ -8,8 +8,8 @@ from typing import Any
 
 from fkv.models.release import CHOICES
 
-from .model_options import add_device
 from .common import add_story, read_story
+from .model_options import add_device
 from .output import check_ending, emit, outputs
 
 
@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
     parser.add_argument(
+        "--recall", action="store_true", help="score what returns after it left the picture; for models of that world"
+    )
+    parser.add_argument(
+        "--away", default="3,10,20,60", metavar="S[,S]", help="with --recall, seconds out of the picture (3,10,20,60)"
+    )
+    parser.add_argument(
         "--oracle", action="store_true", help="also measure the oracle itself, on renders and through the codec"
     )
     parser.add_argument(
@@ -59,8 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _recall(args: argparse.Namespace) -> int:
+    """Score recall; table to stderr, report to --json or stdout."""
+    from fkv.analysis import recall
+    from fkv.models import registry
+    from fkv.policies import split
+
+    target, folder = outputs(args, "json", "out/")
+    try:
+        away = [float(seconds) for seconds in args.away.split(",")]
+    except ValueError:
+        raise ValueError(f"--away needs seconds such as 3,20, not {args.away!r}") from None
+    model = registry.load(args.model, args.device, precision=args.precision)
+    records = recall.recall(model, split(args.policy), args.prompts or 4, args.seeds, away)
+    print(recall.table(records), file=sys.stderr)
+    found = {"recall": recall.summary(records).to_dict("records"), "records": records}
+    if folder:
+        emit(found, folder / "recall.json")
+    emit(found, target)
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
+    if args.recall:
+        return _recall(args)
     import pandas as pd
 
     from fkv.analysis.evaluate import (
