@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkv.models.base import VideoModel
@@ -255,6 +255,7 @@ def refused(function, *args) -> bool:
     return False
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(Cue, st.integers(0, 99_999), CHANGES)))
 def test_what_is_written_is_read_back(cues):
     story = Storyboard().with_cues(cues)
@@ -269,6 +270,7 @@ def tidy(change):
     return replace(change, prompt=" ".join(change.prompt.split())) if isinstance(change, SetPrompt) else change
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text("ab ", min_size=1).filter(str.strip), st.integers(1, 50), st.booleans()), min_size=1))
 def test_scenes_of_whole_chunks_come_back_as_lines(scenes):
     text = "|".join(f"{prompt}[{length}{'#' * (cut and at > 0)}]" for at, (prompt, length, cut) in enumerate(scenes))
@@ -276,6 +278,7 @@ def test_scenes_of_whole_chunks_come_back_as_lines(scenes):
     assert story.chunks == sum(length for _, length, _ in scenes) and parse(write(story)) == story
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused_in_a_sentence(text):
     try:
