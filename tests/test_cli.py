@@ -113,9 +113,7 @@ def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkey
         == 0
     )
     [(titles, strips, seconds, _)] = drawn
-    assert titles == ["full", "forcing-kv"] and seconds == [
-        0.75 * number for number in (1, 2, 3, 4, 6, 7, 8, 9)
-    ]
+    assert titles == ["full", "forcing-kv"] and seconds == [0.75 * number for number in (1, 2, 3, 4, 6, 7, 8, 9)]
     stream = Stream(small, policies.parse("forcing-kv"), PROMPT, 4)
     last = [stream.step().video[-1] for _ in range(9)]
     assert np.array_equal(strips[1], np.stack(last[:4] + last[5:])) and Image.open(sheet).size[0] > 1000

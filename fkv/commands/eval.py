@@ -87,7 +87,7 @@ def _recall(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence for the user."""
+    """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence."""
     if args.recall:
         return _recall(args)
     import pandas as pd
