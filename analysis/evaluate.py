@@ -1,4 +1,4 @@
-"""Does a policy show what the prompt says, for how long, how fast: prompts x seeds x policies, read by the toy world's oracle.
+"""Evaluate policies on prompts and seeds: prompt adherence over time, read by the toy world's oracle, and speed.
 
 python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 --out runs/eval
 """
@@ -39,23 +39,27 @@ from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.render import GENES, render
 
-from .measures import chunk_discontinuity, drift, flicker, psnr, ssim
+from .measures import chunk_discontinuity, drift, flicker, psnr, ssim, video_of
 from .profile import checkpoint_hash
 
+# Scenes of the evaluation come from seeds above this, those of training from far below.
 HELD_OUT_SEEDS = 2**40
-"""Scenes of the evaluation come from seeds above this, those of training from far below."""
+# Seconds at which adherence is read, over the `WINDOW_SECONDS` before.
 MARKS = (5, 30, 60)
-"""Seconds at which adherence is read, over the `WINDOW_SECONDS` before."""
 WINDOW_SECONDS = 5
-SWITCH_AFTER, SWITCH_WITHIN = 7, 3
+# Chunks before the prompt is switched, and chunks within which the change must be seen.
+SWITCH_AFTER = 7
+SWITCH_WITHIN = 3
+# Video frames per chunk.
 CHUNK = 12
-"""Video frames per chunk."""
+# PSNR that stands for equal videos, dB.
 EQUAL_DB = 100.0
 REFERENCE = "full"
 NO_STORY = Storyboard()
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
+# Fields that identify a record.
 KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story")
-"""What tells records apart."""
+# Columns of the printed table and their headings.
 COLUMNS = {
     "discontinuity": "chunk discontinuity",
     "drift.colours": "drift of colours",
@@ -66,18 +70,18 @@ COLUMNS = {
     "fps_end_to_end": "fps_end_to_end",
     "kv_bytes_peak": "peak KV (bytes)",
 }
-"""Columns of the table and what they are called there."""
 Record = dict[str, Any]
 
 
 def held_out_scene(index: int) -> Scene:
-    """The scene of evaluation prompt `index`. Its caption's wording was never trained on; its words were."""
+    """Return the scene of evaluation prompt `index`; training saw the words of its caption, not its wording."""
     return sample_scene(random.Random(HELD_OUT_SEEDS + index))
 
 
 def switched_scene(index: int) -> tuple[Scene, str]:
-    """What prompt `index` is changed into, and what changes: its first thing's colour, or the place for odd ones."""
-    scene, rng = held_out_scene(index), random.Random(HELD_OUT_SEEDS + index)
+    """Return the scene that prompt `index` is switched to, and what changes: the first thing's colour, or the place."""
+    scene = held_out_scene(index)
+    rng = random.Random(HELD_OUT_SEEDS + index)
     if index % 2:
         return replace(scene, place=rng.choice([place for place in SCENES if place != scene.place])), "place"
     used = [thing.colour for thing in scene.things]
@@ -86,16 +90,26 @@ def switched_scene(index: int) -> tuple[Scene, str]:
 
 
 def marks(seconds: float) -> list[float]:
-    """When adherence is read: at `MARKS` and at the end."""
+    """Return the seconds at which adherence is read: `MARKS` within the stream, and its end."""
     return sorted({*(mark for mark in MARKS if mark < seconds), seconds})
 
 
 def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict[str, float]]:
-    """Per mark (as text, in seconds) and word, the share of what `scene` says that the oracle finds in the window before."""
-    windows = {
-        f"{mark:g}": video[max(0, round((mark - WINDOW_SECONDS) * FPS)) : round(mark * FPS)] for mark in marks(seconds)
-    }
-    return {mark: oracle.agreement(scene, oracle.read(window)) for mark, window in windows.items()}
+    """Measure how much of a scene the oracle finds in the seconds before each mark.
+
+    Args:
+        video: uint8 [T, H, W, 3].
+        scene: The scene that the prompt describes.
+        seconds: Length of the video.
+
+    Returns:
+        For each of `marks` (as text) and each word of the scene, the share that is found.
+    """
+    found = {}
+    for mark in marks(seconds):
+        start = max(0, round((mark - WINDOW_SECONDS) * FPS))
+        found[f"{mark:g}"] = oracle.agreement(scene, oracle.read(video[start : round(mark * FPS)]))
+    return found
 
 
 def adherence_by_scene(chunks: Sequence[Chunk]) -> dict[str, dict[str, float]]:
@@ -111,20 +125,17 @@ def adherence_by_scene(chunks: Sequence[Chunk]) -> dict[str, dict[str, float]]:
     found = {}
     for begin, end in zip(begins, [*begins[1:], len(chunks)], strict=True):
         first = max(begin, end - math.ceil(WINDOW_SECONDS * FPS / CHUNK))
-        window = np.concatenate([chunk.video for chunk in chunks[first:end]])
-        found[f"{end * CHUNK / FPS:g}"] = oracle.agreement(parse_caption(chunks[begin].prompt), oracle.read(window))
+        reading = oracle.read(video_of(chunks[first:end]))
+        found[f"{end * CHUNK / FPS:g}"] = oracle.agreement(parse_caption(chunks[begin].prompt), reading)
     return found
 
 
 def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int | None:
-    """After how many of these chunks the new colour of the first thing, or the new place, is there; None if it never is."""
+    """Return after how many chunks the new place, or the new colour of the first thing, is seen; None if never."""
     for count, video in enumerate(videos, 1):
         reading = oracle.read(video)
-        if (
-            reading.place == scene.place
-            if word == "place"
-            else scene.things[0].colour in [thing.colour for thing in reading.things]
-        ):
+        colours = [thing.colour for thing in reading.things]
+        if reading.place == scene.place if word == "place" else scene.things[0].colour in colours:
             return count
     return None
 
@@ -132,7 +143,7 @@ def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int |
 def run_stream(
     model: VideoModel, policy: str, prompt: int, seed: int, seconds: float, story: Storyboard = NO_STORY
 ) -> list[Chunk]:
-    """The chunks of `seconds` of held-out prompt `prompt`, or of a storyboard's, without their latents."""
+    """Stream `seconds` of a held-out prompt, or of a storyboard's, and return the chunks, without their latents."""
     text = story.opening or caption(held_out_scene(prompt), held_out=True)
     stream = Stream(model, parse(policy), text, seed)
     chunks = []
@@ -144,12 +155,15 @@ def run_stream(
 
 
 def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[str, Any]:
-    """Change the prompt after `SWITCH_AFTER` chunks; success is when the change, not there before, is seen in `SWITCH_WITHIN` more."""
+    """Switch the prompt after `SWITCH_AFTER` chunks.
+
+    It is a success if the change, not seen before, is seen within `SWITCH_WITHIN` more chunks.
+    """
     scene, word = switched_scene(prompt)
     stream = Stream(model, parse(policy), caption(held_out_scene(prompt), held_out=True), seed)
-    before = [stream.step().video for _ in range(SWITCH_AFTER)]
+    before = [video_of([stream.step()]) for _ in range(SWITCH_AFTER)]
     stream.set_prompt(caption(scene, held_out=True))
-    count = chunks_until(word, scene, [stream.step().video for _ in range(SWITCH_WITHIN)])
+    count = chunks_until(word, scene, [video_of([stream.step()]) for _ in range(SWITCH_WITHIN)])
     already = chunks_until(word, scene, before[-1:]) is not None
     return {"word": word, "success": float(count is not None and not already), "chunks": None if already else count}
 
@@ -157,13 +171,20 @@ def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[s
 def measure(
     chunks: Sequence[Chunk], scene: Scene | None, seconds: float, reference: np.ndarray | None = None
 ) -> Record:
-    """Everything measured of one stream; `reference` is the video of the full cache from the same seed.
+    """Measure one stream.
 
-    scene : what the video should show, None for what the prompts of the chunks say.
-    psnr_to_full : in dB, `EQUAL_DB` stands for equal. fps_denoise, fps_end_to_end : see `fkv.report.FPS_MEANING`.
-    kv_bytes_peak : the most K and V held while a chunk attended.
+    Args:
+        chunks: The chunks of the stream.
+        scene: The scene that the video should show; None for the scenes that the prompts of the chunks describe.
+        seconds: Length of the stream.
+        reference: The video of the full cache from the same seed, if there is one.
+
+    Returns:
+        adherence, the measures of `measure_motion`, psnr_to_full (dB, `EQUAL_DB` for equal videos) and ssim_to_full,
+        fps_denoise and fps_end_to_end (see `fkv.report.FPS_MEANING`), and kv_bytes_peak, the most bytes of K and V
+        cached while a chunk attended.
     """
-    video = np.concatenate([chunk.video for chunk in chunks])
+    video = video_of(chunks)
     return {
         "adherence": adherence(video, scene, seconds) if scene else adherence_by_scene(chunks),
         **measure_motion(video, len(chunks)),
@@ -175,7 +196,7 @@ def measure(
 
 
 def measure_motion(video: np.ndarray, chunks: int) -> Record:
-    """What is measured of a video of `chunks` chunks without a prompt or a reference."""
+    """Measure a video of `chunks` chunks without a prompt or a reference."""
     return {
         "discontinuity": chunk_discontinuity(video, chunks),
         "drift": asdict(drift(video, FPS, WINDOW_SECONDS)),
@@ -184,7 +205,7 @@ def measure_motion(video: np.ndarray, chunks: int) -> Record:
 
 
 def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
-    """Means of `measure_motion` over renders of the held-out scenes: what a perfect stream of this world would get."""
+    """Average `measure_motion` over renders of the held-out scenes: the figures of a perfect stream of this world."""
     chunks = math.ceil(seconds * FPS / CHUNK)
     scenes = [(held_out_scene(index), random.Random(index)) for index in range(prompts)]
     videos = (render(scene, range(chunks * CHUNK), [rng.random() for _ in range(GENES)]) for scene, rng in scenes)
@@ -200,7 +221,7 @@ def _records(
     seconds: float,
     story: Storyboard = NO_STORY,
 ) -> Iterator[Record]:
-    """One record per pending policy. The full cache comes first, as the reference of the others, even if it is recorded."""
+    """Yield one record per pending policy; the full cache streams first, as reference, even if it is not pending."""
     scene = None if story.cues else held_out_scene(prompt)
     reference = None
     for policy in sorted(policies, key=lambda policy: policy != REFERENCE):
@@ -211,14 +232,11 @@ def _records(
             if not story.cues:
                 del names["story"]
             device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
-            yield (
-                names
-                | device
-                | measure(chunks, scene, seconds, reference)
-                | ({} if story.cues else {"switch": run_switch(model, policy, prompt, seed)})
-            )
+            measured = measure(chunks, scene, seconds, reference)
+            switch = {} if story.cues else {"switch": run_switch(model, policy, prompt, seed)}
+            yield names | device | measured | switch
         if policy == REFERENCE:
-            reference = np.concatenate([chunk.video for chunk in chunks])
+            reference = video_of(chunks)
 
 
 def _identity(model: VideoModel) -> tuple[str, ...]:
@@ -248,28 +266,31 @@ def evaluate(
     ray: str | None = None,
     story: Storyboard = NO_STORY,
 ) -> list[Record]:
-    """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1; one record per stream, see `measure`.
+    """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1.
 
-    policies : as `fkv.policies.parse` reads them; the others are compared with "full" where it is among them.
-    precision : of a model that is named.
-    out : a folder; finished records are appended to its records.jsonl, and those that are there are not run again.
-    workers : processes, each with one thread; speeds measured with more than one are those of a shared machine.
-    ray : instead, the address of a Ray cluster, one stream at a time per device; see `fkv.parallel.ray_map`.
-    story : prompts of the toy world, applied to every stream; adherence is then read at the end of each, and switches
-    are not measured. A storyboard that begins with a prompt leaves one prompt to run.
-    Raises ValueError with a sentence for the user when a parameter is out of range or the model cannot draw the toy world.
+    Args:
+        policies: As `fkv.policies.parse` reads them; the others are compared with "full" where it is among them.
+        prompts: Number of prompts.
+        seeds: Number of seeds for each prompt.
+        seconds: Length of each stream.
+        model: The model, or its name.
+        device: Device of a named model.
+        precision: Precision of a named model.
+        out: Folder whose records.jsonl finished records are appended to; records found there are not run again.
+        workers: Processes, each with one thread; with more than one, speeds are those of a shared machine.
+        ray: Address of a Ray cluster to use instead, one stream at a time per device; see `fkv.parallel.ray_map`.
+        story: Prompts of the toy world, applied to every stream; adherence is then read at the end of each, and
+            switches are not measured. A storyboard that begins with a prompt leaves one prompt to run.
+
+    Returns:
+        One record per stream, see `measure`.
+
+    Raises:
+        ValueError: A parameter is out of range, or the model does not generate the toy world.
     """
     check_story(story, prompts)
     for name, value in (("prompts", prompts), ("seeds", seeds), ("seconds", seconds), ("workers", workers)):
-        least, most = LIMITS[name]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if name != "seconds" else (int, float))
-            or not least <= value <= most
-        ):
-            raise ValueError(
-                f"{name} must be a {'whole ' if name != 'seconds' else ''}number from {least} to {most}, not {value!r}"
-            )
+        _check_limit(name, value)
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
     if (workers > 1 or ray) and not isinstance(model, str):
@@ -280,13 +301,19 @@ def evaluate(
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
     file = Path(out) / "records.jsonl" if out is not None else None
-    own = _identity(loaded)
+    identity = _identity(loaded)
     finished = {tuple(record.get(name) for name in KEY): record for record in (_finished(file) if file else [])}
-    records, jobs = [], []
+    records: list[Record] = []
+    jobs: list[tuple] = []
     for run in product(range(prompts), range(seeds)):
-        there = {policy: finished.get((*own, policy, *run, seconds, write_story(story) or None)) for policy in policies}
-        pending = [policy for policy, record in there.items() if record is None or _lacks_reference(record, policies)]
-        records += [record for policy, record in there.items() if policy not in pending]
+        found = {
+            policy: finished.get((*identity, policy, *run, seconds, write_story(story) or None)) for policy in policies
+        }
+        usable = {
+            policy: record for policy, record in found.items() if record and not _lacks_reference(record, policies)
+        }
+        pending = [policy for policy in policies if policy not in usable]
+        records += usable.values()
         jobs += [(policies, pending, *run, seconds, story)] if pending else []
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
         for record in _run(loaded, (model, device, precision), jobs, workers, ray):
@@ -298,28 +325,34 @@ def evaluate(
     return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
 
 
+def _check_limit(name: str, value: Any) -> None:
+    """Raise ValueError unless a parameter is a number within `LIMITS`; all but seconds are integers."""
+    least, most = LIMITS[name]
+    whole = name != "seconds"
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
+        raise ValueError(f"{name} must be a {'whole ' if whole else ''}number from {least} to {most}, not {value!r}")
+
+
 def _run(
     loaded: VideoModel,
-    asked: tuple[VideoModel | str, str, str | None],
+    by_name: tuple[Any, str, str | None],
     jobs: list[tuple],
     workers: int,
     ray: str | None,
 ) -> Iterator[Record]:
     if ray:
-        _, device, _ = asked
-        for made in over_ray(_job, [(*asked, *job) for job in jobs], ray, device):
-            yield from made
+        for records in over_ray(_job, [(*by_name, *job) for job in jobs], ray, by_name[1]):
+            yield from records
         return
     if workers == 1:
         for job in jobs:
             yield from _records(loaded, *job)
         return
-    unmoved = (
-        signal.signal,
-        (signal.SIGINT, signal.SIG_IGN),
-    )  # Ctrl-C reaches all; this process says what there is to say
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *unmoved) as pool:
-        for future in as_completed([pool.submit(_job, *asked, *job) for job in jobs]):
+    # Ctrl-C reaches all processes; only this one reports it.
+    ignore = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *ignore) as pool:
+        for future in as_completed([pool.submit(_job, *by_name, *job) for job in jobs]):
             yield from future.result()
 
 
@@ -328,7 +361,7 @@ def _lacks_reference(record: Record, policies: Sequence[str]) -> bool:
 
 
 def _finished(file: Path) -> list[Record]:
-    """The records in a file; a last line that was cut off is taken out of it."""
+    """Read the records of a file, and remove a last line that was cut off."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = file.read_text() if file.exists() else ""
     whole = text[: text.rfind("\n") + 1]
@@ -338,18 +371,18 @@ def _finished(file: Path) -> list[Record]:
         return [json.loads(line) for line in whole.splitlines()]
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{file} holds a line that is no record ({error}); remove the line or choose another folder"
+            f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
         ) from None
 
 
 def draws_world(model: VideoModel) -> bool:
-    """Whether the model decodes video of the toy world's size, so that the oracle can read it."""
+    """Tell whether the model decodes video of the toy world's size, so that the oracle can read it."""
     chunk = model.frames_per_chunk * model.video_frames_per_latent
     return model.decoder is not None and model.latent[1:] == (HEIGHT // 8, WIDTH // 8) and chunk == CHUNK
 
 
 def check_world(model: VideoModel) -> None:
-    """Raises ValueError unless the model draws the toy world."""
+    """Raise ValueError unless the model generates the toy world."""
     if not draws_world(model):
         raise _not_readable(model.name)
 
@@ -378,16 +411,22 @@ def check_story(story: Storyboard, prompts: int) -> None:
 
 def _not_readable(model: str) -> ValueError:
     return ValueError(
-        f"model {model!r} does not draw the toy world, and the oracle reads nothing else; evaluate the tiny model"
+        f"model {model!r} does not generate the toy world, and the oracle reads nothing else; evaluate the tiny model"
     )
 
 
 def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str, dict[str, float]]:
-    """What the oracle itself gets right, on renders and on the codec's reconstructions of them: the most adherence can be."""
+    """Measure the oracle itself on renders and on the codec's reconstructions of them: the upper bound of adherence.
+
+    Raises:
+        ValueError: The model has no codec to encode with.
+    """
+    codec = getattr(model.decoder, "codec", None)
+    if codec is None:
+        raise ValueError(f"model {model.name!r} has no codec to encode renders with; use the tiny model")
 
     @torch.inference_mode()
     def through(video: np.ndarray) -> np.ndarray:
-        codec = model.decoder.codec
         parameter = next(codec.parameters())
         return to_frames(codec.decode(codec.encode(to_pixels(video)[None].to(parameter)))[0][0])
 
@@ -398,14 +437,14 @@ def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str,
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:
-    """Means per policy, in the order of first appearance; columns as `pandas.json_normalize` names them, and `streams`."""
+    """Average records per policy in order of appearance; columns as in `pandas.json_normalize`, and streams."""
     streams = pd.json_normalize(list(records)).groupby("policy", sort=False)
     means = streams.mean(numeric_only=True).drop(columns=["prompt", "seed", "seconds"])
     return means.assign(streams=streams.size())
 
 
 def over_time(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per record, mark and word: policy, seconds, word, adherence."""
+    """Tabulate adherence: one row per record, mark and word with policy, seconds, word, adherence."""
     rows = [
         {"policy": record["policy"], "seconds": float(mark), "word": word, "adherence": share}
         for record in records
@@ -416,7 +455,7 @@ def over_time(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def table(records: Sequence[Record]) -> str:
-    """A table for people: mean adherence at each mark, then the measures, one column per policy."""
+    """Print a table: mean adherence at each mark, then the measures, one column per policy."""
     seen = over_time(records).pivot_table(index="policy", columns="seconds", values="adherence", sort=False)
     seen.columns = [f"adherence at {mark:g} s" for mark in seen.columns]
     means = summary(records)
@@ -426,7 +465,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def report(records: Sequence[Record], **more: Any) -> dict[str, Any]:
-    """Means per policy, every record, and whatever else is given; ready for JSON."""
+    """Return means per policy, every record, and other fields, ready for JSON."""
     means = summary(records).astype(object)
     means = means.where(means.notna(), None)
     return {"policies": means.to_dict("index"), "fps_meaning": FPS_MEANING, **more, "records": list(records)}
@@ -441,22 +480,33 @@ def contact_sheet(
     columns: int = 8,
     story: Storyboard = NO_STORY,
 ) -> None:
-    """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none picked: frames over time below each prompt.
+    """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none selected: frames over time under each.
 
-    Raises ValueError when the model cannot draw the toy world or a number is out of range.
+    Args:
+        model: The model that streams.
+        policy: As `fkv.policies.parse` reads it.
+        path: PNG file to write.
+        prompts: Number of prompts, 1 to 100.
+        seconds: Length of each stream, 2 to 3600.
+        columns: Frames shown of each stream, 2 to 32.
+
+    Raises:
+        ValueError: The model does not generate the toy world, or a number is out of range.
     """
     from .evaluation_plots import filmstrips
 
     check_world(model)
     if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
         raise ValueError(
-            f"a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, not {prompts}, {columns}, {seconds}"
+            "a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, "
+            f"not {prompts}, {columns}, {seconds}"
         )
-    titles, strips = [], []
+    titles = []
+    strips = []
     for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
         chunks = run_stream(model, policy, index, index, seconds, story)
-        video = np.concatenate([chunk.video for chunk in chunks])
+        video = video_of(chunks)
         shown = np.linspace(0, len(video) - 1, columns).round().astype(int)
         strips.append(video[shown])
         titles.append(f"{chunks[0].prompt}   (seed {index})")
-    filmstrips(titles, strips, shown / FPS, path)
+    filmstrips(titles, strips, (shown / FPS).tolist(), path)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: policies side by side, and strips of frames over time."""
+"""Figures of an evaluation: policies side by side, and strips of frames over time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fkv.analysis.figures.style import ANCHOR, CURRENT, DYNAMIC, SINK, STATIC, canvas, drawing
+from .figures.style import SERIES, canvas, drawing
 
-HUES = (STATIC, DYNAMIC, ANCHOR, SINK, CURRENT)
 MEASURES = {
     "discontinuity": ("chunk discontinuity", 1),
     "drift.colours": ("drift of colours", 1),
@@ -20,17 +19,21 @@ MEASURES = {
     "kv_bytes_peak": ("peak KV (MiB)", 2**20),
 }
 MARKS = "os^Dv"
+# Pixels between the frames of a strip.
 GAP = 3
 
 
 def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, reference: str = "full") -> None:
     """Write adherence over time, discontinuity, drift, speed and memory per policy, with 95 % intervals.
 
-    seen : columns policy, seconds, word, adherence. measured : one row per stream, columns policy and those of `MEASURES`.
-    reference : the policy that is drawn dashed.
+    Args:
+        seen: Columns policy, seconds, word, adherence.
+        measured: One row per stream, columns policy and those of `MEASURES`.
+        path: Image file to write.
+        reference: The policy that is drawn dashed.
     """
     names = list(dict.fromkeys(seen["policy"]))
-    colours = {name: HUES[i % len(HUES)] for i, name in enumerate(names)}
+    colours = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
     with drawing("light") as theme:
         streams = f"{len(measured) // len(names)} streams per policy, means with 95 % intervals"
         picture = canvas("Evaluation by the toy world's oracle", streams, 13, 3.8, theme)
@@ -50,7 +53,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
         )
         first.legend(loc="lower left")
         first.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")
-        for axes, (column, (label, unit)) in zip(others, MEASURES.items()):
+        for axes, (column, (label, unit)) in zip(others, MEASURES.items(), strict=True):
             sns.barplot(
                 x=measured["policy"],
                 y=measured[column] / unit,
@@ -65,17 +68,23 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
 
 
 def filmstrips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Sequence[float], path: str | Path) -> None:
-    """Write strips of frames, each below its title, and under the last one their times. strips : uint8 [len(seconds), H, W, 3] each."""
-    width, digits = strips[0].shape[2], 0 if max(seconds) >= 20 else 1
+    """Write strips of frames, each below its title, with their times under the last one.
+
+    Args:
+        titles: Title of each strip.
+        strips: Frames of each strip, uint8 [len(seconds), H, W, 3].
+        seconds: Times of the frames.
+        path: Image file to write.
+    """
+    width = strips[0].shape[2]
+    digits = 0 if max(seconds) >= 20 else 1
+    gap = ((0, 0), (0, GAP), (0, 0))
     with drawing("light") as theme:
         picture = Figure(figsize=(len(seconds) * 1.6, 0.2 + len(strips) * 1.25))
-        for row, axes in enumerate(picture.subplots(len(strips), 1, squeeze=False)[:, 0]):
-            axes.imshow(
-                np.concatenate(
-                    [np.pad(frame, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for frame in strips[row]], 1
-                )
-            )
-            axes.set_title(titles[row], pad=3, color=theme.ink)
+        rows = picture.subplots(len(strips), 1, squeeze=False)[:, 0]
+        for row, (axes, title, strip) in enumerate(zip(rows, titles, strips, strict=True)):
+            axes.imshow(np.concatenate([np.pad(frame, gap, constant_values=255) for frame in strip], 1))
+            axes.set_title(title, pad=3, color=theme.ink)
             axes.set_yticks([])
             axes.set_xticks(
                 [(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds]

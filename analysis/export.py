@@ -91,7 +91,8 @@ def page(views: Iterable[View], title: str, facts: Mapping[str, object], theme: 
     dt {{ color: {colours.soft}; }} dd {{ margin: 0; overflow-wrap: anywhere; }}
     section {{ margin: 0 0 2.5rem; padding: 0 0 1.5rem; border-bottom: 1px solid {colours.grid}; overflow-x: auto; }}"""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{style}</style></head>"
         f"<body><h1>{escape(title)}</h1><dl>{rows}</dl>{''.join(sections)}</body></html>\n"
     )

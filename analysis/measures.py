@@ -1,33 +1,57 @@
-"""What can be measured of a video without knowing what it should show. Videos are uint8 [T, H, W, 3], RGB."""
+"""Measures of a video that need no knowledge of what it should show. Videos are uint8 [T, H, W, 3], RGB."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fkv import comparison
+from fkv.stream import Chunk
 
 PEAK = 255.0
 
 
-def motion(video: np.ndarray) -> np.ndarray:
-    """Mean optical-flow magnitude between neighbouring frames in pixels (Farneback), float [T - 1].
+def video_of(chunks: Sequence[Chunk]) -> np.ndarray:
+    """Join the decoded video of chunks: uint8 [T, H, W, 3].
 
-    Raises ValueError when `video` is no video of at least two frames.
+    Raises:
+        ValueError: There are no chunks, or one was not decoded.
+    """
+    videos = [chunk.video for chunk in chunks if chunk.video is not None]
+    if not videos or len(videos) < len(chunks):
+        raise ValueError("the chunks have no video; stream with a model that has a decoder")
+    return np.concatenate(videos)
+
+
+def motion(video: np.ndarray) -> np.ndarray:
+    """Return the mean optical-flow magnitude between neighbouring frames in pixels (Farneback), float [T - 1].
+
+    Raises:
+        ValueError: `video` is not a video of at least two frames.
     """
     _check(video, 2)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
-    flows = (cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in zip(grey, grey[1:]))
+    flow: Any = None  # OpenCV allocates the result; its types do not know that
+    flows = (cv2.calcOpticalFlowFarneback(a, b, flow, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in pairwise(grey))
     return np.array([np.linalg.norm(flow, axis=-1).mean() for flow in flows])
 
 
 def chunk_discontinuity(video: np.ndarray, chunks: int) -> float:
-    """How much the K - 1 greatest movements stand out, K being the number of chunks: their mean / the mean of all.
+    """Return how much the `chunks` - 1 greatest movements stand out: their mean / the mean of all (arXiv 2605.09681).
 
-    Frames that jump at chunk borders raise it; 1 is a video that moves evenly, or not at all (arXiv 2605.09681).
-    Raises ValueError when `chunks` is below 2 or exceeds the number of frames.
+    Frames that jump at chunk borders raise it; 1 is a video that moves evenly, or not at all.
+
+    Args:
+        video: uint8 [T, H, W, 3].
+        chunks: Number of chunks of the video.
+
+    Raises:
+        ValueError: `chunks` is below 2 or exceeds the number of frames.
     """
     if not 2 <= chunks <= len(video):
         raise ValueError(f"chunk discontinuity needs between 2 chunks and one per frame ({len(video)}), not {chunks}")
@@ -38,10 +62,12 @@ def chunk_discontinuity(video: np.ndarray, chunks: int) -> float:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the end of a video is from its beginning.
+    """Distance of the end of a video from its beginning.
 
-    colours : total variation between their colour histograms, averaged over R, G and B: 0 the same, 1 nothing shared.
-    brightness : change of the mean grey level. contrast : change of the grey levels' standard deviation. Both in 0-255, signed.
+    Args:
+        colours: Total variation between their colour histograms, averaged over R, G and B: 0 equal, 1 nothing shared.
+        brightness: Change of the mean grey level, -255 to 255.
+        contrast: Change of the grey levels' standard deviation, -255 to 255.
     """
 
     colours: float
@@ -50,9 +76,15 @@ class Drift:
 
 
 def drift(video: np.ndarray, fps: float, seconds: float = 5.0) -> Drift:
-    """The last `seconds` of a video against its first `seconds`; shorter videos compare their halves.
+    """Compare the last seconds of a video with its first; shorter videos compare their halves.
 
-    Raises ValueError when `video` is no video of at least two frames, or fps or seconds are not positive.
+    Args:
+        video: uint8 [T, H, W, 3].
+        fps: Frames per second of the video.
+        seconds: Length of each end.
+
+    Raises:
+        ValueError: `video` is not a video of at least two frames, or fps or seconds are not positive.
     """
     _check(video, 2)
     if fps <= 0 or seconds <= 0:
@@ -65,10 +97,12 @@ def drift(video: np.ndarray, fps: float, seconds: float = 5.0) -> Drift:
 
 
 def flicker(video: np.ndarray) -> float:
-    """Mean distance of a frame's mean grey level from that of its two neighbours' average, in grey levels 0-255.
+    """Return the mean distance of a frame's mean grey level from the average of its two neighbours', 0 to 255.
 
-    A steady or evenly changing picture gives 0, one that alternates by d gives d.
-    Raises ValueError when `video` is no video of at least three frames.
+    A steady or evenly changing video gives 0, one that alternates by d gives d.
+
+    Raises:
+        ValueError: `video` is not a video of at least three frames.
     """
     _check(video, 3)
     level = _luma(video).mean((1, 2))
@@ -76,29 +110,42 @@ def flicker(video: np.ndarray) -> float:
 
 
 def psnr(video: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all frames; inf for equal videos. Raises ValueError when their shapes differ."""
+    """Return the peak signal-to-noise ratio over all frames in dB, inf for equal videos; see `fkv.comparison.psnr`.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
     _check_pair(video, reference)
     value = comparison.psnr(video, reference)
     return float("inf") if value is None else value
 
 
 def ssim(video: np.ndarray, reference: np.ndarray) -> float:
-    """Structural similarity of the grey pictures, mean over frames, 1 for equal ones (Wang et al. 2004; Gaussian window
-    of 11 pixels, sigma 1.5). Raises ValueError when the shapes differ."""
+    """Return the structural similarity of the grey frames, averaged over frames; 1 for equal videos.
+
+    After Wang et al. 2004, with a Gaussian window of 11 pixels and sigma 1.5.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
     _check_pair(video, reference)
-    return float(np.mean([_ssim(a, b) for a, b in zip(_luma(video), _luma(reference))]))
+    return float(np.mean([_ssim(a, b) for a, b in zip(_luma(video), _luma(reference), strict=True)]))
 
 
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     def blur(image: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(image, (11, 11), 1.5)
 
-    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
-    return float(
-        ((2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
-    )
+    c1 = (0.01 * PEAK) ** 2
+    c2 = (0.03 * PEAK) ** 2
+    mean_a = blur(a)
+    mean_b = blur(b)
+    var_a = blur(a * a) - mean_a**2
+    var_b = blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (var_a + var_b + c2)
+    return float((luminance * structure).mean())
 
 
 def _luma(video: np.ndarray) -> np.ndarray:
@@ -106,7 +153,7 @@ def _luma(video: np.ndarray) -> np.ndarray:
 
 
 def _histograms(video: np.ndarray) -> np.ndarray:
-    """Histogram of each channel over all frames in 32 bins, each sums to 1: [3, 32]."""
+    """Return the histogram of each channel over all frames in 32 bins, each with sum 1: [3, 32]."""
     counts = [np.bincount(video[..., channel].reshape(-1) >> 3, minlength=32) for channel in range(3)]
     return np.array(counts) / video[..., 0].size
 
@@ -119,7 +166,8 @@ def _check(video: np.ndarray, least: int) -> None:
 
 
 def _check_pair(video: np.ndarray, reference: np.ndarray) -> None:
-    _check(video, 1), _check(reference, 1)
+    _check(video, 1)
+    _check(reference, 1)
     if video.shape != reference.shape:
         raise ValueError(
             f"the videos must have the same size and length, they are {list(video.shape)} and {list(reference.shape)}"

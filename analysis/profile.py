@@ -30,10 +30,12 @@ class Stability:
     The divergence is Jensen-Shannon's in bits, 0 (equal) to 1 (disjoint), between distributions of attention mass over
     key frames, averaged over query frames; chunk and context are the same throughout, so a key frame is an age.
 
-    within [layers, heads] : mean over pairs of samples (a sample is one pass of one run) of the same head.
-    between [layers, heads] : mean over the other heads, in all layers, at the same sample.
-    over_runs, over_passes : `within`, over all heads, for pairs that share the pass or the run; None without such pairs.
-    agreement : mean share of heads that get the profile's role from a single sample.
+    Args:
+        within: Mean over pairs of samples (one pass of one run each) of the same head, [layers, heads].
+        between: Mean over the other heads, in all layers, at the same sample, [layers, heads].
+        over_runs: Mean of `within` over all heads for pairs that share the pass; None without such pairs.
+        over_passes: Mean of `within` over all heads for pairs that share the run; None without such pairs.
+        agreement: Mean share of heads that get the profile's role from a single sample.
     """
 
     within: np.ndarray
@@ -44,7 +46,7 @@ class Stability:
 
     @property
     def ratio(self) -> float:
-        """Mean `within` / mean `between`: well below 1 when the heads' behaviour is their own."""
+        """Mean `within` / mean `between`: well below 1 when roles are a property of the head."""
         return float(self.within.mean() / self.between.mean())
 
 
@@ -52,9 +54,19 @@ class Stability:
 class Profile:
     """Attention mass of every head in the last chunk of several runs, and the roles that follow.
 
-    runs : (prompt, seed) of each. passes : their names in order. scored : the passes that roles are drawn from.
-    frames, key_frames : latent frames of the chunk and of its context. mass : float32 [runs, passes, layers, heads,
-    query frames, key frames].
+    Args:
+        model: Name of the model.
+        checkpoint: `checkpoint_hash` of its weights.
+        runs: (prompt, seed) of each run.
+        passes: Names of the recorded passes in order.
+        scored: The passes that the roles follow from.
+        frames: Latent frames of the measured chunk.
+        key_frames: Latent frames that it attended to.
+        mass: float32 [runs, passes, layers, heads, query frames, key frames].
+        threshold: Score from which a head is static.
+        skip: First key frames left out of the score.
+        last_k: Last key frames whose share of the mass is the score.
+        date: Day of the profile, YYYY-MM-DD.
     """
 
     model: str
@@ -82,7 +94,7 @@ class Profile:
 
     @property
     def attention(self) -> dict[str, Any]:
-        """The mean of the masses over runs and scored passes, [layers][heads][query frames][key frames], with the frames' numbers."""
+        """The masses averaged over runs and scored passes, [layers][heads][queries][keys], and the frames."""
         mass = self._scored(self.mass).round(4).astype(np.float64).round(4).tolist()
         return {"frames": list(self.frames), "key_frames": list(self.key_frames), "mass": mass}
 
@@ -135,9 +147,8 @@ class Profile:
             return float(pairs[chosen].mean()) if chosen.any() else None
 
         within = pairs[other].mean(0) if other.any() else np.zeros(layers * heads)
-        between = np.mean([[divergence(sample, head).sum() for head in sample] for sample in flat], 0) / max(
-            1, layers * heads - 1
-        )
+        sums = np.mean([[divergence(sample, head).sum() for head in sample] for sample in flat], 0)
+        between = sums / max(1, layers * heads - 1)
         static = self.scores >= self.threshold
         return Stability(
             within.reshape(layers, heads),
@@ -148,13 +159,14 @@ class Profile:
         )
 
     def report(self) -> dict[str, Any]:
-        """Everything but the masses, ready for JSON."""
-        stability, scores = self.stability, self.head_scores
+        """Return everything but the masses, ready for JSON."""
+        stability = self.stability
+        quantiles = np.quantile(self.head_scores, (0, 0.5, 1)).round(4).tolist()
         roles = {name: value for name, value in role_files.to_json(self.roles).items() if name != "attention"}
         return {
             **roles,
             "static_share": round(self.roles.static_share, 4),
-            "score_quantiles": dict(zip(("min", "median", "max"), np.quantile(scores, (0, 0.5, 1)).round(4).tolist())),
+            "score_quantiles": dict(zip(("min", "median", "max"), quantiles, strict=True)),
             "stability": {
                 "divergence": "Jensen-Shannon, bits, over key frames",
                 "within_heads": _rounded(stability.within.mean()),
@@ -177,7 +189,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence in bits between distributions on the last axis, which are normalised first; 0 to 1."""
+    """Return the Jensen-Shannon divergence in bits, 0 to 1, of distributions on the last axis, normalised first."""
     p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
     return np.clip(_entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2, 0, 1)
 
@@ -187,7 +199,11 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def check_settings(threshold: float, skip: int, last_k: int, queries: int | None) -> None:
-    """Raises ValueError for settings of `profile` that are out of range for any model."""
+    """Check settings of `profile` that do not depend on the model.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold must lie above 0 and be at most 1, it is {threshold}")
     if skip < 0 or last_k < 1:
@@ -204,19 +220,31 @@ def profile(
     threshold: float = 0.8,
     skip: int = 1,
     last_k: int = 4,
-    passes: Literal["context", "all"] = CONTEXT,
+    passes: Literal["context", "all"] = "context",
     queries: int | None = None,
     progress: Callable[[], Any] = lambda: None,
 ) -> Profile:
     """Stream every prompt with every seed under full attention and measure the last chunk.
 
-    All passes are measured; `passes` says which of them the roles are drawn from: the context pass on clean latents alone,
-    or the mean of all. queries : about how many queries per frame, None for all. progress : called after every chunk.
+    Args:
+        model: The model whose heads are profiled.
+        prompts: Prompts to stream.
+        seeds: Seeds to stream each prompt with.
+        chunks: Length of each run.
+        threshold: Score from which a head is static, above 0, at most 1.
+        skip: First key frames left out of the score.
+        last_k: Last key frames whose share of the mass is the score.
+        passes: Which passes the roles follow from: the context pass on clean latents, or the mean of all. All are
+            measured.
+        queries: About how many queries per frame to measure; None for all.
+        progress: Called after every chunk.
 
-    Raises ValueError when a parameter is out of range or the context is too short to tell heads apart.
+    Raises:
+        ValueError: A parameter is out of range, or the context is too short to tell heads apart.
     """
     check_chunks(chunks)
-    prompts, seeds = [check_prompt(prompt) for prompt in prompts], [check_seed(seed) for seed in seeds]
+    prompts = [check_prompt(prompt) for prompt in prompts]
+    seeds = [check_seed(seed) for seed in seeds]
     if not prompts or not seeds:
         raise ValueError("profiling needs at least one prompt and one seed")
     check_settings(threshold, skip, last_k, queries)
@@ -226,7 +254,8 @@ def profile(
         raise ValueError(
             f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip"
         )
-    runs, masses, records = tuple(itertools.product(prompts, seeds)), [], []
+    runs = tuple(itertools.product(prompts, seeds))
+    masses = []
     for prompt, seed in runs:
         probe = FrameMassProbe(queries, passes=None)
         stream = Stream(model, Full(), prompt, seed, decode=False)
@@ -237,24 +266,25 @@ def profile(
         masses.append(np.stack([record.mass for record in records]))
     names = tuple(record.name for record in records)
     return Profile(
-        model.name,
-        checkpoint_hash(model.weights),
-        runs,
-        names,
-        names if passes == "all" else (CONTEXT,),
-        records[0].frames,
-        records[0].key_frames,
-        np.stack(masses),
-        threshold,
-        skip,
-        last_k,
-        datetime.date.today().isoformat(),
+        model=model.name,
+        checkpoint=checkpoint_hash(model.weights),
+        runs=runs,
+        passes=names,
+        scored=names if passes == "all" else (CONTEXT,),
+        frames=records[0].frames,
+        key_frames=records[0].key_frames,
+        mass=np.stack(masses),
+        threshold=threshold,
+        skip=skip,
+        last_k=last_k,
+        date=datetime.date.today().isoformat(),
     )
 
 
 def checkpoint_hash(files: Iterable[Path]) -> str:
-    """First 16 digits of the SHA-256 of weight files, one after another; empty without files."""
-    digest, files = hashlib.sha256(), list(files)
+    """Return the first 16 digits of the SHA-256 of weight files, one after another; empty without files."""
+    digest = hashlib.sha256()
+    files = list(files)
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -1,7 +1,7 @@
-"""A run's raw record: chunks with page tables and timings, and attention masses. Saved as safetensors + JSON.
+"""A recorded run: chunks with page tables and timings, and attention masses, saved as safetensors and JSON.
 
 A folder holds `record.json` (settings, scalars) and `record.safetensors` (latents, page tables, masses, all float32 or
-whole numbers). Video is not saved: it follows from the latents.
+integers). Video is not saved: it follows from the latents.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "cont
 
 @dataclass(frozen=True)
 class Run:
-    """A recorded run. settings : model, device, policy with its parameters. roles : those that the run used, if any."""
+    """A recorded run.
+
+    Args:
+        settings: Model, device, and policy with its parameters.
+        chunks: The chunks in order.
+        masses: Recorded attention, pass by pass; empty where the run had no probe.
+        roles: Head roles that the run used, if any.
+    """
 
     settings: dict[str, Any]
     chunks: tuple[Chunk, ...]
@@ -44,7 +51,7 @@ class Run:
 
 
 def settings_of(stream: Stream) -> dict[str, Any]:
-    """What a record says about a stream: model, device, and the policy with all its parameters."""
+    """Describe a stream for a record: model, device, and the policy with all its parameters."""
     policy: Policy = stream.policy
     return {
         "model": stream.model.name,
@@ -57,18 +64,27 @@ def settings_of(stream: Stream) -> dict[str, Any]:
 def capture(
     stream: Stream, chunks: int, probe: FrameMassProbe | None = None, progress: Callable[[], Any] = lambda: None
 ) -> Run:
-    """Step a stream `chunks` times and keep everything; `progress` is called after every chunk."""
-    made, masses = [], []
+    """Step a stream and keep everything.
+
+    Args:
+        stream: The stream, at its beginning.
+        chunks: Number of chunks.
+        probe: Records attention, if given.
+        progress: Called after every chunk.
+    """
+    done = []
+    masses = []
     for _ in range(chunks):
-        made.append(stream.step(probe))
+        done.append(stream.step(probe))
         masses += probe.take() if probe else []
         progress()
-    return Run(settings_of(stream), tuple(made), tuple(masses), stream.roles)
+    return Run(settings_of(stream), tuple(done), tuple(masses), stream.roles)
 
 
 def save(run: Run, folder: str | Path) -> None:
-    """Write a record into `folder`, which is made where it is missing."""
-    folder, arrays = Path(folder), {}
+    """Write a record into a folder, created if missing."""
+    folder = Path(folder)
+    arrays: dict[str, np.ndarray] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for i, chunk in enumerate(run.chunks):
         arrays[f"chunk.{i}.latents"] = chunk.latents.float().cpu().numpy()
@@ -100,7 +116,11 @@ def save(run: Run, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> Run:
-    """Read a record back; its chunks have no video. Raises ValueError when a file is missing or damaged."""
+    """Read a record; its chunks have no video.
+
+    Raises:
+        ValueError: A file is missing, damaged, or of another version.
+    """
     folder = Path(folder)
     try:
         if (folder / "record.json").stat().st_size > MAX_JSON:
@@ -109,12 +129,14 @@ def load(folder: str | Path) -> Run:
         arrays = load_file(folder / "record.safetensors")
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} is no recorded run: {Path(error.filename or 'record.safetensors').name} is missing"
+            f"{folder} is not a recorded run: {Path(error.filename or 'record.safetensors').name} is missing"
         ) from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"the record in {folder} cannot be read: {error}") from None
-    if not isinstance(listed, dict) or listed.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / 'record.json'} is not a record of schema {SCHEMA}")
+    schema = listed.get("schema") if isinstance(listed, dict) else None
+    if schema != SCHEMA:
+        known = f"has schema {schema}, this version reads" if schema else "is not a record of"
+        raise ValueError(f"{folder / 'record.json'} {known} schema {SCHEMA}; record the run again")
     try:
         chunks = tuple(_chunk(i, entry, arrays, listed["kinds"]) for i, entry in enumerate(listed["chunks"]))
         masses = tuple(

@@ -1,4 +1,4 @@
-"""Surgery on heads: change a role or take a head's history away, stream again, and measure what changes."""
+"""Surgery on heads: flip a role or silence a head, stream again, and measure the change."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from fkv.policies.silenced import Head, silence, write_heads
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, check_chunks
 
+from .measures import video_of
+
 
 @dataclass(frozen=True)
 class Effect:
-    """What an operation did. psnr : per chunk against the untouched run, in dB, None where the pictures are equal."""
+    """The effect of one operation.
+
+    Args:
+        operation: `flip` or `silence`.
+        heads: (layer, head) of the heads operated on.
+        psnr: Per chunk against the untouched run in dB, None where the frames are equal.
+        kv_bytes: Bytes of K and V while the last chunk attended.
+        kv_bytes_untouched: The same of the untouched run.
+    """
 
     operation: Literal["flip", "silence"]
     heads: tuple[Head, ...]
@@ -26,10 +36,12 @@ class Effect:
 
     @property
     def label(self) -> str:
+        """The operation in words, such as `flip 1.1`."""
         return f"{self.operation} {write_heads(self.heads, ', ')}"
 
     @property
     def kv_change(self) -> int:
+        """Bytes of K and V more than in the untouched run."""
         return self.kv_bytes - self.kv_bytes_untouched
 
 
@@ -45,35 +57,49 @@ def operate(
 ) -> Iterator[Effect]:
     """Stream once untouched, then once per operation on the same noise, and yield the effect of each.
 
-    `flip` turns static heads dynamic and the other way round, which changes nothing under policies without roles; `silence`
-    leaves heads only the current chunk. Silenced dynamic heads also leave the similarity that Forcing-KV selects segments by.
-    Raises ValueError when there is no such head, no roles to flip, or no decoder to compare pictures.
+    `flip` turns static heads dynamic and dynamic heads static, which changes nothing under policies without roles.
+    `silence` leaves heads only the current chunk; silenced dynamic heads do not count in the similarity by which
+    Forcing-KV selects segments.
+
+    Args:
+        model: The model that streams.
+        policy: The policy of all runs.
+        operations: Operation and (layer, head) of the heads to operate on.
+        prompt: Text of the prompt.
+        seed: Chooses the noise.
+        chunks: Number of chunks of each run.
+        roles: Head roles; by default those of the model.
+        progress: Called after every chunk.
+
+    Raises:
+        ValueError: There is no such head, no roles to flip, or no decoder, so there are no frames to compare.
     """
     check_chunks(chunks)
     if model.decoder is None:
-        raise ValueError(f"{model.name} has no decoder, so there are no pictures to compare")
+        raise ValueError(f"{model.name} has no decoder, so there are no frames to compare")
     roles = roles or model.roles
 
     def stream(policy: Policy, roles: HeadRoles | None) -> list[Chunk]:
         live = Stream(model, policy, prompt, seed, roles)
-        made = []
+        done = []
         for _ in range(chunks):
-            made.append(live.step())
+            done.append(live.step())
             progress()
-        return made
+        return done
 
     untouched = stream(policy, roles)
     for operation, heads in operations:
         for layer, head in heads:
             model.geometry.check_head(layer, head)
         if operation == "silence":
-            made = stream(silence(policy, {*policy.silenced_heads, *heads}), roles)
+            changed = stream(silence(policy, {*policy.silenced_heads, *heads}), roles)
         elif operation == "flip":
-            made = stream(policy, _flipped(roles, heads))
+            changed = stream(policy, _flipped(roles, heads))
         else:
             raise ValueError(f"there is no operation {operation!r}; there are flip and silence")
-        change = tuple(psnr(before.video, after.video) for before, after in zip(untouched, made))
-        yield Effect(operation, tuple(heads), change, made[-1].kv_bytes, untouched[-1].kv_bytes)
+        pairs = zip(untouched, changed, strict=True)
+        quality = tuple(psnr(video_of([before]), video_of([after])) for before, after in pairs)
+        yield Effect(operation, tuple(heads), quality, changed[-1].kv_bytes, untouched[-1].kv_bytes)
 
 
 def _flipped(roles: HeadRoles | None, heads: Sequence[Head]) -> HeadRoles:

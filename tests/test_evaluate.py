@@ -202,7 +202,7 @@ def test_bad_parameters_are_refused_in_a_sentence(toy, change, sentence):
 
 def test_models_of_another_world_are_refused(small, tmp_path):
     for model in (small, replace(small, latent=(4, 12, 20), decoder=None)):
-        with pytest.raises(ValueError, match="does not draw the toy world"):
+        with pytest.raises(ValueError, match="does not generate the toy world"):
             ev.evaluate(["full"], model=model)
     with pytest.raises(ValueError, match="contact sheet"):
         ev.contact_sheet(replace(small, latent=(4, 12, 20)), "full", tmp_path / "a.png", columns=1)

@@ -55,7 +55,7 @@ def test_a_record_survives_a_file(run, tmp_path):
     record.save(run, tmp_path / "deep" / "run")
     loaded = record.load(tmp_path / "deep" / "run")
     assert loaded.settings == run.settings and loaded.roles == run.roles and len(loaded.chunks) == CHUNKS
-    for ours, theirs in zip(run.chunks, loaded.chunks):
+    for ours, theirs in zip(run.chunks, loaded.chunks, strict=True):
         for name in (*record.SCALARS, "timings"):
             assert getattr(ours, name) == getattr(theirs, name), name
         np.testing.assert_array_equal(ours.latents, theirs.latents)
@@ -65,7 +65,7 @@ def test_a_record_survives_a_file(run, tmp_path):
                 np.testing.assert_array_equal(getattr(ours.pages[group], part), getattr(theirs.pages[group], part))
             np.testing.assert_array_equal(ours.kept[group], theirs.kept[group])
         assert (ours.kinds, ours.heads) == (theirs.kinds, theirs.heads)
-    for ours, theirs in zip(run.masses, loaded.masses):
+    for ours, theirs in zip(run.masses, loaded.masses, strict=True):
         assert (ours.chunk, ours.name, ours.frames, ours.key_frames) == (
             theirs.chunk,
             theirs.name,
@@ -78,7 +78,7 @@ def test_a_record_survives_a_file(run, tmp_path):
 
 
 def test_damaged_records_are_named(run, tmp_path):
-    with pytest.raises(ValueError, match="is no recorded run: record.json is missing"):
+    with pytest.raises(ValueError, match="is not a recorded run: record.json is missing"):
         record.load(tmp_path)
     record.save(run, tmp_path)
     (tmp_path / "record.safetensors").write_bytes(b"not tensors")
@@ -127,7 +127,11 @@ def test_the_head_map_marks_roles_and_threshold(scored):
     heat = figure.data[0]
     np.testing.assert_array_equal(heat.z, scored.scores)
     assert heat.colorscale == figures.HeadMap(scored).plotly("dark").data[0].colorscale
-    marks = {trace.marker.symbol: list(zip(trace.y, trace.x)) for trace in figure.data if trace.type == "scatter"}
+    marks = {
+        trace.marker.symbol: list(zip(trace.y, trace.x, strict=True))
+        for trace in figure.data
+        if trace.type == "scatter"
+    }
     assert marks[ROLE_SYMBOLS["static"]] == [(0, 0), (0, 1), (1, 2)] and len(marks[ROLE_SYMBOLS["dynamic"]]) == 3
     assert {shape.y0 for shape in figure.layout.shapes} >= {0.8, 0.2}
     assert sum(sum(trace.x) for trace in figure.data if trace.type == "bar") == 6
@@ -244,6 +248,6 @@ def test_heads_to_draw_are_checked(run, tmp_path):
     record.save(replace(run, masses=()), tmp_path / "run")
     parser = argparse.ArgumentParser()
     analyze.add_arguments(parser)
-    for head, words in (("3", "LAYER.HEAD"), ("0.0", "holds no attention masses")):
+    for head, words in (("3", "LAYER.HEAD"), ("0.0", "has no attention masses")):
         with pytest.raises(ValueError, match=words):
             analyze.run(parser.parse_args([str(tmp_path / "run"), "--out", str(tmp_path), "--head", head]))

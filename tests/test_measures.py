@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fkv.analysis.measures import Drift, chunk_discontinuity, drift, flicker, motion, psnr, ssim
+from fkv.analysis.measures import Drift, chunk_discontinuity, drift, flicker, motion, psnr, ssim, video_of
+from fkv.policies import Full
+from fkv.stream import Stream
 
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 200, 3), np.uint8), (0, 0), 3)
 TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX)
@@ -72,3 +74,11 @@ def test_psnr_and_ssim_of_a_known_error():
 def test_unfit_videos_are_refused_in_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_the_video_of_chunks_is_their_videos_joined(small):
+    chunks = [Stream(small, Full(), "a red ball").step(), Stream(small, Full(), "a blue box").step()]
+    np.testing.assert_array_equal(video_of(chunks), np.concatenate([chunk.video for chunk in chunks]))
+    for bare in ([], [chunks[0], Stream(small, Full(), "a red ball", decode=False).step()]):
+        with pytest.raises(ValueError, match="have no video"):
+            video_of(bare)

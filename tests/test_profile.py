@@ -28,7 +28,7 @@ def found(small) -> Profile:
 
 
 def sharp(near: np.ndarray, runs: int = 3) -> Profile:
-    """A profile whose heads put `near` [layers, heads] on the last 4 of 21 frames and the rest on older ones, in every sample."""
+    """A profile whose heads put `near` [layers, heads] on the last 4 of 21 frames, in every sample."""
     mass = np.zeros((runs, 2, *near.shape, 3, 21), np.float32)
     mass[..., -4:] = near[..., None, None] / 4
     mass[..., 1:-4] = (1 - near)[..., None, None] / 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from .style import (
     ROLE_COLOURS,
     SINK,
     STATIC,
+    Look,
     Palette,
 )
 from .view import View
@@ -75,7 +77,7 @@ class RoleAtlas(View):
     def _plotly(self, colours: Palette) -> go.Figure:
         count = len(self.models)
         last = self._rows
-        specs = [[{}] * PER_ROW for _ in range(last - 1)] + [[{"colspan": 2}, None, {}]]
+        specs: list[Any] = [[{}] * PER_ROW for _ in range(last - 1)] + [[{"colspan": 2}, None, {}]]
         titles = [f"<b>{name}</b>  {roles.static_share:.1%} static" for name, roles in self.models.items()]
         titles += [""] * ((last - 1) * PER_ROW - count) + ["<b>agreement</b>", "<b>static share over depth</b>"]
         spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.09}
@@ -124,7 +126,8 @@ class RoleAtlas(View):
         return figure.update_layout(legend={"y": -60 / (self.height - 160)}, margin=PANEL_MARGIN)
 
     def _draw(self, figure: Figure, colours: Palette) -> None:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
+        upper, lower = halves
         maps = upper.subplots(1, len(self.models), squeeze=False)[0]
         for ax, (name, roles) in zip(maps, self.models.items(), strict=True):
             _draw_roles(ax, name, roles, colours)
@@ -176,7 +179,7 @@ def _plotly_roles(figure: go.Figure, name: str, roles: HeadRoles, row: int, col:
 def _draw_roles(ax: Axes, name: str, roles: HeadRoles, colours: Palette) -> None:
     """Draw the role map of one model onto axes."""
     static = roles.is_static()
-    look = {"cmap": ListedColormap([DYNAMIC, STATIC]), "vmin": 0, "vmax": 1}
+    look: Look = {"cmap": ListedColormap([DYNAMIC, STATIC]), "vmin": 0, "vmax": 1}
     ax.imshow(static, aspect="auto", interpolation="none", **look)
     wide = roles.num_heads - 0.5
     high = roles.num_layers - 0.5

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from fkv.roles import HeadRoles
 
-from .style import LINES, MARKERS, ROLE_COLOURS, ROLE_SYMBOLS, Palette, legend_below
+from .style import LINES, MARKERS, ROLE_COLOURS, ROLE_SYMBOLS, Look, Palette, legend_below
 from .view import View
 
 # Where the colour bar stands in the Plotly figure, as a share of its width.
@@ -237,6 +237,6 @@ def draw_score_marks(ax: Axes, roles: HeadRoles, colours: Palette, uniform_at: s
     """Draw `score_marks` across a matplotlib panel; arguments as in `mark_scores`."""
     for value, text, dash in score_marks(roles):
         side = uniform_at if dash == "dot" else "right"
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": side, "va": "bottom"}
+        place: Look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": side, "va": "bottom"}
         ax.axhline(value, color=colours.ink, lw=1.1, ls=LINES[dash])
         ax.annotate(text, (float(side == "right"), value), (4 * (side == "left"), 2), size=8, **place)

@@ -22,6 +22,7 @@ from .style import (
     MARKERS,
     ROLE_COLOURS,
     ROLE_SYMBOLS,
+    Look,
     Palette,
     legend_below,
     pattern,
@@ -95,11 +96,12 @@ class FrameMap(View):
         ax.set_facecolor(colours.grid)
         for frames in self._chunks:
             corner = (frames[0], matrix.index.get_loc(frames[0]))
-            look = {"fill": False, "edgecolor": CURRENT, "linewidth": 1.6, "clip_on": False}
-            ax.add_patch(Rectangle(corner, len(frames), len(frames), **look))
+            outline = Rectangle(corner, len(frames), len(frames), fill=False, edgecolor=CURRENT, linewidth=1.6)
+            outline.set_clip_on(False)
+            ax.add_patch(outline)
         rows, cols = matrix.shape
         step = max(1, cols // 24)
-        ax.set_xticks(np.arange(0, cols, step) + 0.5, range(0, cols, step), rotation=0)
+        ax.set_xticks(np.arange(0, cols, step) + 0.5, [str(col) for col in range(0, cols, step)], rotation=0)
         step = max(1, rows // 24)
         ax.set_yticks(np.arange(0, rows, step) + 0.5, matrix.index[::step], rotation=0)
         ax.tick_params(length=0)
@@ -179,7 +181,7 @@ class AgeBars(View):
         for age in reversed(AGES):
             kind = AGE_KINDS[age]
             hatch = HATCHES[kind.pattern] if few else None
-            look = {"color": kind.colour(colours.theme), "hatch": hatch, "linewidth": 0}
+            look: Look = {"color": kind.colour(colours.theme), "hatch": hatch, "linewidth": 0}
             ax.bar(bars.index, bars[age], bottom=bottom, width=0.92 if few else 1.0, label=AGE_NAMES[age], **look)
             bottom += bars[age].to_numpy()
         size = float(np.clip(1400 / len(bars), 2, 26))

@@ -16,10 +16,13 @@ import plotly.io as pio
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fkv.policies.kinds import KINDS
 
 Theme = Literal["light", "dark"]
+# Keyword arguments of a drawing function.
+Look = dict[str, Any]
 
 STATIC = "#0072B2"
 DYNAMIC = "#E69F00"
@@ -107,7 +110,7 @@ for _name, _colours in PALETTES.items():
     pio.templates[f"fkv-{_name}"] = _template(_colours)
 
 
-def pattern(shape: str, colours: Palette) -> dict[str, Any]:
+def pattern(shape: str, colours: Palette) -> Look:
     """Describe a light hatch over a Plotly bar, so that colour is never the only sign."""
     return {
         "shape": shape,
@@ -123,7 +126,7 @@ def pattern(shape: str, colours: Palette) -> dict[str, Any]:
 def drawing(theme: Theme) -> Iterator[Palette]:
     """Set matplotlib and seaborn to a theme while the block runs."""
     colours = palette(theme)
-    style = {
+    style: dict[Any, Any] = {
         "figure.facecolor": colours.paper,
         "axes.facecolor": colours.paper,
         "savefig.facecolor": colours.paper,
@@ -154,8 +157,8 @@ def drawing(theme: Theme) -> Iterator[Palette]:
 
 def canvas(title: str, subtitle: str, width: float, height: float, colours: Palette) -> Figure:
     """Return an empty matplotlib figure of this size in inches with a title and a line below it."""
-    figure = Figure(figsize=(width, height))
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.62 / height))
+    below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.62 / height))
+    figure = Figure(figsize=(width, height), layout=below)
     figure.text(0.012, 1 - 0.14 / height, title, ha="left", va="top", size=13, weight="bold", color=colours.ink)
     figure.text(0.012, 1 - 0.40 / height, subtitle, ha="left", va="top", size=9, color=colours.soft)
     return figure

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from fkv.analysis.surgery import Effect
 
-from .style import LINES, MARKERS, SERIES, Palette, legend_below
+from .style import LINES, MARKERS, SERIES, Look, Palette, legend_below
 from .view import View
 
 QUALITY = "PSNR to the untouched run, dB"
@@ -23,7 +23,7 @@ EQUAL = "equal frames"
 
 
 class SurgeryEffects(View):
-    """Left: PSNR to the untouched run over chunks, equal frames at the top. Right: change in KV bytes of the last chunk.
+    """Left: PSNR to the untouched run over chunks, equal frames at the top. Right: change in KV bytes at the end.
 
     The table has one row per operation and chunk: operation, chunk, psnr (dB, inf for equal frames), kv_bytes,
     kv_change (bytes).
@@ -87,7 +87,7 @@ class SurgeryEffects(View):
             line = {"color": colour, "ls": LINES[dash], "marker": MARKERS[symbol], "ms": 5, "lw": 1.8}
             left.plot(rows.chunk, rows.psnr, label=name, **line)
         left.axhline(self._top, color=colours.soft, lw=1, ls=":")
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "top"}
+        place: Look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "top"}
         left.annotate(EQUAL, (1, self._top), (0, -3), size=8, color=colours.soft, **place)
         left.set(xlabel="chunk", ylabel=QUALITY, ylim=(0, self._top + 4), xticks=sorted(set(self.table.chunk)))
         self._draw_memory(right, colours)
@@ -101,7 +101,7 @@ class SurgeryEffects(View):
         ax.axvline(0, color=colours.soft, lw=1)
         for row, value in enumerate(change):
             side, gap = ("left", 4) if value >= 0 else ("right", -4)
-            place = {"textcoords": "offset points", "ha": side, "va": "center"}
+            place: Look = {"textcoords": "offset points", "ha": side, "va": "center"}
             ax.annotate(f"{value:+.3f}", (value, row), (gap, 0), size=8, **place)
         reach = max(change.abs().max(), 1e-6) * 1.5
         ax.set(xlabel=MEMORY, xlim=(-reach * (change.min() < 0), reach * (1 if change.max() > 0 else 0.1)))

@@ -71,7 +71,7 @@ class View(ABC):
         return figure
 
     def to_html(self, theme: Theme = "light") -> str:
-        """Return the Plotly figure as an HTML page with plotly.js inside (about 5 MB), which opens without a network."""
+        """Return the Plotly figure as an HTML page with plotly.js inside (about 5 MB); it needs no network."""
         return self.plotly(theme).to_html(include_plotlyjs=True, config=PLOTLY_CONFIG)
 
     def _repr_html_(self) -> str:

@@ -21,7 +21,7 @@ from plotly.subplots import make_subplots
 from fkv.policies.kinds import DROPPED, KINDS
 from fkv.stream import Chunk
 
-from .style import PANEL_MARGIN, Palette
+from .style import PANEL_MARGIN, Look, Palette
 from .view import View
 
 # A frame that did not exist yet.
@@ -152,13 +152,13 @@ class CacheXray(View):
         across = (-0.5, frames - 0.5)
         down = (self._numbers[-1] + 0.5, self._numbers[0] - 0.5)
         scale = list(_legend(colours).values())
-        look = {"cmap": ListedColormap(scale), "vmin": -0.5, "vmax": len(scale) - 0.5}
+        look: Look = {"cmap": ListedColormap(scale), "vmin": -0.5, "vmax": len(scale) - 0.5}
         ax.imshow(panel.rows, aspect="auto", extent=across + down, interpolation="none", **look)
         ax.vlines(np.arange(frames) - 0.5, *down, color=colours.paper, lw=0.8)
         ax.hlines([number - 0.5 for number in self._numbers], *across, color=colours.paper, lw=2)
         for row, frame, letter in panel.letters:
-            look = {"ha": "center", "va": "center_baseline", "size": 6.5, "color": LETTER_COLOUR}
-            ax.text(frame, self._numbers[row], letter, **look)
+            letters: Look = {"ha": "center", "va": "center_baseline", "size": 6.5, "color": LETTER_COLOUR}
+            ax.text(frame, self._numbers[row], letter, **letters)
         ax.set(xlim=across, ylim=down, ylabel="chunk", yticks=self._numbers[:: max(1, count // 10)])
         ax.set_title(panel.title, size=9, color=colours.soft)
         ax.tick_params(length=0)
