@@ -35,7 +35,7 @@ class ChunkCost(View):
         table = cost_table(chunks)
         policy = ", then ".join(table.policy.unique())
         peak = table.kv_bytes.max() / 1e6
-        subtitle = f"{policy}  ·  at most {peak:.2f} MB of K and V held  ·  seconds as measured in this run"
+        subtitle = f"{policy}  ·  at most {peak:.2f} MB of K and V cached  ·  seconds as measured in this run"
         super().__init__("cost", "What each chunk cost", subtitle, table, height=400, size=(9.2, 3.9))
         stages = table[[f"{stage}_s" for stage in STAGE_COLOURS]].set_axis(list(STAGE_COLOURS), axis=1)
         self._seconds = stages.loc[:, stages.any()]
@@ -47,7 +47,7 @@ class ChunkCost(View):
             x=table.chunk,
             y=table.kv_bytes / 1e6,
             mode="lines+markers",
-            name="K and V held, MB",
+            name="K and V cached, MB",
             row=1,
             col=1,
             line={"color": STATIC, "width": 2.4, "shape": "hv"},
@@ -77,7 +77,7 @@ class ChunkCost(View):
         table = self.table
         memory, seconds = figure.subplots(1, 2)
         memory.step(table.chunk, table.kv_bytes / 1e6, where="post", color=STATIC, lw=2)
-        memory.plot(table.chunk, table.kv_bytes / 1e6, "o", color=STATIC, ms=4, label="K and V held, MB")
+        memory.plot(table.chunk, table.kv_bytes / 1e6, "o", color=STATIC, ms=4, label="K and V cached, MB")
         memory.set(xlabel="chunk", ylabel="KV memory, MB", ylim=(0, None))
         bottoms = self._seconds.cumsum(axis=1).shift(axis=1, fill_value=0)
         for stage, values in self._seconds.items():
