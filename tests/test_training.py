@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -213,3 +214,22 @@ def test_a_run_resumes_where_it_stopped(tmp_path):
     for a, b in zip(first.modules, second.modules, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert (tmp_path / "model" / "transformer" / "config.json").exists()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")
+def test_loss_falls_on_a_clip_of_the_memory_world():
+    training = Training(*(module.train() for module in with_events(transformer(), WordEncoder(dim=WORDS))), lr=3e-3)
+    training.prepare(8)
+    rng = random.Random(0)
+    torch.manual_seed(0)
+    given = draw_memory_clips(rng, TinyCodec(width=8, depth=1), 1, 8, "cpu")
+    latents = given.latents[..., :4, :8]
+    given = replace(given, latents=(latents - latents.mean()) / latents.std(), weight=given.weight[..., :4, :8])
+    losses = []
+    for _ in range(15):
+        training.step = 100  # past the warm-up
+        training.set_rate(1.0)
+        loss, errors, _ = flow_loss(training.transformer, training.words, Draft(given, given.latents), rng, noisy=2)
+        training.update(loss, errors)
+        losses.append(errors["own 1.0"])
+    assert losses[-1] < 0.8 * losses[0]

@@ -142,7 +142,10 @@ def main() -> None:
         if step % 100 == 0:
             bar.set_postfix(psnr=f"{decibels(smooth, PIXEL_RANGE):.2f}")
             with (args.out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "psnr": decibels(smooth, PIXEL_RANGE), "seconds": time.time() - began}) + "\n")
+                log.write(
+                    json.dumps({"step": step, "psnr": decibels(smooth, PIXEL_RANGE), "seconds": time.time() - began})
+                    + "\n"
+                )
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
             state = {
                 "codec": codec.state_dict(),

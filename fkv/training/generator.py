@@ -251,6 +251,12 @@ class Training:
         self.ema[0].save_pretrained(out / "model" / "transformer")
         self.ema[1].save_pretrained(out / "model" / "text_encoder")
 
+    def report(self, out: Path) -> str:
+        """Append the smoothed errors to the log, and return them as a line."""
+        with (out / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"step": self.step, "minutes": self.minutes} | self.smooth) + "\n")
+        return f"step {self.step} " + " ".join(f"{name}:{self.smooth[name]:.4f}" for name in sorted(self.smooth))
+
     def set_rate(self, minutes: float) -> None:
         """Set the learning rate: it rises over 100 steps, and falls in the second half of the run."""
         falling = max(0.03, min(1.0, (1 - self.minutes / minutes) / 0.5))
@@ -313,16 +319,14 @@ def train(
             draft.advance(x0)
             pool.give_back(draft)
             training.minutes = before + (time.time() - began) / 60
-            if training.step % 20 == 0:
-                smooth = training.smooth
+            due = time.time() - saved > 60 * save_minutes
+            if training.step % 20 == 0 or due:
                 bar.n = training.minutes
-                bar.set_postfix_str(f"step {training.step} " + " ".join(f"{k}:{smooth[k]:.4f}" for k in sorted(smooth)))
-                with (out / "log.jsonl").open("a") as log:
-                    entry = {"step": training.step, "minutes": training.minutes} | smooth
-                    log.write(json.dumps(entry) + "\n")
-            if time.time() - saved > 60 * save_minutes:
+                bar.set_postfix_str(training.report(out))
+            if due:
                 training.save(out)
                 saved = time.time()
+    training.report(out)
     training.save(out)
 
 
