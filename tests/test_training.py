@@ -14,6 +14,7 @@ from fkv.kernels import rope_freqs_cis
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full, evict
+from fkv.training import codec as codec_training
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.clips import draw_clips, draw_cut, draw_memory_clips
 from fkv.training.data import Clips, genes_of
@@ -233,3 +234,12 @@ def test_loss_falls_on_a_clip_of_the_memory_world():
         training.update(loss, errors)
         losses.append(errors["own 1.0"])
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_codec_trains_on_both_worlds():
+    video, mask = codec_training.batch(random.Random(0), 6, 12, (64, 96), memory=1.0)
+    assert video.shape == (6, 12, 3, 64, 96) and mask.shape == (6, 12, 1, 64, 96)
+    assert 0 < mask.mean() < 0.4 and set(mask.unique().tolist()) == {0.0, 1.0}
+    turns = [codec_training.memory_clip(random.Random(seed), 12)[0] for seed in range(8)]
+    moved = [float((clip[1:] - clip[:-1]).abs().mean()) for clip in turns]
+    assert max(moved) > 2 * min(moved)  # some clips show a turn of the camera

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.world import shots
 from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
-from fkv.world.panorama import HUT, draw, labels
+from fkv.world.panorama import draw, labels
 from fkv.world.render import render
 from fkv.world.shots import CAMERAS, Shot, Subject, sample_shot
 from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
 
-from .data import Clips, genes_of, object_mask, to_pixels
+from .data import Clips, genes_of, memory_mask, object_mask, to_pixels
 from .history import CHUNK_FRAMES, MIXED, History, Kind, draw_history
 
 FARTHEST_CHUNK = 340
@@ -201,8 +201,7 @@ def draw_memory_clips(
         truth = _tell(rng, scenes, corner, history)
         moments = [moment for chunk in truth for moment in chunk.moments]
         videos.append(to_pixels(draw(moments)))
-        marked = torch.from_numpy(labels(moments))
-        masks.append(((marked > 0) & (marked < HUT)).float()[:, None])
+        masks.append(memory_mask(labels(moments)))
         prompts.append(_captions(rng, [scenes[chunk] for chunk in cut.chunks]))
         corners.append(corner)
     latents, weight = encode(codec, torch.stack(videos), torch.stack(masks), device)

@@ -1,4 +1,7 @@
-"""Train the tiny codec: python -m fkv.training.codec --out runs/codec --steps 9000
+"""Train the tiny codec.
+
+python -m fkv.training.codec --out runs/codec --steps 9000
+python -m fkv.training.codec --world memory --from assets/tiny/codec --out runs/memory-codec --steps 3000
 
 A VAE with fixed latent noise: squared error, weighted on the moving things so that small ones keep their colour, plus
 a mild pull of the latents to zero. The first two thirds train on crops, the rest on full frames.
@@ -11,6 +14,7 @@ import json
 import random
 import time
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,16 +26,21 @@ from fkv.comparison import decibels
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.world import HEIGHT, WIDTH
 from fkv.world.captions import sample_scene
+from fkv.world.panorama import draw, labels, tell
 from fkv.world.render import render
+from fkv.world.shots import CAMERAS, sample_shot
+from fkv.world.story import CHUNK, STORY_GENES
 
-from .data import object_mask, random_genes, to_pixels
+from .data import memory_mask, object_mask, random_genes, to_pixels
 
 LATENT_NOISE = 0.1
 PULL = 3e-4
 PIXEL_RANGE = 2  # pixels lie in [-1, 1]
 
 
-def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+def batch(
+    rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | None, memory: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Render random clips.
 
     Args:
@@ -39,6 +48,7 @@ def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | N
         clips: Number of clips.
         frames: Video frames per clip.
         crop: Height and width of a random crop, multiples of 8; None keeps whole frames.
+        memory: Share of clips of the memory world.
 
     Returns:
         Pixels in [-1, 1], [clips, frames, 3, h, w], and the masks of the things, [clips, frames, 1, h, w].
@@ -46,12 +56,7 @@ def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | N
     videos: list[Tensor] = []
     masks: list[Tensor] = []
     for _ in range(clips):
-        scene = sample_scene(rng, two=0.5)
-        genes = random_genes(rng)
-        start = rng.randrange(96)
-        indices = range(start, start + frames)
-        video = to_pixels(render(scene, indices, genes))
-        mask = object_mask(scene, indices, genes, video)
+        video, mask = memory_clip(rng, frames) if memory and rng.random() < memory else world_clip(rng, frames)
         if crop:
             top = 8 * rng.randint(0, (HEIGHT - crop[0]) // 8)
             left = 8 * rng.randint(0, (WIDTH - crop[1]) // 8)
@@ -60,6 +65,30 @@ def batch(rng: random.Random, clips: int, frames: int, crop: tuple[int, int] | N
         videos.append(video)
         masks.append(mask)
     return torch.stack(videos), torch.stack(masks)
+
+
+def world_clip(rng: random.Random, frames: int) -> tuple[Tensor, Tensor]:
+    """Render a random clip of today's world and its mask, [frames, 3 and 1, HEIGHT, WIDTH]."""
+    scene = sample_scene(rng, two=0.5)
+    genes = random_genes(rng)
+    start = rng.randrange(96)
+    indices = range(start, start + frames)
+    video = to_pixels(render(scene, indices, genes))
+    return video, object_mask(scene, indices, genes, video)
+
+
+def memory_clip(rng: random.Random, frames: int) -> tuple[Tensor, Tensor]:
+    """Render a random clip of the memory world and its mask, [frames, 3 and 1, HEIGHT, WIDTH].
+
+    Half of the clips show a turn of the camera. The mask holds things, signs, lamps, windows and passers-by.
+    """
+    shot = sample_shot(rng)
+    turned = replace(shot, camera=rng.choice(CAMERAS)) if rng.random() < 0.5 else shot
+    at = rng.randrange(2, 8)
+    shots = [shot] * (at - rng.randrange(2)) + [turned] * (1 + -(-frames // CHUNK))
+    story = tell(shots, [random_genes(rng, STORY_GENES) for _ in shots])
+    moments = [moment for chunk in story.chunks for moment in chunk.moments][-frames - rng.randrange(12) :][:frames]
+    return to_pixels(draw(moments)), memory_mask(labels(moments))
 
 
 def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor, noise: float = LATENT_NOISE) -> tuple[Tensor, Tensor]:
@@ -99,13 +128,18 @@ def main() -> None:
         default=LATENT_NOISE,
         help="noise on the latents in training; the decoder learns to tolerate errors",
     )
+    parser.add_argument("--from", dest="origin", type=Path, help="a trained codec: train all of it further")
+    parser.add_argument("--world", choices=("today", "memory"), default="today", help="memory: half of the clips are")
+    parser.add_argument("--lr", type=float, default=1.2e-3, help="peak learning rate (default: 1.2e-3)")
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--width", type=int, default=64)
     add_device(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    codec = TinyCodec.from_pretrained(args.decoder_of) if args.decoder_of else TinyCodec(width=args.width)
+    origin = args.decoder_of or args.origin
+    codec = TinyCodec.from_pretrained(origin).float() if origin else TinyCodec(width=args.width)
+    memory = 0.5 if args.world == "memory" else 0.0
     codec.encoder.requires_grad_(not args.decoder_of)
     ema = deepcopy(codec).to(args.device)
     codec = codec.to(args.device, memory_format=torch.channels_last)
@@ -125,9 +159,11 @@ def main() -> None:
     for step in (bar := tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=30)):
         progress = step / args.steps
         for group in optimizer.param_groups:
-            group["lr"] = 1.2e-3 * min(1, (step + 1) / 200) * (1 - 0.97 * max(0, progress - 0.5) / 0.5)
+            group["lr"] = args.lr * min(1, (step + 1) / 200) * (1 - 0.97 * max(0, progress - 0.5) / 0.5)
         crops = progress < 0.67
-        video, mask = batch(rng, args.clips if crops else max(1, args.clips // 3), 12, (64, 96) if crops else None)
+        video, mask = batch(
+            rng, args.clips if crops else max(1, args.clips // 3), 12, (64, 96) if crops else None, memory
+        )
         with torch.autocast(args.device, dtype=torch.bfloat16):
             loss, error = loss_of(codec, video.to(args.device), mask.to(args.device), args.noise)
         optimizer.zero_grad(set_to_none=True)
@@ -155,7 +191,7 @@ def main() -> None:
             }
             torch.save(state, state_file)
             ema.to("cpu")
-            (ema if args.decoder_of else normalise(ema, random.Random(1))).save_pretrained(args.out / "codec")
+            (ema if origin else normalise(ema, random.Random(1))).save_pretrained(args.out / "codec")
             ema.to(args.device)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fkv.world.captions import Scene
+from fkv.world.panorama import WALL
 from fkv.world.render import GENES, render
 
 from .history import History
@@ -56,6 +57,14 @@ def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], vid
     """The pixels of the moving things, [T, 1, H, W] in {0, 1}: those that change when the things are left out."""
     empty = to_pixels(render(Scene(scene.place, scene.time, ()), frames, genes))
     return ((video - empty).abs().amax(1, keepdim=True) > 0.05).float()
+
+
+def memory_mask(marked: np.ndarray) -> Tensor:
+    """The pixels of the memory world that count more, from labels [T, H, W]: float [T, 1, H, W] in {0, 1}.
+
+    These are things, signs, lamps, windows and passers-by, but neither walls, huts nor trees.
+    """
+    return torch.from_numpy((marked > 0) & (marked < WALL)).float()[:, None]
 
 
 def genes_of(corner: Tensor, count: int = GENES) -> list[float]:
