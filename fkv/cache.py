@@ -36,13 +36,13 @@ class Geometry:
     """Sizes that storage depends on.
 
     Args:
-        layers: attention layers.
-        heads: heads per layer.
-        head_dim: elements of a head's key.
-        rows: token rows of a latent frame.
-        cols: token columns of a latent frame.
-        frames_per_chunk: latent frames that are generated together (`num_frame_per_block` of Self Forcing).
-        batch: videos that are generated together.
+        layers: Attention layers.
+        heads: Heads per layer.
+        head_dim: Elements of a head's key.
+        rows: Token rows of a latent frame.
+        cols: Token columns of a latent frame.
+        frames_per_chunk: Latent frames that are generated together (`num_frame_per_block` of Self Forcing).
+        batch: Videos that are generated together.
     """
 
     layers: int
@@ -89,9 +89,9 @@ class Pages:
     """Occupied pages of one group in slot order.
 
     Args:
-        slot: place in the buffers, in pages, int [pages].
-        frame: latent frame, int [pages].
-        segment: segment of that frame, int [pages].
+        slot: Place in the buffers, in pages, int [pages].
+        frame: Latent frame, int [pages].
+        segment: Segment of that frame, int [pages].
     """
 
     slot: np.ndarray
@@ -107,13 +107,13 @@ class HeadGroup:
     """One page table and the buffers it describes.
 
     Args:
-        name: of the group.
-        heads: its heads, layer by layer.
-        keys: per layer [batch, heads of the group, tokens, head_dim].
-        values: like `keys`.
-        frame: latent frame in each slot, `FREE` where there is none, int [slots].
-        segment: segment in each slot, int [slots].
-        write_index: token of the buffers for each token of the current chunk, int64 [chunk tokens].
+        name: Of the group.
+        heads: Its heads, layer by layer.
+        keys: Per layer [batch, heads of the group, tokens, head_dim].
+        values: Like `keys`.
+        frame: Latent frame in each slot, `FREE` where there is none, int [slots].
+        segment: Segment in each slot, int [slots].
+        write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
     """
 
     name: str
@@ -144,14 +144,14 @@ class KVCache:
     """The cache of one stream.
 
     Args:
-        geometry: sizes of the model and of the token grid.
-        groups: group name -> heads per layer; together they hold every head of every layer exactly once.
-        segments: pages per frame; divides the tokens of a frame.
-        dtype: of the buffers; fp8 where the attention kernels convert what they read.
-        device: of the buffers.
+        geometry: Sizes of the model and of the token grid.
+        groups: Group name -> heads per layer; together they hold every head of every layer exactly once.
+        segments: Pages per frame; divides the tokens of a frame.
+        dtype: Of the buffers; fp8 where the attention kernels convert what they read.
+        device: Of the buffers.
 
     Raises:
-        ValueError: when `segments` does not divide a frame or the groups do not partition the heads.
+        ValueError: `segments` does not divide a frame or the groups do not partition the heads.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class KVCache:
         `opening` says whether nothing was cached before this chunk.
 
         Args:
-            frames: latent frames of the chunk.
+            frames: Latent frames of the chunk.
         """
         wanted = len(frames) * self.segments
         self.opening = not self.frames()
@@ -258,9 +258,9 @@ class KVCache:
         """Store the K and V of the current chunk.
 
         Args:
-            layer: attention layer.
-            keys: after RoPE, [batch, chunk tokens, heads in `order`, head_dim].
-            values: like `keys`.
+            layer: Attention layer.
+            keys: After RoPE, [batch, chunk tokens, heads in `order`, head_dim].
+            values: Like `keys`.
         """
         for (_, heads), (to_keys, to_values, index) in zip(self.slices[layer], self.targets(layer), strict=True):
             put(to_keys, index, keys[:, :, heads].transpose(1, 2))
@@ -270,7 +270,7 @@ class KVCache:
         """Views of what a layer attends to.
 
         Returns:
-            Per group in this layer: the group, its slice of `order`, its K and V, [batch, heads, occupied tokens, head_dim].
+            Per group in this layer: a group, its slice of `order`, K and V of [batch, heads, cached tokens, head_dim].
         """
         if layer not in self._views:
             self._views[layer] = [
@@ -286,10 +286,10 @@ class KVCache:
         """Free pages. Moves no tensor.
 
         Args:
-            keep_masks: group -> which of its pages stay, boolean [pages].
+            keep_masks: Group -> which of its pages stay, boolean [pages].
 
         Raises:
-            ValueError: when a mask does not fit the pages of its group.
+            ValueError: A mask does not fit the pages of its group.
         """
         self._views.clear()
         for name, group in self.groups.items():
@@ -341,15 +341,15 @@ class KVCache:
         """Copy the keys of whole frames.
 
         Args:
-            layer: attention layer.
-            name: head group.
-            frames: latent frames.
+            layer: Attention layer.
+            name: Head group.
+            frames: Latent frames.
 
         Returns:
             Keys of [batch, heads, len(frames), tokens_per_frame, head_dim].
 
         Raises:
-            KeyError: when a page of one of the frames is not cached.
+            KeyError: A page of one of the frames is not cached.
         """
         group = self.groups[name]
         pages = group.pages
@@ -364,8 +364,8 @@ class KVCache:
         """Shift the RoPE position of cached keys.
 
         Args:
-            frames: latent frames whose keys are rotated.
-            turn: the rotation, complex [head_dim / 2].
+            frames: Latent frames whose keys are rotated.
+            turn: The rotation, complex [head_dim / 2].
         """
         for group in self.groups.values():
             pages = group.pages
@@ -381,9 +381,9 @@ class KVCache:
         loses nothing, joining two keeps what both have.
 
         Args:
-            groups: the new groups, name -> heads per layer.
-            segments: pages per frame of the new cache.
-            dtype: of the new buffers; by default that of this cache.
+            groups: The new groups, name -> heads per layer.
+            segments: Pages per frame of the new cache.
+            dtype: Of the new buffers; by default that of this cache.
 
         Returns:
             The new cache.

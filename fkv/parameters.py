@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,11 +27,11 @@ class Parameter:
     """A declared parameter in words.
 
     Args:
-        name: of the field.
-        default: its default value, None without one.
-        values: what it accepts, as in `a whole number of at least 0`.
-        unit: of the value, "" for none.
-        help: what it does.
+        name: Of the field.
+        default: Its default value, None without one.
+        values: What it accepts, as in `a whole number of at least 0`.
+        unit: Of the value, "" for none.
+        help: What it does.
     """
 
     name: str
@@ -46,62 +45,74 @@ def check(name: str, value: object, annotation: Any) -> Any:
     """Check a value against an annotation, without converting texts.
 
     Args:
-        name: how the error calls the value.
-        value: what was given.
-        annotation: type and constraints, such as `Share` or `Annotated[int, Field(ge=1)]`.
+        name: How the error calls the value.
+        value: What was given.
+        annotation: Type and constraints, such as `Share` or `Annotated[int, Field(ge=1)]`.
 
     Returns:
         The value; a whole number becomes a float where only that is accepted.
 
     Raises:
-        ValueError: in one sentence that says what is accepted.
+        ValueError: The value is not accepted; one sentence says what is.
     """
+    return _checked(name, value, TypeAdapter(annotation, config=STRICT))
+
+
+def _checked(name: str, value: object, adapter: TypeAdapter[Any]) -> Any:
     try:
-        return TypeAdapter(annotation, config=STRICT).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError:
-        accepted = accepts(TypeAdapter(annotation).json_schema())
-        raise ValueError(f"{name} must be {accepted}, not {value!r:.60}") from None
+        raise ValueError(f"{name} must be {accepts(adapter.json_schema())}, not {value!r:.60}") from None
 
 
 def check_fields(instance: Any) -> None:
     """Check the fields of a dataclass in its `__post_init__`. Raises ValueError as `check` does."""
-    for field in dataclasses.fields(instance):
-        if field.init:
-            value = check(field.name, getattr(instance, field.name), annotations_of(type(instance))[field.name])
-            object.__setattr__(instance, field.name, value)
+    for name, adapter in _adapters(type(instance)).items():
+        object.__setattr__(instance, name, _checked(name, getattr(instance, name), adapter))
 
 
-@cache
-def annotations_of(owner: type) -> dict[str, Any]:
-    """The annotations of a class, with their constraints."""
-    return get_type_hints(owner, include_extras=True)
+_ADAPTERS: dict[type, dict[str, TypeAdapter[Any]]] = {}
+
+
+def _adapters(owner: type) -> dict[str, TypeAdapter[Any]]:
+    """The validators of a dataclass's parameters, which take a while to build; keyword-only parameters last."""
+    if owner not in _ADAPTERS:
+        annotations = get_type_hints(owner, include_extras=True)
+        fields = sorted(dataclasses.fields(owner), key=lambda field: bool(field.kw_only))
+        _ADAPTERS[owner] = {
+            field.name: TypeAdapter(annotations[field.name], config=STRICT) for field in fields if field.init
+        }
+    return _ADAPTERS[owner]
 
 
 def schema(owner: type) -> dict[str, Any]:
-    """The parameters of a dataclass as a JSON schema of one object."""
+    """The parameters of a dataclass as the JSON schema of an object."""
     properties = {}
-    for field in dataclasses.fields(owner):
-        properties[field.name] = TypeAdapter(annotations_of(owner)[field.name]).json_schema()
-        if field.default is not dataclasses.MISSING:
-            properties[field.name]["default"] = field.default
+    for name, default in defaults(owner).items():
+        properties[name] = _adapters(owner)[name].json_schema()
+        if default is not dataclasses.MISSING:
+            properties[name]["default"] = default
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-@cache
 def describe(owner: type) -> tuple[Parameter, ...]:
     """The parameters of a dataclass in words, keyword-only ones last."""
-    declared = schema(owner)["properties"]
-    fields = sorted(dataclasses.fields(owner), key=lambda field: field.kw_only)
     return tuple(
         Parameter(
-            field.name,
-            declared[field.name].get("default"),
-            accepts(declared[field.name]),
-            declared[field.name].get("unit", ""),
-            declared[field.name].get("description", ""),
+            name,
+            declared.get("default"),
+            accepts(declared),
+            declared.get("unit", ""),
+            declared.get("description", ""),
         )
-        for field in fields
+        for name, declared in schema(owner)["properties"].items()
     )
+
+
+def defaults(owner: type) -> dict[str, Any]:
+    """The default of each parameter of a dataclass, keyword-only ones last."""
+    found = {field.name: field.default for field in dataclasses.fields(owner)}
+    return {name: found[name] for name in _adapters(owner)}
 
 
 def accepts(declared: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Golden data: replay runs recorded from the official implementation and say how far we are from them."""
+"""Golden data: replay runs recorded from the official implementation and measure the difference."""
 
 from __future__ import annotations
 
@@ -23,18 +23,23 @@ from fkv.transformer.causal import CausalTransformer
 
 from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, head_scores
-from .roles import HeadRoles, RolesError, from_json
+from .roles import ROLES, HeadRoles, RolesError, from_json
 from .sampler import Schedule
 from .stream import Chunk, Stream
 
 
 class ParityError(ValueError):
-    """A golden folder that cannot be used; the message names file and place."""
+    """A golden folder is not usable; the message names file and place."""
 
 
 @dataclass(frozen=True)
 class RecordedNoise:
-    """Noise of a recorded run: noise [1, F, C, h, w], renoise [N, steps - 1, 3, C, h, w]."""
+    """Noise of a recorded run.
+
+    Args:
+        noise: Initial noise of all frames, [1, frames, channels, height, width].
+        renoise: Noise between steps, [chunks, steps - 1, frames per chunk, channels, height, width].
+    """
 
     noise: Tensor
     renoise: Tensor
@@ -48,7 +53,7 @@ class RecordedNoise:
 
 @dataclass
 class Golden:
-    """A golden folder, loaded."""
+    """A loaded golden folder: recorded settings and inputs, and the model with its recorded weights."""
 
     folder: Path
     meta: dict[str, Any]
@@ -56,9 +61,11 @@ class Golden:
     model: VideoModel
 
     def expected(self, name: str) -> dict[str, Tensor]:
+        """The recorded tensors in a file of the folder."""
         return _tensors(self.folder / name)
 
     def stream(self, policy: Policy, roles: HeadRoles | None = None) -> Stream:
+        """A stream of the recorded model on the recorded noise and prompt."""
         noise = RecordedNoise(self.inputs["noise"].float(), self.inputs["renoise"].float())
         return Stream(
             self.model, policy, roles=roles, noise=noise, text=self.inputs["prompt_embeds"].float(), keep_steps=True
@@ -84,18 +91,19 @@ def _json(path: Path) -> Any:
 
 
 def load(folder: str | Path) -> Golden:
-    """Load a golden folder: model, inputs and parameters. Raises ParityError for what is missing or does not fit."""
+    """Load a golden folder. Raises ParityError when something is missing or does not fit."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ParityError(f"{folder} is not a folder with golden data")
     meta = _json(folder / "meta.json")
     try:
-        latent, sampler = meta["latent"], meta["sampler"]
+        latent = meta["latent"]
+        sampler = meta["sampler"]
         transformer = from_wan_names(_tensors(folder / "weights.safetensors"), meta["model"])
         model = VideoModel(
             "golden",
             CausalTransformer(transformer),
-            lambda prompt: None,
+            lambda prompt: torch.empty(0),
             Schedule(tuple(sampler["sigmas"])),
             (latent["channels"], latent["height"], latent["width"]),
             frames_per_chunk=meta["frames_per_chunk"],
@@ -137,16 +145,20 @@ def _forcing_kv(run: dict[str, Any], params: dict[str, Any] | None = None) -> Fo
 
 
 def _kept(chunk: Chunk, policy: ForcingKV) -> list[int]:
-    """Kept segments as the golden data counts them: flat indices (candidate frame * segments + segment)."""
-    pages, mask = chunk.pages["dynamic"], chunk.kept["dynamic"]
+    """Kept segments as the golden data numbers them: candidate frame * segments + segment."""
+    pages = chunk.pages["dynamic"]
+    mask = chunk.kept["dynamic"]
     first = chunk.frames[-1] - policy.dynamic_anchor_frames + 1 - len(chunk.frames)
-    flat = [(f - first) * policy.segments + s for f, s in zip(pages.frame[mask].tolist(), pages.segment[mask].tolist())]
-    return sorted(i for i in flat if 0 <= i < len(chunk.frames) * policy.segments)
+    flat = (pages.frame[mask] - first) * policy.segments + pages.segment[mask]
+    return sorted(flat[(flat >= 0) & (flat < len(chunk.frames) * policy.segments)].tolist())
 
 
 def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    expected, attention = golden.expected(golden.meta["runs"]["full"]["file"]), golden.meta.get("attention")
-    stream, made = golden.stream(Full()), []
+    """Full attention, and the attention masses recorded under it."""
+    expected = golden.expected(golden.meta["runs"]["full"]["file"])
+    attention = golden.meta.get("attention")
+    stream = golden.stream(Full())
+    made = []
     for index in range(chunks):
         probe = FrameMassProbe(queries=None, passes=None) if attention and index == attention["chunk"] else None
         made.append(stream.step(probe))
@@ -162,9 +174,8 @@ def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[di
     if "latents_cap21_last" in expected:
         capped = golden.stream(SlidingWindow(sink_frames=0, window_frames=21))
         last = [capped.step() for _ in range(chunks)][-1]
-        report["latents_cap21_last"] = _within(
-            float((last.latents[0] - expected["latents_cap21_last"]).abs().max()), atol["latents"]
-        )
+        difference = float((last.latents[0] - expected["latents_cap21_last"]).abs().max())
+        report["latents_cap21_last"] = _within(difference, atol["latents"])
     if not attention:
         return report, {}
     wanted = golden.expected(attention["file"])
@@ -183,8 +194,10 @@ def _within(value: float, limit: float) -> dict[str, Any]:
 
 
 def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> dict[str, Any]:
+    """The hybrid cache: latents, similarity scores, kept segments and key lengths, then its variants."""
     run = golden.meta["runs"]["forcing_kv"]
-    expected, heads = golden.expected(run["file"]), from_json(_json(golden.folder / run["heads_file"]))
+    expected = golden.expected(run["file"])
+    heads = from_json(_json(golden.folder / run["heads_file"]))
     policy = _NotedForcingKV(**asdict(_forcing_kv(run)))
     scores = policy.noted
     stream = golden.stream(policy, heads)
@@ -200,7 +213,7 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
         chunk.kv_tokens[role if layer else "all"] == length
         for chunk, recorded in zip(made, lengths, strict=True)
         for layer, pair in enumerate(recorded)
-        for role, length in zip(("static", "dynamic"), pair)
+        for role, length in zip(ROLES, pair, strict=True)
         if layer == 0 or heads.heads(role)[layer]
     )
     report = {
@@ -229,7 +242,7 @@ def _check_forcing_kv(golden: Golden, atol: dict[str, float], chunks: int) -> di
 
 @dataclass(frozen=True)
 class _NotedForcingKV(ForcingKV):
-    """Forcing-KV that notes its similarity scores by chunk."""
+    """Forcing-KV that records its similarity scores, chunk -> scores."""
 
     noted: dict[int, np.ndarray] = field(init=False, compare=False, default_factory=dict)
 
@@ -247,14 +260,23 @@ def _oks(report: Any) -> Iterable[bool]:
 
 
 def check(folder: str | Path) -> dict[str, Any]:
-    """Replay every run of a golden folder through the stream that the studio uses and compare.
+    """Replay every run of a golden folder through the stream that the studio uses, and compare.
 
-    Returns a report: per run the largest absolute difference per chunk, what must be equal, and `ok` for each and overall
-    by the folder's suggested tolerances. Raises ParityError for a folder that cannot be used.
+    Args:
+        folder: A golden folder, such as tests/golden.
+
+    Returns:
+        A report: per run the largest absolute difference per chunk, what must be equal, and `ok` for each and overall
+        by the suggested tolerances of the folder.
+
+    Raises:
+        ParityError: The folder is not usable.
     """
     golden = load(folder)
     try:
-        atol, chunks, rolling = golden.meta["suggested_atol"], golden.meta["chunks"], golden.meta["runs"]["rolling"]
+        atol = golden.meta["suggested_atol"]
+        chunks = golden.meta["chunks"]
+        rolling = golden.meta["runs"]["rolling"]
         full, attention = _check_full(golden, atol, chunks)
         window = SlidingWindow(sink_frames=rolling["sink_size"], window_frames=rolling["local_attn_size"])
         stream = golden.stream(window)

@@ -33,8 +33,8 @@ class Positions:
         """Move the cached frames that are too far behind.
 
         Args:
-            newest: last latent frame of the next chunk.
-            caches: whose keys are rotated; all have the same frames.
+            newest: Last latent frame of the next chunk.
+            caches: Whose keys are rotated; all have the same frames.
         """
         cached = caches[0].frames()
         far = [frame for frame, at in zip(cached, self.of(cached), strict=True) if newest - at >= LIMIT]

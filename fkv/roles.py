@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+Role = Literal["static", "dynamic"]
+ROLES: tuple[Role, Role] = ("static", "dynamic")
 MAX_FILE_BYTES = 4 << 20
 
 
@@ -68,7 +70,7 @@ class HeadRoles:
             return None
         return threshold if self == from_scores(self.scores, threshold) else None
 
-    def heads(self, role: Literal["static", "dynamic"]) -> tuple[tuple[int, ...], ...]:
+    def heads(self, role: Role) -> tuple[tuple[int, ...], ...]:
         """The heads of one role, layer by layer, ascending."""
         wanted = role == "static"
         return tuple(tuple(h for h in range(self.num_heads) if (h in layer) == wanted) for layer in self.static)

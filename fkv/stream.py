@@ -34,11 +34,11 @@ class Timings:
     """Seconds per stage of one chunk; the fields are the stages.
 
     Args:
-        text: encoding a new prompt; 0 for all other chunks.
-        rebuild: computing the cache anew, after a prompt change with re-cache or under a policy that recomputes.
-        denoise: the denoising passes.
-        context: the pass that caches the clean latents, and eviction.
-        decode: what decoding adds; the time spent waiting for it where it overlaps the next chunk
+        text: Encoding a new prompt; 0 for all other chunks.
+        rebuild: Computing the cache anew, after a prompt change with re-cache or under a policy that recomputes.
+        denoise: The denoising passes.
+        context: The pass that caches the clean latents, and eviction.
+        decode: What decoding adds; the time spent waiting for it where it overlaps the next chunk
             (`fkv.parallel.overlap`).
     """
 
@@ -67,23 +67,23 @@ class Chunk:
     """One generated chunk and what it cost. Every panel, report and benchmark reads this record.
 
     Args:
-        index: of the chunk, from 0.
-        frames: its latent frames, counted from the start of the stream.
-        prompt: under which it was generated.
-        policy: the name of its policy.
-        latents: clean latents, [batch, frames, channels, height, width].
-        video: decoded frames, uint8 [T, H, W, 3]; None without a decoder.
-        timings: seconds per stage.
-        kv_bytes: bytes of K and V while the chunk attends, its own pages included.
-        kv_tokens: head group -> key length.
-        context_frames: latent frames with an attended page, those of the chunk included.
-        segments: pages per latent frame.
-        pages: head group -> its page table while the chunk attended.
-        kept: head group -> which of those pages stayed after the chunk, bool [pages].
-        events: changes that came into force with this chunk, as `kind: text`.
-        x0_steps: with `keep_steps`, the clean latents that each denoising step predicted.
-        kinds: head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
-        heads: head group -> its heads per layer.
+        index: Of the chunk, from 0.
+        frames: Its latent frames, counted from the start of the stream.
+        prompt: Under which it was generated.
+        policy: The name of its policy.
+        latents: Clean latents, [batch, frames, channels, height, width].
+        video: Decoded frames, uint8 [T, H, W, 3]; None without a decoder.
+        timings: Seconds per stage.
+        kv_bytes: Bytes of K and V while the chunk attends, its own pages included.
+        kv_tokens: Head group -> key length.
+        context_frames: Latent frames with an attended page, those of the chunk included.
+        segments: Pages per latent frame.
+        pages: Head group -> its page table while the chunk attended.
+        kept: Head group -> which of those pages stayed after the chunk, bool [pages].
+        events: Changes that came into force with this chunk, as `kind: text`.
+        x0_steps: With `keep_steps`, the clean latents that each denoising step predicted.
+        kinds: Head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
+        heads: Head group -> its heads per layer.
     """
 
     index: int
@@ -114,10 +114,10 @@ class Snapshot:
     """Where a stream stands, so that it can generate the same chunk again. Keys and values are not copied.
 
     Args:
-        index: of the next chunk.
-        caches: the caches of the stream.
-        tables: the page tables of each.
-        latents: chunk -> its latents, of chunks with cached frames.
+        index: Of the next chunk.
+        caches: The caches of the stream.
+        tables: The page tables of each.
+        latents: Chunk -> its latents, of chunks with cached frames.
         positions: RoPE positions of the cached frames.
     """
 
@@ -167,18 +167,18 @@ class Stream:
     Changes (`set_prompt`, `set_policy`, `set_roles`) come into force with the next chunk.
 
     Args:
-        model: the video model.
-        policy: which pages of the cache stay after a chunk.
+        model: The video model.
+        policy: Which pages of the cache stay after a chunk.
         prompt: 1 to `MAX_PROMPT` characters.
-        seed: chooses the noise, 0 to `MAX_SEED`; equal for all policies.
-        roles: head roles for policies that need them; by default those of the model.
-        noise: in place of `seed`, to repeat a recorded run.
-        text: in place of `prompt`, embeddings of [batch, tokens, text_dim].
-        decode: whether chunks have a video.
-        keep_steps: whether chunks have the clean latents of each denoising step.
+        seed: Chooses the noise, 0 to `MAX_SEED`; equal for all policies.
+        roles: Head roles for policies that need them; by default those of the model.
+        noise: In place of `seed`, to repeat a recorded run.
+        text: In place of `prompt`, embeddings of [batch, tokens, text_dim].
+        decode: Whether chunks have a video.
+        keep_steps: Whether chunks have the clean latents of each denoising step.
 
     Raises:
-        ValueError: when a parameter is out of range or the policy does not fit the model.
+        ValueError: A parameter is out of range or the policy does not fit the model.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Stream:
     ) -> None:
         self.model = model
         self.noise = noise or SeededNoise(check_seed(seed))
-        self.decode = decode and model.decoder is not None
+        self._decoder = model.decoder if decode else None
         self.keep_steps = keep_steps
         _, height, width = model.latent
         batch = 1 if text is None else len(text)
@@ -251,12 +251,12 @@ class Stream:
         """Go on with another prompt.
 
         Args:
-            prompt: text of 1 to `MAX_PROMPT` characters.
-            recache: first recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
-            cut: call the change a cut in the chunk's events. The cache does not depend on it.
+            prompt: Text of 1 to `MAX_PROMPT` characters.
+            recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
+            cut: Call the change a cut in the chunk's events. The cache does not depend on it.
 
         Raises:
-            ValueError: when the prompt cannot be used, or the policy has no shared cache to recompute.
+            ValueError: The prompt cannot be used, or the policy has no shared cache to recompute.
         """
         prompt = check_prompt(prompt)
         if recache and self.policy.caches != "shared":
@@ -269,11 +269,11 @@ class Stream:
         What the new policy would not keep is dropped at once; what an earlier one dropped stays dropped.
 
         Args:
-            policy: the policy of the next chunk.
-            roles: head roles; by default those in force.
+            policy: The policy of the next chunk.
+            roles: Head roles; by default those in force.
 
         Raises:
-            ValueError: when the policy does not fit the model, needs roles that are missing, or caches something else.
+            ValueError: The policy does not fit the model, needs roles that are missing, or caches something else.
         """
         roles = roles or self._pending.roles
         self.geometry.check_segments(policy.segments)
@@ -326,7 +326,7 @@ class Stream:
         """Generate the next chunk.
 
         Args:
-            probe: sees the attention of every pass.
+            probe: Sees the attention of every pass.
 
         Returns:
             The chunk.
@@ -364,9 +364,9 @@ class Stream:
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
             kept = {name: self._kept(name, pages) for name, pages in attended.items()}
         video = None
-        if self.decode:
+        if self._decoder is not None:
             with timer.stage("decode"):
-                video, self._decoder_state = self.model.decoder(x0[:1], self._decoder_state)
+                video, self._decoder_state = self._decoder(x0[:1], self._decoder_state)
         self._remember(x0)
         self._index += 1
         return Chunk(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fkv.parameters import Parameter, describe, schema
+from fkv.parameters import Parameter, defaults, describe, schema
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, Policy, evict
@@ -34,13 +34,13 @@ COMMON: tuple[Parameter, ...] = describe(Policy)
 
 def own_parameters(policy: type[Policy]) -> list[Parameter]:
     """The parameters that a policy adds to those of the policy it derives from, or whose defaults it changes."""
-    return [parameter for parameter in describe(policy) if parameter not in describe(policy.__base__)]
+    return [parameter for parameter in describe(policy) if parameter not in describe(policy.__mro__[1])]
 
 
 def variant_of(policy: type[Policy]) -> str | None:
     """The name of the policy whose parameters a policy has too, as those of `forcing-kv` in its ablations."""
-    base = policy.__base__
-    return base.name if base in POLICIES.values() and own_parameters(base) else None
+    base = next((other for other in POLICIES.values() if other is policy.__base__), None)
+    return base.name if base and own_parameters(base) else None
 
 
 def json_schema() -> dict[str, Any]:
@@ -52,17 +52,17 @@ def make(name: str, **values: object) -> Policy:
     """Make a policy.
 
     Args:
-        name: a key of `POLICIES`.
-        **values: some of its parameters; the others have their defaults.
+        name: A key of `POLICIES`.
+        **values: Some of its parameters; the others have their defaults.
 
     Raises:
-        ValueError: for an unknown policy or parameter, or a value out of range, with what there is instead.
+        ValueError: For an unknown policy or parameter, or a value out of range, with what there is instead.
     """
     if "," in name:
         raise ValueError(f"expected one policy, got {name!r}")
     if name not in POLICIES:
         raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
-    known = [parameter.name for parameter in describe(POLICIES[name])]
+    known = defaults(POLICIES[name])
     for key in values:
         if key not in known:
             raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known)}")
@@ -90,7 +90,7 @@ def parse(text: str) -> Policy:
         text: `name` or `name:key=value,key=value`, with ` without 3.2+4.1` at the end to silence heads (layer.head).
 
     Raises:
-        ValueError: for anything else, as `make` does.
+        ValueError: For anything else, as `make` does.
     """
     text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
@@ -126,8 +126,8 @@ def assignment(key: str, value: object) -> str:
 def write(policy: Policy) -> str:
     """Write a policy as `parse` reads it back: its name and the parameters that differ from their defaults."""
     base = policy.unwrapped
-    values = [(parameter, getattr(base, parameter.name)) for parameter in describe(type(base))]
-    rest = ",".join(assignment(parameter.name, value) for parameter, value in values if value != parameter.default)
+    changed = [key for key, default in defaults(type(base)).items() if getattr(base, key) != default]
+    rest = ",".join(assignment(key, getattr(base, key)) for key in changed)
     text = f"{base.name}:{rest}" if rest else base.name
     return f"{text}{WITHOUT}{write_heads(policy.silenced_heads)}" if policy.silenced_heads else text
 

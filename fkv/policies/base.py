@@ -21,11 +21,11 @@ class ChunkState:
     """What a policy sees of a chunk that is being generated or has just been.
 
     Args:
-        chunk: index of the chunk, from 0.
-        frames: its latent frames.
-        cache: with the pages that the chunk attends to, its own included.
-        mass: attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
-        key_frames: latent frames of the last axis of `mass`.
+        chunk: Index of the chunk, from 0.
+        frames: Its latent frames.
+        cache: With the pages that the chunk attends to, its own included.
+        mass: Attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
+        key_frames: Latent frames of the last axis of `mass`.
     """
 
     chunk: int
@@ -86,14 +86,14 @@ class Policy:
         """Split the heads into groups that keep the same pages.
 
         Args:
-            geometry: sizes of the model.
-            roles: its head roles, if there are any.
+            geometry: Sizes of the model.
+            roles: Its head roles, if there are any.
 
         Returns:
             Group name -> heads per layer; None to keep the groups that the cache already has.
 
         Raises:
-            ValueError: when the policy needs head roles and there are none for this model.
+            ValueError: The policy needs head roles and there are none for this model.
         """
         return None
 
@@ -101,9 +101,9 @@ class Policy:
         """Choose the pages that later chunks attend to.
 
         Args:
-            group: name of a head group.
-            pages: its pages, those of the chunk included.
-            state: the chunk that has just been generated.
+            group: Name of a head group.
+            pages: Its pages, those of the chunk included.
+            state: The chunk that has just been generated.
 
         Returns:
             True for pages that stay, bool [pages].
@@ -114,10 +114,10 @@ class Policy:
         """Say what a page is for while the chunk of `state` attends to it.
 
         Args:
-            group: head group that holds the page.
-            frame: latent frame of the page.
-            segment: segment of that frame.
-            state: the chunk that attends; its cache holds the page.
+            group: Head group that holds the page.
+            frame: Latent frame of the page.
+            segment: Segment of that frame.
+            state: The chunk that attends; its cache holds the page.
 
         Returns:
             A key of `fkv.policies.kinds.KINDS`.
@@ -137,8 +137,8 @@ def evict(policy: Policy, state: ChunkState) -> KVCache:
     """Drop what a policy drops at the end of a chunk, after reassigning heads where the policy asks for it.
 
     Args:
-        policy: what decides.
-        state: the chunk that has been generated, and the cache that still has all of its pages.
+        policy: What decides.
+        state: The chunk that has been generated, and the cache that still has all of its pages.
 
     Returns:
         The cache to go on with: that of `state`, or a new one when heads were reassigned.

@@ -106,7 +106,7 @@ class ForcingKV(Policy):
         """Compare each candidate segment with the same segment of the next frame.
 
         Args:
-            state: the chunk that has just been generated.
+            state: The chunk that has just been generated.
 
         Returns:
             Similarities, [candidate frames, segments]; None where there is nothing to compare: no dynamic heads, no
@@ -129,7 +129,7 @@ class ForcingKV(Policy):
         Where some candidates have been dropped before (the policy was switched to a moment ago), the others stay.
 
         Args:
-            state: the chunk that has just been generated.
+            state: The chunk that has just been generated.
 
         Returns:
             (frame, segment) of each, ascending.

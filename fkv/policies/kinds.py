@@ -18,12 +18,12 @@ class PageKind:
     """A purpose of pages and its signs.
 
     Args:
-        key: how records and policies call it.
-        letter: one letter for small cells.
-        name: two words at most, for legends.
-        light: colour on light paper, CSS hexadecimal.
-        dark: colour on dark paper, CSS hexadecimal.
-        pattern: hatch in the notation that Plotly and matplotlib share, "" for a plain area.
+        key: How records and policies call it.
+        letter: One letter for small cells.
+        name: Two words at most, for legends.
+        light: Colour on light paper, CSS hexadecimal.
+        dark: Colour on dark paper, CSS hexadecimal.
+        pattern: Hatch in the notation that Plotly and matplotlib share, "" for a plain area.
     """
 
     key: str

@@ -23,11 +23,11 @@ class Silenced(Policy):
     """Another policy, in which some heads attend to the current chunk alone. Written `forcing-kv without 3.2+4.1`.
 
     Args:
-        base: the policy of all other heads; name, caches, fp8 and segments are those of `base`.
-        heads: the silenced heads, ascending.
+        base: The policy of all other heads; name, caches, fp8 and segments are those of `base`.
+        heads: The silenced heads, ascending.
 
     Raises:
-        ValueError: for a policy without a cache; `groups` raises it for heads that the model does not have.
+        ValueError: For a policy without a cache; `groups` raises it for heads that the model does not have.
     """
 
     base: Policy
@@ -76,8 +76,9 @@ class Silenced(Policy):
         return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        policy = super() if group == SILENT else self.base
-        return policy.page_kind(group, frame, segment, state)
+        if group == SILENT:
+            return super().page_kind(group, frame, segment, state)
+        return self.base.page_kind(group, frame, segment, state)
 
     def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
         layers = range(len(next(iter(groups.values()))))

@@ -20,7 +20,7 @@ class SlidingWindow(Policy):
     """Rolling window with an attention sink (StreamingLLM, arXiv 2309.17453; Self Forcing's rolling cache; LongLive).
 
     Raises:
-        ValueError: when the window leaves no room beside the sink.
+        ValueError: The window leaves no room beside the sink.
     """
 
     name = "sliding-window"

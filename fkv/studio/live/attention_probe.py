@@ -1,4 +1,4 @@
-"""What a visitor watches inside a stream: where every head of it looks, and where one query patch of one head does."""
+"""What a visitor watches in a stream: where each of its heads looks, and where one query patch of one head looks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fkv.studio.media.protocol import GONE, UNIT
 
 @dataclass(frozen=True)
 class Watch:
-    """A stream of a visitor's run, by name, and the query patch they look at."""
+    """A stream of a visitor's run, by name, and the query patch that is watched."""
 
     stream: str
     focus: Focus
 
     @classmethod
     def of(cls, stream: Any, layer: Any, head: Any, row: Any, col: Any, geometry: Geometry) -> Watch:
-        """What the page asks for. Raises ValueError with a sentence when the model has no such head or patch."""
+        """Read what the page sends. Raises ValueError when the model has no such head or patch."""
         numbers = (layer, head, row, col)
         if not all(isinstance(number, int) for number in numbers):
             raise ValueError(f"layer, head, row and column must be whole numbers, not {', '.join(map(repr, numbers))}")
@@ -35,17 +35,23 @@ class Watch:
         return cls(str(stream), focus)
 
     def probe(self, stream: Stream) -> FrameMassProbe:
-        """What to step the stream with: it sees the last pass of a chunk, the context pass where there is one."""
+        """The probe to step the stream with. It sees the last pass of a chunk, the context pass where there is one."""
         last = f"step {len(stream.model.schedule.sigmas) - 1}" if stream.policy.caches == "per-step" else "context"
         return FrameMassProbe(passes={last}, focus=self.focus)
 
     def record(self, seen: PassMass, chunk: Chunk, stream: Stream) -> dict[str, Any]:
         """What the probe saw of a chunk, for the page.
 
-        mass : [layers][heads][query frames][key frames]. scores : [layers][heads], None where they say nothing.
-        kinds : head group -> what its pages of each key frame are for, see `fkv.policies.kinds`. groups : [layers][heads], the
-        group of each head. maps : rows [key frame, mass per patch] of the focus.
-        static : the static heads of each layer. threshold : that gives them, None where none does. cost : see `head_bytes`.
+        Args:
+            seen: The record of the probe.
+            chunk: The chunk.
+            stream: Its stream.
+
+        Returns:
+            `mass` [layers][heads][query frames][key frames]; `scores` [layers][heads], None where they say nothing;
+            `kinds`, head group -> what its pages of each key frame are for (`fkv.policies.kinds`); `groups`
+            [layers][heads], the group of each head; `maps`, rows of [key frame, mass per patch] of the focus; `static`,
+            the static heads of each layer; `threshold`, which gives them, or None; `cost`, see `head_bytes`.
         """
         held = seen.mass.sum(-2, keepdims=True) > 0
         maps = [
@@ -68,9 +74,10 @@ class Watch:
 
 
 def profiled(roles: HeadRoles | None) -> dict[str, Any] | None:
-    """The attention that a profile holds, as a record's: frames, key_frames, mass, kinds, groups. None for roles without any.
+    """The attention in a profile, in the form of a record: frames, key_frames, mass, kinds, groups.
 
-    No policy ran: the kinds are those that head scores tell apart, sink, anchor and current chunk, and kept for all others.
+    No policy ran, so the kinds are those that head scores tell apart: sink, anchor and current chunk; all other frames
+    are kept. None for roles without attention.
     """
     found = roles and roles.provenance.get("attention")
     if not found:
@@ -82,7 +89,7 @@ def profiled(roles: HeadRoles | None) -> dict[str, Any] | None:
 
 
 def frame_kinds(chunk: Chunk, key_frames: Sequence[int]) -> dict[str, list[str]]:
-    """Per head group of a chunk what its pages of each key frame were for; `dropped` where it held none."""
+    """Per head group of a chunk, what its pages of each key frame were for; `dropped` where there were none."""
     found = {}
     for name, pages in chunk.pages.items():
         of_frame = dict(zip(pages.frame.tolist(), chunk.kinds[name], strict=True))
@@ -111,7 +118,16 @@ def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) 
 def step(
     streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None
 ) -> tuple[dict[str, Chunk], dict[str, Any] | None]:
-    """Make the next chunk of every stream, see `fkv.parallel.lockstep.step_all`; with a watch on one of them, also what was seen there."""
+    """Generate the next chunk of every stream, as `fkv.parallel.lockstep.step_all` does.
+
+    Args:
+        streams: By name.
+        turn: The order of the streams.
+        watch: What to look at meanwhile, if anything.
+
+    Returns:
+        The chunks by stream, and the record of the watch if its stream is among them.
+    """
     watched = watch.stream if watch and watch.stream in streams else None
     probe = watch.probe(streams[watched]) if watched else None
     made = step_all(streams, turn, {watched: probe} if probe else {})
@@ -119,21 +135,30 @@ def step(
 
 
 def live_scores(mass: np.ndarray, last_k: int = 4, skip: int = 1) -> list[list[float | None]]:
-    """Head scores of one chunk; None for heads that hold no frame beyond the sink and the last `last_k`: theirs is always 1.
+    """Head scores of one chunk.
 
-    mass: [layers, heads, query frames, key frames].
+    Args:
+        mass: [layers, heads, query frames, key frames].
+        last_k: As in `fkv.probe.head_scores`.
+        skip: As in `fkv.probe.head_scores`.
+
+    Returns:
+        [layers][heads]; None for heads without a frame between the sink and the last `last_k`, whose score is always 1.
     """
     held = (mass[..., skip:].sum(-2) > 0).sum(-1)
     if mass.shape[-1] <= skip + last_k:
         return [[None] * len(layer) for layer in held]
     scores = head_scores(mass, last_k, skip)
-    return [[round(float(s), 4) if n > last_k else None for s, n in zip(*row)] for row in zip(scores, held)]
+    return [
+        [round(float(score), 4) if count > last_k else None for score, count in zip(*layer, strict=True)]
+        for layer in zip(scores, held, strict=True)
+    ]
 
 
 def head_bytes(chunk: Chunk, stream: Stream) -> Mapping[str, list[int]] | None:
-    """Bytes of K and V of one static and of one dynamic head in each layer, at the pages that each group held in a chunk.
+    """Bytes of K and V of one static and of one dynamic head in each layer, with the pages of their groups in a chunk.
 
-    None where the policy does not go by head roles.
+    None under policies that do not use head roles.
     """
     geometry, layers = stream.geometry, stream.geometry.layers
     token = 2 * geometry.batch * geometry.head_dim * stream.caches[0].dtype.itemsize * len(stream.caches)

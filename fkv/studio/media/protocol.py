@@ -1,4 +1,4 @@
-"""What the page is told of a chunk: a JSON record and the frames as JPEG, in one binary file.
+"""What the page gets of a chunk: a JSON record and the frames as JPEG, in one binary file.
 
 The file is a row of parts, each a little-endian uint32 length and as many bytes: first the record, then the frames of
 every stream in the order of `record["streams"]`.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 
 from fkv.policies import kinds, write
 from fkv.report import chunk_record, rates
-from fkv.stream import Chunk, Stream, Timings
+from fkv.stream import STAGES, Chunk, Stream
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
@@ -30,7 +29,7 @@ def page_facts() -> dict[str, Any]:
     """Return the constants that the page shares with Python; `assets/studio/shared.js` describes them."""
     return {
         "kinds": kinds.table(),
-        "stages": [field.name for field in fields(Timings)],
+        "stages": list(STAGES),
         "unit": UNIT,
         "gone": GONE,
         "rateChunks": RATE_CHUNKS,
@@ -38,13 +37,14 @@ def page_facts() -> dict[str, Any]:
 
 
 def pack(record: Mapping[str, Any], videos: Iterable[np.ndarray]) -> bytes:
-    """One file from a record and the frames, uint8 [T, H, W, 3], of every stream it names."""
+    """Write one file of a record and the frames, uint8 [T, H, W, 3], of every stream it names."""
     return join(record, (jpeg(frame) for video in videos for frame in video))
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """The record of a file and its other parts, the JPEGs."""
-    parts, at = [], 0
+    """Read the record of a file and its other parts, the JPEGs."""
+    parts: list[bytes] = []
+    at = 0
     while at < len(data):
         (size,) = struct.unpack_from("<I", data, at)
         parts.append(data[at + 4 : at + 4 + size])
@@ -53,38 +53,48 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def join(record: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
-    """A row of parts that begins with a record; `unpack` takes it apart."""
+    """Write a row of parts that begins with a record; `unpack` reads it."""
     row = [json.dumps(record, separators=(",", ":")).encode(), *parts]
     return b"".join(struct.pack("<I", len(part)) + part for part in row)
 
 
 def jpeg(frame: np.ndarray) -> bytes:
-    """An RGB frame, uint8 [H, W, 3], as JPEG with full colour resolution."""
+    """Encode an RGB frame, uint8 [H, W, 3], as JPEG with full colour resolution."""
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes()
 
 
 def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
-    """The figures of a stream's newest chunk as `fkv.report` gives them, its policy as one writes it, its page table, and the
-    hash of all frames so far."""
+    """The record of the newest chunk of a stream.
+
+    Args:
+        chunk: The chunk.
+        stream: Its stream.
+        digest: The hash of all frames so far.
+
+    Returns:
+        `fkv.report.chunk_record` with rates, the policy with its parameters, `hash`, and `xray`.
+    """
     return chunk_record(chunk) | rates([chunk]) | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk)}
 
 
 def xray(chunk: Chunk) -> list[dict[str, Any]]:
-    """The page table while the chunk attended, per head group that has heads.
+    """The page tables while a chunk attended.
 
-    `runs` are rows [first frame, last frame, kind, held]: like neighbouring frames, what the policy says they are for, and a
-    bit mask over their segments whose pages were attended.
+    Returns:
+        Per head group that has heads: name, number of heads, segments per frame, and `runs`. A run is a row
+        [first frame, last frame, kind, segments] of like neighbouring frames: what the policy says they are for, and a
+        bit mask over their cached segments.
     """
     groups = []
     for name, pages in chunk.pages.items():
         heads = sum(map(len, chunk.heads[name]))
         if not heads:
             continue
-        held: dict[tuple[int, str], int] = {}
+        cached: dict[tuple[int, str], int] = {}
         for frame, segment, kind in zip(pages.frame.tolist(), pages.segment.tolist(), chunk.kinds[name], strict=True):
-            held[frame, kind] = held.get((frame, kind), 0) | 1 << segment
+            cached[frame, kind] = cached.get((frame, kind), 0) | 1 << segment
         runs: list[list[Any]] = []
-        for (frame, kind), segments in sorted(held.items()):
+        for (frame, kind), segments in sorted(cached.items()):
             if runs and runs[-1][1:] == [frame - 1, kind, segments]:
                 runs[-1][1] = frame
             else:
