@@ -206,8 +206,8 @@ def test_eight_bit_weights_count_as_such():
         "heads": {"all": (tuple(range(12)),) * 3},
         "kv_tokens": {"all": 24},
         "tokens": 24,
-        "words": 4,
-        "kv_item": 2,
+        "text_tokens": 4,
+        "kv_itemsize": 2,
     }
     weights = 3 * 144 * (2 * 144 + 2 * 32)
     assert model.model.blocks[0].ffn.net[2].weight.dtype == torch.float8_e4m3fn and torch.equal(
@@ -215,7 +215,7 @@ def test_eight_bit_weights_count_as_such():
     )
     assert pass_work(wide, **sizes).bytes - pass_work(model, **sizes).bytes == weights
     assert pass_work(wide, **sizes).flops == pass_work(model, **sizes).flops
-    assert pass_work(wide, **sizes).bytes - pass_work(wide, **sizes | {"kv_item": 1}).bytes == 3 * 2 * 24 * 144
+    assert pass_work(wide, **sizes).bytes - pass_work(wide, **sizes | {"kv_itemsize": 1}).bytes == 3 * 2 * 24 * 144
 
 
 def test_compiled_is_said_so(capsys, monkeypatch, small):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fkv import roles
-from fkv.cache import Geometry, KVCache
+from fkv.cache import Geometry, HeadGroup, KVCache
 from fkv.kernels import attention, hybrid_attention
 from fkv.models.release import ROLES
 from fkv.policies.forcing_kv import ForcingKV
@@ -20,21 +20,31 @@ from fkv.policies.forcing_kv import ForcingKV
 from .streams import fill_cache
 from .work import seconds
 
-LAYER, CHUNKS, HEAD_DIM = 1, 4, 128
+LAYER = 1  # measured layer of Self Forcing's head roles
+CHUNKS = 4  # chunks generated before
+HEAD_DIM = 128
 
 
 class Layer:
     """A layer of Self Forcing's shape (12 heads of 128) in mid-stream under forcing-kv, and a new chunk to attend from.
 
-    The chunk's queries, keys and values come in the model's head order, [1, tokens, heads, head_dim], and in cache order,
-    which projection weights permuted at load time give at no cost.
+    The chunk's queries, keys and values are there in the model's head order, [1, tokens, heads, head_dim], and in cache
+    order, which projection weights permuted at load time give at no cost.
+
+    Args:
+        rows: Rows of tokens in a frame.
+        cols: Columns of tokens in a frame.
+        device: Where it runs.
+        dtype: Of queries, keys and values.
     """
 
     def __init__(self, rows: int, cols: int, device: torch.device, dtype: torch.dtype) -> None:
         released = roles.load(ROLES / "self_forcing.json")
-        policy, split = ForcingKV(), roles.HeadRoles(released.num_heads, released.static[: LAYER + 1])
+        policy = ForcingKV()
+        split = roles.HeadRoles(released.num_heads, released.static[: LAYER + 1])
         geometry = Geometry(LAYER + 1, split.num_heads, HEAD_DIM, rows, cols)
-        self.cache = KVCache(geometry, policy.groups(geometry, split), policy.segments, dtype, device)
+        groups = policy.groups(geometry, split) or geometry.every_head
+        self.cache = KVCache(geometry, groups, policy.segments, dtype, device)
         fill_cache(self.cache, policy, CHUNKS)
         frames = range(CHUNKS * geometry.frames_per_chunk, (CHUNKS + 1) * geometry.frames_per_chunk)
         self.cache.begin(frames)
@@ -45,14 +55,15 @@ class Layer:
         self.order = torch.tensor(self.cache.order[LAYER], device=device)
         self.ordered = tuple(x.index_select(2, self.order) for x in self.chunk)
 
-    def _earlier(self, group, frames: range) -> tuple[Tensor, Tensor]:
-        """K and V that a group holds of earlier frames, [1, tokens, heads, head_dim], as a cache without pages keeps them."""
+    def _earlier(self, group: HeadGroup, frames: range) -> tuple[Tensor, Tensor]:
+        """Return K and V of earlier frames, [1, tokens, heads, head_dim], as a cache without pages stores them."""
         size = self.cache.page_tokens
         slots = group.pages.slot[~np.isin(group.pages.frame, frames)]
         index = torch.from_numpy((slots[:, None] * size + np.arange(size)).reshape(-1)).to(group.keys[LAYER].device)
-        return tuple(
+        keys, values = (
             side[LAYER].index_select(2, index).transpose(1, 2).contiguous() for side in (group.keys, group.values)
         )
+        return keys, values
 
     def store(self) -> None:
         """Write the chunk's keys and values to their pages."""
@@ -61,12 +72,11 @@ class Layer:
     def pages(self, attend: Callable = hybrid_attention.twin) -> Tensor:
         """Write to the pages, attend over views of them; heads in cache order."""
         self.store()
-        return attend(
-            self.ordered[0].transpose(1, 2), [(keys, values) for _, _, keys, values in self.cache.read(LAYER)]
-        )
+        groups = [(keys, values) for _, _, keys, values in self.cache.read(LAYER)]
+        return attend(self.ordered[0].transpose(1, 2), groups)
 
     def gather(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per head group: its queries gathered, its cached and its new keys and values gathered and concatenated."""
+        """Return per head group its queries, and its cached and new keys and values concatenated."""
         q, k, v = self.chunk
         return [
             (
@@ -74,13 +84,13 @@ class Layer:
                 torch.cat([keys, k.index_select(2, heads)], 1),
                 torch.cat([values, v.index_select(2, heads)], 1),
             )
-            for (_, heads), (keys, values) in zip(self.parts, self.cached)
+            for (_, heads), (keys, values) in zip(self.parts, self.cached, strict=True)
         ]
 
     def concatenation(self, attend: Callable = F.scaled_dot_product_attention) -> Tensor:
         """Gather and concatenate, attend, put the heads back; heads in the model's order."""
         out = torch.empty_like(self.chunk[0])
-        for (_, heads), group in zip(self.parts, self.gather()):
+        for (_, heads), group in zip(self.parts, self.gather(), strict=True):
             out.index_copy_(2, heads, attend(*(x.transpose(1, 2) for x in group)).transpose(1, 2))
         return out
 
@@ -89,11 +99,22 @@ class Layer:
 def measure(
     rows: int, cols: int, device: torch.device, dtype: torch.dtype, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """Median seconds of one layer's write and attention in one pass, per way, interleaved; ratios are per round.
+    """Measure one layer's write and attention in one pass, implementations interleaved.
 
-    Concatenation attends as PyTorch does (`speedup`), and once more as the pages do, which tells what pages alone gain
-    (`speedup_same_attention`). On CUDA the Triton kernel is one more way. `difference` compares the outputs with those of
-    concatenation, relative to their norm; `equal` says whether it is within the precision of the type.
+    Concatenation attends as PyTorch does (`speedup`), and once more as the pages do, which shows what pages alone gain
+    (`speedup_same_attention`). On CUDA the Triton kernel is measured as well.
+
+    Args:
+        rows: As in `Layer`, like `cols`, `device` and `dtype`.
+        cols: See there.
+        device: See there.
+        dtype: See there.
+        repeats: Rounds that count.
+        warmup: Rounds before them that do not.
+
+    Returns:
+        Sizes; `seconds` by implementation; the speedups, medians over rounds; `difference` of the outputs from those of
+        concatenation, relative to their norm; `equal`, whether it is within the precision of the type.
     """
     layer = Layer(rows, cols, device, dtype)
     ways: dict[str, Callable[[], Any]] = {
@@ -107,9 +128,9 @@ def measure(
     }
     if device.type == "cuda":
         ways["pages, Triton attention"] = lambda: layer.pages(hybrid_attention.triton)
-    wanted = layer.concatenation().transpose(1, 2).index_select(1, layer.order)
+    expected = layer.concatenation().transpose(1, 2).index_select(1, layer.order)
     complete = [name for name in ways if not name.startswith("concatenation") and not name.endswith("only")]
-    differences = {name: float((ways[name]() - wanted).norm() / wanted.norm()) for name in complete}
+    differences = {name: float((ways[name]() - expected).norm() / expected.norm()) for name in complete}
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warmup + repeats):
         for name in list(ways) if turn % 2 == 0 else reversed(list(ways)):
@@ -119,7 +140,8 @@ def measure(
     geometry = layer.cache.geometry
 
     def speedup(other: str) -> float:
-        return statistics.median(slow / fast for slow, fast in zip(took[other], took["pages"]))
+        """How many times as fast pages are."""
+        return statistics.median(slow / fast for slow, fast in zip(took[other], took["pages"], strict=True))
 
     return {
         "heads": {group.name: len(group.heads[LAYER]) for group, _ in layer.parts},

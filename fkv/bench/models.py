@@ -1,4 +1,4 @@
-"""Models to measure: the shipped one, and models of Wan's sizes with random weights, which take as long as trained ones."""
+"""Models to measure: the shipped one, and models of Wan's sizes with random weights, as fast as trained ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from fkv import roles
 from fkv.models import registry
@@ -20,50 +20,63 @@ from fkv.models.vae import StreamingVae, without_encoder
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 
-RELEASED = {"wan-1.3b": "self_forcing", "wan-14b": "krea_realtime_14b"}
-"""Head roles that fit a base."""
+RELEASED = {"wan-1.3b": "self_forcing", "wan-14b": "krea_realtime_14b"}  # head roles that fit a base
 DECODERS = ("own", "vae", "small", "none")
 
 
 def latent_size(resolution: str) -> tuple[int, int]:
-    """Latent height and width of a named resolution or of `HEIGHTxWIDTH` in pixels. Raises ValueError for anything else."""
+    """Return the latent height and width of a resolution.
+
+    Args:
+        resolution: A key of `RESOLUTIONS`, or `HEIGHTxWIDTH` in pixels.
+
+    Raises:
+        ValueError: Neither.
+    """
     if resolution in RESOLUTIONS:
         return RESOLUTIONS[resolution]
     sides = [int(side) if side.isdecimal() else 0 for side in resolution.split("x")]
     if len(sides) != 2 or not all(sides) or any(side % 16 for side in sides):
         raise ValueError(
-            f"{resolution!r} is no resolution; name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels"
+            f"{resolution!r} is no resolution; "
+            f"name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels"
         )
     return sides[0] // 8, sides[1] // 8
 
 
 class TooLarge(ValueError):
-    """Something does not fit in the memory that is free."""
+    """Something does not fit in free memory."""
 
 
-def require_memory(wanted: int, device: torch.device, what: str) -> None:
-    """Raises TooLarge when `what` needs more bytes than the device has free."""
+def require_memory(needed: int, device: torch.device, what: str) -> None:
+    """Check that a device has memory free.
+
+    Args:
+        needed: Bytes.
+        device: The device.
+        what: Needs it, in words.
+
+    Raises:
+        TooLarge: It has not.
+    """
     free = free_memory(str(device))["device"]
-    if wanted > free:
+    if needed > free:
         raise TooLarge(
-            f"{what} needs {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose fewer --layers or a lower --resolution"
+            f"{what} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            f"choose fewer --layers or a lower --resolution"
         )
 
 
 def _transformer(base: Base, precision: str, device: torch.device) -> WanTransformer3DModel:
+    """Make a transformer with random weights."""
     model = empty_model(base.original)
-    require_memory(
-        parameters(base) * COMPUTE[precision].itemsize * 3 // 2, device, "the model with its fused projections"
-    )
+    size = parameters(base) * COMPUTE[precision].itemsize * 3 // 2
+    require_memory(size, device, "the model with its fused projections")
     generator = torch.Generator(device).manual_seed(0)
 
     def random(name: str, meta: Tensor) -> Tensor:
-        stored = stored_as(model, name, precision)
-        return (
-            torch.empty(meta.shape, device=device, dtype=COMPUTE[precision])
-            .normal_(0, 0.02, generator=generator)
-            .to(stored)
-        )
+        weight = torch.empty(meta.shape, device=device, dtype=COMPUTE[precision])
+        return weight.normal_(0, 0.02, generator=generator).to(stored_as(model, name, precision))
 
     load_strictly(model, dict(model.named_parameters()), random)
     use_fp8(model, precision)
@@ -71,18 +84,16 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
 
 
 def _decoder(name: str, device: torch.device) -> Decoder | None:
+    """Make a decoder with random weights."""
     if name == "none":
         return None
-    dtype, decoder = (
-        COMPUTE[native_precision(device)],
-        SmallDecoder() if name == "small" else StreamingVae(without_encoder(AutoencoderKLWan())),
-    )
-    module: nn.Module = decoder if name == "small" else decoder.vae
-    for parameter in module.eval().parameters():
-        parameter.requires_grad_(False).data = parameter.data.to(device, dtype)
-    if name == "vae" and device.type == "cuda":
-        decoder.channels_last()
-    return decoder
+    dtype = COMPUTE[native_precision(device)]
+    if name == "small":
+        return SmallDecoder().eval().requires_grad_(False).to(device, dtype)
+    vae = StreamingVae(without_encoder(AutoencoderKLWan()).to(device, dtype))
+    if device.type == "cuda":
+        vae.channels_last()
+    return vae
 
 
 def build(
@@ -93,11 +104,18 @@ def build(
     layers: int | None = None,
     decoder: str | None = None,
 ) -> VideoModel:
-    """A model by name: `tiny` as it ships; `wan-1.3b` and `wan-14b` with random weights, text embeddings and decoder.
+    """Make a model to measure: `tiny` as it ships, `wan-1.3b` or `wan-14b` with random weights and text embeddings.
 
-    resolution, layers and the decoders `vae` and `small` are for the random ones, which by default are whole, at 480p, in
-    `native_precision`, and without decoder.
-    Raises ValueError for an unknown name, for options that do not apply, and when memory does not suffice.
+    Args:
+        name: Of the model.
+        device: Where it runs.
+        precision: By default `native_precision`.
+        resolution: For random weights, as in `latent_size`; by default 480p.
+        layers: For random weights, how many; by default all.
+        decoder: `own` (the default) or `none` for tiny; `vae`, `small` or `none` (the default) for random weights.
+
+    Raises:
+        ValueError: An unknown name, options that do not apply, or too little memory.
     """
     if name not in BASES:
         if registry.entry(name).release:
@@ -107,14 +125,14 @@ def build(
         if resolution or layers or decoder not in (None, "own", "none"):
             others = "--resolution, --layers and the decoders vae and small"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")
-        return dataclasses.replace(
-            registry.load(name, str(device), precision=precision), **({"decoder": None} if decoder == "none" else {})
-        )
+        model = registry.load(name, str(device), precision=precision)
+        return dataclasses.replace(model, decoder=None) if decoder == "none" else model
     if decoder == "own":
         raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small or none")
     precision = precision or native_precision(device)
     check_precision(precision, str(device))
-    base, (height, width) = BASES[name], latent_size(resolution or "480p")
+    base = BASES[name]
+    height, width = latent_size(resolution or "480p")
     if layers is not None and not 2 <= layers <= base.layers:
         raise ValueError(f"--layers must be from 2 to the {base.layers} of {name}, not {layers}")
     base = dataclasses.replace(base, layers=layers or base.layers)

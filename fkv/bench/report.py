@@ -20,14 +20,17 @@ MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
     "context": "latent frames that a chunk attends to under full, its own included",
     "kv_bytes": "keys and values held while the chunk attends, counted from the page tables",
-    "peak_bytes": "on CUDA the most that was allocated while one chunk was generated and no other stream was held; "
+    "peak_bytes": "on CUDA the most that was allocated while one chunk was generated with no other stream in memory; "
     "on a CPU the resident size of the process",
-    "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved rounds; "
-    "with --overlap, decode is the wait for a decoder that works beside the next chunk, and what that costs there is in generate",
-    "tflop": "matrix products and attention of all passes of a chunk; norms, activations, text encoder and decoder are not counted",
-    "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds it; "
-    "the ceiling is of the type that the model computes in, which products in 8 bits (fp8-fast) may pass",
-    "bare_s": "the large matrix products and attention calls of all passes alone, on the same weights and buffers, measured in every round",
+    "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved "
+    "rounds; with --overlap, decode is the wait for a decoder that works beside the next chunk, "
+    "and what that costs there is in generate",
+    "tflop": "matrix products and attention of all passes of a chunk; "
+    "norms, activations, text encoder and decoder are not counted",
+    "roofline_s": "the least seconds for these calls at the ceilings of this run, each call at the ceiling that binds "
+    "it; the ceiling is of the type that the model computes in, which fp8 products (fp8-fast) may pass",
+    "bare_s": "the large matrix products and attention calls of all passes alone, on the same weights and buffers, "
+    "measured in every round",
     "over_bare": "median over rounds of generate / these",
     "speed_vs_full": "median over rounds of full's seconds / this policy's, denoising and context pass",
 }
@@ -44,10 +47,11 @@ COLUMNS = (
     "of roofline",
     "over bare",
 )
-CHANGING = ("fps_denoise", "fps_end_to_end", "kv_bytes", "peak_bytes")
+COMPARED = ("fps_denoise", "fps_end_to_end", "kv_bytes", "peak_bytes")
 
 
 def _version(package: str) -> str | None:
+    """Return the installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -55,7 +59,7 @@ def _version(package: str) -> str | None:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """When, on what and with what: what belongs beside any measured figure."""
+    """Return what belongs beside any measured figure: date, hardware, load and versions."""
     hardware: dict[str, Any] = {"device": device_name(device), "processor": processor()}
     hardware |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device.type == "cuda":
@@ -73,7 +77,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def kernel_choices() -> dict[str, Any]:
-    """Which implementations ran: the setting, and what `auto` has measured."""
+    """Return which implementations ran: the setting, and what `auto` has measured."""
     measured = [
         {
             "kernel": c.kernel,
@@ -88,7 +92,7 @@ def kernel_choices() -> dict[str, Any]:
 
 
 def _taken(report: Mapping[str, Any]) -> str | None:
-    """The kernels of a report in words, without what they took."""
+    """Return the kernels of a report in words, without their timings."""
     if not (kernels := report.get("kernels")):
         return None
     taken: dict[str, set[str]] = {}
@@ -101,28 +105,35 @@ def _taken(report: Mapping[str, Any]) -> str | None:
 
 
 def _noted(report: Mapping[str, Any]) -> list[str]:
+    """Return the note on kernels, if any, as lines."""
     taken = _taken(report)
     return [f"kernels: {taken}"] if taken else []
 
 
 def _cell(value: Any) -> str:
+    """Format a value of a table."""
     if value is None or isinstance(value, str):
         return value or "-"
     return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
 
 
 def lines(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A plain table, one column left and the others right aligned; None is written as a dash."""
+    """Format a plain table, the first column left aligned and the others right; None is a dash.
+
+    Args:
+        head: Titles of the columns.
+        rows: Their values.
+    """
     table = [list(head), *(list(map(_cell, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
     return [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
         for row in table
     ]
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
-    """A report of `bench` as lines for the terminal."""
+    """Format a report of `bench` as lines for the terminal."""
     place = report["hardware"]["device"]
     if "attention" in report:
         layer = report["attention"]
@@ -144,9 +155,11 @@ def table(report: Mapping[str, Any]) -> list[str]:
             f"relative difference {max(layer['difference'].values()):.1e}",
             *_noted(report),
         ]
-    ceilings, latent = report["ceilings"], "x".join(map(str, report["latent"]))
+    ceilings = report["ceilings"]
+    latent = "x".join(map(str, report["latent"]))
     return [
-        f"{report['model']}, {report['layers']} layers, latents {latent}, {report['precision']}, decoder {report['decoder']}; {place}",
+        f"{report['model']}, {report['layers']} layers, latents {latent}, {report['precision']}, "
+        f"decoder {report['decoder']}; {place}",
         *lines(COLUMNS, [_row(row) for row in report["results"]]),
         f"ceilings of this run: {ceilings['tflops']:.3g} TFLOP/s, {ceilings['gbps']:.3g} GB/s; "
         f"medians of {report['repeats']} interleaved rounds",
@@ -155,30 +168,32 @@ def table(report: Mapping[str, Any]) -> list[str]:
 
 
 def _row(row: Mapping[str, Any]) -> list[Any]:
+    """Return the values of a row in the order of `COLUMNS`."""
     if "error" in row:
         return [f"{row['policy']}: {row['error']}", row["context"], *[None] * (len(COLUMNS) - 2)]
-    speed, share, over = row.get("speed_vs_full"), row.get("share_of_roofline"), row.get("over_bare")
+    share = row.get("share_of_roofline")
     return [
         row["policy"],
         row["context"],
         row["fps_denoise"],
         row["fps_end_to_end"],
-        _times(speed),
+        _times(row.get("speed_vs_full")),
         row["kv_bytes"] / 1e6,
         row["peak_bytes"] / 1e6,
         row.get("tflops"),
         row.get("gbps"),
         None if share is None else f"{100 * share:.0f} %",
-        _times(over),
+        _times(row.get("over_bare")),
     ]
 
 
 def _times(value: float | None) -> str | None:
+    """Format a ratio."""
     return None if value is None else f"{value:.2f}x"
 
 
 def official_table(official: Mapping[str, Any]) -> list[str]:
-    """The paper's figures with their own hardware, as lines for the terminal."""
+    """Format the paper's figures, with the hardware they were measured on, as lines for the terminal."""
     notes = {True: " (second hand)", False: ""}
     rows = [
         [row["model"] + notes[row["second_hand"]], row["full"], row["forcing-kv"], row["ratio"]]
@@ -189,15 +204,28 @@ def official_table(official: Mapping[str, Any]) -> list[str]:
 
 
 def check_kinds(one_layer: bool, other: Mapping[str, Any]) -> None:
-    """Raises ValueError unless both reports are of one layer or both of streams."""
+    """Check that both reports are of one layer, or both of streams.
+
+    Args:
+        one_layer: Whether the first report is of one layer.
+        other: The second report.
+
+    Raises:
+        ValueError: They are not.
+    """
     if one_layer != ("attention" in other):
         raise ValueError("a report of one layer (--attention) can only be compared with another one")
 
 
 def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """This report / another one, row by row of the same policy and context, and every setting in which the two differ.
+    """Divide a report by another one, and list the settings in which they differ.
 
-    Raises ValueError like `check_kinds`, and when they have no row in common.
+    Args:
+        report: The first report.
+        other: The second one, by which it is divided, row by row of the same policy and context.
+
+    Raises:
+        ValueError: As in `check_kinds`, or they have no row in common.
     """
     check_kinds("attention" in report, other)
     settings = (
@@ -225,7 +253,7 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     before = {(row["policy"], row["context"]): row for row in other["results"] if "error" not in row}
     rows = [
         {"policy": row["policy"], "context": row["context"]}
-        | {key: row[key] / old[key] if row[key] and old[key] else None for key in CHANGING}
+        | {key: row[key] / old[key] if row[key] and old[key] else None for key in COMPARED}
         for row in report["results"]
         if "error" not in row and (old := before.get((row["policy"], row["context"])))
     ]
@@ -235,7 +263,12 @@ def against(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
 
 
 def against_table(comparison: Mapping[str, Any], name: str) -> list[str]:
-    """A comparison as lines for the terminal."""
+    """Format a comparison as lines for the terminal.
+
+    Args:
+        comparison: From `against`.
+        name: Of the other report.
+    """
     notes = [
         f"differs from {name} in {key}: {old} there, {new} here" for key, (old, new) in comparison["differ"].items()
     ]
@@ -246,7 +279,7 @@ def against_table(comparison: Mapping[str, Any], name: str) -> list[str]:
                 [f"this / {name}", "seconds"], [[way, _times(value)] for way, value in comparison["seconds"].items()]
             ),
         ]
-    rows = [[row["policy"], row["context"], *(_times(row[key]) for key in CHANGING)] for row in comparison["ratios"]]
+    rows = [[row["policy"], row["context"], *(_times(row[key]) for key in COMPARED)] for row in comparison["ratios"]]
     return [
         *notes,
         *lines([f"this / {name}", "context", "denoise FPS", "end-to-end FPS", "KV bytes", "peak bytes"], rows),
@@ -254,7 +287,12 @@ def against_table(comparison: Mapping[str, Any], name: str) -> list[str]:
 
 
 def figure(report: Mapping[str, Any], target: Path) -> None:
-    """Bars of denoising speed, with its share of this run's roofline, and of KV memory, per policy and context."""
+    """Draw bars of denoising speed, with its share of this run's roofline, and of KV memory, per policy and context.
+
+    Args:
+        report: Of streams.
+        target: The file to write: .png, .svg or .pdf.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -263,12 +301,12 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [row for row in report["results"] if "error" not in row]
-    policies, hatches = (
-        list(dict.fromkeys(row["policy"] for row in rows)),
-        ("", "//", "xx", "..", "\\\\", "++", "oo", "--"),
-    )
-    of = {(row["policy"], row["context"]): row for row in rows}
-    speed, memory, context = "video frames / s of denoising", "KV cache, MB", "context, latent frames"
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    hatches = ("", "//", "xx", "..", "\\\\", "++", "oo", "--")
+    row_of = {(row["policy"], row["context"]): row for row in rows}
+    speed = "video frames / s of denoising"
+    memory = "KV cache, MB"
+    context = "context, latent frames"
     lengths = sorted({row["context"] for row in rows})
     data = pd.DataFrame(
         [
@@ -278,7 +316,7 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
     )
     with sns.axes_style("whitegrid"):
         canvas, axes = plt.subplots(1, 2, figsize=(11, 4.6))
-        for axis, what in zip(axes, (speed, memory)):
+        for axis, what in zip(axes, (speed, memory), strict=True):
             sns.barplot(
                 data,
                 x=context,
@@ -290,10 +328,10 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
                 ax=axis,
                 legend=False,
             )
-            for bars, hatch, policy in zip(axis.containers, hatches * len(policies), policies):
-                mine = [of[policy, length] for length in lengths if (policy, length) in of]
-                plt.setp(bars, hatch=hatch)
-                axis.bar_label(bars, [_bar(row, what is speed) for row in mine], padding=2, fontsize=8)
+            for i, (bars, policy) in enumerate(zip(axis.containers, policies, strict=True)):
+                drawn = [row_of[policy, length] for length in lengths if (policy, length) in row_of]
+                plt.setp(bars, hatch=hatches[i % len(hatches)])
+                axis.bar_label(bars, [_bar(row, what is speed) for row in drawn], padding=2, fontsize=8)
             axis.margins(y=0.15)
         axes[0].set_title("speed, and its share of what this machine allows (roofline)", fontsize=10)
         axes[1].set_title("memory", fontsize=10)
@@ -312,6 +350,7 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
 
 
 def _bar(row: Mapping[str, Any], speed: bool) -> str:
+    """Return the label of a bar."""
     if not speed:
         return f"{row['kv_bytes'] / 1e6:.3g}"
     share = row.get("share_of_roofline")

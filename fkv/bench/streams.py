@@ -1,4 +1,4 @@
-"""Streams brought to a context length without generating it, then measured in turn."""
+"""Streams brought to a context length without generating it, then measured in turns."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ from .models import TooLarge, require_memory
 from .work import Ceilings, bare_calls, pass_work, seconds
 
 PROMPT = "a red ball bouncing over the hills at sunset"
-RECORDED = 2
-"""Chunks after which kernels are chosen and every pass has been recorded as a CUDA graph."""
+CAPTURE_CHUNKS = 2  # after so many chunks kernels are chosen and every pass is captured as a CUDA graph
 STAGES = ("rebuild", "denoise", "context", "decode", "generate", "total")
 
 
 @torch.inference_mode()
 def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
-    """Pass `chunks` chunks of random keys and values through a cache under a policy: the shapes of real ones."""
+    """Pass chunks of random keys and values, in the shapes of real ones, through a cache under a policy.
+
+    Args:
+        cache: The cache, empty.
+        policy: Decides which pages stay.
+        chunks: How many chunks.
+    """
     geometry = cache.geometry
     tokens = geometry.frames_per_chunk * geometry.tokens_per_frame
-    keys, values = (
-        torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim)
-        .to(cache.device, cache.dtype)
-        .unbind(0)
-    )
+    pair = torch.randn(2, geometry.batch, tokens, geometry.heads, geometry.head_dim)
+    keys, values = pair.to(cache.device, cache.dtype).unbind(0)
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         cache.begin(frames)
@@ -49,11 +51,18 @@ def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
 
 
 def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True) -> Stream:
-    """A stream whose next chunk attends, under `full`, to `context` latent frames, its own included.
+    """Return a stream whose next chunk attends to a context length under `full`.
 
     Earlier chunks are filled in, or generated where a policy recomputes them or looks at their attention.
+
+    Args:
+        model: What generates.
+        policy: Of the stream.
+        context: Latent frames that the next chunk attends to under `full`, its own included.
+        decode: Whether the stream decodes.
     """
-    stream, chunks = Stream(model, policy, PROMPT, decode=decode), context // model.frames_per_chunk - 1
+    stream = Stream(model, policy, PROMPT, decode=decode)
+    chunks = context // model.frames_per_chunk - 1
     if policy.caches == "none" or policy.watches_attention:
         for _ in range(chunks):
             stream.step()
@@ -65,39 +74,43 @@ def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True
 
 
 def _peak(model: VideoModel, policy: Policy, context: int, overlap: bool) -> int:
-    """Bytes while one chunk is generated and nothing else is held: CUDA's peak, on a CPU the process's resident size."""
+    """Return the bytes while one chunk is generated beside nothing else: CUDA's peak, on a CPU the resident size."""
     device = model.device
     gc.collect()
-    stream, beside = prepare(model, policy, context, decode=not overlap), Overlap(model) if overlap else None
+    stream = prepare(model, policy, context, decode=not overlap)
+    decoder = Overlap(model) if overlap else None
     if device.type != "cuda":
         stream.step()
         return psutil.Process().memory_info().rss
-    place = stream.snapshot()
-    for _ in range(RECORDED):
-        _step(stream, place, beside)
+    snapshot = stream.snapshot()
+    for _ in range(CAPTURE_CHUNKS):
+        _step(stream, snapshot, decoder)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    _step(stream, place, beside)
+    _step(stream, snapshot, decoder)
     return torch.cuda.max_memory_allocated(device)
 
 
 def _passes(stream: Stream) -> int:
-    """Passes per chunk: the denoising steps, and the context pass where there is one."""
+    """Return the passes per chunk: the denoising steps, and the context pass where there is one."""
     return len(stream.model.schedule.sigmas) + (stream.policy.caches != "per-step")
 
 
-def _step(stream: Stream, place: Snapshot, beside: Overlap | None) -> Chunk:
-    """The chunk of that place. beside : decodes it; what is measured then is a chunk of a long stream, generated while one like it is
-    decoded, and the wait for that one."""
+def _step(stream: Stream, snapshot: Snapshot, decoder: Overlap | None) -> Chunk:
+    """Generate the chunk after a snapshot.
+
+    With a decoder, a chunk of a long stream is measured: it is generated while one like it is decoded, and then waits
+        for that.
+    """
 
     def once() -> Chunk:
-        stream.restore(place)
+        stream.restore(snapshot)
         stream.model.transformer.weights_for(stream.caches[0].order)
         return stream.step()
 
-    if beside is None:
+    if decoder is None:
         return once()
-    before, chunk = beside(once() for _ in range(2))
+    before, chunk = decoder(once() for _ in range(2))
     return replace(chunk, timings=replace(chunk.timings, decode=before.timings.decode))
 
 
@@ -111,69 +124,86 @@ def measure(
     overlap: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict[str, Any]], Ceilings]:
-    """One row per policy at a context length, and the best ceilings seen meanwhile.
+    """Measure policies at one context length, interleaved.
 
-    Every round generates the same chunk once per policy, who goes first alternates, and measures the bare calls of a
-    pass and the ceilings between them; the first `warmup` rounds are thrown away. A policy that does not fit in memory, alone
-    or beside those named before it, gets a row that says so. overlap : decode beside the next chunk.
+    Every round generates the same chunk once per policy (the order alternates) and measures the bare calls of its
+    passes and the machine's ceilings between them. A policy that does not fit in memory, alone or beside those before
+    it, gets a row with an error.
+
+    Args:
+        model: What generates.
+        policies: What to measure.
+        context: As in `prepare`.
+        repeats: Rounds that count.
+        warmup: Rounds before them that do not.
+        ceilings: Measures the machine's ceilings once.
+        overlap: Decode beside the next chunk.
+        progress: Called after every chunk.
+
+    Returns:
+        One row per policy, and the best ceilings measured meanwhile.
     """
-    device, labels, rows = model.device, labels_of(policies), {}
+    device = model.device
+    labelled = dict(zip(labels_of(policies), policies, strict=True))
+    rows: dict[str, dict[str, Any]] = {}
     peaks: dict[str, int] = {}
-    geometry, held = Stream(model, Full(), PROMPT).geometry, 0
-    chunks, steps = context // model.frames_per_chunk, len(model.schedule.sigmas)
-    for label, policy in zip(labels, policies):
-        own = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps)
+    geometry = Stream(model, Full(), PROMPT).geometry
+    chunks = context // model.frames_per_chunk
+    steps = len(model.schedule.sigmas)
+    cached_bytes = 0
+    for label, policy in labelled.items():
+        policy_bytes = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps)
         try:
-            require_memory(held + own, device, label)
+            require_memory(cached_bytes + policy_bytes, device, label)
             peaks[label] = _peak(model, policy, context, overlap)
-            held += own
+            cached_bytes += policy_bytes
         except (torch.OutOfMemoryError, TooLarge):
-            beside = " beside the others" if held else ""
-            rows[label] = {"policy": label, "context": context, "error": f"does not fit in memory{beside}"}
-    streams = {
-        label: prepare(model, policy, context, not overlap) for label, policy in zip(labels, policies) if label in peaks
-    }
-    beside = {label: Overlap(model) if overlap else None for label in streams}
-    places = {label: stream.snapshot() for label, stream in streams.items()}
-    made: dict[str, list[Chunk]] = {label: [] for label in streams}
+            others = " beside the others" if cached_bytes else ""
+            rows[label] = {"policy": label, "context": context, "error": f"does not fit in memory{others}"}
+    streams = {label: prepare(model, labelled[label], context, not overlap) for label in peaks}
+    decoders = {label: Overlap(model) if overlap else None for label in streams}
+    snapshots = {label: stream.snapshot() for label, stream in streams.items()}
+    generated: dict[str, list[Chunk]] = {label: [] for label in streams}
     bare: dict[str, list[float]] = {label: [] for label in streams}
-    text, best = model.transformer.prepare_text(model.encode(PROMPT)), Ceilings(0.0, 0.0)
+    text = model.transformer.prepare_text(model.encode(PROMPT))
+    best = Ceilings(0.0, 0.0)
     tokens = model.frames_per_chunk * geometry.tokens_per_frame
     for turn in range(warmup + repeats):
         best = best.or_better(ceilings())
         for label in list(streams) if turn % 2 == 0 else reversed(list(streams)):
             stream = streams[label]
-            chunk = _step(stream, places[label], beside[label])
+            chunk = _step(stream, snapshots[label], decoders[label])
             alone = partial(
                 bare_calls, model.transformer, stream.caches[0], chunk.kv_tokens, tokens, text, passes=_passes(stream)
             )
             took = seconds(alone, device)
             if turn >= warmup:
-                made[label].append(chunk), bare[label].append(took)
+                generated[label].append(chunk)
+                bare[label].append(took)
             progress()
-    reference = next(
-        (made[label] for label, policy in zip(labels, policies) if type(policy) is Full and label in made), None
-    )
+    reference = next((generated[label] for label in streams if type(labelled[label]) is Full), None)
     for label, stream in streams.items():
-        rows[label] = _row(label, context, stream, made[label], bare[label], reference, best, peaks[label])
-    return [rows[label] for label in labels], best
+        rows[label] = _row(label, context, stream, generated[label], bare[label], reference, best, peaks[label])
+    return [rows[label] for label in labelled], best
 
 
 def _row(
     label: str,
     context: int,
     stream: Stream,
-    made: list[Chunk],
+    chunks: list[Chunk],
     bare: list[float],
     reference: list[Chunk] | None,
     best: Ceilings,
     peak: int,
 ) -> dict[str, Any]:
-    model, chunk = stream.model, made[-1]
-    times = {stage: [getattr(each.timings, stage) for each in made] for stage in STAGES}
+    """Make the row of one policy, as `MEANINGS` in `report` explains it."""
+    model = stream.model
+    chunk = chunks[-1]
+    times = {stage: [getattr(each.timings, stage) for each in chunks] for stage in STAGES}
     median = {stage: statistics.median(values) for stage, values in times.items()}
     frames = model.frames_per_chunk * model.video_frames_per_latent
-    row = {
+    row: dict[str, Any] = {
         "policy": label,
         "context": context,
         "context_frames": chunk.context_frames,
@@ -187,16 +217,16 @@ def _row(
         "peak_bytes": peak,
     }
     if reference:
-        row["speed_vs_full"] = statistics.median(
-            full.timings.generate / own.timings.generate for full, own in zip(reference, made)
-        )
+        rounds = zip(reference, chunks, strict=True)
+        row["speed_vs_full"] = statistics.median(full.timings.generate / own.timings.generate for full, own in rounds)
         row["kv_bytes_vs_full"] = chunk.kv_bytes / reference[-1].kv_bytes
     if stream.policy.caches != "none":
-        cache, tokens = stream.caches[0], model.frames_per_chunk * stream.geometry.tokens_per_frame
-        heads, words = {name: group.heads for name, group in cache.groups.items()}, model.encode(PROMPT).shape[1]
-        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, words, cache.dtype.itemsize).times(
-            _passes(stream)
-        )
+        cache = stream.caches[0]
+        tokens = model.frames_per_chunk * stream.geometry.tokens_per_frame
+        heads = {name: group.heads for name, group in cache.groups.items()}
+        text_tokens = model.encode(PROMPT).shape[1]
+        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, text_tokens, cache.dtype.itemsize)
+        work = work.times(_passes(stream))
         bound = work.roofline(best)
         row |= {
             "tflop": work.flops / 1e12,
@@ -207,6 +237,6 @@ def _row(
             "fps_denoise_at_roofline": frames / bound,
             "share_of_roofline": bound / median["generate"],
             "bare_s": statistics.median(bare),
-            "over_bare": statistics.median(g / b for g, b in zip(times["generate"], bare)),
+            "over_bare": statistics.median(g / b for g, b in zip(times["generate"], bare, strict=True)),
         }
     return row

@@ -1,4 +1,4 @@
-"""What a pass must compute and move at the least, what the machine can do, and what the bare calls take."""
+"""What a pass must at least compute and move, what the machine can do, and how long the bare calls take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fkv.cache import Heads, KVCache
 from fkv.kernels import attention, linear
 from fkv.transformer.causal import CausalTransformer, TextContext
 
-PRODUCT_SIDE = {"cuda": 8192, "cpu": 1536}
+PRODUCT_SIDE = {"cuda": 8192, "cpu": 1536}  # rows and columns of the matrices whose product is measured
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}
 
 
@@ -24,6 +24,7 @@ class Ceilings:
     bandwidth: float
 
     def or_better(self, other: Ceilings) -> Ceilings:
+        """Return the higher of each ceiling."""
         return Ceilings(max(self.flops, other.flops), max(self.bandwidth, other.bandwidth))
 
 
@@ -39,17 +40,20 @@ class Work:
 
     @property
     def flops(self) -> int:
+        """Floating-point operations of all calls."""
         return sum(flops for flops, _ in self.calls)
 
     @property
     def bytes(self) -> int:
+        """Bytes of inputs and outputs of all calls."""
         return sum(size for _, size in self.calls)
 
     def times(self, count: int) -> Work:
+        """Repeat the calls."""
         return Work(self.calls * count)
 
     def roofline(self, ceilings: Ceilings) -> float:
-        """Seconds that no implementation of these calls can beat on such a machine: each at the ceiling that binds it."""
+        """Return the least seconds of these calls on such a machine, each at the ceiling that binds it."""
         return sum(max(flops / ceilings.flops, size / ceilings.bandwidth) for flops, size in self.calls)
 
 
@@ -58,31 +62,42 @@ def pass_work(
     heads: Mapping[str, Heads],
     kv_tokens: Mapping[str, int],
     tokens: int,
-    words: int,
-    kv_item: int,
+    text_tokens: int,
+    kv_itemsize: int,
 ) -> Work:
-    """One pass over a chunk of `tokens` tokens: heads and key length per head group, `words` text tokens, bytes of a stored number."""
-    config, width, item = transformer.model.config, transformer.heads * transformer.head_dim, transformer.dtype.itemsize
+    """Count one pass over a chunk.
+
+    Args:
+        transformer: What computes it.
+        heads: Heads per layer, by head group.
+        kv_tokens: Key length, by head group.
+        tokens: Of the chunk.
+        text_tokens: Of the prompt.
+        kv_itemsize: Bytes of a stored element of keys and values.
+    """
+    config = transformer.model.config
+    width = transformer.heads * transformer.head_dim
+    itemsize = transformer.dtype.itemsize
     stored = transformer.model.blocks[0].ffn.net[2].weight.element_size()
 
-    def linear(rows: int, inputs: int, outputs: int, weight_item: int = item) -> tuple[int, int]:
-        return 2 * rows * inputs * outputs, item * rows * (inputs + outputs) + weight_item * inputs * outputs
+    def linear(rows: int, inputs: int, outputs: int, weight_itemsize: int = itemsize) -> tuple[int, int]:
+        flops = 2 * rows * inputs * outputs
+        return flops, itemsize * rows * (inputs + outputs) + weight_itemsize * inputs * outputs
 
-    def attention(count: int, keys: int, key_item: int = item) -> tuple[int, int]:
-        return 4 * count * tokens * keys * transformer.head_dim, 2 * count * (
-            item * tokens + key_item * keys
-        ) * transformer.head_dim
+    def attention(head_count: int, key_tokens: int, key_itemsize: int = itemsize) -> tuple[int, int]:
+        dims = head_count * transformer.head_dim
+        return 4 * dims * tokens * key_tokens, 2 * dims * (itemsize * tokens + key_itemsize * key_tokens)
 
     pixels = transformer.patch**2
     calls = [linear(tokens, config.in_channels * pixels, width), linear(tokens, width, config.out_channels * pixels)]
     for layer in range(transformer.layers):
         calls += [linear(tokens, width, 3 * width), linear(tokens, width, width)]
         calls += [
-            attention(len(group[layer]), kv_tokens[name], kv_item) for name, group in heads.items() if group[layer]
+            attention(len(group[layer]), kv_tokens[name], kv_itemsize) for name, group in heads.items() if group[layer]
         ]
         calls += [
             linear(tokens, width, width, stored),
-            attention(transformer.heads, words),
+            attention(transformer.heads, text_tokens),
             linear(tokens, width, width, stored),
         ]
         calls += [linear(tokens, width, config.ffn_dim, stored), linear(tokens, config.ffn_dim, width, stored)]
@@ -90,7 +105,7 @@ def pass_work(
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, the device's work included."""
+    """Return the wall time of one call, the device's work included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
@@ -101,15 +116,22 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> Callable[[], Ceilings]:
-    """A function that measures both ceilings once, and holds no memory in between."""
-    side, count = PRODUCT_SIDE[device.type], COPY_BYTES[device.type]
+    """Return a function that measures both ceilings once and holds no memory in between.
+
+    Args:
+        device: Of the machine.
+        dtype: In which the product is computed.
+    """
+    side = PRODUCT_SIDE[device.type]
+    count = COPY_BYTES[device.type]
 
     def measure() -> Ceilings:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         source, target = (torch.ones(count, dtype=torch.uint8, device=device) for _ in range(2))
-        product, copy = (lambda: a @ b), (lambda: target.copy_(source))
-        product()
-        return Ceilings(2 * side**3 / seconds(product, device), 2 * count / seconds(copy, device))
+        _ = a @ b  # the first product of a size may be slow
+        product_s = seconds(lambda: a @ b, device)
+        copy_s = seconds(lambda: target.copy_(source), device)
+        return Ceilings(2 * side**3 / product_s, 2 * count / copy_s)
 
     return measure
 
@@ -123,25 +145,36 @@ def bare_calls(
     text: TextContext,
     passes: int = 1,
 ) -> None:
-    """The matrix products and attention calls of some passes, on their own weights and buffers, and nothing between them
-    but the widening of what is stored in 8 bits."""
-    model, width = transformer.model, transformer.heads * transformer.head_dim
-    first, last = model.patch_embedding.weight.flatten(1), model.proj_out.weight
+    """Run the matrix products and attention calls of some passes, and nothing between them but the widening of fp8.
+
+    Args:
+        transformer: Whose weights are used.
+        cache: Whose buffers are used.
+        kv_tokens: Key length, by head group.
+        tokens: Of the chunk.
+        text: The prompt.
+        passes: How often.
+    """
+    model = transformer.model
+    width = transformer.heads * transformer.head_dim
+    first = model.patch_embedding.weight.flatten(1)
+    last = model.proj_out.weight
     x = torch.zeros(1, tokens, width, device=transformer.device, dtype=transformer.dtype)
-    patches, wide = x.new_zeros(1, tokens, first.shape[1]), x.new_zeros(1, tokens, model.config.ffn_dim)
+    patches = x.new_zeros(1, tokens, first.shape[1])
+    wide = x.new_zeros(1, tokens, model.config.ffn_dim)
     query = x.unflatten(2, (transformer.heads, -1)).transpose(1, 2)
 
     for _ in range(passes):
         linear(patches, first, model.patch_embedding.bias)
-        for layer, own in enumerate(transformer.weights_for(cache.order)):
-            linear(x, own.qkv, own.qkv_bias)
+        for layer, block in enumerate(transformer.weights_for(cache.order)):
+            linear(x, block.qkv, block.qkv_bias)
             for group, heads in cache.slices[layer]:
                 keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
                 attention(query[:, heads], keys, values)
-            linear(x, own.out, own.out_bias)
-            linear(x, own.cross_query, own.cross_query_bias, fast=own.fast)
+            linear(x, block.out, block.out_bias)
+            linear(x, block.cross_query, block.cross_query_bias, fast=block.fast)
             attention(query, *text.keys_values[layer])
-            linear(x, own.cross_out, own.cross_out_bias, fast=own.fast)
-            linear(x, own.up_proj, own.up_proj_bias, fast=own.fast)
-            linear(wide, own.down_proj, own.down_proj_bias, fast=own.fast)
+            linear(x, block.cross_out, block.cross_out_bias, fast=block.fast)
+            linear(x, block.up_proj, block.up_proj_bias, fast=block.fast)
+            linear(wide, block.down_proj, block.down_proj_bias, fast=block.fast)
         linear(x, last, model.proj_out.bias)

@@ -236,7 +236,7 @@ def run(args: argparse.Namespace) -> int:
     check_ending("figure", drawing, *PICTURES)
     registry.check_device(args.device)
     check_options(args)
-    args.warmup = max(args.warmup, streams.RECORDED) if args.graphs else args.warmup
+    args.warmup = max(args.warmup, streams.CAPTURE_CHUNKS) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None
     one_layer = args.attention if known is None else "attention" in known

@@ -1,4 +1,4 @@
-"""Streams side by side: one after the other, or at once with a thread of the processor each."""
+"""Streams side by side: in turns, or at once with a thread of the processor each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from fkv.transformer.causal import CausalTransformer, Probe
 
 
 def runs_concurrently(transformer: CausalTransformer, streams: int) -> bool:
-    """Whether some streams compute at once, each with a thread of its own; otherwise they take turns, and each has all threads.
+    """Whether streams compute at once, each with one thread; otherwise they take turns, each with all threads.
 
-    At once on CPUs that compute in float32 and have just a thread for each: they save the many moments at which threads wait for each
-    other. On two cores of an AMD EPYC without bfloat16 two streams made 1.1 to 1.5 times as much video so, with the same pictures to the
-    last bit. In turn on GPUs, in bfloat16, in which both ways take as long on two idle cores, and where attention needs
+    At once on CPUs that compute in float32 and have exactly one thread for each stream: that saves the many moments at
+        which
+    threads wait for each other, and generates the same frames to the last bit (figures in assets/benchmarks/README.md).
+    In turns on GPUs; in bfloat16, where both are equally fast; and where attention needs
     `fkv.kernels.onednn.float32_by_onednn`, which lets in one thread at a time.
+
+    Args:
+        transformer: Of the streams.
+        streams: How many.
     """
     if streams < 2 or transformer.device.type != "cpu" or transformer.dtype != torch.float32:
         return False
@@ -29,27 +34,42 @@ def runs_concurrently(transformer: CausalTransformer, streams: int) -> bool:
 
 
 def device_of(model: VideoModel, streams: int) -> str:
-    """The device in words, what each of some streams has of it, and the precision, as they belong beside figures measured there."""
+    """Return the device in words, each stream's share of it, and the precision, as they belong beside measured figures.
+
+    Args:
+        model: Of the streams.
+        streams: How many run side by side.
+    """
     share = ", one for each stream" if runs_concurrently(model.transformer, streams) else ""
     return f"{device_name(model.device)}{share}, {model.precision}"
 
 
 def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping[str, Probe]) -> dict[str, Chunk]:
-    """The next chunk of every stream of one model, in the order of `turn` where they take turns; some may be probed.
+    """Generate the next chunk of every stream.
 
-    Fails as the first in `turn` that fails, once all have ended.
+    Args:
+        streams: By name, all of one model.
+        turn: The names, in the order in which they take turns.
+        probes: By name, for the streams to probe.
+
+    Returns:
+        The chunks by name.
+
+    Raises:
+        Exception: That of the first stream in `turn` that fails, once all have ended.
     """
     if not runs_concurrently(next(iter(streams.values())).model.transformer, len(streams)):
         return {name: streams[name].step(probes.get(name)) for name in turn}
-    own = torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         steps = {name: _workers(len(streams)).submit(streams[name].step, probes.get(name)) for name in turn}
         wait(steps.values())
     finally:
-        torch.set_num_threads(own)  # a worker's number is its own, but threads yet to begin would take it too
+        torch.set_num_threads(threads)  # threads that start later would inherit a worker's number
     return {name: step.result() for name, step in steps.items()}
 
 
 @cache
 def _workers(count: int) -> ThreadPoolExecutor:
+    """Return workers that compute with one thread each."""
     return ThreadPoolExecutor(count, "fkv-stream", torch.set_num_threads, (1,))

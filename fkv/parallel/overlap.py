@@ -1,4 +1,4 @@
-"""Decoding each chunk while the next one is generated."""
+"""Decode each chunk while the next one is generated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,15 @@ def check_overlap(device: str) -> None:
 
 
 class Overlap:
-    """A model's decoder in a thread and, on a GPU, on a CUDA stream of its own; it decodes one stream's chunks in order.
+    """A model's decoder in a thread and, on a GPU, on a CUDA stream of its own.
 
-    Raises ValueError for a model without a decoder.
+    It decodes the chunks of one stream, in order.
+
+    Args:
+        model: Whose decoder runs.
+
+    Raises:
+        ValueError: The model has no decoder.
     """
 
     def __init__(self, model: VideoModel) -> None:
@@ -39,32 +46,39 @@ class Overlap:
                 "--overlap decodes each chunk while the next one is generated, and there is no decoder; leave it out"
             )
         device = model.device
-        self._decoder, self._state = model.decoder, None
-        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._decoder = model.decoder
+        self._state: Any = None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """Chunks of a stream that does not decode (`Stream(..., decode=False)`) -> the same with their video, each one chunk later.
+        """Decode chunks, each one chunk later.
 
-        Their `timings.decode` is the time for which decoding was waited for; what it took beside the next chunk is in that one's stages.
+        Args:
+            chunks: Of a stream that does not decode (`Stream(..., decode=False)`).
+
+        Yields:
+            The same chunks with their video. Their `timings.decode` is the time spent waiting for it; what decoding
+            costs beside the next chunk is in the stages of that one.
         """
         before: tuple[Chunk, Future[np.ndarray]] | None = None
         with ThreadPoolExecutor(1) as thread:
             for chunk in chunks:
-                now = chunk, thread.submit(self._decode, chunk)
+                decoding = (chunk, thread.submit(self._decode, chunk))
                 if before:
-                    yield _waited_for(*before)
-                before = now
+                    yield _with_video(*before)
+                before = decoding
             if before:
-                yield _waited_for(*before)
+                yield _with_video(*before)
 
     def _decode(self, chunk: Chunk) -> np.ndarray:
-        # `Stream.step` has waited for the latents, and the video is copied to the host here: no event is needed on either side.
-        with torch.cuda.stream(self._beside) if self._beside else nullcontext():
+        # `Stream.step` has waited for the latents, and the video is copied to the host here: no CUDA event is needed.
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             video, self._state = self._decoder(chunk.latents[:1], self._state)
         return video
 
 
-def _waited_for(chunk: Chunk, video: Future[np.ndarray]) -> Chunk:
+def _with_video(chunk: Chunk, video: Future[np.ndarray]) -> Chunk:
+    """Wait for a chunk's video and add it."""
     began = time.perf_counter()
-    done = video.result()
-    return replace(chunk, video=done, timings=replace(chunk.timings, decode=time.perf_counter() - began))
+    frames = video.result()
+    return replace(chunk, video=frames, timings=replace(chunk.timings, decode=time.perf_counter() - began))

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-MAX_RETRIES = 3
-"""How often a job whose worker was lost is given to another."""
+MAX_RETRIES = 3  # how often a job whose worker died is given to another
 
 
 def over_ray(function: Callable[..., Any], jobs: Iterable[tuple], address: str, device: str = "cpu") -> Iterator[Any]:
-    """`function(*job)` for every job, one at a time per device, in the order in which they are done.
+    """Call a function with every job, one at a time per device of a Ray cluster.
 
-    address : of a running cluster, on whose machines this project is installed, or "local" for one on this machine while it lasts.
-    A worker keeps what `function` caches from job to job. Raises ValueError with a sentence when Ray is missing, no cluster
-    answers, or a job's workers are lost again and again; what `function` raises is raised here.
+    A worker process keeps what `function` caches from job to job.
+
+    Args:
+        function: Called as `function(*job)`; what it raises is raised here.
+        jobs: Arguments of the calls.
+        address: Of a running cluster on whose machines this project is installed, or "local" for one on this machine.
+        device: That a job needs, `cpu` or `cuda`.
+
+    Yields:
+        The results, in the order in which they are ready.
+
+    Raises:
+        ValueError: Ray is missing, no cluster answers, or a job's workers die again and again.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -32,11 +42,10 @@ def over_ray(function: Callable[..., Any], jobs: Iterable[tuple], address: str, 
             raise ValueError(
                 f"no Ray cluster answers at {address!r} ({error}); name it as HOST:PORT, or local"
             ) from None
-    where = (
-        {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == "local" else {"address": address}
-    )
+    local: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    where = local if address == "local" else {"address": address}
     try:
-        ray.init(**where, log_to_driver=False, logging_level="ERROR")
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})") from None
     try:
