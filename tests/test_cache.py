@@ -43,7 +43,7 @@ def expected(group, page_tokens):
     pages = group.pages
     return {
         (f, s * page_tokens + i)
-        for f, s in zip(pages.frame.tolist(), pages.segment.tolist())
+        for f, s in zip(pages.frame.tolist(), pages.segment.tolist(), strict=True)
         for i in range(page_tokens)
     }
 
@@ -83,11 +83,15 @@ def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segment
         for name, group in cache.groups.items():
             pages = group.pages
             assert (pages.slot == np.arange(len(pages))).all(), "live pages are a prefix while a chunk runs"
-            held = set(zip(pages.frame.tolist(), pages.segment.tolist()))
+            held = set(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
             assert held == keep_mask[name] | {(f, s) for f in range(3 * chunk, 3 * chunk + 3) for s in range(segments)}
             masks[name] = np.array(data.draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))), bool)
             keep_mask[name] = {
-                p for p, keep in zip(zip(pages.frame.tolist(), pages.segment.tolist()), masks[name]) if keep
+                p
+                for p, keep in zip(
+                    zip(pages.frame.tolist(), pages.segment.tolist(), strict=True), masks[name], strict=False
+                )
+                if keep
             }
         for layer in range(GEOMETRY.layers):
             found = content(cache, layer)

@@ -42,7 +42,7 @@ class TestEveryPolicy:
 
     def test_streams_finite_video_and_reproduces_it(self, name, small):
         first, again = run(small, self.make(name), 4), run(small, self.make(name), 4)
-        for a, b in zip(first, again):
+        for a, b in zip(first, again, strict=True):
             assert torch.isfinite(a.latents).all() and torch.equal(a.latents, b.latents)
             assert a.video.shape == (12, 32, 96, 3) and a.video.dtype == np.uint8
 
@@ -54,7 +54,7 @@ class TestEveryPolicy:
     def test_streams_nearly_the_same_from_a_quarter_of_the_bytes_in_8_bits(self, name, small):
         eight = dataclasses.replace(self.make(name), fp8=True)
         assert policies.parse(policies.write(eight)) == eight
-        for wide, narrow in zip(run(small, self.make(name), 3), run(small, eight, 3)):
+        for wide, narrow in zip(run(small, self.make(name), 3), run(small, eight, 3), strict=True):
             assert 4 * narrow.kv_bytes == wide.kv_bytes
             assert (narrow.latents - wide.latents).norm() < 0.05 * wide.latents.norm()
         assert not torch.equal(narrow.latents, wide.latents)
@@ -79,7 +79,7 @@ def test_recomputed_window_carries_nothing_from_before_it(small):
 
 
 def test_recompute_shows_what_full_shows(small):
-    for a, b in zip(run(small, policies.make("full"), 4), run(small, policies.make("recompute"), 4)):
+    for a, b in zip(run(small, policies.make("full"), 4), run(small, policies.make("recompute"), 4), strict=True):
         assert torch.allclose(a.latents, b.latents, atol=1e-5)
         assert b.timings.rebuild > 0 or b.index == 0
 
@@ -97,7 +97,7 @@ def test_a_sliding_window_counts_sink_and_chunk(small):
 
 def test_hybrid_and_full_agree_exactly_while_nothing_was_dropped(small):
     everything = ForcingKV(anchor_frames=99, dynamic_anchor_frames=99, dynamic_frames=0)
-    for a, b in zip(run(small, policies.make("full"), 5), run(small, everything, 5)):
+    for a, b in zip(run(small, policies.make("full"), 5), run(small, everything, 5), strict=True):
         assert torch.allclose(a.latents, b.latents, atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_forcing_kv_keeps_sink_anchor_and_k_segments(small):
     for chunk in run(small, policy, 6)[2:]:
         last = chunk.frames[-1]
         kept = {
-            g: set(zip(p.frame[chunk.kept[g]].tolist(), p.segment[chunk.kept[g]].tolist()))
+            g: set(zip(p.frame[chunk.kept[g]].tolist(), p.segment[chunk.kept[g]].tolist(), strict=True))
             for g, p in chunk.pages.items()
         }
         whole = {(f, s) for f in (0, last) for s in range(4)}

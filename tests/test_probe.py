@@ -1,4 +1,4 @@
-"""The probe against the official implementation's masses and scores, against head grouping, and against planted attention."""
+"""The probe against the official masses and scores, against head grouping, and against planted attention."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_sample_costs_less_and_says_nearly_the_same(monkeypatch):
 
 
 def planted(segments: int = 2) -> tuple[KVCache, torch.Tensor]:
-    """A cache whose slots are out of order and whose frame 1 is half dropped; returns it and keys with one peak in frame 4."""
+    """A cache with slots out of order and frame 1 half dropped, and keys with one peak in frame 4."""
     geometry = Geometry(layers=1, heads=2, head_dim=8, rows=2, cols=6)
     cache = KVCache(geometry, geometry.every_head, segments)
     cache.begin([0, 1, 2])
@@ -197,6 +197,6 @@ def test_ages():
     assert ages_of([0, 1, 4, 5, 6, 8], 6) == ["sink", "older", "older", "anchor", "current", "current"]
     assert ages_of([0, 1, 2], 0) == ["current"] * 3
     record = PassMass(2, "context", (6, 7, 8), (0, 1, 5, 6, 7, 8), np.full((1, 1, 3, 6), 1 / 6, np.float32))
-    assert dict(zip(AGES, record.by_age[0, 0])) == pytest.approx(
+    assert dict(zip(AGES, record.by_age[0, 0], strict=True)) == pytest.approx(
         {"sink": 1 / 6, "older": 1 / 6, "anchor": 1 / 6, "current": 0.5}
     )

@@ -87,11 +87,11 @@ def test_recaching_the_same_prompt_under_full_changes_nothing(small):
 def test_recaching_holds_the_same_pages(small):
     live = stream(small)
     [live.step() for _ in range(4)]
-    before = {n: set(zip(g.pages.frame, g.pages.segment)) for n, g in live.caches[0].groups.items()}
+    before = {n: set(zip(g.pages.frame, g.pages.segment, strict=True)) for n, g in live.caches[0].groups.items()}
     live.set_prompt("a blue star", recache=True)
     chunk = live.step()
     held = {
-        n: set(zip(p.frame, p.segment)) - {(f, s) for f in chunk.frames for s in range(4)}
+        n: set(zip(p.frame, p.segment, strict=True)) - {(f, s) for f in chunk.frames for s in range(4)}
         for n, p in chunk.pages.items()
     }
     assert held == before
@@ -173,7 +173,8 @@ def test_the_sink_moves_along_in_every_cache(small):
     before = [cache.keys_of(0, "all", [0]) for cache in live.caches]
     live.restore(replace(live.snapshot(), index=LIMIT // 3 + 5))
     live.step()
-    assert not any(torch.equal(old, cache.keys_of(0, "all", [0])) for old, cache in zip(before, live.caches, strict=True))
+    for old, cache in zip(before, live.caches, strict=True):
+        assert not torch.equal(old, cache.keys_of(0, "all", [0]))
 
 
 @pytest.mark.parametrize("name", ["full", "forcing-kv:segments_per_frame=4", "per-step", "recompute:window_frames=6"])
