@@ -49,6 +49,16 @@ def test_it_reads_reversals_and_passers_by(motion):
         assert seen == (passer.colour if passer else None)
 
 
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_it_reads_the_motion_of_a_thing_that_reverses(motion):
+    scene = Scene("hills", "sunset", (Thing("green", "box", motion),))
+    turns = [[0.9] * 6 + [0.5] * (STORY_GENES - 6) for _ in range(10)]
+    turns[3][0] = turns[7][0] = 0.1
+    video = panorama.draw([moment for chunk in panorama.tell([scene] * 10, turns).chunks for moment in chunk.moments])
+    assert witness.read_motion(video[40:], 40, "green", "box") == motion
+    assert witness.read_motion(video[:20], 0, "green", "box") is None
+
+
 def test_it_is_silent_where_there_is_nothing_to_read():
     blank = np.full((12, 96, 160, 3), (255, 0, 255), np.uint8)
     assert witness.read_panel(blank, "day") == witness.PanelReading()

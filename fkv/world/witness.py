@@ -126,16 +126,45 @@ def read_reversals(frames: np.ndarray, thing: Thing, slot: int = 0, count: int =
         slot: Number of the thing.
         count: Number of things.
     """
-    chunks = len(frames) // CHUNK
+    _, ways = _fit(_track(frames, thing), thing, slot, count)
+    return tuple(chunk > 0 and ways[chunk] != ways[chunk - 1] for chunk in range(len(ways)))
+
+
+def read_motion(frames: np.ndarray, first: int, colour: str, shape: str) -> str | None:
+    """Motion of a thing that may reverse at chunk borders; None where it is seen for less than two chunks.
+
+    Args:
+        frames: RGB, uint8 [T, HEIGHT, WIDTH, 3].
+        first: Video frame of the stream with which they begin.
+        colour: Colour of the thing.
+        shape: Shape of the thing.
+    """
+    skipped = -first % (2 * CHUNK)
+    whole = (len(frames) - skipped) // CHUNK * CHUNK
+    if whole < 2 * CHUNK:
+        return None
+    track = _track(frames[skipped : skipped + whole], Thing(colour, shape, MOTIONS[0]))
+    if np.isfinite(track[..., 0]).sum() < 2 * CHUNK:
+        return None
+    places = ((0, 1), (0, 2), (1, 2))
+    fits = [(_fit(track, Thing(colour, shape, motion), *at)[0], motion) for motion in MOTIONS for at in places]
+    return min(fits)[1]
+
+
+def _track(frames: np.ndarray, thing: Thing) -> np.ndarray:
+    """Centres of a thing by its colour and shape, [chunks, CHUNK, 2], nan where it is not seen."""
     masks = (colour_labels(frames) == 1 + COLOURS.index(thing.colour)).astype(np.uint8)
     area = float(np.percentile(masks.sum((1, 2)), 80))
     matched = [best_overlap(close_gaps(mask), thing.shape, area) for mask in masks]
     track = np.array([centre if overlap > 0.4 else (np.nan, np.nan) for overlap, centre in matched]) - MASK_BORDER
+    return track.reshape(-1, CHUNK, 2)
+
+
+def _fit(track: np.ndarray, thing: Thing, slot: int, count: int) -> tuple[float, list[int]]:
+    """How far a track is from the best path of a thing's motion, and the directions of that path; see `_best_ways`."""
     path = np.array([position(thing, clock, 0.5, slot, count) for clock in range(TURN)])
     place = WIDTH / count * 0.125  # how far its gene can move a thing, see `render.position`
-    offsets = [(x, 0.0) for x in np.linspace(-place, place, 11)]
-    _, ways = min(_best_ways((track - offset).reshape(chunks, CHUNK, 2), path) for offset in offsets)
-    return tuple(chunk > 0 and ways[chunk] != ways[chunk - 1] for chunk in range(chunks))
+    return min(_best_ways(track - (x, 0.0), path) for x in np.linspace(-place, place, 11))
 
 
 def _vote(readings: Sequence[Any]) -> Any:
