@@ -311,7 +311,7 @@ def test_reports_whose_kernels_took_other_times_have_the_same_kernels(capsys, re
             {"kernel": "attention", "seconds": seconds, "fastest": "torch" if number == 2 else "products"}
         ]
     files = [tmp_path / f"{number}.json" for number in range(3)]
-    for path, each in zip(files, reports):
+    for path, each in zip(files, reports, strict=True):
         path.write_text(json.dumps(each))
     differ = [
         report(capsys, "--read", str(files[0]), "--against", str(other))[0]["against"]["differ"] for other in files[1:]

@@ -1,6 +1,7 @@
 """Recorded passes against passes that run as usual: on a CPU recorded operation by operation, on a GPU as CUDA graphs.
 
-Such a trace does what a CUDA graph does: it holds the operations on the very memory that they used, and nothing of the program around them.
+Such a trace does what a CUDA graph does: it holds the operations on the very memory that they used, and nothing of the
+program around them.
 """
 
 import contextlib
@@ -62,8 +63,10 @@ class Trace:
 
 @pytest.fixture
 def recorded(small):
-    """The small model once more, on the same weights, with its passes recorded. It attends to few keys, so by PyTorch: a trace does not
-    hold the switch that has oneDNN multiply."""
+    """The small model once more, on the same weights, with its passes captured.
+
+    It attends to few keys, so by PyTorch: a trace does not hold the switch that has oneDNN multiply.
+    """
     trace = Trace()
     transformer = CausalTransformer(small.transformer.model)
     transformer.capture_graphs(trace)
@@ -219,5 +222,7 @@ def test_a_graph_keeps_the_tables_that_its_launches_read(pools):
 def test_cuda_graphs_make_the_same_stream():
     plain, replaying = registry.load("tiny", "cuda"), registry.load("tiny", "cuda")
     replaying.transformer.capture_graphs()
-    for a, b in zip(*([stream.step() for _ in range(8)] for stream in both(plain, replaying, "forcing-kv"))):
+    for a, b in zip(
+        *([stream.step() for _ in range(8)] for stream in both(plain, replaying, "forcing-kv")), strict=True
+    ):
         torch.testing.assert_close(a.latents, b.latents)

@@ -149,7 +149,9 @@ def test_products_attend_to_much_where_they_are_exact_and_pytorch_is_not_much_fa
     monkeypatch.setattr(module, "_backend_for", lru_cache(module._backend_for.__wrapped__))
     monkeypatch.setattr(module, "multiplies_float32", lambda: exact and multiplies_float32())
     monkeypatch.setattr(
-        dispatch, "_seconds_of_one_thread", lambda run: {"attention_sdpa": seconds, "attention_bmm": 1}[run.func.__name__]
+        dispatch,
+        "_seconds_of_one_thread",
+        lambda run: {"attention_sdpa": seconds, "attention_bmm": 1}[run.func.__name__],
     )
     query, keys = torch.randn(1, 2, 4, 16), torch.randn(1, 2, 6, 16)
     types = ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.002))

@@ -29,7 +29,7 @@ def test_the_video_is_the_same(small):
 
 
 def test_a_chunk_is_decoded_while_the_next_one_is_generated(small):
-    """Every decoding but the last one ends only once the next chunk is under way; were they not beside each other, it never would."""
+    """Every decoding but the last ends only once the next chunk is under way; one after the other, it never would."""
     under_way = [threading.Event() for _ in range(4)]
 
     def decoder(latents, state):

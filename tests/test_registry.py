@@ -1,4 +1,4 @@
-"""Every registered model through the public loader, from a Hub cache that holds small files of exactly the released forms."""
+"""Every registered model through the public loader, from a Hub cache with small files of exactly the released forms."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
-from fkv.studio.live.sessions import Registry
 from fkv.studio.live.run import Run
+from fkv.studio.live.sessions import Registry
 from fkv.studio.media.protocol import unpack
 from fkv.studio.page import build
 from fkv.transformer.causal import CausalTransformer
@@ -135,7 +135,7 @@ def shelf(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     put(cache, SMALL_DECODER, lambda path: save_file(SmallDecoder().state_dict(), path))
     for one in REAL:
-        for source, data in zip(one.sources, released(one.name, original(SMALL))[0]):
+        for source, data in zip(one.sources, released(one.name, original(SMALL))[0], strict=True):
             put(
                 cache,
                 source,

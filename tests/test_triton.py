@@ -110,8 +110,11 @@ def random(*shape, dtype=torch.float32, seed=0):
 
 
 def check(made, wanted, dtype, limit=None):
-    """The error, relative to the norm of the reference. Rounding the reference to bfloat16 alone gives 1.6e-3; attention
-    also rounds its weights (as PyTorch's own does, whose error is the same), so it gets a limit of its own."""
+    """Compare relative to the norm of the reference.
+
+    Rounding the reference to bfloat16 alone gives 1.6e-3; attention also rounds its weights (as PyTorch's own does,
+    whose error is the same), so it gets a limit of its own.
+    """
     assert made.shape == wanted.shape and made.isfinite().all()
     assert (made.double() - wanted).norm() <= (limit or LIMITS[dtype]) * wanted.norm()
 
@@ -131,12 +134,14 @@ def test_norm_rope_store(run, dtype, batch, heads, size):
     q, k, v = qkv.double().unflatten(2, (3, count, size)).unbind(2)
     q, k = (
         x / (x.square().mean((2, 3), True) + 1e-6).sqrt() * gain.double().view(count, size)
-        for x, gain in zip((q, k), gains)
+        for x, gain in zip((q, k), gains, strict=True)
     )
     q, k = (torch.view_as_complex(x.unflatten(3, (-1, 2))) * table.to(torch.complex128)[:, None] for x in (q, k))
     q, k, v = (x.transpose(1, 2) for x in (torch.view_as_real(q).flatten(3), torch.view_as_real(k).flatten(3), v))
     check(queries, q, dtype)
-    for (keys, values, slots), old, k_part, v_part in zip(stored, before, k.split(heads, 1), v.split(heads, 1)):
+    for (keys, values, slots), old, k_part, v_part in zip(
+        stored, before, k.split(heads, 1), v.split(heads, 1), strict=True
+    ):
         rest = sorted(set(range(capacity)) - set(slots.tolist()))
         check(keys[:, :, slots], k_part, dtype)
         assert torch.equal(values[:, :, slots].double(), v_part)
@@ -144,7 +149,7 @@ def test_norm_rope_store(run, dtype, batch, heads, size):
 
 
 def test_pages_in_8_bits_are_written_and_read(run):
-    """What is stored is the nearest of the 8-bit type, larger numbers are cut to its largest, and attention is over what is stored."""
+    """What is stored is the nearest fp8 number, larger ones are clamped, and attention is over what is stored."""
     heads, size, tokens, slots = (2, 1), 16, 5, torch.tensor([6, 0, 3, 8, 1])
     qkv, gains = random(1, tokens, 3 * 3 * size, dtype=torch.bfloat16), random(2, 3 * size, seed=1)
     qkv[0, 0, -1] = 1000
@@ -154,12 +159,14 @@ def test_pages_in_8_bits_are_written_and_read(run):
     exact = [(*torch.zeros(2, 1, held, 9, size).unbind(0), slots) for held in heads]
     kernels.norm_rope_store(qkv.float(), gains, 1e-6, table, exact)
     queries, (*_, stored) = run("norm_rope_store", qkv, gains, 1e-6, table, groups)
-    for made, wanted in zip(stored, exact):
-        for eight, full in zip(made[:2], wanted[:2]):
+    for made, wanted in zip(stored, exact, strict=True):
+        for eight, full in zip(made[:2], wanted[:2], strict=True):
             full = full.clamp(-448, 448)
             assert eight.dtype == torch.float8_e4m3fn and (eight.float() - full).abs().le(full.abs() / 14 + 2**-9).all()
     made, _ = run("hybrid_attention", queries, [(keys, values) for keys, values, _ in stored])
-    parts = zip(queries.double().split(heads, 1), [(keys.double(), values.double()) for keys, values, _ in stored])
+    parts = zip(
+        queries.double().split(heads, 1), [(keys.double(), values.double()) for keys, values, _ in stored], strict=True
+    )
     wanted = [(q @ keys.transpose(2, 3) / size**0.5).softmax(-1) @ values for q, (keys, values) in parts]
     check(made, torch.cat(wanted, 1), torch.bfloat16, 2.5e-3)
     mass, _ = run("frame_mass", queries[:, :2], stored[0][0], torch.arange(9) % 3, 3)
@@ -181,7 +188,7 @@ def test_hybrid_attention(run, dtype, batch, tokens, size, groups):
     parts = query.double().split([heads for heads, _ in groups], 1)
     wanted = [
         (q @ keys.double().transpose(2, 3) / size**0.5).softmax(-1) @ values.double()
-        for q, (keys, values) in zip(parts, buffers)
+        for q, (keys, values) in zip(parts, buffers, strict=True)
     ]
     check(made, torch.cat(wanted, 1), dtype, 2.5e-3 if dtype == torch.bfloat16 else None)
     assert made.transpose(1, 2).is_contiguous()

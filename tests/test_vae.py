@@ -60,7 +60,7 @@ def test_weights_stored_channels_last_decode_the_same(wan_vae):
     kernels = [parameter for parameter in other.vae.decoder.parameters() if parameter.dim() == 5]
     assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last_3d) for kernel in kernels)
     latents = torch.randn(1, 6, 4, 4, 6)
-    for ours, theirs in zip(*(chunked(decoder.decode, latents, 3, 1) for decoder in (other, plain))):
+    for ours, theirs in zip(*(chunked(decoder.decode, latents, 3, 1) for decoder in (other, plain)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
@@ -97,7 +97,7 @@ def test_the_small_decoder_remembers_one_frame_per_block(small):
     for layer in small.decoder:
         if isinstance(layer, taehv.MemBlock):
             before = [torch.zeros_like(frames[0]), *frames[:-1]]
-            frames = [torch.relu(layer.conv(torch.cat(pair, 1)) + pair[0]) for pair in zip(frames, before)]
+            frames = [torch.relu(layer.conv(torch.cat(pair, 1)) + pair[0]) for pair in zip(frames, before, strict=True)]
         elif isinstance(layer, taehv.TGrow):
             frames = [part for frame in frames for part in layer.conv(frame).chunk(layer.stride, 1)]
         else:
