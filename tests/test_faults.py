@@ -29,12 +29,12 @@ from fkv.models.base import VideoModel
 from fkv.stream import Stream
 from fkv.studio import launch, server
 from fkv.studio.live import telemetry
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
-from fkv.studio.live.sessions import Registry
 from fkv.studio.live.run import Run
+from fkv.studio.live.sessions import Registry
 from fkv.studio.media import artifacts, assets
 from fkv.studio.media.artifacts import Artifacts
 from tests.load.client import Visitor, settle

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fkv.studio.live import sample_run
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.media.mp4 import Encoding, Recording, write

@@ -18,12 +18,12 @@ from fkv.report import frame_hash
 from fkv.storyboard import SetPrompt
 from fkv.stream import Stream
 from fkv.studio.live import loop
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
-from fkv.studio.live.sessions import Registry
 from fkv.studio.live.run import Run
+from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import unpack, xray
 from fkv.studio.tabs import policy_field

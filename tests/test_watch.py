@@ -13,9 +13,9 @@ from fkv.roles import HeadRoles, from_scores
 from fkv.storyboard import SetRoles
 from fkv.stream import Stream
 from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack

@@ -18,9 +18,9 @@ from zero_space import CHUNK_SECONDS, LONGEST, PROMPT
 from fkv.models import tiny
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles
 from fkv.studio.live import zerogpu
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
-from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.media.protocol import unpack

@@ -102,9 +102,9 @@ def stream(
     model: Any, view: str, length: int, act: Callable[[Any, dict[str, Any]], Any] = lambda run, manifest: None
 ) -> dict[str, Any]:
     """Stream as the Live tab does; `act` sees every manifest and may press what a visitor can press."""
+    from fkv.studio.live.limits import Limits
     from fkv.studio.live.live import live
     from fkv.studio.live.plan import Plan
-    from fkv.studio.live.limits import Limits
     from fkv.studio.live.queue import Queue
     from fkv.studio.live.run import Run
     from fkv.studio.live.zerogpu import generating
