@@ -1,4 +1,5 @@
-"""Comparisons: what is measured of known chunks, what a plan refuses, how a run reports, is cancelled and leaves the line."""
+"""Comparisons: what is measured of known chunks, what a plan refuses, how a run reports, is cancelled and leaves the
+line."""
 
 from __future__ import annotations
 
@@ -197,8 +198,14 @@ def test_it_waits_for_its_turn_and_says_its_place(small):
 
 
 def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
-    assert "after 1 of 8 chunks: a run may last at most 0 seconds" in list(run_of(small, plan(), Limits(seconds=0)))[-1].text
-    assert "after 1 of 8 chunks: its KV cache exceeded the limit of 0 MB" in list(run_of(small, plan(), Limits(kv=0)))[-1].text
+    assert (
+        "after 1 of 8 chunks: a run may last at most 0 seconds"
+        in list(run_of(small, plan(), Limits(seconds=0)))[-1].text
+    )
+    assert (
+        "after 1 of 8 chunks: its KV cache exceeded the limit of 0 MB"
+        in list(run_of(small, plan(), Limits(kv=0)))[-1].text
+    )
     monkeypatch.setattr(Stream, "step", lambda self: 1 / 0)
     *_, last = run_of(small, plan())
     assert (last.state, last.text) == ("error", "The comparison failed after 0 of 8 chunks: ZeroDivisionError.")
@@ -207,18 +214,18 @@ def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"policies": ["full"]}, "2 to 8 policies, not 1"),
-        ({"policies": ["full", "full:"]}, "policies, not 1"),
+        ({"policies": ["full"]}, "policies must be a whole number from 2 to 8, not 1"),
+        ({"policies": ["full", "full:"]}, "number of policies .* not 1"),
         ({"policies": ["full", "nonsense"]}, "no policy 'nonsense'"),
-        ({"prompts": " \n"}, "1 to 16 prompts, not 0"),
+        ({"prompts": " \n"}, "prompts must be a whole number from 1 to 16, not 0"),
         ({"seeds": "0 x"}, "'x' is not an integer"),
-        ({"seeds": ""}, "1 to 8 seeds, not 0"),
+        ({"seeds": ""}, "seeds must be a whole number from 1 to 8, not 0"),
         ({"seeds": "99999999999"}, "the seed must be"),
         ({"policies": None}, "must be a list"),
         ({"policies": ["full", 3]}, "must be a text"),
         ({"prompts": None}, "must be a text"),
         ({"chunks": None}, "whole number"),
-        ({"chunks": 1}, "2 to 60 chunks per stream, not 1"),
+        ({"chunks": 1}, "chunks must be a whole number from 2 to 60, not 1"),
         ({"max_chunks": 7}, "8 chunks in all; at most 7"),
     ],
 )
@@ -259,6 +266,8 @@ def test_the_plot_and_its_file_show_every_policy():
 
 
 def test_the_table_says_what_is_unknown_and_what_is_equal():
-    rows = comparison_figures.table([comparison_figures.stream_record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))])
+    rows = comparison_figures.table(
+        [comparison_figures.stream_record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))]
+    )
     html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), draws_world=True)
     assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html

@@ -1,4 +1,5 @@
-"""What programs may call, through the real server: Gradio's client, and tools of an MCP server where that package is installed."""
+"""What programs may call, through the real server: Gradio's client, and tools of an MCP server where that package is
+installed."""
 
 from __future__ import annotations
 
@@ -87,16 +88,22 @@ def test_a_profile_is_a_roles_file(client):
     ("call", "words"),
     [
         ({"api_name": "/generate_clip", "prompt": PROMPT, "policy": "nonsense"}, "There is no policy 'nonsense'"),
-        ({"api_name": "/generate_clip", "prompt": PROMPT, "chunks": 121}, "1 to 120 chunks, not 121"),
+        (
+            {"api_name": "/generate_clip", "prompt": PROMPT, "chunks": 121},
+            "number of chunks must be a whole number from 1 to 120, not 121",
+        ),
         ({"api_name": "/generate_clip", "prompt": " "}, "The prompt is empty"),
         ({"api_name": "/generate_clip", "prompt": PROMPT, "seed": -1}, "The seed must be"),
-        ({"api_name": "/compare", "policies": "full"}, "2 to 8 policies, not 1"),
+        ({"api_name": "/compare", "policies": "full"}, "number of policies must be a whole number from 2 to 8, not 1"),
         (
             {"api_name": "/compare", "policies": "full,per-step,recompute,forcing-kv,no-anchor", "chunks": 60},
             "300 chunks in all; at most 240",
         ),
-        ({"api_name": "/profile", "prompts": "\n".join("abcdefghi")}, "1 to 8 prompts, not 9"),
-        ({"api_name": "/profile", "chunks": 2}, "3 to 14 chunks, not 2"),
+        (
+            {"api_name": "/profile", "prompts": "\n".join("abcdefghi")},
+            "number of prompts must be a whole number from 1 to 8, not 9",
+        ),
+        ({"api_name": "/profile", "chunks": 2}, "number of chunks must be a whole number from 3 to 14, not 2"),
         ({"api_name": "/profile", "threshold": 2}, "The threshold must"),
     ],
 )
@@ -133,7 +140,8 @@ def ended(monkeypatch, caplog) -> Queue[tuple[str, str]]:
 
 @contextmanager
 def calling(http: httpx.Client, kind: str) -> Iterator[None]:
-    """Call an endpoint and listen for the answer until the block ends, which begins once the call runs or stands in line."""
+    """Call an endpoint and listen for the answer until the block ends, which begins once the call runs or stands in
+    line."""
     name, data = CALLS[kind]
     before = busy(http)
     event = http.post(f"/gradio_api/call{name}", json={"data": data}).raise_for_status().json()["event_id"]

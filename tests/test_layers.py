@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 def loaded_by(modules: list[str]) -> set[str]:
     """What is loaded after these modules were imported in a fresh interpreter."""
-    script = f"import importlib, json, sys; list(map(importlib.import_module, {modules})); print(json.dumps(list(sys.modules)))"
+    load = f"list(map(importlib.import_module, {modules}))"
+    script = f"import importlib, json, sys; {load}; print(json.dumps(list(sys.modules)))"
     return set(
         json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     )

@@ -313,7 +313,9 @@ def note(host):
         with open(os.environ["FKV_CALLS"], "a") as out: out.write(f"{host}\\n")
         raise OSError("no network here")
 def guarded(self, address): note(address[0] if isinstance(address, tuple) else None); return connect(self, address)
-def resolved(host, *rest, **more): note(host.decode() if isinstance(host, bytes) else host); return resolve(host, *rest, **more)
+def resolved(host, *rest, **more):
+    note(host.decode() if isinstance(host, bytes) else host)
+    return resolve(host, *rest, **more)
 socket.socket.connect, socket.getaddrinfo = guarded, resolved
 """
 

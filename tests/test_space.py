@@ -1,4 +1,4 @@
-"""The repository as a Space: what its front matter and Spaces.md say against what is installed and what app.py reads."""
+"""The repository as a Space: its front matter and Spaces.md against what is installed and what app.py reads."""
 
 from __future__ import annotations
 

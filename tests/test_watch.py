@@ -25,7 +25,7 @@ FOCUS = Focus(1, 2, 1, 4)
 
 
 def streams(small, *policies, roles=None) -> dict[str, Stream]:
-    return {name: Stream(small, policy, PROMPT, 5, roles) for name, policy in zip("AB", policies)}
+    return {name: Stream(small, policy, PROMPT, 5, roles) for name, policy in zip("AB", policies, strict=False)}
 
 
 def records(run: Run) -> list[dict]:

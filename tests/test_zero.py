@@ -1,4 +1,5 @@
-"""ZeroGPU: what crosses the border of the process that has the GPU, seen with the real `spaces` package (`zero_space.py`)."""
+"""ZeroGPU: what crosses the border of the process that has the GPU, seen with the real `spaces` package
+(`zero_space.py`)."""
 
 from __future__ import annotations
 

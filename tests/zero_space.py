@@ -1,4 +1,5 @@
-"""A ZeroGPU Space in small: the real `spaces` package, a scheduler that is made up, and main memory in the part of the GPU's.
+"""A ZeroGPU Space in small: the real `spaces` package, a scheduler that is made up, and main memory in the part of
+the GPU's.
 
 A process of its own, since `spaces` changes torch and Gradio for good. Prints as JSON what happened.
 """
@@ -29,7 +30,8 @@ PROMPT = "a red ball bouncing over the hills by day"
 
 
 class Scheduler(BaseHTTPRequestHandler):
-    """Lends one GPU, `idle` once its process is there; notes what is asked of it. `refusal`: answer that instead of lending."""
+    """Lends one GPU, `idle` once its process is there; notes what is asked of it. `refusal`: answer that instead of
+    lending."""
 
     asked: list[tuple[str, dict[str, str]]] = []
     idle = False
@@ -131,7 +133,8 @@ GENERATE: dict[str, Any] = {}
 
 
 def press(run: Any, manifest: dict[str, Any]) -> None:
-    """Change the prompt and look at a head after the first chunk, pause, resume while paused, stop after the fourth chunk."""
+    """Change the prompt and look at a head after the first chunk, pause, resume while paused, stop after the fourth
+    chunk."""
     from fkv.probe import Focus
     from fkv.storyboard import SetPrompt
     from fkv.studio.live.attention_probe import Watch

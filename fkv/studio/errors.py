@@ -10,7 +10,10 @@ import traceback
 
 import torch
 
-LESS_MEMORY = "Try forcing-kv, one stream instead of two, or fewer chunks; the operator can choose a smaller --resolution or --precision"
+LESS_MEMORY = (
+    "Try forcing-kv, one stream instead of two, or fewer chunks; "
+    "the operator can choose a smaller --resolution or --precision"
+)
 
 
 class Disconnected(Exception):
@@ -35,7 +38,8 @@ def explain(error: Exception, progress: str, work: str = "stream") -> tuple[str,
         work: What was under way: stream, comparison, clip, profile or recording.
 
     Returns:
-        The reason in a word or two for the log (refused, left, out of memory, disk full, failed), and a sentence for the visitor.
+        The reason in a word or two for the log (refused, left, out of memory, disk full, failed), and a sentence for
+        the visitor.
     """
     text = str(error).lower()
     if isinstance(error, ValueError):
@@ -59,14 +63,14 @@ def _is_out_of_memory(error: Exception, text: str) -> bool:
 
 
 def release(error: BaseException | None) -> None:
-    """Drop what the frames of an exception refer to, such as a stream and its cache, while the exception is still handled."""
+    """Drop what the frames of an exception refer to, such as a stream and its cache, while it is still handled."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
 
 def free(device: torch.device) -> None:
-    """Free the memory of a finished run, and return it to the system: glibc keeps what short-lived threads have freed."""
+    """Free the memory of a finished run, and return it to the system: glibc keeps what short-lived threads freed."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -5,28 +5,65 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from fkv import runtime
+from fkv.parameters import Count, annotations_of, check, describe
+
+if TYPE_CHECKING:
+    from fkv.studio.live.limits import Limits
 
 runtime.prepare()
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-LIMITS = (
-    ("longest-run", float, "1800", "seconds of a visitor's run, pauses included"),
-    ("longest-turn", float, "180", "seconds of a run once others wait"),
-    ("longest-pause", float, "180", "seconds of a visitor's pause"),
-    ("longest-idle", float, "60", "seconds until a run ends that nobody watches"),
-    ("most-waiting", int, "24", "visitors in line"),
-    ("most-memory", int, "768", "MiB of encoded video kept for all visitors together"),
-    ("most-kv", int, "0", "MiB of KV cache per run; 0: half of what is free once the model is loaded"),
-)
-"""Options that bound what visitors may take; each is also an environment variable, as in FKV_LONGEST_RUN."""
+Seconds = Annotated[float, Field(ge=0, json_schema_extra={"unit": "seconds"})]
+Mebibytes = Annotated[int, Field(ge=0, json_schema_extra={"unit": "MiB"})]
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Options that bound what visitors may take; each is also an environment variable, such as FKV_LONGEST_RUN."""
+
+    longest_run: Annotated[Seconds, Field(description="longest run of a visitor, pauses included")] = 1800.0
+    longest_turn: Annotated[Seconds, Field(description="longest run once others wait")] = 180.0
+    longest_pause: Annotated[Seconds, Field(description="longest pause of a visitor")] = 180.0
+    longest_idle: Annotated[Seconds, Field(description="how long a run goes on that nobody watches")] = 60.0
+    most_waiting: Annotated[Count, Field(description="visitors in the queue")] = 24
+    most_memory: Annotated[Mebibytes, Field(description="encoded video kept for all visitors together")] = 768
+    most_kv: Annotated[
+        Mebibytes, Field(description="KV cache per run; 0: half of what is free once the model is loaded")
+    ] = 0
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> LimitOptions:
+        """Read the parsed options. Raises ValueError that names an option out of range."""
+        for name, annotation in annotations_of(cls).items():
+            check(_option(name), getattr(args, name), annotation)
+        return cls(**{name: getattr(args, name) for name in annotations_of(cls)})
+
+    def limits(self, free_bytes: int) -> Limits:
+        """The limits of the studio; free_bytes: of the device, once the model is loaded."""
+        from fkv.studio.live.limits import Limits
+
+        total = self.most_memory << 20
+        return Limits(
+            seconds=self.longest_run,
+            turn=self.longest_turn,
+            pause=self.longest_pause,
+            idle=self.longest_idle,
+            waiting=self.most_waiting,
+            memory=total // 4,
+            total=total,
+            kv=self.most_kv << 20 or free_bytes // 2,
+        )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """What the command line and the environment ask for."""
+    """Read the command line and the environment."""
     from fkv.commands.model_options import add_model
     from fkv.models.release import CHOICES
 
@@ -46,9 +83,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--root-path", default=env("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
     parser.add_argument("--share", action="store_true", help="also open a public Gradio link")
-    for name, kind, default, help in LIMITS:
-        default = env(f"FKV_{name.upper().replace('-', '_')}", default)
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{help} (default: %(default)s)")
+    for parameter in describe(LimitOptions):
+        parser.add_argument(
+            _option(parameter.name),
+            type=type(parameter.default),
+            default=env(f"FKV_{parameter.name.upper()}", parameter.default),
+            metavar=parameter.unit or "N",
+            help=f"{parameter.help} (default: %(default)s)",
+        )
     parser.add_argument(
         "--metrics", action="store_true", default=env("FKV_METRICS") == "1", help="figures for Prometheus at /metrics"
     )
@@ -60,8 +102,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Load the model and serve the page. Returns 2, after one sentence, where that cannot be done."""
+    """Load the model and serve the page. Returns 2, after one sentence, where that is not possible."""
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces  # noqa: F401  before anything touches CUDA
 
@@ -71,28 +117,15 @@ def main(argv: list[str] | None = None) -> int:
         from fkv.studio.server import check_port
 
         check_port(args.host, args.port)
-        for name, *_ in LIMITS:
-            if not (value := getattr(args, name.replace("-", "_"))) >= 0:
-                raise ValueError(f"--{name} must be a number of at least 0, not {value}")
+        options = LimitOptions.from_arguments(args)
         from fkv.commands.model_options import load_model
         from fkv.models.memory import free_memory
         from fkv.studio.live import model_thread, telemetry, zerogpu
-        from fkv.studio.live.limits import Limits
         from fkv.studio.server import serve
 
-        total = args.most_memory << 20
-        limits = Limits(
-            seconds=args.longest_run,
-            turn=args.longest_turn,
-            pause=args.longest_pause,
-            idle=args.longest_idle,
-            waiting=args.most_waiting,
-            memory=total // 4,
-            total=total,
-        )
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
-        limits = replace(limits, kv=args.most_kv << 20 or free_memory(args.device)["device"] // 2)
+        limits = options.limits(free_memory(args.device)["device"])
         serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp)
     except (ValueError, OSError) as error:
         print(f"fkv-studio: {error}", file=sys.stderr)

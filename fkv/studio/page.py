@@ -54,7 +54,8 @@ def _header(model: VideoModel) -> str:
     device, precision = device_name(model.device), model.precision
     return (
         '<header class="fkv-head"><h1>Forcing-KV <span>Studio</span></h1>'
-        f'<p class="fkv-facts"><span>model <b>{escape(model.name)}</b></span><span>{escape(device)}, {precision}</span></p>'
+        f'<p class="fkv-facts"><span>model <b>{escape(model.name)}</b></span>'
+        f"<span>{escape(device)}, {precision}</span></p>"
         '<nav aria-label="View"><button type="button" data-fkv="theme">Light or dark</button>'
         '<button type="button" data-fkv="talk">Talk mode</button>'
         '<button type="button" data-fkv="help" aria-label="Keyboard help">?</button></nav></header>'

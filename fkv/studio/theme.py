@@ -1,4 +1,5 @@
-"""The page's look: Gradio's theme variables, light and dark, with local fonts only. The stage's own style is in assets."""
+"""The page's look: Gradio's theme variables, light and dark, with local fonts only. The stage's own style is in
+assets."""
 
 from __future__ import annotations
 

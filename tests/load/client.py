@@ -59,7 +59,8 @@ class Visitor:
         raise LookupError(f"the page has no {kind} of {elem_id}")
 
     def form(self, event: dict[str, Any], **fields: Any) -> list[Any]:
-        """What the page sends with an event: the values that it shows, but for `fields`, named by how a component's label begins."""
+        """What the page sends with an event: the values that it shows, but for `fields`, named by how a component's
+        label begins."""
         named = {name.lower().replace("_", " "): value for name, value in fields.items()}
         data = []
         for part in event["inputs"]:
@@ -94,7 +95,8 @@ class Visitor:
                         return
 
     def outputs(self) -> Iterator[list[Any]]:
-        """What a queued event puts on the page, every time it puts something. Raises RuntimeError with what the user is told."""
+        """What a queued event puts on the page, every time it puts something. Raises RuntimeError with what the user
+        is told."""
         shown: list[Any] | None = None
         with closing(self.answers()) as messages:
             for message in messages:
@@ -105,13 +107,18 @@ class Visitor:
                     raise RuntimeError(str(output.get("error")))
                 if message["msg"] == "process_generating":
                     data = output["data"]
-                    shown = list(data) if shown is None else [apply_diff(old, new) for old, new in zip(shown, data)]
+                    shown = (
+                        list(data)
+                        if shown is None
+                        else [apply_diff(old, new) for old, new in zip(shown, data, strict=True)]
+                    )
                     yield shown
                 elif shown is None:
                     yield output["data"]
 
     def go(self, **fields: Any) -> Iterator[dict[str, Any]]:
-        """Press Go live and yield manifests; every chunk is fetched, as the page does. Closing the iterator leaves at once."""
+        """Press Go live and yield manifests; every chunk is fetched, as the page does. Closing the iterator leaves at
+        once."""
         event = self.event("fkv-go")
         self.join(event, self.form(event, **{"prompt": PROMPT} | fields)).raise_for_status()
         fetched = 0

@@ -1,7 +1,8 @@
 """Visitors who vanish at random moments: `python -m tests.load.disconnects --count 200`.
 
-Passes when no stream is left running, no folder is left but the studio's own, and the resident memory is back where it was once
-everything had been used: after a quarter as many disconnects before those that count. It is printed by quarters.
+Passes when no stream is left running, no folder is left but the studio's own, and the resident memory is back where it
+was once everything had been used: after a quarter as many disconnects before those that count. It is printed by
+quarters.
 """
 
 from __future__ import annotations

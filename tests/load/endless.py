@@ -1,10 +1,10 @@
 """One stream for a long time: `python -m tests.load.endless --minutes 30`.
 
-Passes when the last 100 chunks take as long as the first 100 after the start, and memory stays flat, both within 10 %. What a chunk
-takes is its tenth percentile there: whatever else a machine does adds time, and on shared ones it comes and goes by the minute; the
-medians of every tenth of the run are printed beside it. The threads that compute wait for each other awake (`GOMP_SPINCOUNT`): how soon
-a virtual machine wakes them changes by the minute, and a chunk's time with it by a third. Of the encoded video only 16 MiB are kept, so
-that this bound is met early.
+Passes when the last 100 chunks take as long as the first 100 after the start, and memory stays flat, both within 10 %.
+What a chunk takes is its tenth percentile there: whatever else a machine does adds time, and on shared ones it comes
+and goes by the minute; the medians of every tenth of the run are printed beside it. The threads that compute wait for
+each other awake (`GOMP_SPINCOUNT`): how soon a virtual machine wakes them changes by the minute, and a chunk's time
+with it by a third. Of the encoded video only 16 MiB are kept, so that this bound is met early.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Random input everywhere a user can put some: `python -m tests.load.fuzz --count 10000`.
 
-The command line in this process, the endpoints and the page's events over HTTP as the studio itself describes them, and its
-routes. Passes when nothing shows a traceback, nothing hangs and the studio still streams. Failing input is made smaller first.
+The command line in this process, the endpoints and the page's events over HTTP as the studio itself describes them, and
+its routes. Passes when nothing shows a traceback, nothing hangs and the studio still streams. Failing input is made
+smaller first.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def posted(value: Any) -> bytes:
 
 
 class Server:
-    """A studio to throw input at. Every check raises AssertionError with what was wrong. `streamed`: events that went on for a while."""
+    """A studio to throw input at. Every check raises AssertionError with what was wrong. `streamed`: events that went
+    on for a while."""
 
     def __init__(self, address: str) -> None:
         self.streamed = 0

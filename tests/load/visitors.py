@@ -1,7 +1,7 @@
 """Many visitors on one machine: `python -m tests.load.visitors --clients 20 --minutes 5`.
 
-Every one comes at a random moment, goes live and fetches every chunk. Passes when all were served in turn or told their place or
-that the queue is full, none was lost, no error is in the log, and the resident memory is back.
+Every one comes at a random moment, goes live and fetches every chunk. Passes when all were served in turn or told their
+place or that the queue is full, none was lost, no error is in the log, and the resident memory is back.
 """
 
 from __future__ import annotations

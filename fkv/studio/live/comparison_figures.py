@@ -36,7 +36,8 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
         policy: Its policy.
         seed: Its seed.
         chunks: Its chunks so far.
-        reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see `fkv.comparison`.
+        reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see
+            `fkv.comparison`.
     """
     ratios = speed_ratios(reference, chunks)
     return {
@@ -60,8 +61,9 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
         scene: What the oracle should find, None where it cannot tell.
 
     Returns:
-        psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence (the mean
-        share of `WORDS` that the oracle finds at the end, None without a scene), the share of each word, and the frame hash.
+        psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence
+        (the mean share of `WORDS` that the oracle finds at the end, None without a scene), the share of each word, and
+        the frame hash.
     """
     video = np.concatenate([chunk.video for chunk in chunks])
     other = np.concatenate([chunk.video for chunk in reference])
@@ -77,7 +79,8 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per policy: medians over chunks (`MEASURES`), kv_bytes_peak, means over complete streams (`QUALITY`), streams."""
+    """One row per policy: medians over chunks (`MEASURES`), kv_bytes_peak, means over complete streams (`QUALITY`),
+    streams."""
     streams = pd.DataFrame(records).reindex(columns=["policy", "kv_bytes_peak", *QUALITY])
     by_policy = streams.astype(dict.fromkeys(QUALITY, float)).groupby("policy", sort=False)
     chunks = pd.DataFrame([chunk | {"policy": stream["policy"]} for stream in records for chunk in stream["chunks"]])
@@ -89,7 +92,8 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
 def report(
     model: VideoModel, plan: ComparisonPlan, records: Sequence[Record], device: torch.device, ended: str
 ) -> dict[str, Any]:
-    """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and chunk."""
+    """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and
+    chunk."""
     rows = table(records).astype(object)
     return {
         "model": model.name,
@@ -107,7 +111,8 @@ def report(
             "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
             "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
             "discontinuity": "1: moves evenly across chunks",
-            "adherence": f"share of {', '.join(WORDS)} that the oracle of the toy world finds at the end, mean over streams",
+            "adherence": f"share of {', '.join(WORDS)} that the oracle of the toy world finds at the end, "
+            "mean over streams",
         },
         "policies": rows.where(rows.notna(), None).to_dict("index"),
         "streams": list(records),

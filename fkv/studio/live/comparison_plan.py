@@ -7,11 +7,11 @@ from itertools import product
 from typing import Any
 
 from fkv import policies
+from fkv.parameters import annotations_of, check
 from fkv.stream import check_prompt, check_seed
 
 from . import forms
 
-BOUNDS = {"policies": (2, 8), "prompts": (1, 16), "seeds": (1, 8), "chunks per stream": (2, 60)}
 MAX_CHUNKS = 2000  # chunks of one comparison in all
 
 
@@ -55,11 +55,16 @@ class ComparisonPlan:
             policies=tuple(dict.fromkeys(written)),
             prompts=tuple(dict.fromkeys(map(check_prompt, lines))),
             seeds=tuple(dict.fromkeys(map(_seed, forms.text(seeds, "the seeds").replace(",", " ").split()))),
-            chunks=forms.whole_number(chunks, "the number of chunks"),
+            chunks=chunks,
         )
-        counts = (len(plan.policies), len(plan.prompts), len(plan.seeds), plan.chunks)
-        for (unit, (least, most)), count in zip(BOUNDS.items(), counts, strict=True):
-            forms.within(count, least, most, "a comparison", unit)
+        size = {
+            "policies": len(plan.policies),
+            "prompts": len(plan.prompts),
+            "seeds": len(plan.seeds),
+            "chunks": chunks,
+        }
+        for name, annotation in annotations_of(forms.ComparisonSize).items():
+            check(f"the number of {name}", size[name], annotation)
         if plan.total > max_chunks:
             raise ValueError(f"this comparison needs {plan.total:,} chunks in all; at most {max_chunks:,} are allowed")
         return plan

@@ -1,32 +1,31 @@
-"""Values from a form or from a program, which may be anything."""
+"""Fields of forms and of calls, declared once: type, range and meaning, from which checks and hints follow."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fkv.parameters import check
+from fkv.stream import MAX_CHUNKS
+
+RunChunks = Annotated[int, Field(ge=0, le=MAX_CHUNKS, description="chunks of a live run, 0 until it is stopped")]
+ClipChunks = Annotated[int, Field(ge=1, le=120, description="chunks of a clip")]
+ProfilePrompts = Annotated[int, Field(ge=1, le=8, description="prompts of a profile")]
+ProfileChunks = Annotated[int, Field(ge=3, le=14, description="chunks of each stream of a profile")]
 
 
-def whole_number(value: Any, name: str) -> int:
-    """A whole number. Raises ValueError, with the name of the field, for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value != int(value):
-        raise ValueError(f"{name} must be a whole number, not {_shown(value)}")
-    return int(value)
+@dataclass(frozen=True)
+class ComparisonSize:
+    """How large a comparison may be."""
+
+    policies: Annotated[int, Field(ge=2, le=8, description="policies to compare")]
+    prompts: Annotated[int, Field(ge=1, le=16, description="prompts to compare them on")]
+    seeds: Annotated[int, Field(ge=1, le=8, description="seeds per prompt")]
+    chunks: Annotated[int, Field(ge=2, le=60, description="chunks of each stream")]
 
 
 def text(value: Any, name: str) -> str:
     """A text without surrounding space. Raises ValueError, with the name of the field, for anything else."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be a text, not {_shown(value)}")
-    return value.strip()
-
-
-def within(count: int, least: int, most: int, work: str, unit: str) -> int:
-    """A count within its bounds. Raises ValueError with a sentence, as in "a clip takes 1 to 120 chunks, not 121"."""
-    if not least <= count <= most:
-        raise ValueError(f"{work} takes {least} to {most} {unit}, not {count}")
-    return count
-
-
-def _shown(value: Any) -> str:
-    return "empty" if value is None else repr(value)[:40]
+    return check(name, value, str).strip()

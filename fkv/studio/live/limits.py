@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from fkv.parameters import Count, check_fields
+
+from .queue import LENGTH
 from .run import Run
+
+Seconds = Annotated[float, Field(ge=0, json_schema_extra={"unit": "seconds"})]
+Bytes = Annotated[Count, Field(json_schema_extra={"unit": "bytes"})]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of runs.
+    """Bounds of runs. Raises ValueError if one is negative or not a number."""
 
-    Args:
-        seconds: Longest run in seconds, pauses included.
-        turn: Longest run in seconds once others wait.
-        pause: Longest pause in seconds.
-        idle: Longest time in seconds for which nobody fetches the video.
-        waiting: Visitors in the queue.
-        visitors: Runs that are kept in all.
-        memory: Bytes of encoded chunks kept per run.
-        total: Bytes of encoded chunks kept for all runs together.
-        kv: Bytes of KV cache per run.
-        lead: Seconds of video that may be generated ahead of playback.
-
-    Raises:
-        ValueError: If a limit is negative or not a number.
-    """
-
-    seconds: float = 1800.0
-    turn: float = 180.0
-    pause: float = 180.0
-    idle: float = 60.0
-    waiting: int = 24
-    visitors: int = 32
-    memory: int = 192 << 20
-    total: int = 768 << 20
-    kv: int = 2 << 30
-    lead: float = 1.5
+    seconds: Annotated[Seconds, Field(description="longest run, pauses included")] = 1800.0
+    turn: Annotated[Seconds, Field(description="longest run once others wait")] = 180.0
+    pause: Annotated[Seconds, Field(description="longest pause")] = 180.0
+    idle: Annotated[Seconds, Field(description="longest time for which nobody fetches the video")] = 60.0
+    waiting: Annotated[Count, Field(description="visitors in the queue")] = LENGTH
+    visitors: Annotated[Count, Field(description="runs that are kept in all")] = 32
+    memory: Annotated[Bytes, Field(description="encoded chunks kept per run")] = 192 << 20
+    total: Annotated[Bytes, Field(description="encoded chunks kept for all runs together")] = 768 << 20
+    kv: Annotated[Bytes, Field(description="KV cache per run")] = 2 << 30
+    lead: Annotated[Seconds, Field(description="video that may be generated ahead of playback")] = 1.5
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value >= 0:
-                raise ValueError(f"the limit {name!r} must be a number of at least 0, not {value}")
+        check_fields(self)
 
     def exceeded(self, run: Run, seconds: float, others_wait: bool) -> tuple[str, str] | None:
         """Find a limit that a run exceeds.

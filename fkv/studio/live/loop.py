@@ -105,7 +105,8 @@ def _change(streams: Streams, run: Run, notice: str) -> str:
     """Apply what the visitor changed.
 
     Returns:
-        What to say of changes that were not applied, or only in part; `notice`, the last such text, while nothing is changed.
+        What to say of changes that were not applied, or only in part; `notice`, the last such text, while nothing is
+        changed.
     """
     changes = run.take_changes()
     if not changes:

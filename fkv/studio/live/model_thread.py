@@ -1,9 +1,9 @@
 """The one thread in which the model computes.
 
-OpenMP keeps a team of threads for every thread that computes. With more threads than processors they sleep between two parallel
-loops instead of waiting awake, and waking them takes longer than the loops. The page's events run in many threads, so they hand
-the model's work, loading included, to this one. Streams that compute at once (`fkv.parallel.lockstep`) have a thread each and so
-no team.
+OpenMP keeps a team of threads for every thread that computes. With more threads than processors they sleep between two
+parallel loops instead of waiting awake, and waking them takes longer than the loops. The page's events run in many
+threads, so they hand the model's work, loading included, to this one. Streams that compute at once
+(`fkv.parallel.lockstep`) have a thread each and so no team.
 """
 
 from __future__ import annotations

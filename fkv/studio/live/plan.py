@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fkv import policies, storyboard
+from fkv.parameters import check
 from fkv.roles import HeadRoles
 from fkv.storyboard import Storyboard
-from fkv.stream import MAX_CHUNKS, check_prompt, check_seed
+from fkv.stream import check_prompt, check_seed
 
 from . import forms
 
@@ -78,9 +79,9 @@ class Plan:
         written = {"A": forms.text(a, "the policy of A"), "B": forms.text(b, "the policy of B")}
         if view not in VIEWS:
             raise ValueError(f"the view must be A, B or AB, not {view!r:.40}")
-        length = forms.whole_number(length, "the number of chunks")
-        seed = forms.whole_number(seed, "the seed")
-        chunks = _length(length)
+        seed = check_seed(seed)
+        length = check("the number of chunks (0: endless)", length, forms.RunChunks)
+        chunks = length or None
         split = None if threshold is None else storyboard.at_threshold(roles, threshold)
         timeline = storyboard.parse(story, split or roles, chunks, chunk_seconds)
         prompt = timeline.opening or prompt
@@ -97,7 +98,7 @@ class Plan:
         texts = {name: text for name, text in written.items() if name in view}
         return cls(
             prompt=prompt,
-            seed=check_seed(seed),
+            seed=seed,
             chunks=chunks,
             policies={name: policies.parse(text) for name, text in texts.items()},
             texts=texts,
@@ -116,12 +117,3 @@ def side_by_side(policies: Iterable[str]) -> str:
     """Streams under these policies, in words."""
     names = list(policies)
     return f"{' and '.join(names)} side by side, same noise" if len(names) > 1 else names[0]
-
-
-def _length(chunks: int) -> int | None:
-    """Chunks of a run; None for 0, which is until it is stopped."""
-    if not 0 <= chunks <= MAX_CHUNKS:
-        raise ValueError(
-            f"the number of chunks must be from 1 to {MAX_CHUNKS:,}, or 0 to run until you stop it, not {chunks:,}"
-        )
-    return chunks or None

@@ -139,7 +139,7 @@ class Run:
         return time.monotonic() - self._paused_at if self.paused else 0.0
 
     def wait_paused(self, seconds: float) -> bool:
-        """Wait while paused, `seconds` at most. True when it is no longer paused; the time does not count as running."""
+        """Wait while paused, `seconds` at most; the time does not count as running. True when no longer paused."""
         began = time.monotonic()
         with self._wake:
             self._wake.wait_for(lambda: not self.paused, seconds)

@@ -2,9 +2,9 @@
 
     python -m fkv.studio.live.sample_run --out assets/studio/recorded.bin
 
-records it again, as is needed whenever the weights change: a studio plays only a recording of the very weights that it runs.
-The file holds the facts of the run (model, checkpoint, settings, device, date, torch), then the chunks as `media.protocol` packs
-them.
+records it again, as is needed whenever the weights change: a studio plays only a recording of the very weights that it
+runs. The file holds the facts of the run (model, checkpoint, settings, device, date, torch), then the chunks as
+`media.protocol` packs them.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
     for chunk in chunks:
         run.put(chunk)
     source = f"recorded on {facts['device']}, {facts['date']}"
-    streams = "same noise twice: A caches what each head needs, B caches everything"
+    shown = f"“{facts['prompt']}”, same noise twice: A caches what each head needs, B caches everything."
     return run, {
         "run": run.key,
         "began": 0,
         "chunks": run.count,
         "state": "recorded",
-        "text": f"{source[0].upper()}{source[1:]}. “{facts['prompt']}”, {streams}. Press Go live to generate a new video.",
+        "text": f"{source[0].upper()}{source[1:]}. {shown} Press Go live to generate a new video.",
         "source": source,
         "fps": model.fps,
         "link": "",

@@ -1,7 +1,7 @@
 """The runs of all visitors.
 
-A visitor has at most one run at a time. What a run shows is kept in memory under an unguessable key until the visitor leaves or
-begins another: nothing is written to disk, so nothing is left behind, however the process ends.
+A visitor has at most one run at a time. What a run shows is kept in memory under an unguessable key until the visitor
+leaves or begins another: nothing is written to disk, so nothing is left behind, however the process ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Registry:
             self._pinned.append(run)
 
     def begin(self, session: str | None) -> Run:
-        """Begin a run for a visitor, and stop and forget their earlier one. Without a session nobody else can reach it."""
+        """Begin a run for a visitor, and stop and forget their earlier one. Without a session nobody else can reach
+        it."""
         run = Run(self.limits.memory, self._make_room)
         self.close(session)
         with self._lock:
@@ -46,7 +47,8 @@ class Registry:
             return sum(run.kept_bytes for run in self._runs.values())
 
     def _make_room(self, new: Run | None = None) -> None:
-        """Forget finished runs, oldest first and never `new`, while there are too many runs or they keep too many bytes."""
+        """Forget finished runs, oldest first and never `new`, while there are too many runs or they keep too many
+        bytes."""
         with self._lock:
             kept = sum(run.kept_bytes for run in self._runs.values())
             for name, run in list(self._runs.items()):

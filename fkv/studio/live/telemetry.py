@@ -1,5 +1,5 @@
-"""What the operator reads: one line of JSON per run in the log. No prompt is logged unless `setup` is told to, and never a key
-under which frames can be fetched."""
+"""What the operator reads: one line of JSON per run in the log. No prompt is logged unless `setup` is told to, and
+never a key under which frames can be fetched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One run's turn on the machine, of whatever kind: the queue, the limits, failures in plain words, freed memory, one log record."""
+"""One run's turn on the machine, of whatever kind: the queue, the limits, failures in plain words, freed memory, one
+log record."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ class Turn:
 
     @contextmanager
     def explained(self, device: torch.device) -> Iterator[None]:
-        """Turn a failure of the block into `problem` and `run.ended`; free the memory of the run however the block ends."""
+        """Turn a failure of the block into `problem` and `run.ended`; free the memory of the run however the block
+        ends."""
         try:
             yield
         except Exception as error:
@@ -119,8 +121,8 @@ def turn(
 ) -> Iterator[Turn]:
     """Give a run its turn: the block waits for it with `Turn.wait`, works, and checks `Turn.over` between chunks.
 
-    A failure of the block ends in `Turn.problem`, to be told once the block is left: by then the memory of the run is free
-    and its place in the queue given up.
+    A failure of the block ends in `Turn.problem`, to be told once the block is left: by then the memory of the run is
+    free and its place in the queue given up.
 
     Args:
         kind: What kind of run it is.

@@ -1,8 +1,8 @@
 """ZeroGPU: a GPU that is lent for some seconds at a time, to a process that is forked for it.
 
-Weights cross at the fork; arguments and items are pickled. The process runs ahead of its consumer, is kept for later calls, and
-sees nothing of what happens in the studio meanwhile: what a visitor asks for during a run is written to a file, which the
-process reads. The package `spaces` is imported on a ZeroGPU Space only.
+Weights cross at the fork; arguments and items are pickled. The process runs ahead of its consumer, is kept for later
+calls, and sees nothing of what happens in the studio meanwhile: what a visitor asks for during a run is written to a
+file, which the process reads. The package `spaces` is imported on a ZeroGPU Space only.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ def notice(limits: Limits) -> str:
 
 
 def lend(work: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Callable[P, Iterator[T]]:
-    """Lend a GPU to each call of a generator function; anywhere but on a ZeroGPU Space, call it in the model's thread.
+    """Lend a GPU to each call of a generator function; anywhere but on a ZeroGPU Space, call it in the model's
+    thread.
 
     Args:
         work: The generator function, whose arguments and items can be pickled.
         seconds: How long a call may take, from its arguments.
 
     Returns:
-        A generator function that raises the ValueErrors of `work`, and a ValueError with ZeroGPU's message where it lends no
-        GPU or takes it back.
+        A generator function that raises the ValueErrors of `work`, and a ValueError with ZeroGPU's message where it
+        lends no GPU or takes it back.
     """
     if not here():
         return model_thread.iterating(work)

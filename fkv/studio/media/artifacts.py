@@ -32,7 +32,8 @@ class Artifacts:
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
-        """The path for a file of this name, in a folder that nobody can guess; the file is removed if the block fails."""
+        """The path for a file of this name, in a folder that nobody can guess; the file is removed if the block
+        fails."""
         temporary = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
         folder = temporary / "forcing-kv-clips" / secrets.token_urlsafe(12)
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,8 +55,8 @@ def script(module: str, *events: str) -> str:
 def module_route(folder: Path = ASSETS) -> Route:
     """Serve the page's modules as `/fkv/NAME.js`, and nothing else of their folder: no listing, no link out of it.
 
-    Browsers ask every time whether a module has changed, and get an empty answer where it has not. A route, not a mount:
-    a mount looks for the wrong file where a proxy cuts off `--root-path`.
+    Browsers ask every time whether a module has changed, and get an empty answer where it has not. A route, not a
+    mount: a mount looks for the wrong file where a proxy cuts off `--root-path`.
     """
     files = StaticFiles(directory=folder)
 

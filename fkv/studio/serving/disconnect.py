@@ -18,9 +18,9 @@ PATIENCE = 10.0  # seconds for which a call goes on although its stream of answe
 class Caller:
     """The client of the endpoint that this thread runs; made where the call begins.
 
-    Gradio forgets a call that is cancelled or whose stream of answers was closed. A stream that was never opened shows only by
-    messages that nobody takes; that is tolerated for `PATIENCE` seconds. A client of MCP cannot be seen: Gradio itself listens
-    for it.
+    Gradio forgets a call that is cancelled or whose stream of answers was closed. A stream that was never opened shows
+    only by messages that nobody takes; that is tolerated for `PATIENCE` seconds. A client of MCP cannot be seen: Gradio
+    itself listens for it.
     """
 
     def __init__(self) -> None:

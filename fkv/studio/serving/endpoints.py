@@ -1,7 +1,7 @@
 """What programs may call: a clip, a comparison, a profile of the heads.
 
-Sizes are bounded, calls wait in the queue like visitors, and a call whose caller leaves ends with the current chunk (on ZeroGPU a
-profile runs to its end, which its loan bounds).
+Sizes are bounded, calls wait in the queue like visitors, and a call whose caller leaves ends with the current chunk (on
+ZeroGPU a profile runs to its end, which its loan bounds).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gradio as gr
 
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
+from fkv.parameters import Share, check
 from fkv.policies import parse, split
 from fkv.report import stream_record
 from fkv.stream import Chunk, check_prompt, check_seed
@@ -32,10 +33,7 @@ from fkv.video import Mp4Writer
 
 from .disconnect import Caller
 
-CLIP_CHUNKS = (1, 120)  # length of a clip
 COMPARISON_CHUNKS = 240  # chunks of a comparison in all
-PROFILE_PROMPTS = (1, 8)
-PROFILE_CHUNKS = (3, 14)  # length of each stream of a profile
 
 
 def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
@@ -80,11 +78,10 @@ class Endpoints:
         """
         made: list[Chunk] = []
         with self._turn("clip", policies={"A": policy}, seed=seed, asked=chunks, prompt=prompt) as (current, caller):
-            chunks = forms.whole_number(chunks, "the number of chunks")
-            seed = check_seed(forms.whole_number(seed, "the seed"))
-            parse(forms.text(policy, "the policy"))
+            current.total = check("the number of chunks", chunks, forms.ClipChunks)
+            check_seed(seed)
             check_prompt(prompt)
-            current.total = forms.within(chunks, *CLIP_CHUNKS, "a clip", "chunks")
+            parse(forms.text(policy, "the policy"))
             self._wait(current, caller)
             with self._artifacts.write("forcing-kv.mp4") as path, Mp4Writer(path, self._model.fps) as out:
                 for _, chunk in caller.while_here(self._play((policy,), prompt, seed, chunks, 0)):
@@ -95,11 +92,12 @@ class Endpoints:
         return str(path), stream_record(made, self._model, seed, self._device)
 
     def compare(self, policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
-        """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to the first
-        policy, discontinuity, and adherence to the prompt where an oracle can read the model.
+        """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to
+        the first policy, discontinuity, and adherence to the prompt where an oracle can read the model.
 
         Args:
-            policies: Policies with commas between them, each as name or name:parameter=value; the first is the reference.
+            policies: Policies with commas between them, each as name or name:parameter=value; the first is the
+                reference.
             prompt: What the videos show.
             chunks: Length of each stream, 2 to 60; 240 in all.
             seed: The same seed gives the same noise.
@@ -117,8 +115,8 @@ class Endpoints:
         return report(self._model, plan, last.records, self._device, run.ended)
 
     def profile(self, prompts: str, chunks: int = 7, threshold: float = 0.8, seed: int = 0) -> dict[str, Any]:
-        """Find out which attention heads are static and which dynamic: roles in the form of a roles file, the score of every head, and
-        how stable the scores are.
+        """Find out which attention heads are static and which dynamic: roles in the form of a roles file, the score
+        of every head, and how stable the scores are.
 
         Args:
             prompts: 1 to 8 prompts to stream under the full cache, one a line.
@@ -130,13 +128,11 @@ class Endpoints:
             current,
             caller,
         ):
-            chunks = forms.whole_number(chunks, "the number of chunks")
-            seed = forms.whole_number(seed, "the seed")
             lines = [line for line in forms.text(prompts, "the prompts").splitlines() if line.strip()]
-            forms.within(len(lines), *PROFILE_PROMPTS, "a profile", "prompts")
-            forms.within(chunks, *PROFILE_CHUNKS, "a profile", "chunks")
-            if not isinstance(threshold, (int, float)):
-                raise ValueError(f"the threshold must be a number, not {threshold!r:.40}")
+            check("the number of prompts", len(lines), forms.ProfilePrompts)
+            check("the number of chunks", chunks, forms.ProfileChunks)
+            check("the threshold", threshold, Share)
+            check_seed(seed)
             self._wait(current, caller)
             progress = bool if here() else caller.check  # `bool` can be pickled
             found = next(self._score(lines, chunks, threshold, seed, progress))

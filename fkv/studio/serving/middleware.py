@@ -1,4 +1,5 @@
-"""What reaches the server: Gradio's routes that the studio does not use are closed, and bodies and uploads are bounded."""
+"""What reaches the server: Gradio's routes that the studio does not use are closed, and bodies and uploads are
+bounded."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class TooLarge(Exception):
 
 
 class Gate:
-    """ASGI middleware: answers 404 on closed routes, 413 to a body that is too large, 507 while the upload storage is full.
+    """ASGI middleware: answers 404 on closed routes, 413 to a body that is too large, 507 while the upload storage is
+    full.
 
     Args:
         app: The application behind it.
@@ -58,7 +60,8 @@ class Gate:
             await self._bounded(limit, scope, receive, send)
 
     async def _bounded(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with at most `limit` bytes of its body; one that breaks the app is answered without a traceback."""
+        """Pass a request on, with at most `limit` bytes of its body; one that breaks the app is answered without a
+        traceback."""
         begun = False
 
         async def started(message: Message) -> None:

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 SENTENCES = (
-    "The video is generated in chunks of three latent frames. While a chunk is denoised, every attention head looks back at the "
-    "keys and values of earlier frames in the KV cache.",
+    "The video is generated in chunks of three latent frames. While a chunk is denoised, every attention head looks"
+    " back at the keys and values of earlier frames in the KV cache.",
     "If everything is kept, that cache grows with every chunk, and with it memory and time.",
-    "Measured over many prompts, heads fall into two kinds: <b>static</b> heads attend almost only to the newest frames and the "
-    "very first one; <b>dynamic</b> heads also look further back, at what moves.",
-    "Forcing-KV therefore keeps only the sink and the anchor frame for static heads, and for dynamic heads also the segments "
-    "that changed most. Everything else is dropped, so the cache stays the same size however long the stream runs.",
+    "Measured over many prompts, heads fall into two kinds: <b>static</b> heads attend almost only to the newest "
+    "frames and the very first one; <b>dynamic</b> heads also look further back, at what moves.",
+    "Forcing-KV therefore keeps only the sink and the anchor frame for static heads, and for dynamic heads also the"
+    " segments that changed most. Everything else is dropped, so the cache stays the same size however long the "
+    "stream runs.",
 )
 
 PAPER = "https://arxiv.org/abs/2605.09681"
 TERMS = {
-    "Chunk": "three latent frames, generated together in a few denoising steps; each latent frame becomes four frames of video.",
+    "Chunk": (
+        "three latent frames, generated together in a few denoising steps; each latent frame becomes four frames of"
+        " video."
+    ),
     "Context pass": "one more pass over a finished chunk, without noise; the cache keeps its keys and values.",
     "Sink": "the very first latent frame. Every head keeps attending to it, so it is never dropped.",
     "Anchor frame": "the last latent frame before the current chunk: the transition into it.",
     "Segment": "some rows of patches of a latent frame. The cache keeps or drops a segment as a whole; it is one page.",
     "Moved most": "segments whose keys are least similar to those of the same segment one frame later.",
     "Retention": "the share of these segments that dynamic heads keep.",
-    "Score of a head": "the share of its attention beyond the sink that goes to the newest four frames: the current chunk and the "
-    "anchor frame.",
+    "Score of a head": (
+        "the share of its attention beyond the sink that goes to the newest four frames: the current chunk and the "
+        "anchor frame."
+    ),
     "Threshold": "heads with at least this score are static, all others dynamic.",
     "Full": "the policy that drops nothing, the reference for Forcing-KV.",
 }
@@ -44,7 +50,10 @@ HIGH = 24
 AXIS = (
     "latent frames, oldest to newest; each is split into segments, and a page of the cache is one segment of one frame"
 )
-ALT = "Static heads keep the sink and the anchor frame; dynamic heads also keep the segments that moved most; the rest is dropped."
+ALT = (
+    "Static heads keep the sink and the anchor frame; dynamic heads also keep the segments that moved most; "
+    "the rest is dropped."
+)
 
 
 def html(terms: bool = False) -> str:
@@ -70,7 +79,8 @@ def _figure() -> str:
     static = _rows(58, "static heads", "sink + anchor frame", STATIC)
     dynamic = _rows(180, "dynamic heads", "and what moved most", DYNAMIC)
     axis = _text(20, 306, 15, AXIS, 'class="soft"')
-    return f'<svg viewBox="0 0 {LEFT + CELL * FRAMES + 24} 326" role="img" aria-label="{ALT}">{heads}{static}{dynamic}{axis}</svg>'
+    size = f"0 0 {LEFT + CELL * FRAMES + 24} 326"
+    return f'<svg viewBox="{size}" role="img" aria-label="{ALT}">{heads}{static}{dynamic}{axis}</svg>'
 
 
 def _rows(top: int, name: str, what: str, kept: Mapping[int, tuple[str, Collection[int]]]) -> str:

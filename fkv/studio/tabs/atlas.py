@@ -1,4 +1,5 @@
-"""The Atlas tab: the head splits that were released with the paper beside those of the running model, as figures and downloads.
+"""The Atlas tab: the head splits that were released with the paper beside those of the running model, as figures and
+downloads.
 
 Figures are drawn when the tab is opened, files when they are downloaded.
 """

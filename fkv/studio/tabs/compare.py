@@ -1,4 +1,5 @@
-"""The Compare tab: which policies on which prompts and seeds, how far it is, and the results. The work is `live.comparison`."""
+"""The Compare tab: which policies on which prompts and seeds, how far it is, and the results. The work is
+`live.comparison`."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ import pandas as pd
 from fkv.analysis.evaluate import EQUAL_DB, draws_world
 from fkv.analysis.figures import Pareto
 from fkv.models.base import VideoModel
+from fkv.parameters import describe
 from fkv.policies import POLICIES
 from fkv.studio.errors import sentence
 from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
 from fkv.studio.live.comparison_figures import report, table
-from fkv.studio.live.comparison_plan import BOUNDS, ComparisonPlan
+from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.forms import ComparisonSize
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
@@ -40,14 +43,16 @@ COLUMNS = {  # of the table: what they are called there and how their numbers ar
     **{word: (word, "{:.0%}") for word in WORDS},
 }
 NOTE = f"""<details class="fkv-small"><summary>What the figures mean</summary><p>
-<b>First</b>: the first policy of the list, the reference for all others. <b>Denoise FPS</b>: video frames / seconds of denoising,
-context pass and cache rebuilds. <b>End-to-end FPS</b>: video frames / seconds of all stages, decoding included. <b>Speed vs first</b>:
-seconds of the first policy / seconds of this one, text encoding and decoding excluded. All three are medians over chunks; the streams of
-one prompt and seed take turns on this machine, after one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached
-while a chunk attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may generate
-a different but equally good video from the same noise. <b>Discontinuity</b>: how much the largest movements stand out; 1 means the
-video moves evenly across chunk borders. <b>Adherence</b>: the share of {", ".join(WORDS)} that an oracle recognizes in the last five
-seconds, mean over the prompts that name them all; it needs about two seconds of video to recognize a motion.</p></details>"""
+<b>First</b>: the first policy of the list, the reference for all others. <b>Denoise FPS</b>: video frames / seconds
+of denoising, context pass and cache rebuilds. <b>End-to-end FPS</b>: video frames / seconds of all stages, decoding
+included. <b>Speed vs first</b>: seconds of the first policy / seconds of this one, text encoding and decoding
+excluded. All three are medians over chunks; the streams of one prompt and seed take turns on this machine, after
+one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached while a chunk attended, 1 MB =
+1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may generate a different
+but equally good video from the same noise. <b>Discontinuity</b>: how much the largest movements stand out; 1 means
+the video moves evenly across chunk borders. <b>Adherence</b>: the share of {", ".join(WORDS)} that an oracle
+recognizes in the last five seconds, mean over the prompts that name them all; it needs about two seconds of video
+to recognize a motion.</p></details>"""
 READY = Progress("idle", "Every policy gets the same noise; each prompt and seed is one stream per policy.")
 
 
@@ -89,7 +94,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
 
 
 def _controls(model: VideoModel) -> Controls:
-    least, most = BOUNDS["chunks per stream"]
+    values = {parameter.name: parameter.values for parameter in describe(ComparisonSize)}
     with gr.Column(elem_id="fkv-compare"):
         with gr.Row():
             names = gr.Dropdown(
@@ -102,8 +107,9 @@ def _controls(model: VideoModel) -> Controls:
                 info="pick, or write name:parameter=value and press Enter",
                 min_width=320,
             )
-            length = f"{least} to {most}"
-            chunks = gr.Number(CHUNKS, label="Chunks per stream", precision=0, info=length, scale=1, min_width=150)
+            chunks = gr.Number(
+                CHUNKS, label="Chunks per stream", precision=0, info=values["chunks"], scale=1, min_width=150
+            )
             seeds = gr.Textbox("0", label="Seeds", info="such as 0, 1", max_lines=1, scale=1, min_width=150)
         with gr.Row(elem_id="fkv-compare-prompts"):
             examples = "\n".join(held_out_prompts(model))
@@ -206,7 +212,8 @@ def _buttons(state: str) -> list[Any]:
 def _bar(step: Progress, total: int) -> str:
     return (
         f'<div class="fkv-progress" data-state="{step.state}">'
-        f'<progress max="{total}" value="{step.done}" aria-label="Chunks done"></progress><p role="status">{escape(step.text)}</p></div>'
+        f'<progress max="{total}" value="{step.done}" aria-label="Chunks done"></progress>'
+        f'<p role="status">{escape(step.text)}</p></div>'
     )
 
 
@@ -214,15 +221,17 @@ def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     """The figures as an HTML table; a dash stands for what is not known yet, or does not apply."""
     columns = {name: title for name, (title, _) in COLUMNS.items() if draws_world or name not in ("adherence", *WORDS)}
     head = "".join(f'<th scope="col">{title}</th>' for title in columns.values())
-    body = "".join(
-        f'<tr><th scope="row">{escape(policy)}</th>{"".join(f"<td>{_cell(name, row[name])}</td>" for name in columns)}</tr>'
-        for policy, row in ({} if figures is None else figures.to_dict("index")).items()
-    )
+    policies = {} if figures is None else figures.to_dict("index")
+    body = "".join(_row(policy, [_cell(name, row[name]) for name in columns]) for policy, row in policies.items())
     empty = f'<tr class="fkv-none"><td colspan="{len(columns) + 1}">No figures yet.</td></tr>'
     return (
         '<div class="fkv-table" role="region" aria-label="Figures per policy" tabindex="0"><table>'
         f'<thead><tr><th scope="col">policy</th>{head}</tr></thead><tbody>{body or empty}</tbody></table></div>'
     )
+
+
+def _row(policy: str, cells: Sequence[str]) -> str:
+    return f'<tr><th scope="row">{escape(policy)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _cell(name: str, value: float) -> str:

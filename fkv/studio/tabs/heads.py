@@ -1,6 +1,8 @@
-"""The Heads tab: which heads are static, where each attends while a stream runs, and what happens when a role is changed.
+"""The Heads tab: which heads are static, where each attends while a stream runs, and what happens when a role is
+changed.
 
-Attention comes with the chunks (`live.attention_probe`); the script in `assets/studio` draws it, and says what to watch.
+Attention comes with the chunks (`live.attention_probe`); the script in `assets/studio` draws it, and says what to
+watch.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ def roles_of(model: VideoModel, static_heads: Any, threshold: float | None = Non
 
 
 def silenced_head(geometry: Geometry, stream: Any, layer: Any, head: Any, silent: Any) -> tuple[str, Head, bool]:
-    """Check a stream, a head of it, and whether to silence it. Raises ValueError when there is no such stream or head."""
+    """Check a stream, a head of it, and whether to silence it. Raises ValueError when there is no such stream or
+    head."""
     if stream not in ("A", "B") or not isinstance(silent, bool):
         raise ValueError(f"stream must be A or B, silent a boolean, not {stream!r:.20} and {silent!r:.20}")
     watch = Watch.of(stream, layer, head, 0, 0, geometry)

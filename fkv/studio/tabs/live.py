@@ -1,4 +1,5 @@
-"""The Live tab: controls, handlers, wiring. What a run does is `studio.live`; what the stage draws is `assets/studio`."""
+"""The Live tab: controls, handlers, wiring. What a run does is `studio.live`; what the stage draws is
+`assets/studio`."""
 
 from __future__ import annotations
 
