@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 from pydantic import Field
 
 from fkv import runtime
-from fkv.parameters import Count, annotations_of, check, describe
+from fkv.parameters import Count, check, describe
 
 if TYPE_CHECKING:
     from fkv.studio.live.limits import Limits
@@ -41,9 +41,9 @@ class LimitOptions:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> LimitOptions:
         """Read the parsed options. Raises ValueError that names an option out of range."""
-        for name, annotation in annotations_of(cls).items():
+        for name, annotation in get_type_hints(cls, include_extras=True).items():
             check(_option(name), getattr(args, name), annotation)
-        return cls(**{name: getattr(args, name) for name in annotations_of(cls)})
+        return cls(**{name: getattr(args, name) for name in get_type_hints(cls, include_extras=True)})
 
     def limits(self, free_bytes: int) -> Limits:
         """The limits of the studio; free_bytes: of the device, once the model is loaded."""

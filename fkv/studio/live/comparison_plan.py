@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, get_type_hints
 
 from fkv import policies
-from fkv.parameters import annotations_of, check
+from fkv.parameters import check
 from fkv.stream import check_prompt, check_seed
 
 from . import forms
@@ -63,7 +63,7 @@ class ComparisonPlan:
             "seeds": len(plan.seeds),
             "chunks": chunks,
         }
-        for name, annotation in annotations_of(forms.ComparisonSize).items():
+        for name, annotation in get_type_hints(forms.ComparisonSize, include_extras=True).items():
             check(f"the number of {name}", size[name], annotation)
         if plan.total > max_chunks:
             raise ValueError(f"this comparison needs {plan.total:,} chunks in all; at most {max_chunks:,} are allowed")

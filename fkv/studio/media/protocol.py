@@ -64,7 +64,6 @@ def jpeg(frame: np.ndarray) -> bytes:
 
 
 def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
-<<<<<<< HEAD
     """The record of the newest chunk of a stream.
 
     Args:
@@ -75,25 +74,16 @@ def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
     Returns:
         `fkv.report.chunk_record` with rates, the policy with its parameters, `hash`, and `xray`.
     """
-=======
-    """The figures of a stream's newest chunk as `fkv.report` gives them, its policy as one writes it, its page table,
-    and the hash of all frames so far."""
->>>>>>> 898c76d (Declare limits, forms and the bounds of calls once; wrap the studio at 120 columns)
     return chunk_record(chunk) | rates([chunk]) | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk)}
 
 
 def xray(chunk: Chunk) -> list[dict[str, Any]]:
     """The page tables while a chunk attended.
 
-<<<<<<< HEAD
     Returns:
         Per head group that has heads: name, number of heads, segments per frame, and `runs`. A run is a row
         [first frame, last frame, kind, segments] of like neighbouring frames: what the policy says they are for, and a
         bit mask over their cached segments.
-=======
-    `runs` are rows [first frame, last frame, kind, held]: like neighbouring frames, what the policy says they are for,
-    and a bit mask over their segments whose pages were attended.
->>>>>>> 898c76d (Declare limits, forms and the bounds of calls once; wrap the studio at 120 columns)
     """
     groups = []
     for name, pages in chunk.pages.items():
