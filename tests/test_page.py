@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from fkv.policies.kinds import KINDS
+from fkv.studio.live.attention_probe import first_focus
 from fkv.studio.media.assets import ASSETS, module_route, script, style
 from fkv.studio.media.protocol import page_facts
 
@@ -97,6 +98,14 @@ def test_every_page_kind_has_a_colour_in_both_themes():
     light, _, dark = style().partition("body.dark{")
     for key in KINDS:
         assert f"--fkv-kind-{key}:" in light and f"--fkv-kind-{key}:" in dark.partition("}")[0]
+
+
+def test_the_head_with_the_lowest_score_is_watched_first(shipped):
+    focus = first_focus(shipped.geometry, shipped.roles)
+    assert shipped.roles.scores[focus["layer"], focus["head"]] == shipped.roles.scores.min()
+    rows, cols = shipped.geometry.rows, shipped.geometry.cols
+    assert (focus["row"], focus["col"]) == (rows // 2, cols // 2)
+    assert first_focus(shipped.geometry, None) == focus | {"layer": 0, "head": 0}
 
 
 def test_every_stage_of_a_chunk_has_a_colour():

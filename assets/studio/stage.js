@@ -20,10 +20,11 @@ import { Views } from "./views.js";
 
 /**
  * What Gradio hands to the script of a gr.HTML component.
- * @template [T=any]
+ * @template [T=any] value
+ * @template [P={}] other props
  * @typedef {object} Component
  * @property {HTMLElement} element
- * @property {{ value: T, facts: import("./shared.js").PageFacts }} props
+ * @property {{ value: T, facts: import("./shared.js").PageFacts } & P} props
  * @property {(event: string, data: object) => void} trigger
  * @property {(props: string, callback: () => void) => void} watch
  */
@@ -31,9 +32,10 @@ import { Views } from "./views.js";
 const NARROW = 720; // pixels, as in style.css
 const MOVES = 3; // frames painted from which the video moves
 
-/** @param {Component<Manifest>} component */
-export function mount({ element, props, watch }) {
+/** @param {Component<Manifest, { focus: { layer: number, head: number, row: number, col: number } }>} component */
+export function mount({ element, props, trigger, watch }) {
   learn(props.facts);
+  heads.start(props.focus, trigger);
   const born = performance.now();
   const stage = find(element, ".fkv");
   const { player } = session;

@@ -37,7 +37,7 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
                 controls = live_tab(page, model, registry)
-            with gr.Tab("Heads", id="heads", render_children=True):
+            with gr.Tab("Heads", id="heads"):
                 heads_tab(model, registry, controls)
             with gr.Tab("Atlas", id="atlas"):
                 atlas_tab(model)

@@ -104,6 +104,7 @@ function watching() {
     [0.2, 0.8, null],
   ];
   const profile = { scores, static_heads: [[0], [1]], threshold: 0.8 };
+  heads.start({ layer: 0, head: 1, row: 3, col: 5 }, (...all) => sent.push(all));
   heads.connect({ model: "m", layers: 2, heads: 3, rows: 6, cols: 10, profile, profiled: null }, (...all) =>
     sent.push(all),
   );
@@ -113,8 +114,14 @@ function watching() {
   return { session, heads, sent };
 }
 
-test("the head with the lowest score is looked at first", () => {
-  assert.deepEqual(watching().heads.chosen, { layer: 0, head: 1 });
+test("attention can be asked for where the Heads tab was never opened", () => {
+  const { session, heads } = watching();
+  const other = new HeadsState(session);
+  /** @type {string[]} */
+  const sent = [];
+  other.start({ ...heads.chosen, ...heads.patch }, (event) => sent.push(event));
+  other.watch({ overlaid: true });
+  assert.equal(sent.join(), "look");
 });
 
 test("the server watches only while somebody looks, and only what changed", async () => {
@@ -140,6 +147,27 @@ test("the server watches only while somebody looks, and only what changed", asyn
     sent.slice(3).map(([, want]) => want.stream),
     ["A", null],
   );
+});
+
+test("a message without effect is sent again", () => {
+  const { session, heads, sent } = watching();
+  heads.watch({ visible: true });
+  const arrive = (/** @type {number} */ head) => {
+    const focus = { layer: 0, head, row: 3, col: 5, frame: -1 };
+    session.player.append(
+      chunk(1, { heads: /** @type {any} */ ({ stream: "A", static: null, scores: [], focus }) }),
+      0,
+    );
+    session.player.dispatchEvent(new Event("chunk"));
+  };
+  arrive(0);
+  assert.equal(sent.length, 1, "not yet");
+  heads.sentAt -= 3000;
+  arrive(0);
+  assert.equal(sent.length, 2);
+  heads.sentAt -= 3000;
+  arrive(1);
+  assert.equal(sent.length, 2, "heard");
 });
 
 test("heads without a score keep their role at any threshold", () => {

@@ -35,6 +35,7 @@ import { splitByRole } from "../xray.js";
 /** @typedef {number[][]} StaticHeads static heads of each layer */
 
 const SHORTEST = 120; // milliseconds between two messages on what to watch
+const LONGEST = 2000; // milliseconds after which a message that has no effect is sent again
 
 /** @type {Facts} */
 const NO_FACTS = { model: "", layers: 0, heads: 0, rows: 0, cols: 0, profile: null, profiled: null };
@@ -54,8 +55,10 @@ export const shareOf = (masses) => masses.reduce((sum, mass) => sum + Math.max(0
 /** Dispatches `change` whenever something that the tab shows has changed. */
 export class HeadsState extends EventTarget {
   facts = NO_FACTS;
-  /** @type {Trigger | null} */
+  /** @type {Trigger | null} of the Heads tab */
   trigger = null;
+  /** @type {Trigger | null} of the stage, which asks for attention also where the tab was never opened */
+  look = null;
   chosen = { layer: 0, head: 0 };
   patch = { row: 0, col: 0 };
   /** Stream whose attention is shown. */
@@ -90,14 +93,26 @@ export class HeadsState extends EventTarget {
     session.addEventListener("manifest", () => this.update());
   }
 
-  /** @param {Facts} facts @param {Trigger} trigger */
+  /**
+   * The stage is there.
+   * @param {{ layer: number, head: number, row: number, col: number }} focus that is watched first
+   * @param {Trigger} look
+   */
+  start({ layer, head, row, col }, look) {
+    this.chosen = { layer, head };
+    this.patch = { row, col };
+    this.look = look;
+    this.update();
+  }
+
+  /**
+   * The Heads tab is there.
+   * @param {Facts} facts
+   * @param {Trigger} trigger
+   */
   connect(facts, trigger) {
     this.facts = facts;
     this.trigger = trigger;
-    const scores = (facts.profile?.scores ?? []).flat().map((score) => score ?? Infinity);
-    const lowest = scores.length ? scores.indexOf(Math.min(...scores)) : 0;
-    this.chosen = { layer: Math.floor(lowest / facts.heads), head: lowest % facts.heads };
-    this.patch = { row: Math.floor(facts.rows / 2), col: Math.floor(facts.cols / 2) };
     this.update();
   }
 
@@ -312,13 +327,23 @@ export class HeadsState extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Whether the server watches something else although it was told long ago: messages may overtake each other. */
+  get unheard() {
+    if (this.sent === null || performance.now() - this.sentAt < LONGEST) return false;
+    const seen = this.player.newest?.heads;
+    const wanted = { ...this.chosen, ...this.patch };
+    return (
+      seen?.stream !== this.stream || Object.entries(wanted).some(([name, at]) => Reflect.get(seen.focus, name) !== at)
+    );
+  }
+
   /** Tell the server to watch one patch of one head while somebody looks, and nothing otherwise; not too often. */
   tell() {
     const looking = (this.visible || this.overlaid) && this.running;
     const want = looking ? { stream: this.stream, ...this.chosen, ...this.patch } : { stream: null };
     const key = looking ? JSON.stringify([this.player.key, want]) : null;
     clearTimeout(this.timer);
-    if (!this.trigger || key === this.sent) return;
+    if (!this.look || (key === this.sent && !this.unheard)) return;
     const wait = key === null ? 0 : this.sentAt + SHORTEST - performance.now();
     if (wait > 0) {
       this.timer = setTimeout(() => this.tell(), wait);
@@ -326,7 +351,7 @@ export class HeadsState extends EventTarget {
     }
     this.sent = key;
     this.sentAt = performance.now();
-    this.trigger("look", want);
+    this.look("look", want);
   }
 }
 

@@ -51,7 +51,7 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
     page = gr.HTML(
         facts,
         html_template=page_asset("heads.html"),
-        js_on_load=script("heads/tab", "look", "roles", "silence"),
+        js_on_load=script("heads/tab", "roles", "silence"),
         facts=page_facts(),
         apply_default_css=False,
         elem_id="fkv-heads",
@@ -84,7 +84,7 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
 
     fields = controls.policies
     at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
-    page.look(look, None, None, **at_once)
+    controls.stage.look(look, None, None, **at_once)
     page.roles(change_roles, None, controls.threshold, **at_once)
     page.silence(silence, list(fields.values()), list(fields.values()), **at_once)
 

@@ -16,6 +16,7 @@ from fkv.policies import POLICIES
 from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
+from fkv.studio.live.attention_probe import first_focus
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import VIEWS, Plan
 from fkv.studio.live.run import Run
@@ -130,9 +131,10 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
-        js_on_load=script("stage"),
+        js_on_load=script("stage", "look"),
         streams=["A", "B"],
         facts=page_facts(),
+        focus=first_focus(model.geometry, model.roles),
         apply_default_css=False,
         elem_id="fkv-stage",
     )
