@@ -27,7 +27,8 @@ from fkv.report import device_name
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, Timings
 
-SCHEMA = 2
+SCHEMA = 3
+PAGE_COLUMNS = ("slot", "frame", "segment", "position", "edited")
 KINDS = list(KIND_TABLE)
 MAX_JSON = 64 << 20
 SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "context_frames", "segments", "events")
@@ -89,7 +90,7 @@ def save(run: Run, folder: str | Path) -> None:
     for i, chunk in enumerate(run.chunks):
         arrays[f"chunk.{i}.latents"] = chunk.latents.float().cpu().numpy()
         for name, pages in chunk.pages.items():
-            for part in ("slot", "frame", "segment"):
+            for part in PAGE_COLUMNS:
                 arrays[f"chunk.{i}.{name}.{part}"] = getattr(pages, part)
             arrays[f"chunk.{i}.{name}.kept"] = chunk.kept[name]
             arrays[f"chunk.{i}.{name}.kind"] = np.array([KINDS.index(kind) for kind in chunk.kinds[name]], np.uint8)
@@ -169,7 +170,7 @@ def _chunk(i: int, entry: dict[str, Any], arrays: dict[str, np.ndarray], kinds: 
         latents=torch.from_numpy(arrays[f"chunk.{i}.latents"]),
         video=None,
         timings=Timings(**entry["timings"]),
-        pages={name: Pages(*(array(name, part) for part in ("slot", "frame", "segment"))) for name in groups},
+        pages={name: Pages(*(array(name, part) for part in PAGE_COLUMNS)) for name in groups},
         kept={name: array(name, "kept") for name in groups},
         kinds={name: tuple(kinds[kind] for kind in array(name, "kind")) for name in groups},
         heads={name: tuple(map(tuple, heads)) for name, heads in groups.items()},

@@ -9,14 +9,15 @@ chunk is generated, so attention reads a plain view: nothing is gathered, rolled
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels import put, take
+from .kernels import put, rope_freqs_cis, take
 
 FREE = -1  # the frame number of a free slot
 GROWTH = 1.125  # a buffer grows at least by this factor, so that a cache without eviction is not copied for every chunk
@@ -27,8 +28,8 @@ Head = tuple[int, int]
 Heads = tuple[tuple[int, ...], ...]
 """The heads of one group, layer by layer."""
 
-PageTables = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Per head group the frame and the segment in each slot, int arrays [slots]; `FREE` in slots without a page."""
+PageTables = dict[str, tuple[np.ndarray, ...]]
+"""Per head group the columns of its page table, arrays [slots]; `FREE` is the frame of slots without a page."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class Geometry:
         return self.rows * self.cols
 
     @property
+    def every_layer(self) -> dict[str, Heads]:
+        """A group for each layer, for policies that keep other pages in each."""
+        every = tuple(range(self.heads))
+        layers = range(self.layers)
+        return {f"layer {layer}": tuple(every if other == layer else () for other in layers) for layer in layers}
+
+    @property
     def every_head(self) -> dict[str, Heads]:
         """A single group of all heads, for policies that treat heads alike."""
         return {"all": (tuple(range(self.heads)),) * self.layers}
@@ -86,20 +94,42 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Pages:
-    """Occupied pages of one group in slot order.
+    """Pages of one group, by default the occupied ones in slot order.
 
     Args:
         slot: Place in the buffers, in pages, int [pages].
         frame: Latent frame, int [pages].
         segment: Segment of that frame, int [pages].
+        position: Temporal RoPE position at which the keys are stored, int [pages].
+        edited: Whether a policy has changed the content, bool [pages].
     """
 
     slot: np.ndarray
     frame: np.ndarray
     segment: np.ndarray
+    position: np.ndarray
+    edited: np.ndarray
+
+    def __getitem__(self, index: np.ndarray) -> Pages:
+        return Pages(*(column[index] for column in (self.slot, self.frame, self.segment, self.position, self.edited)))
 
     def __len__(self) -> int:
         return len(self.slot)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Which pages of a group a pass reads, in key order, and how.
+
+    Args:
+        index: rows of the group's `Pages`, int [n]; the chunk's own pages are listed too, and a page may come twice.
+        position: temporal RoPE position at which the keys of each page are read, int [n]; None reads them as stored.
+        log_weight: added to the attention scores of each page, float [n]; None weighs all pages alike.
+    """
+
+    index: np.ndarray
+    position: np.ndarray | None = None
+    log_weight: np.ndarray | None = None
 
 
 @dataclass
@@ -113,6 +143,8 @@ class HeadGroup:
         values: Like `keys`.
         frame: Latent frame in each slot, `FREE` where there is none, int [slots].
         segment: Segment in each slot, int [slots].
+        position: Temporal RoPE position of the keys in each slot, int [slots].
+        edited: Whether a policy has changed what is in each slot, bool [slots].
         write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
     """
 
@@ -122,6 +154,8 @@ class HeadGroup:
     values: list[Tensor]
     frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    position: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    edited: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
@@ -135,9 +169,14 @@ class HeadGroup:
         return int(np.count_nonzero(self.frame != FREE))
 
     @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Frame, segment, position and edited of each slot."""
+        return self.frame, self.segment, self.position, self.edited
+
+    @property
     def pages(self) -> Pages:
         slot = np.flatnonzero(self.frame != FREE)
-        return Pages(slot, self.frame[slot], self.segment[slot])
+        return Pages(slot, *(column[slot] for column in self.columns))
 
 
 class KVCache:
@@ -185,6 +224,11 @@ class KVCache:
         )
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
         self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
+        # What the policy remembers about this cache from chunk to chunk.
+        self.notes: dict[str, Any] = {}
+        # Called with layer and queries before a layer reads, where the policy asks for it.
+        self.select: Callable[[int, Tensor], None] | None = None
+        self._reads: dict[str, Reads] = {}
 
     def _empty(self, heads: int, tokens: int) -> Tensor:
         return torch.empty(
@@ -204,7 +248,7 @@ class KVCache:
 
     # The life of a chunk: begin, then write and read once per pass and layer, then evict.
 
-    def begin(self, frames: Sequence[int]) -> None:
+    def begin(self, frames: Sequence[int], positions: Sequence[int] | None = None) -> None:
         """Reserve pages for a chunk in every group; afterwards occupied pages are a prefix of the buffers.
 
         Free slots are reused first; a buffer grows only when they do not suffice (`GROWTH`). When fewer pages are
@@ -213,10 +257,12 @@ class KVCache:
 
         Args:
             frames: Latent frames of the chunk.
+            positions: Their temporal RoPE positions; by default their numbers.
         """
         wanted = len(frames) * self.segments
         self.opening = not self.frames()
         self._views.clear()
+        self._reads.clear()
         for group in self.groups.values():
             live = group.live + wanted
             if live > group.capacity:
@@ -224,6 +270,8 @@ class KVCache:
             slots = np.flatnonzero(group.frame == FREE)[:wanted]
             group.frame[slots] = np.repeat(np.asarray(frames), self.segments)
             group.segment[slots] = np.tile(np.arange(self.segments), len(frames))
+            group.position[slots] = np.repeat(np.asarray(positions or frames), self.segments)
+            group.edited[slots] = False
             tail = live + np.flatnonzero(group.frame[live:] != FREE)
             if len(tail):
                 holes = np.flatnonzero(group.frame[:live] == FREE)
@@ -236,6 +284,8 @@ class KVCache:
 
     def memory_key(self) -> tuple[object, ...]:
         """A key that is equal for passes that read and write the same memory, as a CUDA graph needs it."""
+        if self._reads or self.select:
+            return (object(),)  # a pass that gathers pages equals no other
         return self.opening, *(
             (
                 group.live,
@@ -272,6 +322,12 @@ class KVCache:
         Returns:
             Per group in this layer: a group, its slice of `order`, K and V of [batch, heads, cached tokens, head_dim].
         """
+        if self._reads:
+            return [(group, heads, *self._gathered(layer, group)) for group, heads in self.slices[layer]]
+        return self.read_stored(layer)
+
+    def read_stored(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
+        """Like `read`, every page as it is stored."""
         if layer not in self._views:
             self._views[layer] = [
                 (group, heads, self._occupied(group, group.keys[layer]), self._occupied(group, group.values[layer]))
@@ -301,7 +357,7 @@ class KVCache:
 
     def page_tables(self) -> PageTables:
         """Copies of all page tables, for `restore`."""
-        return {name: (group.frame.copy(), group.segment.copy()) for name, group in self.groups.items()}
+        return {name: tuple(column.copy() for column in group.columns) for name, group in self.groups.items()}
 
     def restore(self, tables: PageTables) -> None:
         """Go back to earlier page tables of this cache, as long as their pages have not been overwritten.
@@ -309,11 +365,99 @@ class KVCache:
         Keys and values are not restored, and buffers that have grown since stay large.
         """
         self._views.clear()
-        for name, (frame, segment) in tables.items():
+        for name, columns in tables.items():
             group = self.groups[name]
-            grown = (0, group.capacity - len(frame))
-            group.frame = np.pad(frame, grown, constant_values=FREE)
-            group.segment = np.pad(segment, grown, constant_values=FREE)
+            grown = (0, group.capacity - len(columns[0]))
+            group.frame, group.segment, group.position = (np.pad(c, grown, constant_values=FREE) for c in columns[:3])
+            group.edited = np.pad(columns[3], grown)
+
+    # What a pass reads, for policies that say so.
+
+    def set_reads(self, reads: Mapping[str, Reads | None]) -> None:
+        """Choose what the named groups read from now on; None reads every page as it is stored."""
+        for name, each in reads.items():
+            if each is None:
+                self._reads.pop(name, None)
+            else:
+                self._reads[name] = each
+
+    def pages_read(self, group: HeadGroup) -> Pages:
+        """The pages that a pass reads of a group, in key order, at the positions where it reads them."""
+        reads = self._reads.get(group.name)
+        pages = group.pages
+        if reads is None:
+            return pages
+        pages = pages[reads.index]
+        return pages if reads.position is None else replace(pages, position=reads.position)
+
+    def log_weights(self, group: HeadGroup) -> np.ndarray | None:
+        """Log weight of each page that is read of a group, float [pages]; None where all weigh alike."""
+        reads = self._reads.get(group.name)
+        return None if reads is None else reads.log_weight
+
+    @property
+    def weighted(self) -> bool:
+        """Whether a pass weighs some pages more than others."""
+        return any(reads.log_weight is not None for reads in self._reads.values())
+
+    def _gathered(self, layer: int, group: HeadGroup) -> tuple[Tensor, Tensor]:
+        """K at the positions where a pass reads them, and V: [batch, heads, tokens, head_dim] each."""
+        stored = group.pages
+        reads = self._reads.get(group.name) or Reads(np.arange(len(stored)))
+        tokens = self._tokens(stored.slot[reads.index])
+        keys = take(group.keys[layer], tokens)
+        if reads.position is not None:
+            steps = reads.position - stored.position[reads.index]
+            if steps.any():
+                keys = self._shifted(keys.float(), steps).to(keys.dtype)
+        return keys, take(group.values[layer], tokens)
+
+    def _shifted(self, keys: Tensor, steps: np.ndarray) -> Tensor:
+        """Move keys of pages in time by `steps`, int [pages]: float32 [batch, heads, pages * page_tokens, head_dim]."""
+        turns = rope_freqs_cis(steps.tolist(), 1, 1, self.geometry.head_dim, self.device)
+        return _rotated(keys, turns.repeat_interleave(self.page_tokens, 0))
+
+    def _freqs_cis(self, pages: Pages) -> Tensor:
+        """RoPE of every token of pages, complex64 [pages * page_tokens, head_dim / 2]."""
+        geometry = self.geometry
+        whole = rope_freqs_cis(pages.position.tolist(), geometry.rows, geometry.cols, geometry.head_dim, self.device)
+        split = whole.unflatten(0, (len(pages), self.segments, self.page_tokens))
+        return split[torch.arange(len(pages)), torch.from_numpy(pages.segment)].flatten(0, 1)
+
+    def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Copy pages, with keys before RoPE.
+
+        Args:
+            layer: attention layer.
+            name: head group.
+            index: rows of the group's `Pages`, int [pages].
+
+        Returns:
+            K and V, float32 [batch, heads, pages, page_tokens, head_dim].
+        """
+        group = self.groups[name]
+        pages = group.pages[index]
+        tokens = self._tokens(pages.slot)
+        keys = _rotated(take(group.keys[layer], tokens).float(), self._freqs_cis(pages).conj())
+        values = take(group.values[layer], tokens).float()
+        shape = (len(pages), self.page_tokens)
+        return keys.unflatten(2, shape), values.unflatten(2, shape)
+
+    def unrotated_query(self, name: str, frames: Sequence[int], query: Tensor) -> Tensor:
+        """The chunk's queries before RoPE, float32, from those after it, [batch, heads, chunk tokens, head_dim]."""
+        pages = self.groups[name].pages
+        rows = np.flatnonzero(np.isin(pages.frame, list(frames)))
+        rows = rows[np.lexsort((pages.segment[rows], pages.frame[rows]))]
+        return _rotated(query.float(), self._freqs_cis(pages[rows]).conj())
+
+    def edit(self, layer: int, name: str, index: np.ndarray, keys: Tensor, values: Tensor) -> None:
+        """Replace the content of pages; arguments as `unrotated` takes and returns them."""
+        group = self.groups[name]
+        pages = group.pages[index]
+        tokens = self._tokens(pages.slot)
+        put(group.keys[layer], tokens, _rotated(keys.flatten(2, 3), self._freqs_cis(pages)))
+        put(group.values[layer], tokens, values.flatten(2, 3))
+        group.edited[pages.slot] = True
 
     # The page tables in numbers.
 
@@ -360,19 +504,24 @@ class KVCache:
 
     # Rare changes: positions, head groups.
 
-    def rotate(self, frames: Collection[int], turn: Tensor) -> None:
-        """Shift the RoPE position of cached keys.
+    def positions_of(self, frames: Sequence[int]) -> list[int]:
+        """The temporal RoPE position at which each frame is stored; its number where it is not cached."""
+        stored = self._positions()
+        return [stored.get(frame, frame) for frame in frames]
 
-        Args:
-            frames: Latent frames whose keys are rotated.
-            turn: The rotation, complex [head_dim / 2].
-        """
+    def _positions(self) -> dict[int, int]:
+        pairs = ((group.pages.frame.tolist(), group.pages.position.tolist()) for group in self.groups.values())
+        return {frame: position for columns in pairs for frame, position in zip(*columns, strict=True)}
+
+    def reposition(self, frames: Collection[int], steps: int) -> None:
+        """Store the keys of these latent frames `steps` positions later in time."""
         for group in self.groups.values():
             pages = group.pages
-            tokens = self._tokens(pages.slot[np.isin(pages.frame, list(frames))])
+            slots = pages.slot[np.isin(pages.frame, list(frames))]
+            tokens = self._tokens(slots)
             for keys in group.keys:
-                pairs = torch.view_as_complex(take(keys, tokens).float().unflatten(-1, (-1, 2)))
-                put(keys, tokens, torch.view_as_real(pairs * turn).flatten(-2))
+                put(keys, tokens, self._shifted(take(keys, tokens).float(), np.full(len(slots), steps)))
+            group.position[slots] += steps
 
     def regrouped(self, groups: Mapping[str, Heads], segments: int, dtype: torch.dtype | None = None) -> KVCache:
         """Copy the cache into other head groups, page sizes or types, in buffers of exactly the size that is needed.
@@ -389,7 +538,9 @@ class KVCache:
             The new cache.
         """
         new = type(self)(self.geometry, groups, segments, dtype or self.dtype, self.device)
+        new.notes = dict(self.notes)
         frames = np.array(self.frames(), np.int64)
+        positions = np.array(self.positions_of(frames.tolist()), np.int64)
         tokens = {
             name: self._token_table(group, frames).reshape(len(frames), segments, -1)
             for name, group in self.groups.items()
@@ -402,6 +553,8 @@ class KVCache:
             cached = np.all([tokens[name] != FREE for name in names], axis=0).all(-1)
             at, group.segment = np.nonzero(cached)
             group.frame = frames[at]
+            group.position = positions[at]
+            group.edited = np.zeros(len(at), bool)
             index = {name: torch.from_numpy(tokens[name][cached].reshape(-1)).to(self.device) for name in names}
             for layer, heads in enumerate(sources):
                 group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens)
@@ -437,12 +590,20 @@ class KVCache:
         more = np.full(capacity - group.capacity, FREE)
         group.frame = np.concatenate([group.frame, more])
         group.segment = np.concatenate([group.segment, more])
+        group.position = np.concatenate([group.position, more])
+        group.edited = np.concatenate([group.edited, np.zeros(len(more), bool)])
 
     def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
         old = self._tokens(source)
         new = self._tokens(target)
         for buffer in (*group.keys, *group.values):
             put(buffer, new, take(buffer, old))
-        group.frame[target] = group.frame[source]
-        group.segment[target] = group.segment[source]
+        for column in group.columns:
+            column[target] = column[source]
         group.frame[source] = FREE
+
+
+def _rotated(keys: Tensor, turns: Tensor) -> Tensor:
+    """Rotate keys, float32 [batch, heads, tokens, head_dim], by complex64 [tokens, head_dim / 2]."""
+    pairs = torch.view_as_complex(keys.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turns).flatten(-2)

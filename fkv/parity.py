@@ -64,6 +64,9 @@ class Golden:
         """The recorded tensors in a file of the folder."""
         return _tensors(self.folder / name)
 
+    def json(self, name: str) -> Any:
+        return _json(self.folder / name)
+
     def stream(self, policy: Policy, roles: HeadRoles | None = None) -> Stream:
         """A stream of the recorded model on the recorded noise and prompt."""
         noise = RecordedNoise(self.inputs["noise"].float(), self.inputs["renoise"].float())
@@ -99,7 +102,7 @@ def load(folder: str | Path) -> Golden:
     try:
         latent = meta["latent"]
         sampler = meta["sampler"]
-        transformer = from_wan_names(_tensors(folder / "weights.safetensors"), meta["model"])
+        transformer = from_wan_names(_tensors(folder / meta.get("weights_file", "weights.safetensors")), meta["model"])
         model = VideoModel(
             "golden",
             CausalTransformer(transformer),
@@ -112,7 +115,7 @@ def load(folder: str | Path) -> Golden:
         raise ParityError(f"{folder / 'meta.json'} has no entry {error}") from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ParityError(f"{folder}: weights and meta.json do not fit: {error}") from None
-    return Golden(folder, meta, _tensors(folder / "inputs.safetensors"), model)
+    return Golden(folder, meta, _tensors(folder / meta.get("inputs_file", "inputs.safetensors")), model)
 
 
 def _worst(made: Iterable[Tensor], expected: Tensor) -> list[float]:
@@ -273,6 +276,8 @@ def check(folder: str | Path) -> dict[str, Any]:
         ParityError: The folder is not usable.
     """
     golden = load(folder)
+    if "rules" in golden.meta:
+        return _check_rules(golden)
     try:
         atol = golden.meta["suggested_atol"]
         chunks = golden.meta["chunks"]
@@ -294,3 +299,13 @@ def check(folder: str | Path) -> dict[str, Any]:
     except (ValueError, RuntimeError) as error:
         raise ParityError(f"{golden.folder}: the files do not fit each other: {error}") from None
     return {"folder": str(folder), "runs": runs, "ok": all(_oks(runs))}
+
+
+def _check_rules(golden: Golden) -> dict[str, Any]:
+    from .parity_rules import check as check_rules
+
+    try:
+        runs = check_rules(golden)
+    except KeyError as error:
+        raise ParityError(f"{golden.folder}: meta.json or a safetensors file has no entry {error}") from None
+    return {"folder": str(golden.folder), "runs": runs, "ok": all(_oks(runs))}

@@ -266,7 +266,7 @@ class _OpenPass:
             tokens = starts[:, None] + sampled_tokens(geometry, queries)
             self.queries = torch.from_numpy(tokens.reshape(-1)).to(device)
         if group.name not in self.page_frame:
-            page_frame = np.searchsorted(self.key_frames, group.pages.frame)
+            page_frame = np.searchsorted(self.key_frames, cache.pages_read(group).frame)
             self.page_frame[group.name] = torch.from_numpy(page_frame).to(device)
         self.seen += len(heads)
         waiting = self.waiting.setdefault(group.name, [])
@@ -314,7 +314,7 @@ def patch_maps(
         Key frame -> softmax mass on each patch, float32 [rows, cols]; NaN in segments that are not cached.
     """
     geometry = cache.geometry
-    pages = group.pages
+    pages = cache.pages_read(group)
     focus.check(geometry)
     at = list(heads).index(focus.head)
     first = (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame

@@ -6,7 +6,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
 from .cache import Heads, KVCache, Pages, PageTables
 from .policies import ChunkState, Policy, evict
-from .positions import Positions
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
@@ -27,6 +26,9 @@ from .sampler import Noise, SeededNoise, renoise, x0_of
 MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
 MAX_SEED = 2**31 - 1
+POSITION_LIMIT = (
+    1024  # latent frames between a cached frame and the newest chunk; beyond it the cached frame moves along
+)
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,12 @@ class Snapshot:
         caches: The caches of the stream.
         tables: The page tables of each.
         latents: Chunk -> its latents, of chunks with cached frames.
-        positions: RoPE positions of the cached frames.
     """
 
     index: int
     caches: tuple[KVCache, ...]
     tables: tuple[PageTables, ...]
     latents: dict[int, Tensor]
-    positions: Positions
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Stream:
         self._prompt = ""
         self._decoder_state: Any = None
         self._latents: dict[int, Tensor] = {}
-        self._positions = Positions()
+        self._marks: frozenset[str] = frozenset()
         if text is None:
             self.set_prompt(prompt)
         else:
@@ -263,6 +263,18 @@ class Stream:
             raise ValueError(f"policy {self.policy.name!r} has no shared cache to recompute")
         self._pending.changes.append(partial(self._change_prompt, prompt, recache, cut))
 
+    def set_text(self, text: Tensor, recache: bool = False) -> None:
+        """Go on with other text embeddings, [batch, tokens, text_dim], in place of a prompt; see `set_prompt`."""
+        self._pending.changes.append(partial(self._change_text, text, recache))
+
+    def _change_text(self, text: Tensor, recache: bool, timer: _Timer) -> str:
+        with timer.stage("text"):
+            self._text = self.model.transformer.prepare_text(text)
+        if recache:
+            with timer.stage("rebuild"):
+                self._caches = [self._recache()]
+        return "text"
+
     def set_policy(self, policy: Policy, roles: HeadRoles | None = None) -> None:
         """Go on under another policy or other head roles.
 
@@ -276,7 +288,7 @@ class Stream:
             ValueError: The policy does not fit the model, needs roles that are missing, or caches something else.
         """
         roles = roles or self._pending.roles
-        self.geometry.check_segments(policy.segments)
+        self.geometry.check_segments(policy.segments_of(self.geometry))
         self.geometry.check_groups(policy.groups(self.geometry, roles) or self.geometry.every_head)
         if policy.caches != self.policy.caches:
             raise ValueError(
@@ -315,10 +327,33 @@ class Stream:
     def _converted(self, cache: KVCache) -> KVCache:
         """What the policy in force would have kept of a cache."""
         groups = self.policy.groups(self.geometry, self.roles) or _groups_of(cache)
-        cache = cache.regrouped(groups, self.policy.segments, self.policy.stored(self.model.transformer.dtype))
+        cache = cache.regrouped(
+            groups, self.policy.segments_of(self.geometry), self.policy.stored(self.model.transformer.dtype)
+        )
         if self.index:
             cache = evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
-        return cache.regrouped(groups, self.policy.segments)
+        return cache.regrouped(groups, cache.segments)
+
+    def flush(self) -> None:
+        """Forget everything but the first frame and the two newest ones, so that a new prompt acts at once.
+
+        The rule of Infinity-RoPE (arXiv 2511.20649), for any policy.
+        """
+        self._pending.changes.append(self._flush)
+
+    def cut(self) -> None:
+        """Begin another scene with the next chunk, under policies that know cuts."""
+        self._pending.changes.append(self._cut)
+
+    def _flush(self, timer: _Timer) -> str:
+        for cache in self._caches:
+            newest = max(cache.frames(), default=0)
+            cache.evict({n: (g.pages.frame == 0) | (g.pages.frame > newest - 2) for n, g in cache.groups.items()})
+        return "flush"
+
+    def _cut(self, timer: _Timer) -> str:
+        self._marks |= {"cut"}
+        return "cut"
 
     # Generation.
 
@@ -348,18 +383,19 @@ class Stream:
         policy_probe = self._policy_probe()
         probes = Probes(each for each in (probe, policy_probe) if each is not None)
         with timer.stage("denoise"):
-            self._positions.follow(frames[-1], self._caches)
-            rope = self._rope(frames)
+            rope = self._begin(frames)
             x0, steps = self._denoise(frames, rope, probes)
         cache = self._caches[0]
         attended = {name: group.pages for name, group in cache.groups.items()}
         kinds = self._kinds(cache, frames, attended)
+        read = {name: cache.pages_read(group) for name, group in cache.groups.items()}
+        kv_tokens = {name: len(pages) * cache.page_tokens for name, pages in read.items()}
+        context_frames = len({frame for pages in read.values() for frame in pages.frame.tolist()})
         with timer.stage("context"):
             if self.policy.caches != "per-step":
+                self._set_reads(cache, "context")
                 self._pass(x0, 0.0, cache, rope, probes.begin(self.index, frames, "context"))
             kv_bytes = sum(each.bytes() for each in self._caches)
-            kv_tokens = cache.tokens()
-            context_frames = len(cache.frames())
             mass = policy_probe.take()[0] if policy_probe else None
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
             kept = {name: self._kept(name, pages) for name, pages in attended.items()}
@@ -368,6 +404,7 @@ class Stream:
             with timer.stage("decode"):
                 video, self._decoder_state = self._decoder(x0[:1], self._decoder_state)
         self._remember(x0)
+        self._marks = frozenset()
         self._index += 1
         return Chunk(
             index=self._index - 1,
@@ -408,11 +445,10 @@ class Stream:
         shape = (self.geometry.batch, len(frames), *self.model.latent)
         device = self.model.device
         x = self.noise.initial(self.index, shape).to(device)
-        for cache in self._caches:
-            cache.begin(frames)
         steps = []
         for step, sigma in enumerate(sigmas):
             cache = self._caches[step if len(self._caches) > 1 else 0]
+            self._set_reads(cache, f"step {step}")
             watching = probes.begin(self.index, frames, f"step {step}")
             x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, rope, watching), sigma)
             if self.keep_steps:
@@ -420,6 +456,41 @@ class Stream:
             if step + 1 < len(sigmas):
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
+
+    def _begin(self, frames: tuple[int, ...]) -> Tensor:
+        """Reserve pages for the chunk in every cache. Returns its RoPE."""
+        positions = self.policy.chunk_positions(self._state(self._caches[0]))
+        if positions is None:
+            self._follow(frames)
+            positions = frames
+        for cache in self._caches:
+            cache.begin(frames, positions)
+        return self._rope(positions)
+
+    def _state(self, cache: KVCache, step: str = "") -> ChunkState:
+        return ChunkState(self.index, self._frames(self.index), cache, step=step, marks=self._marks)
+
+    def _set_reads(self, cache: KVCache, step: str) -> None:
+        """Let the policy choose what the next pass reads."""
+        state = self._state(cache, step)
+        cache.set_reads({name: self.policy.reads(name, state) for name in cache.groups})
+        cache.select = partial(self._select, state) if self.policy.selects(step, state) else None
+
+    def _select(self, state: ChunkState, layer: int, query: Tensor) -> None:
+        """Let the policy look at the queries of a layer, and ask again what the layer reads."""
+        self.policy.select(state, layer, query)
+        groups = [group.name for group, _ in state.cache.slices[layer]]
+        state.cache.set_reads({name: self.policy.reads(name, state) for name in groups})
+
+    def _follow(self, frames: tuple[int, ...]) -> None:
+        """Move cached frames forward in time that are too far behind, so that a stream has no end."""
+        for cache in self._caches:
+            cached = cache.frames()
+            far = [
+                f for f, at in zip(cached, cache.positions_of(cached), strict=True) if frames[-1] - at >= POSITION_LIMIT
+            ]
+            if far:
+                cache.reposition(far, POSITION_LIMIT // 2)
 
     def _pass(
         self, latents: Tensor, timestep: float, cache: KVCache, rope: Tensor, probes: Probes = NO_PROBES
@@ -431,8 +502,8 @@ class Stream:
         count = self.geometry.frames_per_chunk
         return tuple(range(chunk * count, (chunk + 1) * count))
 
-    def _rope(self, frames: Sequence[int]) -> Tensor:
-        return self.model.transformer.rope(self._positions.of(frames), self.geometry.rows, self.geometry.cols)
+    def _rope(self, positions: Sequence[int]) -> Tensor:
+        return self.model.transformer.rope(positions, self.geometry.rows, self.geometry.cols)
 
     # Caches.
 
@@ -441,7 +512,7 @@ class Stream:
         return KVCache(
             self.geometry,
             self.policy.groups(self.geometry, self.roles) or self.geometry.every_head,
-            self.policy.segments,
+            self.policy.segments_of(self.geometry),
             self.policy.stored(transformer.dtype),
             transformer.device,
         )
@@ -451,24 +522,42 @@ class Stream:
         cache = self._new_cache()
         for chunk in chunks:
             frames = self._frames(chunk)
-            cache.begin(frames)
-            self._pass(self._latents[chunk], 0.0, cache, self._rope(frames))
+            positions = self._caches[0].positions_of(frames)
+            cache.begin(frames, positions)
+            self._pass(self._latents[chunk], 0.0, cache, self._rope(positions))
             cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
         return cache
 
     def _recache(self) -> KVCache:
         """The cached pages with keys and values recomputed under the current prompt (LongLive's KV re-cache)."""
+        if self.policy.recache_frames:
+            return self._recache_at_once()
         old = self._caches[0]
         new = self._replay(self._cached_chunks()).regrouped(_groups_of(old), old.segments)
         cached = {name: _pages_of(group.pages) for name, group in old.groups.items()}
         new.evict({name: _are_in(cached[name], group.pages) for name, group in new.groups.items()})
         return new.regrouped(_groups_of(new), new.segments)
 
+    def _recache_at_once(self) -> KVCache:
+        """The cache with its newest frames recomputed under the current prompt, in one pass that sees them all."""
+        end = self.index * self.geometry.frames_per_chunk
+        frames = tuple(range(max(0, end - self.policy.recache_frames), end))
+        old = self._caches[0]
+        cache = old.regrouped(_groups_of(old), old.segments)
+        state = ChunkState(self.index, frames, cache, step="recache")
+        cache.evict({name: self.policy.keep_mask(name, group.pages, state) for name, group in cache.groups.items()})
+        positions = self.policy.chunk_positions(state) or frames
+        cache.begin(frames, positions)
+        cache.set_reads({name: self.policy.reads(name, state) for name in cache.groups})
+        latents = torch.cat([self._latents[chunk] for chunk in sorted(self._latents)], 1)[:, -len(frames) :]
+        self._pass(latents, 0.0, cache, self._rope(positions))
+        return evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
+
     def _evicted(self, cache: KVCache, frames: tuple[int, ...], mass: PassMass | None) -> KVCache:
         """A cache after the eviction at the end of a chunk."""
-        state = ChunkState(self.index, frames, cache)
+        state = self._state(cache)
         if mass is not None:
-            state = ChunkState(self.index, frames, cache, mass.mass, mass.key_frames)
+            state = replace(state, mass=mass.mass, key_frames=mass.key_frames)
         return evict(self.policy, state)
 
     def _kinds(self, cache: KVCache, frames: tuple[int, ...], attended: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
@@ -489,9 +578,11 @@ class Stream:
         return _are_in({page for group in now for page in _pages_of(group.pages)}, attended)
 
     def _remember(self, x0: Tensor) -> None:
-        """Keep the latents of chunks with cached frames, for a re-cache."""
+        """Keep the latents that a re-cache would need."""
         self._latents[self.index] = x0
-        cached = self._cached_chunks()
+        first = (self.index + 1) * self.geometry.frames_per_chunk - self.policy.recache_frames
+        newest = range(max(0, first) // self.geometry.frames_per_chunk, self.index + 1)
+        cached = {*self._cached_chunks(), *newest}
         self._latents = {chunk: latents for chunk, latents in self._latents.items() if chunk in cached}
 
     def _cached_chunks(self) -> list[int]:
@@ -503,7 +594,7 @@ class Stream:
     def snapshot(self) -> Snapshot:
         """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""
         tables = tuple(cache.page_tables() for cache in self._caches)
-        return Snapshot(self._index, tuple(self._caches), tables, dict(self._latents), self._positions.copy())
+        return Snapshot(self._index, tuple(self._caches), tables, dict(self._latents))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this stream, to generate the same chunk again.
@@ -514,7 +605,6 @@ class Stream:
         self._index = snapshot.index
         self._caches = list(snapshot.caches)
         self._latents = dict(snapshot.latents)
-        self._positions = snapshot.positions.copy()
         for cache, tables in zip(self._caches, snapshot.tables, strict=True):
             cache.restore(tables)
 

@@ -106,9 +106,9 @@ def test_a_window_has_a_sink_and_kept_frames(small):
 
 
 def test_classes_of_dummy_forcing_keep_what_they_look_at(small):
-    kinds = last_kinds(small, "dummy-forcing:neighbour_frames=2,dummy_share=0.5")
-    assert kinds.get("sink", ["sink"]) == ["sink"] and kinds.get("neighbour", ["kept"] * 2) == ["kept"] * 2
-    assert len(kinds) >= 1 and "dummy" not in kinds
+    kinds = last_kinds(small, "dummy-forcing")
+    assert kinds.get("sink", ["sink"]) == ["sink"] and kinds.get("neighbour", ["kept"] * 3) == ["kept"] * 3
+    assert kinds["dummy"] == ["kept"]
 
 
 def test_the_chunk_in_which_heads_are_classed_is_drawn_by_the_groups_that_attended(small):

@@ -12,8 +12,10 @@ from pydantic import Field
 from fkv import policies
 from fkv.comparison import labels_of
 from fkv.parameters import Count, Share, check, describe
-from fkv.policies import POLICIES, ChunkState
+from fkv.policies import POLICIES, Policy
+from fkv.policies.dummy_forcing import CLASSES
 from fkv.policies.forcing_kv import ForcingKV
+from fkv.policies.full import Full
 from fkv.policies.sliding_window import SlidingWindow
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
@@ -60,12 +62,18 @@ class TestEveryPolicy:
         assert not torch.equal(narrow.latents, wide.latents)
 
     def test_what_survives_was_held_and_bytes_follow_from_pages(self, name, small):
-        for chunk in run(small, self.make(name), 4):
+        policy = self.make(name)
+        reads_all = type(policy).reads is Policy.reads
+        for chunk in run(small, policy, 4):
             assert chunk.kept.keys() == chunk.pages.keys() == chunk.kv_tokens.keys()
+            tokens = {group: len(pages) * 12 // chunk.segments for group, pages in chunk.pages.items()}
+            token_bytes = {group: sum(map(len, chunk.heads[group])) * 2 * 12 * 4 for group in tokens}
+            caches = len(small.schedule.sigmas) if policy.caches == "per-step" else 1
+            assert chunk.kv_bytes == caches * sum(tokens[group] * token_bytes[group] for group in tokens)
+            assert not reads_all or chunk.kv_tokens == tokens
             for group, pages in chunk.pages.items():
                 assert chunk.kept[group].shape == (len(pages),)
                 assert set(chunk.frames) <= set(pages.frame.tolist())
-                assert chunk.kv_tokens[group] == len(pages) * 12 // chunk.segments
 
 
 def test_recomputed_window_carries_nothing_from_before_it(small):
@@ -179,7 +187,7 @@ def test_values_are_checked_however_a_policy_is_made():
     for wrong in (lambda: SlidingWindow(sink_frames=-1), lambda: dataclasses.replace(ForcingKV(), retention=2.0)):
         with pytest.raises(ValueError, match="must be"):
             wrong()
-    assert isinstance(policies.make("dummy-forcing", dummy_share=1).dummy_share, float)
+    assert isinstance(policies.make("recency", strength=1).strength, float)
     assert isinstance(ForcingKV(retention=1).retention, int), "a number of segments, not a share"
 
 
@@ -213,38 +221,37 @@ def test_a_list_of_policies_may_carry_parameters():
     ]
 
 
-def test_dummy_forcing_classes_heads_once_by_their_attention(small):
-    stream = Stream(small, policies.make("dummy-forcing", neighbour_frames=2, classify_chunk=2), "a ball")
+def test_dummy_forcing_classes_heads_once_and_keeps_one_frame_for_half_of_them(small):
+    stream = Stream(small, policies.make("dummy-forcing", classify_chunk=2), "a ball")
     chunks = [stream.step() for _ in range(6)]
     assert [sorted(chunk.kv_tokens) for chunk in chunks] == [["all"]] * 3 + [["dummy", "neighbour", "sink"]] * 3
     groups = stream.caches[0].groups
-    assert sum(map(len, groups["dummy"].heads)) == round(0.25 * 12)
-    for name, held in (("sink", 1), ("neighbour", 2), ("dummy", 0)):
-        assert chunks[-1].kv_tokens[name] == (3 + held * any(groups[name].heads)) * 12
+    assert sum(map(len, groups["dummy"].heads)) == 6
+    for name, cached in (("sink", 1), ("neighbour", 3), ("dummy", 1)):
+        assert chunks[-1].kv_tokens[name] == (3 + cached * any(groups[name].heads)) * 12
 
 
-def test_dummy_forcing_gives_each_head_what_it_looks_at(small):
-    policy = policies.make("dummy-forcing", dummy_share=0.5)
-    mass = np.zeros((1, 4, 3, 6))
-    mass[0, 0, :, 0], mass[0, 0, :, 4] = 0.6, 0.4
-    mass[0, 1, :, 2], mass[0, 1, :, 4] = 0.5, 0.5
-    mass[0, 2, :, 1], mass[0, 2, :, 4] = 0.1, 0.9
-    mass[0, 3, :, 0], mass[0, 3, :, 1], mass[0, 3, :, 4] = (
-        0.3,
-        0.3,
-        0.4,
-    )  # the larger of the two counts, not what both come to
-    now = ChunkState(1, (3, 4, 5), None, mass, (0, 1, 2, 3, 4, 5))
-    assert policy.reassign_heads(now) == {"sink": ((0,),), "neighbour": ((1,),), "dummy": ((2, 3),)}
+def test_dummy_forcing_gives_each_head_what_it_looks_at():
+    policy = policies.make("dummy-forcing")
+    mass = np.array([[[0.6, 0.0, 0.1, 0.3]], [[0.0, 0.5, 0.1, 0.3]]])  # shares of all heads decide, not the masses
+    assert [CLASSES[i] for i in policy.classes(mass)[0]] == ["sink", "neighbour", "dummy", "dummy"]
 
 
-def test_dummy_forcing_refuses_to_watch_a_step_that_there_is_not(small):
-    stream = Stream(small, policies.make("dummy-forcing", classify_step=9), "a ball")
-    stream.step()
+@dataclasses.dataclass(frozen=True)
+class Watching(Full):
+    """A policy that asks for a pass that no chunk has."""
+
+    name = "watching"
+
+    def wants_attention(self, chunk, cache):
+        return "step 9"
+
+
+def test_a_pass_that_there_is_not_cannot_be_watched(small):
     with pytest.raises(
         ValueError, match="wants to see pass 'step 9'; a chunk of this model has step 0, step 1, context"
     ):
-        stream.step()
+        Stream(small, Watching(), "a ball").step()
 
 
 def test_policies_that_share_a_name_are_told_apart():

@@ -10,7 +10,7 @@ from fkv import policies
 from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
-from fkv.positions import LIMIT
+from fkv.stream import POSITION_LIMIT
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 
@@ -158,11 +158,11 @@ def test_a_sink_far_back_moves_along_and_its_stored_keys_with_it(small):
 
     live = stream(small, policies.make("forcing-kv"))
     live.step()
-    before, moved = keys(), LIMIT // 2
+    before, moved = keys(), POSITION_LIMIT // 2
     for distance in (moved, 2 * moved):
         live.restore(replace(live.snapshot(), index=(moved + distance) // 3 + 5))
         chunk = live.step()
-        assert live.snapshot().positions.of([0]) == [distance] and torch.isfinite(chunk.latents).all()
+        assert live.caches[0].positions_of([0]) == [distance] and torch.isfinite(chunk.latents).all()
         turns = rope_freqs_cis([distance], 1, 1, small.transformer.head_dim).expand(before.shape[1], -1)
         assert torch.allclose(keys(), apply_rope(before, turns), atol=1e-4)
 
@@ -171,7 +171,7 @@ def test_the_sink_moves_along_in_every_cache(small):
     live = stream(small, policies.make("per-step"), decode=False)
     live.step()
     before = [cache.keys_of(0, "all", [0]) for cache in live.caches]
-    live.restore(replace(live.snapshot(), index=LIMIT // 3 + 5))
+    live.restore(replace(live.snapshot(), index=POSITION_LIMIT // 3 + 5))
     live.step()
     for old, cache in zip(before, live.caches, strict=True):
         assert not torch.equal(old, cache.keys_of(0, "all", [0]))

@@ -219,7 +219,7 @@ def test_xray_parts_frames_that_differ_or_are_no_neighbours(small):
     chunk = Stream(small, Full(), "a red ball", 0).step()
     frames = np.array([0, 1, 2, 4, 9, 10, 11])
     kinds = ("sink", "sink", "kept", "kept", "current", "current", "current")
-    pages = {"all": Pages(np.arange(7), frames, np.zeros(7, int))}
+    pages = {"all": Pages(np.arange(7), frames, np.zeros(7, int), frames, np.zeros(7, bool))}
     (group,) = xray(replace(chunk, frames=(9, 10, 11), pages=pages, kinds={"all": kinds}))
     assert group["heads"] == 12
     assert group["runs"] == [[0, 1, "sink", 1], [2, 2, "kept", 1], [4, 4, "kept", 1], [9, 11, "current", 1]]

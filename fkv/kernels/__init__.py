@@ -14,6 +14,7 @@ from .frame_mass import frame_mass
 from .head_table import tables_used
 from .hybrid_attention import hybrid_attention
 from .linear import linear, multiplies_fp8, packed
+from .merged_attention import merged_attention
 from .norm_rope_store import norm_rope_store
 from .pages import put, take
 from .rope import apply_rope, rope_freqs_cis
@@ -29,6 +30,7 @@ __all__ = [
     "hybrid_attention",
     "linear",
     "multiplies_fp8",
+    "merged_attention",
     "norm_rope_store",
     "one_thread_between",
     "packed",

@@ -124,7 +124,7 @@ def _kv_bytes(
 ) -> int:
     """Count `kv_bytes` of one cache, with all attention on the key frame `look`."""
     groups = policy.groups(geometry, heads) or geometry.every_head
-    cache: KVCache = _Sizes(geometry, groups, policy.segments, policy.stored(dtype), "meta")
+    cache: KVCache = _Sizes(geometry, groups, policy.segments_of(geometry), policy.stored(dtype), "meta")
     cached = []
     buffers = []
     for chunk in range(min(chunks, SIMULATED_CHUNKS)):
@@ -146,6 +146,13 @@ def _kv_bytes(
 
 class _Sizes(KVCache):
     """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them."""
+
+    def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        contents = torch.zeros(1, 1, len(index), self.page_tokens, self.geometry.head_dim)
+        return contents, contents
+
+    def edit(self, layer: int, name: str, index: np.ndarray, keys: Tensor, values: Tensor) -> None:
+        """Contents do not count."""
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
         generator = torch.Generator().manual_seed(0)

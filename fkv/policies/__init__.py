@@ -14,17 +14,51 @@ from fkv.parameters import Parameter, defaults, describe, schema
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, Policy, evict
+from .commit import COMMIT, Commit
+from .deep_forcing import DeepForcing
 from .dummy_forcing import DummyForcing
+from .ema_sink import EmaSink
+from .fade_mem import FadeMem
 from .forcing_kv import ForcingKV
 from .full import Full
+from .infinity_rope import InfinityRope
+from .longlive import LongLive
+from .mem_rope import MemRope
+from .near_sink import DeepSink, NearSink
 from .per_step import PerStep
+from .recency import Recency
 from .recompute import Recompute
+from .relax_forcing import RelaxForcing
+from .rolling_sink import RollingSink
 from .silenced import WITHOUT, read_heads, silence, write_heads
 from .sliding_window import SlidingWindow
+from .tether_cache import TetherCache
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (Full, SlidingWindow, ForcingKV, DummyForcing, RandomRoles, NoAnchor, NoDynamic, Recompute, PerStep)
+    for policy in (
+        Full,
+        SlidingWindow,
+        ForcingKV,
+        DummyForcing,
+        LongLive,
+        InfinityRope,
+        DeepForcing,
+        DeepSink,
+        NearSink,
+        Recency,
+        RollingSink,
+        RelaxForcing,
+        TetherCache,
+        MemRope,
+        FadeMem,
+        EmaSink,
+        RandomRoles,
+        NoAnchor,
+        NoDynamic,
+        Recompute,
+        PerStep,
+    )
 }
 
 
@@ -87,7 +121,8 @@ def parse(text: str) -> Policy:
     """Read a policy as the command line and permalinks write it.
 
     Args:
-        text: `name` or `name:key=value,key=value`, with ` without 3.2+4.1` at the end to silence heads (layer.head).
+        text: `name` or `name:key=value,key=value`; `commit:6 ` before it lets the context pass read 6 frames,
+            ` without 3.2+4.1` behind it silences heads (layer.head).
 
     Raises:
         ValueError: For anything else, as `make` does.
@@ -95,6 +130,11 @@ def parse(text: str) -> Policy:
     text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
         return silence(parse(text), read_heads(heads))
+    if text.startswith(COMMIT):
+        frames, _, base = text.removeprefix(COMMIT).partition(" ")
+        if not frames.isdecimal() or not base:
+            raise ValueError(f"{text!r} should be written commit:FRAMES POLICY, as in commit:6 longlive")
+        return Commit(parse(base.strip()), int(frames))
     name, _, rest = text.partition(":")
     values: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
@@ -125,11 +165,14 @@ def assignment(key: str, value: object) -> str:
 
 def write(policy: Policy) -> str:
     """Write a policy as `parse` reads it back: its name and the parameters that differ from their defaults."""
+    if policy.silenced_heads:
+        return f"{write(policy.unsilenced)}{WITHOUT}{write_heads(policy.silenced_heads)}"
+    if isinstance(policy, Commit):
+        return f"{COMMIT}{policy.frames} {write(policy.base)}"
     base = policy.unwrapped
     changed = [key for key, default in defaults(type(base)).items() if getattr(base, key) != default]
     rest = ",".join(assignment(key, getattr(base, key)) for key in changed)
-    text = f"{base.name}:{rest}" if rest else base.name
-    return f"{text}{WITHOUT}{write_heads(policy.silenced_heads)}" if policy.silenced_heads else text
+    return f"{base.name}:{rest}" if rest else base.name
 
 
 __all__ = [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from fkv.cache import Geometry, Head, Heads, KVCache, Pages
+from fkv.cache import Geometry, Head, Heads, KVCache, Pages, Reads
 from fkv.parameters import check_fields
 from fkv.roles import HeadRoles
 
@@ -26,6 +28,8 @@ class ChunkState:
         cache: With the pages that the chunk attends to, its own included.
         mass: Attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
         key_frames: Latent frames of the last axis of `mass`.
+        step: The pass that is about to run: `step 0`, `step 1`, ..., `context`, or `recache`.
+        marks: What happens with this chunk: `cut`.
     """
 
     chunk: int
@@ -33,6 +37,8 @@ class ChunkState:
     cache: KVCache
     mass: np.ndarray | None = None
     key_frames: tuple[int, ...] = ()
+    step: str = ""
+    marks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,24 @@ class Policy:
         """Pages per latent frame."""
         return 1
 
+    def segments_of(self, geometry: Geometry) -> int:
+        """Pages per latent frame of a model."""
+        return self.segments
+
     @property
     def unwrapped(self) -> Policy:
         """The registered policy: that below the silenced heads, or the policy itself."""
         return self
+
+    @property
+    def unsilenced(self) -> Policy:
+        """The policy without silenced heads."""
+        return self
+
+    @property
+    def commit_frames(self) -> int:
+        """Newest frames that the context pass reads where it reads less than the denoising passes, else 0."""
+        return 0
 
     @property
     def silenced_heads(self) -> tuple[Head, ...]:
@@ -75,8 +95,9 @@ class Policy:
 
     @property
     def watches_attention(self) -> bool:
-        """Whether the policy asks for attention mass at some chunk."""
-        return type(self.unwrapped).wants_attention is not Policy.wants_attention
+        """Whether what stays depends on what passes see, queries or attention mass."""
+        policy = type(self.unwrapped)
+        return policy.wants_attention is not Policy.wants_attention or policy.select is not Policy.select
 
     def stored(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the cache for a model that computes in `dtype`."""
@@ -109,6 +130,39 @@ class Policy:
             True for pages that stay, bool [pages].
         """
         raise NotImplementedError
+
+    def reads(self, group: str, state: ChunkState) -> Reads | None:
+        """What a pass reads of a head group; None: every page, as it is stored."""
+        return None
+
+    def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
+        """Temporal RoPE position of each frame of the chunk, for its queries and keys; None: the frame numbers."""
+        return None
+
+    def selects(self, step: str, state: ChunkState) -> bool:
+        """Whether a pass calls `select` in every layer before the layer reads."""
+        return False
+
+    def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
+        """Decide what a layer reads by its queries; `reads` is asked again afterwards.
+
+        Args:
+            state: the chunk, its cache and the pass.
+            layer: attention layer.
+            query: after RoPE, [batch, heads in cache order, chunk tokens, head_dim].
+        """
+
+    def settled(self, state: ChunkState) -> bool:
+        """Whether the rule has begun to leave frames out."""
+        return True
+
+    def edit(self, state: ChunkState) -> None:
+        """Change the content of pages at the end of a chunk, before `keep_mask`."""
+
+    @property
+    def recache_frames(self) -> int:
+        """Newest frames that a re-cache recomputes in one pass; 0 replays the cached chunks one by one."""
+        return 0
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         """Say what a page is for while the chunk of `state` attends to it.
@@ -143,6 +197,9 @@ def evict(policy: Policy, state: ChunkState) -> KVCache:
     Returns:
         The cache to go on with: that of `state`, or a new one when heads were reassigned.
     """
+    state.cache.set_reads(dict.fromkeys(state.cache.groups))
+    state.cache.select = None
+    policy.edit(state)
     groups = policy.reassign_heads(state)
     cache = state.cache if groups is None else state.cache.regrouped(groups, state.cache.segments)
     state = replace(state, cache=cache)

@@ -1,4 +1,4 @@
-"""Dummy Forcing (arXiv 2601.20499): classify heads while the stream runs; a quarter of them attend to no history."""
+"""Dummy Forcing: half of all heads keep one frame of history, the others the sink or the last chunk."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
-from fkv.cache import Heads, KVCache, Pages
-from fkv.parameters import Count, Frames, Share
+from fkv.cache import HeadGroup, Heads, Pages
+from fkv.parameters import Count, Share
 
 from .base import ChunkState, Policy
 from .kinds import KEPT, SINK
@@ -19,51 +21,88 @@ CLASSES = ("sink", "neighbour", "dummy")
 
 @dataclass(frozen=True)
 class DummyForcing(Policy):
-    """Sink heads keep the first frames, neighbour heads the last ones, dummy heads only the current chunk.
+    """Classify heads once, by their attention in one context pass (arXiv 2601.20499, csguoh/DummyForcing).
 
-    The attention mass in one pass of one chunk decides. The loss of a head as a dummy is the larger of its mass on the
-    sink and its mass on other earlier frames; the heads with the least loss become dummies, the others keep what they
-    attend to more. Until then all heads keep sink and neighbours.
+    Until then all heads keep frame 0 and the last chunks. Then sink heads read S1 + C3, dummy heads R1 + C3 and
+    neighbour heads R3 + C3. The cost of a head as a dummy is the larger of its shares of all heads' attention mass on
+    the first and on the middle keys. The heads with the least cost become dummies; the others keep what they attend
+    to more.
     """
 
     name = "dummy-forcing"
-    help = "classifies heads by their attention while running: sink, neighbour, and dummies without history"
+    help = "classes heads by their attention while running: sink, neighbour, and dummies that keep one frame"
     paper = "arXiv 2601.20499"
 
-    sink_frames: Annotated[Frames, Field(ge=1, description="first frames of the stream, kept by sink heads")] = 1
-    neighbour_frames: Annotated[Frames, Field(ge=1, description="last frames, kept by neighbour heads")] = 5
-    dummy_share: Annotated[Share, Field(description="share of all heads that become dummies")] = 0.25
-    classify_chunk: Annotated[Count, Field(ge=1, description="index of the chunk whose attention decides")] = 1
-    classify_step: Annotated[Count, Field(description="denoising step of that chunk whose attention decides")] = 0
+    dummy_heads: Annotated[
+        Share | Count, Field(description="dummies: share of all heads, or their number (`num_dummy`)")
+    ] = 0.5
+    classify_chunk: Annotated[
+        Count, Field(ge=1, description="chunk whose context pass decides, from 0 (`ar_start`)")
+    ] = 1
+    local_chunks: Annotated[
+        Count, Field(ge=1, description="last chunks of neighbour heads (`local_context_length`)")
+    ] = 1
 
-    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
-        return None if chunk < self.classify_chunk or "dummy" in cache.groups else f"step {self.classify_step}"
+    def selects(self, step: str, state: ChunkState) -> bool:
+        return step == "context" and state.chunk >= self.classify_chunk and "dummy" not in state.cache.groups
+
+    def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
+        cache = state.cache
+        first = cache.geometry.tokens_per_frame * (1 if self.classify_chunk == 1 else len(state.frames))
+        rows = self.sampled_rows(layer, first // 3, query.shape[2])
+        mass = np.zeros((2, cache.geometry.heads))
+        for group, heads, keys, _ in cache.read(layer):
+            if keys.shape[2] > query.shape[2]:  # not of heads that are silenced
+                mass[:, list(group.heads[layer])] = self._mass(
+                    group, query[:, heads, rows], keys, first, query.shape[2]
+                )
+        cache.notes.setdefault("mass", {})[layer] = mass
+
+    @staticmethod
+    def _mass(group: HeadGroup, query: Tensor, keys: Tensor, first: int, chunk: int) -> np.ndarray:
+        """Attention mass on the first tokens and on those between them and the chunk, [2, heads]."""
+        pages = group.pages
+        page_tokens = keys.shape[2] // len(pages)
+        order = np.lexsort((pages.segment, pages.frame))[:, None] * page_tokens + np.arange(page_tokens)
+        keys = keys[:, :, torch.from_numpy(order.reshape(-1)).to(keys.device)]
+        scores = query.float() @ keys.float().transpose(2, 3) * query.shape[3] ** -0.5
+        mass = scores.softmax(-1).mean((0, 2))
+        sink, middle, _ = mass.split([first, mass.shape[1] - first - chunk, chunk], 1)
+        return torch.stack([sink.sum(1), middle.sum(1)]).cpu().numpy()
+
+    def sampled_rows(self, layer: int, count: int, tokens: int) -> Tensor:
+        """Query rows of the chunk that are looked at, drawn with replacement: int64 [count]."""
+        return torch.randint(tokens, (count,), generator=torch.Generator().manual_seed(layer))
 
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
-        if state.mass is None:
+        mass = state.cache.notes.pop("mass", None)
+        if mass is None:
             return None
-        frames = np.array(state.key_frames)
-        sink = frames < self.sink_frames
-        current = frames >= state.frames[0]
-        on_sink = state.mass[..., sink].sum(-1).mean(-1)
-        on_others = state.mass[..., ~sink & ~current].sum(-1).mean(-1)
-        classes = np.where(on_sink > on_others, "sink", "neighbour").astype(object)
-        loss = np.maximum(on_sink, on_others)
-        dummies = np.argsort(loss, axis=None, kind="stable")[: round(self.dummy_share * loss.size)]
-        classes.reshape(-1)[dummies] = "dummy"
-        return {name: tuple(tuple(np.flatnonzero(layer == name).tolist()) for layer in classes) for name in CLASSES}
+        classes = self.classes(np.stack([mass[layer] for layer in sorted(mass)], 1))
+        return {
+            name: tuple(tuple(np.flatnonzero(layer == i).tolist()) for layer in classes)
+            for i, name in enumerate(CLASSES)
+        }
+
+    def classes(self, mass: np.ndarray) -> np.ndarray:
+        """Class of every head, an index into `CLASSES`: [layers, heads].
+
+        Args:
+            mass: Attention mass on the first and on the middle keys, [2, layers, heads].
+        """
+        sink, middle = mass / mass.sum((1, 2), keepdims=True)
+        cost = np.maximum(sink, middle)
+        count = self.dummy_heads if isinstance(self.dummy_heads, int) else round(self.dummy_heads * cost.size)
+        classes = np.where(sink < middle, CLASSES.index("neighbour"), CLASSES.index("sink"))
+        classes.reshape(-1)[np.argsort(cost, axis=None, kind="stable")[:count]] = CLASSES.index("dummy")
+        return classes
+
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        last = state.frames[-1]
+        local = pages.frame > last - self.local_chunks * len(state.frames)
+        masks = {"sink": pages.frame == 0, "neighbour": local, "dummy": pages.frame == last}
+        return masks.get(group, (pages.frame == 0) | local)
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         kind = super().page_kind(group, frame, segment, state)
-        return SINK if kind == KEPT and group != "neighbour" and frame < self.sink_frames else kind
-
-    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        sink = pages.frame < self.sink_frames
-        neighbours = pages.frame > state.frames[-1] - self.neighbour_frames
-        if group == "sink":
-            return sink
-        if group == "neighbour":
-            return neighbours
-        if group == "dummy":
-            return np.zeros(len(pages), bool)
-        return sink | neighbours
+        return SINK if kind == KEPT and frame == 0 else kind

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from fkv.cache import Geometry, Head, Heads, KVCache, Pages
+from fkv.cache import Geometry, Head, Heads, Pages, Reads
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
+from .wrapper import Wrapper
 
 SILENT = "silent"
 WITHOUT = " without "
 
 
 @dataclass(frozen=True)
-class Silenced(Policy):
+class Silenced(Wrapper):
     """Another policy, in which some heads attend to the current chunk alone. Written `forcing-kv without 3.2+4.1`.
 
     Args:
-        base: The policy of all other heads; name, caches, fp8 and segments are those of `base`.
+        base: The policy of all other heads.
         heads: The silenced heads, ascending.
 
     Raises:
         ValueError: For a policy without a cache; `groups` raises it for heads that the model does not have.
     """
 
-    base: Policy
     heads: tuple[Head, ...]
-    fp8: bool = field(init=False, compare=False)
 
     help = "another policy, in which some heads attend to the current chunk alone"
 
@@ -41,27 +39,19 @@ class Silenced(Policy):
             raise ValueError(
                 f"policy {self.base.name!r} recomputes earlier chunks, so no head can be silenced under it"
             )
-        name = f"{self.base.name}{WITHOUT}{write_heads(self.heads)}"
-        for attribute, value in (("name", name), ("caches", self.base.caches), ("fp8", self.base.fp8)):
-            object.__setattr__(self, attribute, value)
+        super().__post_init__()
 
     @property
-    def unwrapped(self) -> Policy:
-        return self.base.unwrapped
+    def title(self) -> str:
+        return f"{self.base.name}{WITHOUT}{write_heads(self.heads)}"
+
+    @property
+    def unsilenced(self) -> Policy:
+        return self.base
 
     @property
     def silenced_heads(self) -> tuple[Head, ...]:
         return self.heads
-
-    @property
-    def segments(self) -> int:
-        return self.base.segments
-
-    def stored(self, dtype: torch.dtype) -> torch.dtype:
-        return self.base.stored(dtype)
-
-    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
-        return self.base.wants_attention(chunk, cache)
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
         for layer, head in self.heads:
@@ -72,12 +62,15 @@ class Silenced(Policy):
         groups = self.base.reassign_heads(state)
         return None if groups is None else self._split(groups)
 
+    def reads(self, group: str, state: ChunkState) -> Reads | None:
+        return None if group == SILENT else self.base.reads(group, state)
+
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         if group == SILENT:
-            return super().page_kind(group, frame, segment, state)
+            return super(Wrapper, self).page_kind(group, frame, segment, state)
         return self.base.page_kind(group, frame, segment, state)
 
     def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
@@ -95,7 +88,7 @@ class Silenced(Policy):
 def silence(policy: Policy, heads: Iterable[Head]) -> Policy:
     """The policy with these heads silenced, in place of those that were; the plain policy for no heads."""
     chosen = tuple(sorted(set(heads)))
-    return Silenced(policy.unwrapped, chosen) if chosen else policy.unwrapped
+    return Silenced(policy.unsilenced, chosen) if chosen else policy.unsilenced
 
 
 def silenced(policy: Policy, head: Head, silent: bool = True) -> Policy:

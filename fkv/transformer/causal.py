@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
@@ -26,10 +27,12 @@ from fkv.kernels import (
     choose_attention,
     hybrid_attention,
     linear,
+    merged_attention,
     norm_rope_store,
     one_thread_between,
     packed,
     rope_freqs_cis,
+    take,
 )
 
 from .block import BlockWeights, Modulation, layer_norm, post_attention, pre_attention
@@ -130,6 +133,19 @@ def check_compiler() -> None:
             f"--compile needs a C++ compiler and {compiler} is not there; "
             f"install it, or name another in the variable CXX"
         )
+
+
+def _attend_weighted(query: Tensor, group: HeadGroup, keys: Tensor, values: Tensor, cache: KVCache) -> Tensor:
+    """Attention of one head group whose pages have log weights; pages of equal weight are one segment."""
+    weights = cache.log_weights(group)
+    if weights is None:
+        weights = np.zeros(keys.shape[2] // cache.page_tokens)
+    segments = []
+    for weight in np.unique(weights):
+        pages = np.flatnonzero(weights == weight)[:, None] * cache.page_tokens + np.arange(cache.page_tokens)
+        tokens = torch.from_numpy(pages.reshape(-1)).to(keys.device)
+        segments.append((take(keys, tokens), take(values, tokens), float(weight)))
+    return merged_attention(query, segments)
 
 
 class CausalTransformer:
@@ -304,8 +320,16 @@ class CausalTransformer:
         [batch, tokens, 3 * dim] -> [batch, tokens, dim].
         """
         query = norm_rope_store(qkv, weights.qk_norm_weight, self.eps, freqs_cis, cache.targets(layer))
+        if cache.select:
+            cache.select(layer, query)
         groups = cache.read(layer)
-        out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
+        if cache.weighted:
+            parts = [
+                _attend_weighted(query[:, heads], group, keys, values, cache) for group, heads, keys, values in groups
+            ]
+            out = torch.cat(parts, 1)
+        else:
+            out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
         if probes:
             for group, heads, keys, _ in groups:
                 probes.record(layer, group, group.heads[layer], query[:, heads], keys, cache)
@@ -369,7 +393,7 @@ class CausalTransformer:
         model = self.model
         x = latents.to(self.dtype).transpose(1, 2)
         if self.coordinates:
-            x = with_coordinates(x, x.shape[2], cache.opening, self.events)
+            x = with_coordinates(x, cache.geometry.frames_per_chunk, cache.opening, self.events)
         patches = pixel_unshuffle(x.transpose(1, 2), self.patch)
         patches = patches.permute(0, 1, 3, 4, 2)  # [batch, frames, rows, cols, channels * patch * patch]
         embedding = model.patch_embedding

@@ -1,0 +1,51 @@
+"""Infinity-RoPE: positions that never leave the window, with a flush and a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from fkv.cache import Reads
+from fkv.parameters import Frames
+
+from .base import ChunkState
+from .positions import pages_of, slot_order
+from .sliding_window import SlidingWindow
+
+CUT_POSITION = 45
+"""Position of the first frame after a hard cut, as released."""
+
+
+@dataclass(frozen=True)
+class InfinityRope(SlidingWindow):
+    """Sink 1 and a window of 6 frames at positions 0 to 5 (arXiv 2511.20649, yesiltepe-hidir/infinity-rope).
+
+    Reads S1 + R2 + C3 in every pass. A flush keeps the sink and the two newest frames. A cut puts one chunk far away in
+    time, so that it begins another scene.
+    """
+
+    name = "infinity-rope"
+    help = "positions stay within a short window; a flush forgets the old prompt, a cut begins another scene"
+    paper = "arXiv 2511.20649"
+
+    sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
+    window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 6
+
+    def chunk_positions(self, state: ChunkState) -> Sequence[int]:
+        count = len(state.frames)
+        first = state.frames[0] if state.frames[0] < self.window_frames else self.window_frames - count
+        if "cut" in state.marks:
+            first = CUT_POSITION
+        return range(first, first + count)
+
+    def reads(self, group: str, state: ChunkState) -> Reads:
+        pages = pages_of(group, state)
+        index = np.arange(len(pages))
+        position = slot_order(pages, index)
+        if "cut" in state.marks:
+            position = np.where(pages.frame >= state.frames[0], pages.position, position)
+        return Reads(index, position)

@@ -1,0 +1,91 @@
+"""What policies share that change another one: everything they do not override is the base's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fkv.cache import Geometry, Head, Heads, KVCache, Pages, Reads
+from fkv.roles import HeadRoles
+
+from .base import ChunkState, Policy
+
+
+@dataclass(frozen=True)
+class Wrapper(Policy):
+    """Another policy, with something changed.
+
+    Args:
+        base: the policy that is changed; caches, fp8 and segments are its own.
+    """
+
+    base: Policy
+    fp8: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for attribute, value in (("name", self.title), ("caches", self.base.caches), ("fp8", self.base.fp8)):
+            object.__setattr__(self, attribute, value)
+
+    @property
+    def title(self) -> str:
+        """The name of the policy."""
+        raise NotImplementedError
+
+    @property
+    def unwrapped(self) -> Policy:
+        return self.base.unwrapped
+
+    @property
+    def silenced_heads(self) -> tuple[Head, ...]:
+        return self.base.silenced_heads
+
+    @property
+    def segments(self) -> int:
+        return self.base.segments
+
+    @property
+    def recache_frames(self) -> int:
+        return self.base.recache_frames
+
+    def segments_of(self, geometry: Geometry) -> int:
+        return self.base.segments_of(geometry)
+
+    def stored(self, dtype: torch.dtype) -> torch.dtype:
+        return self.base.stored(dtype)
+
+    def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
+        return self.base.groups(geometry, roles)
+
+    def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
+        return self.base.wants_attention(chunk, cache)
+
+    def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
+        return self.base.reassign_heads(state)
+
+    def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
+        return self.base.chunk_positions(state)
+
+    def reads(self, group: str, state: ChunkState) -> Reads | None:
+        return self.base.reads(group, state)
+
+    def selects(self, step: str, state: ChunkState) -> bool:
+        return self.base.selects(step, state)
+
+    def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
+        self.base.select(state, layer, query)
+
+    def settled(self, state: ChunkState) -> bool:
+        return self.base.settled(state)
+
+    def edit(self, state: ChunkState) -> None:
+        self.base.edit(state)
+
+    def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        return self.base.keep_mask(group, pages, state)
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return self.base.page_kind(group, frame, segment, state)
