@@ -54,9 +54,7 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
     shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(17, 18), slice(1, 17), slice(18, 21))]
     names = "sink", "anchor frame", "kept", "current chunk"
     words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
-    playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute(
-        "aria-label", f"Attention by kind of page: {words}"
-    )
+    playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute("aria-label", f"Attention by kind of page: {words}")
     assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
     assert f"over {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
 

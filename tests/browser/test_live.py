@@ -89,9 +89,7 @@ def test_wipe_and_difference_are_made_of_both_pictures(visit):
 
 def test_the_cache_is_drawn_on_the_pictures(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until(
-        "window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted"
-    )
+    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
     assert not tab.page.evaluate(DRAWN, OVER.format("A"))
     tab.page.keyboard.press("c")
     assert all(tab.page.evaluate(DRAWN, OVER.format(name)) for name in "AB")
@@ -100,9 +98,7 @@ def test_the_cache_is_drawn_on_the_pictures(visit):
 
 def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until(
-        "window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted"
-    )
+    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
     cache, sides = tab.page.get_by_role("checkbox", name="Cache"), [WIPE_OVER.format(name) for name in "AB"]
     for key in "c4":
         tab.page.keyboard.press(key)
