@@ -10,9 +10,8 @@ from fkv import policies
 from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
-from fkv.stream import POSITION_LIMIT
 from fkv.roles import HeadRoles
-from fkv.stream import Stream
+from fkv.stream import POSITION_LIMIT, Stream
 
 HYBRID = ForcingKV(segments_per_frame=4)
 

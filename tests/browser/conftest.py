@@ -88,7 +88,7 @@ class Visitor:
         )
         self.page.goto(f"{address}/{query}")
         self.until("window.fkvStudio")
-        if query:  # wait until the form has taken the address in; the length tells, since none here is the one that the form begins with
+        if query:  # wait until the form has taken the address in; no test uses the length with which the form begins
             (length,) = parse_qs(query.lstrip("?"))["length"]
             playwright.expect(self.page.get_by_label("Chunks (0: endless)")).to_have_value(length)
 

@@ -1,4 +1,4 @@
-"""The Compare tab in a real browser: a small comparison from its start to its files, one that is cancelled, bad input."""
+"""The Compare tab in a real browser: a small comparison from start to files, a cancelled one, bad input."""
 
 from __future__ import annotations
 

@@ -17,11 +17,14 @@ LAYER, HEAD = (int(places[-1]) for places in ROLES.is_static().nonzero())
 """A static head of the shipped model."""
 WATCHED = "window.fkvStudio.player.rounds.filter((round) => round.record?.heads)"
 PICTURES = """async (name) => {
-  const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`), panel = document.querySelector(".fkv-detail");
-  const pictures = () => ["kinds", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join(), before = pictures();
+  const button = document.querySelector(`.fkv-cell[aria-label^="${name},"]`);
+  const panel = document.querySelector(".fkv-detail");
+  const head = name.match(/\\d+/g).join(".");
+  const pictures = () => ["kinds", "frames"].map((each) => document.querySelector(`.fkv-${each}`).toDataURL()).join();
+  const before = pictures();
   let count = 0;
   button.click();
-  for (; panel.dataset.head !== name.match(/\\d+/g).join(".") || pictures() === before; count++) await new Promise(requestAnimationFrame);
+  for (; panel.dataset.head !== head || pictures() === before; count++) await new Promise(requestAnimationFrame);
   return count;
 }"""
 """After how many pictures of the screen a click on a head has changed its panel."""
@@ -53,8 +56,12 @@ def test_before_any_run_the_profile_shows_where_a_head_looks(visit):
     mass = np.array(ROLES.provenance["attention"]["mass"][LAYER][HEAD])
     shares = [mass[:, ages].sum(-1).mean() for ages in (slice(0, 1), slice(17, 18), slice(1, 17), slice(18, 21))]
     names = "sink", "anchor frame", "kept", "current chunk"
-    words = ", ".join(f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares))
-    playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute("aria-label", f"Attention by kind of page: {words}")
+    words = ", ".join(
+        f"{name} {100 * share:.{1 if share < 0.0995 else 0}f} %" for name, share in zip(names, shares, strict=True)
+    )
+    playwright.expect(tab.page.locator(".fkv-kinds")).to_have_attribute(
+        "aria-label", f"Attention by kind of page: {words}"
+    )
     assert tab.page.locator(".fkv-readout").inner_text().startswith("Query frame 20 looks most at key frames 2")
     assert f"over {len(ROLES.provenance['prompts'])} prompts" in tab.page.locator(".fkv-heads-say").inner_text()
 
@@ -70,9 +77,8 @@ def test_a_click_on_a_head_changes_its_panel_while_a_stream_runs(visit):
     )
     title = f"Layer {LAYER}, head {HEAD} · static · profile score {ROLES.scores[LAYER, HEAD]:.2f}"
     assert tab.page.locator(".fkv-detail h3").inner_text().startswith(title)
-    tab.until(
-        f"{WATCHED}.some((round) => round.record.heads.focus.layer === {LAYER} && round.record.heads.focus.head === {HEAD})"
-    )
+    focus = f"focus.layer === {LAYER} && focus.head === {HEAD}"
+    tab.until(f"{WATCHED}.some(({{ record: {{ heads: {{ focus }} }} }}) => {focus})")
     tab.page.locator(".fkv-look").click(position={"x": 3, "y": 3})
     tab.until(f"{WATCHED}.some((round) => round.record.heads.focus.row === 0 && round.record.heads.focus.col === 0)")
 
@@ -114,10 +120,10 @@ def test_a_silenced_head_looks_at_the_current_chunk_alone_and_the_timeline_says_
     tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'A = forcing-kv without 3.2')")
     record = f"{WATCHED}.at(-1).record"
     tab.until(f"{record}.streams.A.policy === 'forcing-kv without 3.2'")
-    held = tab.page.evaluate(
-        f"{record}.heads.mass[3][2][0].map((mass, i) => [{record}.heads.kinds[{record}.heads.groups[3][2]][i], mass]).filter(([, mass]) => mass >= 0).map(([kind]) => kind)"
-    )
-    assert set(held) == {"current"}
+    heads = tab.page.evaluate(f"{record}.heads")
+    kinds = heads["kinds"][heads["groups"][3][2]]
+    attended = {kind for kind, mass in zip(kinds, heads["mass"][3][2][0], strict=True) if mass >= 0}
+    assert attended == {"current"}
     tab.press("Unsilence")
     playwright.expect(tab.page.get_by_role("button", name="Unsilenced from the next run")).to_be_disabled()
     open_tab(tab, "Live")
@@ -209,7 +215,7 @@ def test_the_atlas_shows_figures_and_hands_out_files(visit):
     links = [link.get_attribute("href") for link in tab.page.locator(".fkv-downloads a").all()]
     assert len(links) == 6
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "csv": b"model,layer"}
-    for link, start in zip(links[:3], starts.values()):
+    for link, start in zip(links[:3], starts.values(), strict=True):
         answer = tab.page.request.get(link)
         assert answer.ok and answer.body().startswith(start)
     assert tab.page.request.get(links[5]).text().splitlines()[0] == "layer,head,role,score"

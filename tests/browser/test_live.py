@@ -1,8 +1,9 @@
-"""The Live tab in a real browser: the first visit, ways to look at the pictures, changes while a stream runs, talk mode, the film."""
+"""The Live tab in a real browser: first visit, views, changes while a stream runs, talk mode, recording."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from urllib.parse import urlencode
 
 import av
@@ -82,14 +83,16 @@ def test_wipe_and_difference_are_made_of_both_pictures(visit):
     factor = tab.stage("factor")
     assert tab.page.locator(".fkv-factor").inner_text() == f"|A − B| × {factor}"
     a, b = (read(SCREEN.format(name)) for name in "AB")
-    assert read(".fkv-left")[:3] == [min(255, factor * abs(x - y)) for x, y in zip(a[:3], b[:3])]
+    assert read(".fkv-left")[:3] == [min(255, factor * abs(x - y)) for x, y in zip(a[:3], b[:3], strict=True)]
     tab.page.keyboard.press("2")
     assert tab.stage("view") == "A" and not tab.page.locator(SCREEN.format("B")).first.is_visible()
 
 
 def test_the_cache_is_drawn_on_the_pictures(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
+    tab.until(
+        "window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted"
+    )
     assert not tab.page.evaluate(DRAWN, OVER.format("A"))
     tab.page.keyboard.press("c")
     assert all(tab.page.evaluate(DRAWN, OVER.format(name)) for name in "AB")
@@ -98,7 +101,9 @@ def test_the_cache_is_drawn_on_the_pictures(visit):
 
 def test_the_cache_is_drawn_on_either_side_of_the_wipe_and_not_on_the_difference(visit):
     tab = visit(reduced_motion="reduce")
-    tab.until("window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
+    tab.until(
+        "window.fkvStudio.painted.A > 0 && window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted"
+    )
     cache, sides = tab.page.get_by_role("checkbox", name="Cache"), [WIPE_OVER.format(name) for name in "AB"]
     for key in "c4":
         tab.page.keyboard.press(key)
@@ -134,7 +139,8 @@ def test_attention_of_the_head_that_is_watched_is_drawn_on_the_pictures(visit):
     tab.page.wait_for_function(DRAWN, arg=OVER.format("A"))
     assert not tab.page.evaluate(DRAWN, OVER.format("B"))  # the head is one of A
     tab.until(
-        "window.fkvStudio.player.rounds.at(-1).record?.heads && window.fkvStudio.player.rounds.some((round) => !round.record?.heads)"
+        "window.fkvStudio.player.rounds.at(-1).record?.heads"
+        " && window.fkvStudio.player.rounds.some((round) => !round.record?.heads)"
     )
     tab.page.keyboard.press("4")
     tab.page.wait_for_function(DRAWN, arg=WIPE_OVER.format("A"))
@@ -251,7 +257,8 @@ def test_what_is_paused_stays_paused_and_what_is_resumed_goes_on(visit):
         tab.page.keyboard.press(" ")  # faster than the stream can follow
     chunks = tab.stage("player.rounds.length")
     tab.until(
-        f"window.fkvStudio.player.rounds.length > {chunks + 1} && !window.fkvStudio.player.held && window.fkvStudio.state === 'live'"
+        f"window.fkvStudio.player.rounds.length > {chunks + 1}"
+        " && !window.fkvStudio.player.held && window.fkvStudio.state === 'live'"
     )
     tab.page.keyboard.press(" ")
     tab.until("window.fkvStudio.state === 'paused'")
@@ -315,7 +322,7 @@ def test_everything_that_can_be_pressed_has_a_name(visit):
         tab.page.get_by_label("What changes at which chunk"),
         tab.page.get_by_label("Plain"),
     )
-    for name, part in zip(("Policies and parameters", "Storyboard", "Record to MP4"), inside):
+    for name, part in zip(("Policies and parameters", "Storyboard", "Record to MP4"), inside, strict=True):
         tab.page.get_by_role("button", name=name).click()
         expect(part).to_be_visible()
     tree = tab.page.locator("body").aria_snapshot()
@@ -330,4 +337,4 @@ def test_the_live_tab_fits_a_phone(visit):
         tab.page.keyboard.press(key)
         assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     boxes = [tab.page.locator(f".fkv-{part}").bounding_box() for part in ("top", "screens", "line", "xray", "charts")]
-    assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in zip(boxes, boxes[1:]))
+    assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in pairwise(boxes))

@@ -74,7 +74,7 @@ class Watch:
 
 
 def first_focus(geometry: Geometry, roles: HeadRoles | None) -> dict[str, int]:
-    """The query patch that the page watches first: in the middle of a frame, of the head with the lowest profile score."""
+    """The query patch that the page watches first: mid-frame, of the head with the lowest profile score."""
     scores = None if roles is None else roles.scores
     layer, head = divmod(0 if scores is None else int(np.argmin(scores)), geometry.heads)
     return {"layer": layer, "head": head, "row": geometry.rows // 2, "col": geometry.cols // 2}

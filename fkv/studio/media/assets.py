@@ -49,7 +49,8 @@ def script(module: str, *events: str) -> str:
         *events: Names of the events that the module triggers; Gradio looks for them in the script.
     """
     root = '(window.gradio_config?.root || document.baseURI).replace(/\\/$/, "")'
-    return f"import({root} + '{MODULES}/{module}.js').then((module) => module.mount({{ element, props, trigger, watch }})) // {events}"
+    address = f"{root} + '{MODULES}/{module}.js'"
+    return f"import({address}).then((module) => module.mount({{ element, props, trigger, watch }})) // {events}"
 
 
 def module_route(folder: Path = ASSETS) -> Route:
