@@ -542,7 +542,7 @@ class KVCache:
         frames = np.array(self.frames(), np.int64)
         positions = np.array(self.positions_of(frames.tolist()), np.int64)
         tokens = {
-            name: self._token_table(group, frames).reshape(len(frames), segments, -1)
+            name: self._token_table(group, frames).reshape(len(frames), segments, new.page_tokens)
             for name, group in self.groups.items()
         }
         for group in new.groups.values():
@@ -574,7 +574,7 @@ class KVCache:
         table = np.full((len(frames), self.segments, self.page_tokens), FREE)
         first = pages.slot[:, None] * self.page_tokens
         table[np.searchsorted(frames, pages.frame), pages.segment] = first + np.arange(self.page_tokens)
-        return table.reshape(len(frames), -1)
+        return table.reshape(len(frames), self.geometry.tokens_per_frame)
 
     def _tokens(self, slots: np.ndarray) -> Tensor:
         index = slots[:, None] * self.page_tokens + np.arange(self.page_tokens)

@@ -74,9 +74,10 @@ class SetPrompt(Change):
     cut: bool = False
 
     def apply(self, streams: Streams) -> str | None:
-        skipped = [f"{name} ({each.policy.name})" for name, each in streams.items() if each.policy.caches != "shared"]
-        for stream in streams.values():
-            stream.set_prompt(self.prompt, self.recache and stream.policy.caches == "shared", self.cut)
+        shared = {name: each.next_policy.caches == "shared" for name, each in streams.items()}
+        skipped = [f"{name} ({each.next_policy.name})" for name, each in streams.items() if not shared[name]]
+        for name, stream in streams.items():
+            stream.set_prompt(self.prompt, self.recache and shared[name], self.cut)
         if not self.recache or not skipped:
             return None
         return f"{' and '.join(skipped)} went on without re-cache: there is no shared cache to recompute."
@@ -106,7 +107,7 @@ class SetRoles(Change):
     roles: HeadRoles
 
     def apply(self, streams: Streams) -> None:
-        if all(stream.policy.groups(stream.geometry, self.roles) is None for stream in streams.values()):
+        if all(stream.next_policy.groups(stream.geometry, self.roles) is None for stream in streams.values()):
             raise ValueError("no running policy uses head roles; try forcing-kv")
         for stream in streams.values():
             stream.set_roles(self.roles)

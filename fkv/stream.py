@@ -203,8 +203,7 @@ class Stream:
         self._policy = policy
         self._roles = roles or model.roles
         self._pending = _Pending(self._policy, self._roles)
-        steps = len(model.schedule.sigmas)
-        self._caches = [self._new_cache() for _ in range(steps if policy.caches == "per-step" else 1)]
+        self._caches = self._new_caches()
         self._index = 0
         self._prompt = ""
         self._decoder_state: Any = None
@@ -252,15 +251,16 @@ class Stream:
 
         Args:
             prompt: Text of 1 to `MAX_PROMPT` characters.
-            recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622).
+            recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622). Before the
+                first chunk there are none.
             cut: Call the change a cut in the chunk's events. The cache does not depend on it.
 
         Raises:
             ValueError: The prompt cannot be used, or the policy has no shared cache to recompute.
         """
         prompt = check_prompt(prompt)
-        if recache and self.policy.caches != "shared":
-            raise ValueError(f"policy {self.policy.name!r} has no shared cache to recompute")
+        if recache and self.next_policy.caches != "shared":
+            raise ValueError(f"policy {self.next_policy.name!r} has no shared cache to recompute")
         self._pending.changes.append(partial(self._change_prompt, prompt, recache, cut))
 
     def set_text(self, text: Tensor, recache: bool = False) -> None:
@@ -270,7 +270,7 @@ class Stream:
     def _change_text(self, text: Tensor, recache: bool, timer: _Timer) -> str:
         with timer.stage("text"):
             self._text = self.model.transformer.prepare_text(text)
-        if recache:
+        if recache and self.index:
             with timer.stage("rebuild"):
                 self._caches = [self._recache()]
         return "text"
@@ -278,7 +278,8 @@ class Stream:
     def set_policy(self, policy: Policy, roles: HeadRoles | None = None) -> None:
         """Go on under another policy or other head roles.
 
-        What the new policy would not keep is dropped at once; what an earlier one dropped stays dropped.
+        What the new policy would not keep is dropped at once; what an earlier one dropped stays dropped. Before the
+        first chunk nothing is cached, so the stream is as one that began under the policy.
 
         Args:
             policy: The policy of the next chunk.
@@ -290,7 +291,7 @@ class Stream:
         roles = roles or self._pending.roles
         self.geometry.check_segments(policy.segments_of(self.geometry))
         self.geometry.check_groups(policy.groups(self.geometry, roles) or self.geometry.every_head)
-        if policy.caches != self.policy.caches:
+        if self.index and policy.caches != self.policy.caches:
             raise ValueError(
                 f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: "
                 "they store different things; start anew"
@@ -310,7 +311,7 @@ class Stream:
         self._prompt = prompt
         if first:
             return None
-        if recache:
+        if recache and self.index:
             with timer.stage("rebuild"):
                 self._caches = [self._recache()]
         return f"{'cut' if cut else 'prompt'}: {prompt}"
@@ -319,7 +320,7 @@ class Stream:
         old_policy, old_roles = self._policy, self._roles
         self._policy = policy
         self._roles = roles
-        self._caches = [self._converted(cache) for cache in self._caches]
+        self._caches = [self._converted(cache) for cache in self._caches] if self.index else self._new_caches()
         if policy == old_policy and roles is not None and old_roles is not None:
             return f"roles: {roles.changes(old_roles)}"
         return f"policy: {policy.name}"
@@ -330,8 +331,7 @@ class Stream:
         cache = cache.regrouped(
             groups, self.policy.segments_of(self.geometry), self.policy.stored(self.model.transformer.dtype)
         )
-        if self.index:
-            cache = evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
+        cache = evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
         return cache.regrouped(groups, cache.segments)
 
     def flush(self) -> None:
@@ -506,6 +506,10 @@ class Stream:
         return self.model.transformer.rope(positions, self.geometry.rows, self.geometry.cols)
 
     # Caches.
+
+    def _new_caches(self) -> list[KVCache]:
+        count = len(self.model.schedule.sigmas) if self.policy.caches == "per-step" else 1
+        return [self._new_cache() for _ in range(count)]
 
     def _new_cache(self) -> KVCache:
         transformer = self.model.transformer

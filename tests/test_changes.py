@@ -1,0 +1,171 @@
+"""Changes at any moment: before the first chunk, several at one border, in the last chunk, in any order."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fkv import policies
+from fkv.commands.main import main
+from fkv.storyboard import Change, SetPolicy, SetPrompt, SetRoles, SilenceHead, Storyboard, parse
+from fkv.stream import Stream
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
+
+NAMES = (
+    "full",
+    "sliding-window",
+    "forcing-kv:segments_per_frame=4",
+    "dummy-forcing",
+    "deep-forcing:window_frames=9,sink_frames=2,capacity_frames=6,recent_frames=2",
+    "mem-rope",
+    "relax-forcing:reservoir_frames=12",
+    "tether-cache:budget_frames=9,sink_frames=2,recent_frames=4",
+    "longlive:global_sink=false",
+    "infinity-rope",
+    "per-step",
+    "recompute",
+)
+PROMPTS = st.sampled_from(("a blue star", "a pink box in the city"))
+CHANGES = st.one_of(
+    st.builds(SetPrompt, PROMPTS, st.booleans(), st.booleans()),
+    st.builds(SetPolicy, st.just("A"), st.sampled_from(NAMES)),
+    st.builds(SilenceHead, st.just("A"), st.tuples(st.integers(0, 2), st.integers(0, 3))),
+    st.tuples(st.integers(0, 2), st.integers(0, 3)),  # the head whose role is flipped
+    st.sampled_from(("flush", "cut")),
+)
+BORDERS = st.lists(st.lists(CHANGES, max_size=3), min_size=1, max_size=4)
+
+
+def change(live: Stream, each: Change | tuple[int, int] | str) -> None:
+    """Make a change, or be refused with a sentence."""
+    try:
+        if isinstance(each, str):
+            getattr(live, each)()
+        elif isinstance(each, tuple):
+            SetRoles(live.roles.flipped(*each)).apply({"A": live})
+        else:
+            each.apply({"A": live})
+    except ValueError as error:
+        assert str(error)
+
+
+@given(st.sampled_from(NAMES), BORDERS)
+@settings(max_examples=60, deadline=None)
+def test_no_sequence_of_changes_ends_a_stream(small, name, borders):
+    live = Stream(small, policies.parse(name), "a red ball over the sea")
+    for index, changes in enumerate(borders):
+        for each in changes:
+            change(live, each)
+        expected = live.next_policy
+        chunk = live.step()
+        assert chunk.index == index and chunk.policy == expected.name == live.policy.name
+        assert torch.isfinite(chunk.latents).all()
+        assert chunk.video_frames and chunk.kv_bytes > 0
+
+
+@pytest.mark.parametrize("begin", NAMES)
+@pytest.mark.parametrize("then", ["full", "forcing-kv:segments_per_frame=4", "per-step", "tether-cache"])
+def test_a_policy_switched_before_the_first_chunk_is_as_one_that_began(small, begin, then):
+    switched = Stream(small, policies.parse(begin), "a red ball over the sea")
+    switched.set_policy(policies.parse(then))
+    began = Stream(small, policies.parse(then), "a red ball over the sea")
+    for _ in range(3):
+        one, other = switched.step(), began.step()
+        assert torch.equal(one.latents, other.latents) and one.kv_bytes == other.kv_bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recache_before_the_first_chunk_computes_nothing_and_takes_the_prompt(small, name):
+    live = Stream(small, policies.parse(name), "a red ball over the sea")
+    said = SetPrompt("a blue star", recache=True).apply({"A": live})
+    began = Stream(small, policies.parse(name), "a blue star")
+    first, other = live.step(), began.step()
+    assert (said is None) == (live.policy.caches == "shared")
+    assert first.prompt == "a blue star" and first.events == ("prompt: a blue star",)
+    assert torch.equal(first.latents, other.latents)
+    assert (first.timings.rebuild > 0) == (other.timings.rebuild > 0)
+
+
+def test_roles_and_threshold_change_before_the_first_chunk(shipped):
+    for line in ("1: threshold = 0.5", "1: A = full", "1: re-cache = a blue star", "1: A = per-step\n1: A = forcing-kv"):
+        live = Stream(shipped, policies.parse("forcing-kv"), "a red ball")
+        story: Storyboard = parse(line, shipped.roles)
+        for cue in story.cues:
+            cue.change.apply({"A": live})
+        assert live.step().events
+
+
+def test_a_cache_in_which_nothing_is_left_changes_too(small):
+    live = Stream(small, policies.parse("full"), "a red ball")
+    live.step()
+    for cache in live.caches:
+        cache.evict({name: torch.zeros(len(group.pages), dtype=bool).numpy() for name, group in cache.groups.items()})
+    for name in ("forcing-kv:segments_per_frame=4", "full"):
+        live.set_policy(policies.parse(name))
+        live.set_prompt("a blue star", recache=True)
+        assert live.step().policy == policies.parse(name).name
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.sampled_from(("full", "forcing-kv", "sliding-window"))), max_size=3),
+    st.lists(st.tuples(st.integers(1, 2), PROMPTS), max_size=2),
+    st.booleans(),
+)
+@settings(max_examples=8, deadline=None)
+def test_no_sequence_of_switches_and_prompts_ends_the_command(tiny_once, switches, prompts, recache):
+    command = ["stream", "--chunks", "2"]
+    command += [part for chunk, policy in switches for part in ("--switch", f"{chunk}:{policy}")]
+    command += [part for chunk, prompt in prompts for part in ("--say", f"{chunk}:{prompt}")]
+    command += ["--recache"] if recache and prompts else []
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(command)
+    assert code == 0, said.getvalue()
+    chunks = json.loads(out.getvalue())["chunks"]
+    assert len(chunks) == 2
+    last = {chunk: policy for chunk, policy in sorted(switches, key=lambda each: each[0])}
+    assert chunks[0]["policy"] == last.get(1, "forcing-kv")
+
+
+@pytest.fixture(scope="module")
+def tiny_once(shipped):
+    """Load the shipped model once for all commands of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fkv.commands.model_options.load_model", lambda args: shipped)
+        patch.setattr("fkv.commands.common.load_model", lambda args: shipped)
+        yield shipped
+
+
+@given(st.sampled_from(NAMES[:3]), st.sampled_from(("before", "paused")), BORDERS)
+@settings(max_examples=15, deadline=None)
+def test_no_sequence_of_changes_ends_a_live_run(small, name, moment, borders):
+    run = Run(1 << 30)
+    limits = Limits(lead=float("inf"), idle=float("inf"))
+    plan = Plan.from_form(prompt="a red ball over the sea", seed=1, length=len(borders), view="AB", a=name, b="full")
+
+    def add(changes: list[Change | tuple[int, int] | str]) -> None:
+        for each in changes:
+            if isinstance(each, Change):
+                run.add_change(each)
+
+    add(borders[0])  # while the run waits in the queue
+    if moment == "paused":
+        run.pause(True)
+    last = {}
+    for last in live(small, plan, run, Queue(), limits):
+        if last["state"] == "paused":
+            add(borders[0])
+            run.pause(False)
+        elif last["state"] == "live" and 0 < run.count < len(borders):
+            add(borders[run.count])
+    assert (last["state"], run.ended, run.count) == ("done", "finished", len(borders)), last["text"]
