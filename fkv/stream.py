@@ -19,6 +19,7 @@ from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
 from .cache import Heads, KVCache, Pages, PageTables
 from .policies import ChunkState, Policy, evict
+from .policies.kinds import HELD
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
@@ -567,13 +568,15 @@ class Stream:
     def _kinds(self, cache: KVCache, frames: tuple[int, ...], attended: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
         """Per group what the policy says that each page is for."""
         state = ChunkState(self.index, frames, cache)
-        return {
-            name: tuple(
-                self.policy.page_kind(name, frame, segment, state)
-                for frame, segment in zip(pages.frame.tolist(), pages.segment.tolist(), strict=True)
+        kinds = {}
+        for name, pages in attended.items():
+            read = np.isin(pages.slot, cache.pages_read(cache.groups[name]).slot).tolist()
+            places = zip(pages.frame.tolist(), pages.segment.tolist(), read, strict=True)
+            kinds[name] = tuple(
+                self.policy.page_kind(name, frame, segment, state) if is_read else HELD
+                for frame, segment, is_read in places
             )
-            for name, pages in attended.items()
-        }
+        return kinds
 
     def _kept(self, name: str, attended: Pages) -> np.ndarray:
         """Which pages of a group are still cached, by any group where heads have been reassigned: bool [pages]."""

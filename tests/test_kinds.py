@@ -121,3 +121,21 @@ def test_the_table_has_distinct_signs():
     assert [row["key"] for row in rows] == list(KINDS) and json.dumps(rows)
     for sign in ("key", "letter", "name", "light", "dark"):
         assert len({row[sign] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "text, kinds",
+    [
+        ("relax-forcing", {"sink", "held", "recalled", "kept", "current"}),
+        ("tether-cache:budget_frames=12", {"sink", "recalled", "held", "kept", "current"}),
+        ("rolling-sink:window_frames=9", {"recalled", "held", "kept", "current"}),
+        ("mem-rope", {"sink", "recalled", "kept", "current"}),
+        ("fade-mem:slots=8", {"sink", "recalled", "kept", "current"}),
+        ("commit:12 longlive", {"sink", "held", "kept", "current"}),
+    ],
+)
+def test_published_rules_show_what_they_recall_and_what_they_only_hold(small, text, kinds):
+    stream = stream_of(small, text)
+    for _ in range(9):
+        chunk = stream.step()
+    assert {kind for group in chunk.kinds.values() for kind in group} == kinds

@@ -37,7 +37,7 @@ ROLE_SYMBOLS = {"static": "square", "dynamic": "circle"}
 
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X", "triangle-up": "^"}
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
-HATCHES = {"": "", "x": "xx", "/": "///", "\\": "\\\\\\", ".": "..", "|": "||"}
+HATCHES = {"": "", "x": "xx", "/": "///", "\\": "\\\\\\", ".": "..", "|": "||", "-": "--"}
 
 # Top margin of Plotly figures whose panels have titles.
 PANEL_MARGIN = {"t": 104}

@@ -57,7 +57,7 @@ export function strokeLine(pen, x1, y1, x2, y2) {
 /**
  * Mark an area by a pattern, so that it is not told by colour alone.
  * @param {CanvasRenderingContext2D} pen
- * @param {string} pattern "/", "|", "." or "" for none
+ * @param {string} pattern "/", "|", ".", "-" or "" for none
  * @param {number} x
  * @param {number} y
  * @param {number} width
@@ -73,6 +73,8 @@ export function texture(pen, pattern, x, y, width, height) {
   pen.lineWidth = 1;
   if (pattern === "/") {
     for (let d = -height; d < width; d += 5) strokeLine(pen, x + d, y + height, x + d + height, y);
+  } else if (pattern === "-") {
+    for (let d = 3; d < height; d += 5) strokeLine(pen, x, y + d, x + width, y + d);
   } else if (pattern === "|") {
     for (let d = 3; d < width; d += 5) strokeLine(pen, x + d, y, x + d, y + height);
   } else if (pattern === ".") {

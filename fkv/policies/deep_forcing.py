@@ -15,6 +15,7 @@ from fkv.parameters import Count, Frames
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
+from .kinds import KEPT, RECALLED, SINK
 from .positions import moved, pages_of
 
 FIRST_TURN = 21  # the released code turns the sink by 21 frames less the capacity at first, whatever the window
@@ -136,3 +137,10 @@ class DeepForcing(Policy):
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return self._stays(group, pages, state)
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        if kind == KEPT and frame < self.sink_frames:
+            return SINK
+        selected = bool(state.cache.notes.get("deep", {}).get("start"))
+        return RECALLED if kind == KEPT and selected and frame < state.frames[0] - self.recent_frames else kind

@@ -13,6 +13,7 @@ from fkv.cache import KVCache, Pages, Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState, Policy
+from .kinds import KEPT, RECALLED, SINK
 from .positions import pages_of, read_frames
 
 # The positions that the model was trained on: 18 frames of history and a chunk of 3 (constants of the released code).
@@ -114,3 +115,10 @@ class FadeMem(Policy):
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.isin(pages.frame, [entry.frame for entry in self.entries(state.cache)])
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        if kind == KEPT and frame == 0:
+            return SINK
+        merged = any(entry.frame == frame and entry.span > 1 for entry in self.entries(state.cache))
+        return RECALLED if kind == KEPT and merged else kind

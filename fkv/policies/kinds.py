@@ -8,7 +8,9 @@ from typing import Literal
 SINK = "sink"
 ANCHOR = "anchor"
 MOVED = "moved"
+RECALLED = "recalled"
 KEPT = "kept"
+HELD = "held"
 CURRENT = "current"
 DROPPED = "dropped"
 
@@ -31,7 +33,7 @@ class PageKind:
     name: str
     light: str
     dark: str
-    pattern: Literal["", "/", "|", "."] = ""
+    pattern: Literal["", "/", "|", ".", "-"] = ""
 
     def colour(self, theme: str) -> str:
         """The colour of the theme `light` or `dark`."""
@@ -44,7 +46,9 @@ KINDS: dict[str, PageKind] = {
         PageKind(SINK, "S", "sink", "#cc79a7", "#cc79a7", "/"),
         PageKind(ANCHOR, "A", "anchor frame", "#009e73", "#009e73", "|"),
         PageKind(MOVED, "M", "moved most", "#e69f00", "#e69f00", "."),
+        PageKind(RECALLED, "R", "recalled", "#d55e00", "#e8843c", "-"),
         PageKind(KEPT, "K", "kept", "#6b7684", "#8d99a8"),
+        PageKind(HELD, "H", "held, not read", "#c3c9d2", "#3d4652"),
         PageKind(CURRENT, "C", "current chunk", "#56b4e9", "#56b4e9"),
         PageKind(DROPPED, "×", "dropped", "#78808c2e", "#a0aab829"),
     )

@@ -14,6 +14,7 @@ from fkv.cache import Pages
 from fkv.parameters import Share
 
 from .base import ChunkState
+from .kinds import KEPT, RECALLED
 from .longlive import LongLive
 
 
@@ -83,3 +84,8 @@ class MemRope(LongLive):
         motion = torch.linalg.vector_norm(new_keys - old_keys, dim=-1, keepdim=True).mean(1, keepdim=True)
         least, most = 0.1 * self.short_rate, 5 * self.short_rate
         return least + motion / (motion.amax((2, 3), keepdim=True) + 1e-8) * (most - least)
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        averaged = frame in self.memory and bool(state.cache.notes.get("averaged"))
+        return RECALLED if kind == KEPT and averaged else kind

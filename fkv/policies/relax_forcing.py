@@ -16,6 +16,7 @@ from fkv.cache import Pages, Reads
 from fkv.parameters import Count, Frames
 
 from .base import ChunkState, Policy
+from .kinds import KEPT, RECALLED, SINK
 from .positions import pages_of, read, read_frames
 
 
@@ -61,6 +62,12 @@ class RelaxForcing(Policy):
         before_tail = first - self.tail_frames - len(moved) + np.arange(len(moved))
         positions = np.concatenate([moved if self.true_positions else before_tail, tail, state.frames])
         return read_frames(pages, frames, positions)
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        if kind == KEPT and frame < self.sink_frames:
+            return SINK
+        return RECALLED if kind == KEPT and frame in state.cache.notes.get("relax", ()) else kind
 
     @staticmethod
     def _ending_at_the_chunk(pages: Pages, frames: np.ndarray) -> np.ndarray:

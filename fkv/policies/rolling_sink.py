@@ -12,6 +12,7 @@ from fkv.cache import Pages, Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState, Policy
+from .kinds import KEPT, RECALLED
 from .positions import pages_of, read_frames
 
 
@@ -49,3 +50,8 @@ class RollingSink(Policy):
         length = self.window_frames - count
         turn, at = divmod(start, length)
         return range(length - at - 1, length - at - 1 - count, -1) if turn % 2 else range(at, at + count)
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        replayed = state.frames[0] >= self.window_frames and frame < state.frames[0] - len(state.frames)
+        return RECALLED if kind == KEPT and replayed else kind

@@ -16,6 +16,7 @@ from fkv.parameters import Frames, Share
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
+from .kinds import KEPT, RECALLED, SINK
 from .positions import pages_of
 
 
@@ -136,6 +137,13 @@ class TetherCache(Policy):
             return np.ones(len(pages), bool)
         recent = pages.frame > state.frames[-1] - self.recent_frames
         return (pages.frame < self.sink_frames) | np.isin(pages.frame, self.memory(group, state)) | recent
+
+    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        kind = super().page_kind(group, frame, segment, state)
+        if kind == KEPT and frame < self.sink_frames:
+            return SINK
+        recalled = state.frames[-1] >= self.budget_frames and frame in self.memory(group, state)
+        return RECALLED if kind == KEPT and recalled else kind
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
