@@ -4,16 +4,18 @@ One change a line, each with the number of its chunk:
 
     6: a blue star drifting over the sea       another prompt (or `prompt = ...`)
     9: re-cache = a pink box in the city       another prompt, and the cache recomputed under it
-    11: cut = a green heart over the hills     another prompt, marked as a hard cut
+    11: cut = a green heart over the hills     another prompt, and another scene where the policy knows cuts
     12: A = sliding-window                     another policy for one stream
     15: threshold = 0.7                        other head roles: static from that score on
+    18: flush                                  the cache forgets all but the first frame and the two newest
+    21: cut                                    another scene under the same prompt, where the policy knows cuts
 
 Or scenes, each a prompt with its duration in seconds of video (`[10s]`) or in chunks (`[12]` or `[12c]`):
 
     a red ball over the hills [10s] | the same ball at night [10s#]
 
-Seconds are rounded up to whole chunks, scene by scene. `#` marks a hard cut into the scene. A cut is a mark only: it
-changes the prompt as a line without re-cache does, and the report and the page call the change a cut.
+Seconds are rounded up to whole chunks, scene by scene. `#` marks a hard cut into the scene. Under a policy that knows
+no cuts the prompt changes without one, as a line without re-cache does; report and page call the change a cut.
 
 Text counts chunks from 1, as the page's timeline does; a `Cue`, like the `index` of JSON reports, counts from 0.
 """
@@ -38,6 +40,7 @@ KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
+WORDS = ("flush", "cut")  # lines that are one word
 ANY_ROLES = HeadRoles(1, ((),), np.zeros((1, 1)))  # roles with scores, for checks before a model is loaded
 
 Streams = Mapping[str, Stream]
@@ -66,7 +69,7 @@ class SetPrompt(Change):
     Args:
         prompt: The new prompt.
         recache: Recompute the cached frames under it, in the streams whose policy has one shared cache.
-        cut: Mark the change as a hard cut. The cache is treated as at any other prompt.
+        cut: Begin another scene with it, in the streams whose policy knows cuts; called a cut in all of them.
     """
 
     prompt: str
@@ -74,13 +77,16 @@ class SetPrompt(Change):
     cut: bool = False
 
     def apply(self, streams: Streams) -> str | None:
-        shared = {name: each.next_policy.caches == "shared" for name, each in streams.items()}
-        skipped = [f"{name} ({each.next_policy.name})" for name, each in streams.items() if not shared[name]]
+        without_cache = [name for name, stream in streams.items() if stream.next_policy.caches != "shared"]
+        without_cuts = _without_cuts(streams)
         for name, stream in streams.items():
-            stream.set_prompt(self.prompt, self.recache and shared[name], self.cut)
-        if not self.recache or not skipped:
-            return None
-        return f"{' and '.join(skipped)} went on without re-cache: there is no shared cache to recompute."
+            stream.set_prompt(self.prompt, self.recache and name not in without_cache, self.cut)
+        if self.recache and without_cache:
+            there_is = "there is no shared cache to recompute"
+            return f"{_named(streams, without_cache)} went on without re-cache: {there_is}."
+        if self.cut and without_cuts:
+            return f"{_named(streams, without_cuts)}: this policy has no cut; the prompt changes without one."
+        return None
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,42 @@ class SilenceHead(Change):
 
 
 @dataclass(frozen=True)
+class Flush(Change):
+    """Let the caches of all streams forget everything but the first frame and the two newest ones."""
+
+    def apply(self, streams: Streams) -> str | None:
+        without_cache = [name for name, stream in streams.items() if stream.next_policy.caches == "none"]
+        if len(without_cache) == len(streams):
+            raise ValueError(f"{_named(streams, without_cache)} has no cache to flush")
+        for name, stream in streams.items():
+            if name not in without_cache:
+                stream.flush()
+        return f"{_named(streams, without_cache)} went on: there is no cache to flush." if without_cache else None
+
+
+@dataclass(frozen=True)
+class Cut(Change):
+    """Begin another scene under the same prompt, in the streams whose policy knows cuts."""
+
+    def apply(self, streams: Streams) -> str | None:
+        without_cuts = _without_cuts(streams)
+        if len(without_cuts) == len(streams):
+            raise ValueError("no running policy has a cut; try infinity-rope")
+        for name, stream in streams.items():
+            if name not in without_cuts:
+                stream.cut()
+        return f"{_named(streams, without_cuts)} went on: this policy has no cut." if without_cuts else None
+
+
+def _without_cuts(streams: Streams) -> list[str]:
+    return [name for name, stream in streams.items() if not stream.next_policy.knows_cuts]
+
+
+def _named(streams: Streams, names: Iterable[str]) -> str:
+    return " and ".join(f"{name} ({streams[name].next_policy.name})" for name in names)
+
+
+@dataclass(frozen=True)
 class Cue:
     """A change and the index of the chunk before which it is applied, counted from 0."""
 
@@ -155,7 +197,7 @@ class Cue:
     @property
     def cut(self) -> bool:
         """Whether a hard cut comes before the chunk."""
-        return isinstance(self.change, SetPrompt) and self.change.cut
+        return isinstance(self.change, Cut) or (isinstance(self.change, SetPrompt) and self.change.cut)
 
 
 @dataclass(frozen=True)
@@ -292,11 +334,14 @@ def write_change(change: Change) -> str:
         prompt = " ".join(change.prompt.split())
         if change.recache or change.cut:
             return f"{'cut' if change.cut else 're-cache'} = {prompt}"
-        return f"prompt = {prompt}" if KEYED.fullmatch(prompt) or _is_policy(prompt) else prompt
+        is_other = prompt in WORDS or KEYED.fullmatch(prompt) or _is_policy(prompt)
+        return f"prompt = {prompt}" if is_other else prompt
     if isinstance(change, SetPolicy):
         return f"{change.stream} = {change.policy}"
     if isinstance(change, SetThreshold):
         return f"threshold = {change.threshold}"
+    if isinstance(change, Flush | Cut):
+        return type(change).__name__.lower()
     raise ValueError(f"a storyboard has no line for {type(change).__name__}")
 
 
@@ -321,6 +366,8 @@ def happened(streams: Streams, chunks: Mapping[str, Chunk]) -> list[str]:
 
 def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
     kind, _, what = event.partition(": ")
+    if event in WORDS:
+        return event
     if kind in ("prompt", "cut"):
         return write_change(SetPrompt(what, recached and kind != "cut", kind == "cut"))
     if kind == "policy":
@@ -331,6 +378,8 @@ def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
 
 def _change(what: str, roles: HeadRoles | None) -> Change:
     """Read the part of a line after its number."""
+    if what in WORDS:
+        return Flush() if what == "flush" else Cut()
     found = KEYED.fullmatch(what)
     key, value = found.groups() if found else ("prompt", what)
     if not found and _is_policy(what):

@@ -254,7 +254,7 @@ class Stream:
             prompt: Text of 1 to `MAX_PROMPT` characters.
             recache: First recompute the cached frames under the prompt, as LongLive does (arXiv 2509.22622). Before the
                 first chunk there are none.
-            cut: Call the change a cut in the chunk's events. The cache does not depend on it.
+            cut: Begin another scene with it, where the policy knows cuts; called a cut in the chunk's events anyway.
 
         Raises:
             ValueError: The prompt cannot be used, or the policy has no shared cache to recompute.
@@ -312,6 +312,8 @@ class Stream:
         self._prompt = prompt
         if first:
             return None
+        if cut and self.policy.knows_cuts:
+            self._cut(timer)
         if recache and self.index:
             with timer.stage("rebuild"):
                 self._caches = [self._recache()]
@@ -338,12 +340,19 @@ class Stream:
     def flush(self) -> None:
         """Forget everything but the first frame and the two newest ones, so that a new prompt acts at once.
 
-        The rule of Infinity-RoPE (arXiv 2511.20649), for any policy.
+        The rule of Infinity-RoPE (arXiv 2511.20649), for any policy with a cache.
+
+        Raises:
+            ValueError: The policy has none.
         """
+        if self.next_policy.caches == "none":
+            raise ValueError(f"policy {self.next_policy.name!r} has no cache to flush")
         self._pending.changes.append(self._flush)
 
     def cut(self) -> None:
-        """Begin another scene with the next chunk, under policies that know cuts."""
+        """Begin another scene with the next chunk. Raises ValueError when the policy knows no cuts."""
+        if not self.next_policy.knows_cuts:
+            raise ValueError(f"policy {self.next_policy.name!r} has no cut")
         self._pending.changes.append(self._cut)
 
     def _flush(self, timer: _Timer) -> str:

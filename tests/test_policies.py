@@ -257,3 +257,20 @@ def test_a_pass_that_there_is_not_cannot_be_watched(small):
 def test_policies_that_share_a_name_are_told_apart():
     listed = [policies.parse(text) for text in ("full", "forcing-kv", "full:fp8=true", "full")]
     assert labels_of(listed) == ["full #1", "forcing-kv", "full:fp8=true", "full #2"]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_stream_goes_on_after_a_flush_and_after_a_cut(small, name):
+    stream = Stream(small, policies.make(name), "a red ball", 3)
+    for _ in range(9):
+        stream.step()
+    if stream.policy.caches == "none":
+        with pytest.raises(ValueError, match="no cache to flush"):
+            stream.flush()
+        return
+    stream.flush()
+    if stream.policy.knows_cuts:
+        stream.cut()
+    chunks = [stream.step() for _ in range(4)]
+    assert chunks[0].events[0] == "flush"
+    assert all(chunk.latents.isfinite().all() for chunk in chunks)

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.roles import from_scores
 from fkv.storyboard import (
     Cue,
+    Cut,
+    Flush,
     SetPolicy,
     SetPrompt,
     SetRoles,
@@ -24,7 +27,7 @@ from fkv.storyboard import (
     parse,
     write,
 )
-from fkv.stream import check_prompt
+from fkv.stream import Stream, check_prompt
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -173,6 +176,54 @@ def test_a_cut_is_told_and_changes_no_frame_more_than_a_prompt_does(scored):
     assert hashes(cut) == hashes(prompt) != hashes(play(scored, ""))
 
 
+def test_a_flush_leaves_the_first_frame_and_the_two_newest_and_is_told(scored):
+    records = play(scored, "3: flush", b="sliding-window")
+    assert [record["events"] for record in records] == [[], [], ["flush"], []]
+    newest = records[1]["frame"]
+    for own in records[2]["streams"].values():
+        for group in own["xray"]:
+            cached = {frame for first, last, _, _ in group["runs"] for frame in range(first, last + 1)}
+            assert {0, newest} <= {frame for frame in cached if frame <= newest} <= {0, newest - 1, newest}
+    assert hashes(records) != hashes(play(scored, "", b="sliding-window"))
+
+
+def test_a_cut_by_itself_begins_another_scene_where_the_policy_knows_cuts(scored):
+    cut = play(scored, "3: cut", b="infinity-rope")
+    whole = play(scored, "", b="infinity-rope")
+    assert [record["events"] for record in cut] == [[], [], ["cut"], []]
+    assert hashes(cut)[0] == hashes(whole)[0] and hashes(cut)[1] != hashes(whole)[1]
+
+
+def test_a_new_prompt_with_a_cut_begins_another_scene_where_the_policy_knows_cuts(scored):
+    cut = play(scored, "3: cut = a blue star", b="infinity-rope")
+    both = play(scored, "3: cut\n3: a blue star", b="infinity-rope")
+    prompt = play(scored, "3: a blue star", b="infinity-rope")
+    assert cut[2]["events"] == ["cut = a blue star"] and sorted(both[2]["events"]) == ["a blue star", "cut"]
+    assert hashes(cut) == hashes(both) != hashes(prompt)
+
+
+@pytest.mark.parametrize(
+    ("change", "b", "words"),
+    [
+        (SetPrompt("a blue star", cut=True), "infinity-rope", "A (full): this policy has no cut; the prompt changes"),
+        (Cut(), "infinity-rope", "A (full) went on: this policy has no cut."),
+        (Flush(), "recompute", "B (recompute) went on: there is no cache to flush."),
+    ],
+)
+def test_streams_that_cannot_follow_a_change_are_named(change, b, words, small):
+    streams = {"A": Stream(small, policies.parse("full"), "a"), "B": Stream(small, policies.parse(b), "a")}
+    assert change.apply(streams).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("change", "policy", "words"),
+    [(Cut(), "full", "no running policy has a cut; try"), (Flush(), "recompute", "recompute.* has no cache to flush")],
+)
+def test_a_change_that_no_stream_can_follow_is_refused(change, policy, words, small):
+    with pytest.raises(ValueError, match=words):
+        change.apply({"A": Stream(small, policies.parse(policy), "a")})
+
+
 SCENES = "a red ball\n over the hills [10s] | the same ball, at night[9s#] |a pink box[4]| a green heart [ 2c # ]"
 
 
@@ -234,13 +285,27 @@ def test_recache_is_added_to_every_prompt_but_cuts():
 
 PROMPTS = st.one_of(
     st.text(min_size=1),
-    st.sampled_from(["full", "A = b", "cut = x", "prompt = full", "7: a", "a [10s] | b [2]", "[10s#]", "threshold=x"]),
+    st.sampled_from(
+        [
+            "full",
+            "A = b",
+            "cut = x",
+            "prompt = full",
+            "flush",
+            "cut",
+            "7: a",
+            "a [10s] | b [2]",
+            "[10s#]",
+            "threshold=x",
+        ]
+    ),
 ).filter(lambda text: not refused(check_prompt, text) and "".join(text.split()))
 CHANGES = st.one_of(
     PROMPTS.map(SetPrompt),
     PROMPTS.map(lambda prompt: SetPrompt(prompt, recache=True)),
     PROMPTS.map(lambda prompt: SetPrompt(prompt, cut=True)),
     st.floats(0, 1).map(SetThreshold),
+    st.sampled_from([Flush(), Cut()]),
     st.tuples(st.sampled_from("AB"), st.sampled_from(["full", "forcing-kv:retention=0.5", "full without 3.2"])).map(
         lambda pair: SetPolicy(*pair)
     ),

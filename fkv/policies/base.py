@@ -89,6 +89,11 @@ class Policy:
         return 0
 
     @property
+    def knows_cuts(self) -> bool:
+        """Whether a chunk marked as a cut begins another scene (`Stream.cut`)."""
+        return False
+
+    @property
     def silenced_heads(self) -> tuple[Head, ...]:
         """Heads that attend to the current chunk alone, whatever the policy, ascending."""
         return ()

@@ -35,6 +35,10 @@ class InfinityRope(SlidingWindow):
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 6
 
+    @property
+    def knows_cuts(self) -> bool:
+        return True
+
     def chunk_positions(self, state: ChunkState) -> Sequence[int]:
         count = len(state.frames)
         first = state.frames[0] if state.frames[0] < self.window_frames else self.window_frames - count

@@ -40,6 +40,10 @@ class Wrapper(Policy):
         return self.base.unwrapped
 
     @property
+    def knows_cuts(self) -> bool:
+        return self.base.knows_cuts
+
+    @property
     def silenced_heads(self) -> tuple[Head, ...]:
         return self.base.silenced_heads
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import av
 import pytest
@@ -338,3 +338,30 @@ def test_the_live_tab_fits_a_phone(visit):
         assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     boxes = [tab.page.locator(f".fkv-{part}").bounding_box() for part in ("top", "screens", "line", "xray", "charts")]
     assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in pairwise(boxes))
+
+
+def test_flush_and_cut_change_a_running_stream_and_come_back_from_the_address(visit):
+    tab = visit(query="?length=0&view=A&a=infinity-rope")
+    flush, cut = (tab.page.get_by_role("button", name=name, exact=True) for name in ("Flush", "Cut"))
+    expect(flush).to_be_disabled()
+    expect(cut).to_be_disabled()
+    tab.press("Go live")
+    tab.until("window.fkvStudio.player.rounds.length >= 2")
+    tab.press("Flush")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'flush')")
+    tab.page.locator(".fkv-timeline").focus()
+    tab.page.keyboard.press("x")
+    tab.until("window.fkvStudio.marks.some((mark) => mark.text === 'cut')")
+    tab.press("Stop")
+    tab.until("window.fkvStudio.state === 'done'")
+    story = parse_qs(urlsplit(tab.page.url).query)["story"][0].split("\n")
+    assert [line.partition(": ")[2] for line in story] == ["flush", "cut"]
+
+
+def test_a_cut_is_refused_with_a_sentence_where_no_policy_has_one(visit):
+    tab = visit(query="?length=0&view=A&a=forcing-kv")
+    tab.press("Go live")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
+    tab.press("Cut")
+    expect(tab.page.locator(".fkv-status")).to_contain_text("Not applied: no running policy has a cut")
+    tab.press("Stop")

@@ -13,7 +13,7 @@ import gradio as gr
 
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
-from fkv.storyboard import SetPolicy, SetPrompt, SetRoles, at_threshold
+from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
 from fkv.studio.live.attention_probe import first_focus
@@ -44,8 +44,8 @@ STORY = (
 )
 STORY_HELP = (
     "One change per line, each with the number of its chunk: `6: another prompt`, `6: re-cache = another prompt`, "
-    "`6: A = policy`, `6: cut = another prompt`, `6: threshold = 0.7`. Or scenes with durations in seconds or chunks: "
-    "`a red ball [10s] | the same ball at night [12#]`; `#` marks a hard cut, which does not change the cache. "
+    "`6: A = policy`, `6: cut = another prompt`, `6: threshold = 0.7`, `6: flush`, `6: cut`. Or scenes with durations "
+    "in seconds or chunks: `a red ball [10s] | the same ball at night [12#]`; `#` marks a hard cut. "
     "Changes that you make during a run are added to the address in the same form."
 )
 PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
@@ -59,6 +59,8 @@ class Controls(NamedTuple):
     prompt: gr.Textbox
     go: gr.Button
     change: gr.Button
+    flush: gr.Button
+    cut: gr.Button
     pause: gr.Button
     step: gr.Button
     stop: gr.Button
@@ -94,7 +96,7 @@ class Controls(NamedTuple):
     @property
     def shown(self) -> list[gr.components.Component]:
         """What a run changes while it goes on: the stage, then the buttons in the order of `_buttons`."""
-        return [self.stage, self.go, self.change, self.pause, self.step, self.stop]
+        return [self.stage, self.go, self.change, self.flush, self.cut, self.pause, self.step, self.stop]
 
 
 def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Controls:
@@ -114,6 +116,8 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
             prompt = gr.Textbox(example, label="Prompt", lines=1, max_lines=1, scale=6, min_width=320)
             go = gr.Button("Go live", variant="primary", elem_id="fkv-go", scale=1, min_width=110)
             change = gr.Button("Change prompt", elem_id="fkv-change", interactive=False, scale=1, min_width=140)
+            flush = gr.Button("Flush", elem_id="fkv-flush", interactive=False, scale=1, min_width=80)
+            cut = gr.Button("Cut", elem_id="fkv-cut", interactive=False, scale=1, min_width=70)
             pause = gr.Button("Pause", elem_id="fkv-pause", interactive=False, scale=1, min_width=100)
             step = gr.Button("Step", elem_id="fkv-step", interactive=False, scale=1, min_width=80)
             stop = gr.Button("Stop", elem_id="fkv-stop", interactive=False, scale=1, min_width=90)
@@ -178,6 +182,8 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         prompt=prompt,
         go=go,
         change=change,
+        flush=flush,
+        cut=cut,
         pause=pause,
         step=step,
         stop=stop,
@@ -284,15 +290,23 @@ class Handlers:
     # Changes of a run.
 
     def change_prompt(self, prompt: str, recache: bool, request: gr.Request) -> None:
+        self._add(SetPrompt(prompt, recache), request)
+
+    def flush(self, request: gr.Request) -> None:
+        self._add(Flush(), request)
+
+    def cut(self, request: gr.Request) -> None:
+        self._add(Cut(), request)
+
+    def _add(self, change: Change, request: gr.Request) -> None:
         if run := self.running(request):
-            run.add_change(SetPrompt(prompt, recache))
+            run.add_change(change)
 
     def change_policy_of(self, stream: str) -> Callable[..., None]:
         """A handler for the policy field of a stream."""
 
         def change_policy(text: str | None, request: gr.Request) -> None:
-            if run := self.running(request):
-                run.add_change(SetPolicy(stream, str(text or "").strip()))
+            self._add(SetPolicy(stream, str(text or "").strip()), request)
 
         return change_policy
 
@@ -383,6 +397,8 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c.go.click(h.forget_recording, None, c.download, **AT_ONCE)
     c.prompt.submit(h.enter, form, c.shown, **queued)
     c.change.click(h.change_prompt, [c.prompt, c.recache], None, **AT_ONCE)
+    c.flush.click(h.flush, None, None, **AT_ONCE)
+    c.cut.click(h.cut, None, None, **AT_ONCE)
     c.pause.click(h.toggle_pause, None, None, **AT_ONCE)
     c.step.click(h.step, None, None, **AT_ONCE)
     c.stop.click(h.stop, None, None, **AT_ONCE)
@@ -416,12 +432,14 @@ def _recorded(model: VideoModel, registry: Registry) -> dict[str, Any]:
 
 
 def _buttons(state: str) -> list[Any]:
-    """Go live, Change prompt, Pause, Step and Stop as they are in a state."""
+    """Go live, Change prompt, Flush, Cut, Pause, Step and Stop as they are in a state."""
     running = state in ("queued", "live", "paused")
     streams = state in ("live", "paused")
     return [
         gr.Button("Start over" if running else "Go live", variant="secondary" if running else "primary"),
         gr.Button(interactive=streams, variant="primary" if streams else "secondary"),
+        gr.Button(interactive=streams),
+        gr.Button(interactive=streams),
         gr.Button("Resume" if state == "paused" else "Pause", interactive=streams),
         gr.Button(interactive=state == "paused"),
         gr.Button(interactive=running),
