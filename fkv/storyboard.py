@@ -113,7 +113,8 @@ class SetRoles(Change):
     roles: HeadRoles
 
     def apply(self, streams: Streams) -> None:
-        if all(stream.next_policy.groups(stream.geometry, self.roles) is None for stream in streams.values()):
+        running = [(stream, policy) for stream in streams.values() for policy in (stream.policy, stream.next_policy)]
+        if all(policy.groups(stream.geometry, self.roles) is None for stream, policy in running):
             raise ValueError("no running policy uses head roles; try forcing-kv")
         for stream in streams.values():
             stream.set_roles(self.roles)

@@ -147,19 +147,28 @@ class _Timer:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
 
 
+_Change = Callable[[_Timer], str | None]
+
+
 @dataclass
 class _Pending:
-    """Changes that wait for the next chunk, and the policy and roles that it will run under."""
+    """What waits for the next chunk: its policy and roles, other changes of the cache, and its text.
+
+    A later policy or text replaces one that waits. They are applied in the order of these fields, whatever the order
+    in which they were requested, so that the events of a chunk are enough to repeat it.
+    """
 
     policy: Policy
     roles: HeadRoles | None
-    changes: list[Callable[[_Timer], str | None]] = field(default_factory=list)
+    changes: list[_Change] = field(default_factory=list)
+    text: _Change | None = None
 
-    def apply(self, timer: _Timer) -> tuple[str, ...]:
-        """Make the changes in order. Returns what happened, as events of the chunk."""
-        events = [event for change in self.changes if (event := change(timer))]
+    def take(self) -> list[_Change]:
+        """The changes after the policy, in order; none of them waits any longer."""
+        changes = [*self.changes, *filter(None, [self.text])]
         self.changes.clear()
-        return tuple(events)
+        self.text = None
+        return changes
 
 
 class Stream:
@@ -207,11 +216,12 @@ class Stream:
         self._caches = self._new_caches()
         self._index = 0
         self._prompt = ""
+        self._opening = check_prompt(prompt) if text is None else ""
         self._decoder_state: Any = None
         self._latents: dict[int, Tensor] = {}
         self._marks: frozenset[str] = frozenset()
         if text is None:
-            self.set_prompt(prompt)
+            self.set_prompt(self._opening)
         else:
             self._text = model.transformer.prepare_text(text)
 
@@ -262,11 +272,11 @@ class Stream:
         prompt = check_prompt(prompt)
         if recache and self.next_policy.caches != "shared":
             raise ValueError(f"policy {self.next_policy.name!r} has no shared cache to recompute")
-        self._pending.changes.append(partial(self._change_prompt, prompt, recache, cut))
+        self._pending.text = partial(self._change_prompt, prompt, recache, cut)
 
     def set_text(self, text: Tensor, recache: bool = False) -> None:
         """Go on with other text embeddings, [batch, tokens, text_dim], in place of a prompt; see `set_prompt`."""
-        self._pending.changes.append(partial(self._change_text, text, recache))
+        self._pending.text = partial(self._change_text, text, recache)
 
     def _change_text(self, text: Tensor, recache: bool, timer: _Timer) -> str:
         with timer.stage("text"):
@@ -280,7 +290,8 @@ class Stream:
         """Go on under another policy or other head roles.
 
         What the new policy would not keep is dropped at once; what an earlier one dropped stays dropped. Before the
-        first chunk nothing is cached, so the stream is as one that began under the policy.
+        first chunk nothing is cached, so the stream is as one that began under the policy. The policy and roles in
+        force change nothing.
 
         Args:
             policy: The policy of the next chunk.
@@ -299,34 +310,44 @@ class Stream:
             )
         self._pending.policy = policy
         self._pending.roles = roles
-        self._pending.changes.append(partial(self._change_policy, policy, roles))
 
     def set_roles(self, roles: HeadRoles) -> None:
         """Go on with other head roles under the same policy. Raises ValueError when they are for another model."""
         self.set_policy(self.next_policy, roles)
 
     def _change_prompt(self, prompt: str, recache: bool, cut: bool, timer: _Timer) -> str | None:
-        first = not self._prompt
         with timer.stage("text"):
             self._text = self.model.transformer.prepare_text(self.model.encode(prompt))
+        recache = recache and self.index > 0
+        unchanged = prompt == (self._prompt or self._opening) and not recache and not cut
         self._prompt = prompt
-        if first:
+        if unchanged:
             return None
         if cut and self.policy.knows_cuts:
             self._cut(timer)
-        if recache and self.index:
+        if recache:
             with timer.stage("rebuild"):
                 self._caches = [self._recache()]
         return f"{'cut' if cut else 'prompt'}: {prompt}"
 
-    def _change_policy(self, policy: Policy, roles: HeadRoles | None, timer: _Timer) -> str:
+    def _apply_changes(self, timer: _Timer) -> tuple[str, ...]:
+        """Put what waits into force. Returns what changed, as events of the chunk."""
+        events = [*self._change_policy(), *(change(timer) for change in self._pending.take())]
+        return tuple(filter(None, events))
+
+    def _change_policy(self) -> list[str]:
+        """Go on under the policy and roles that wait. Returns what changed, as events of the chunk."""
         old_policy, old_roles = self._policy, self._roles
-        self._policy = policy
-        self._roles = roles
-        self._caches = [self._converted(cache) for cache in self._caches] if self.index else self._new_caches()
-        if policy == old_policy and roles is not None and old_roles is not None:
-            return f"roles: {roles.changes(old_roles)}"
-        return f"policy: {policy.name}"
+        policy, roles = self._policy, self._roles = self._pending.policy, self._pending.roles
+        if policy == old_policy and roles == old_roles:
+            return []
+        groups = policy.groups(self.geometry, roles)
+        if policy != old_policy or groups != policy.groups(self.geometry, old_roles):
+            self._caches = [self._converted(cache) for cache in self._caches] if self.index else self._new_caches()
+        events = [f"policy: {policy.name}"] if policy != old_policy or old_roles is None else []
+        if roles is not None and old_roles is not None and roles != old_roles:
+            events.append(f"roles: {roles.changes(old_roles)}")
+        return events
 
     def _converted(self, cache: KVCache) -> KVCache:
         """What the policy in force would have kept of a cache."""
@@ -383,7 +404,7 @@ class Stream:
 
     @torch.inference_mode()
     def _step(self, probe: Probe | None, timer: _Timer) -> Chunk:
-        events = self._pending.apply(timer)
+        events = self._apply_changes(timer)
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
                 self._caches = [self._replay(self._cached_chunks())]

@@ -97,7 +97,12 @@ def test_a_recache_before_the_first_chunk_computes_nothing_and_takes_the_prompt(
 
 
 def test_roles_and_threshold_change_before_the_first_chunk(shipped):
-    for line in ("1: threshold = 0.5", "1: A = full", "1: re-cache = a blue star", "1: A = per-step\n1: A = forcing-kv"):
+    for line in (
+        "1: threshold = 0.5",
+        "1: A = full",
+        "1: re-cache = a blue star",
+        "1: A = forcing-kv\n1: A = per-step",
+    ):
         live = Stream(shipped, policies.parse("forcing-kv"), "a red ball")
         story: Storyboard = parse(line, shipped.roles)
         for cue in story.cues:

@@ -21,6 +21,7 @@ from fkv.storyboard import (
     SetPrompt,
     SetRoles,
     SetThreshold,
+    SilenceHead,
     Storyboard,
     at_threshold,
     check,
@@ -84,6 +85,37 @@ def test_what_was_changed_by_hand_comes_back_from_what_the_run_told(scored):
     story = "\n".join(f"{number}: {event}" for number, record in enumerate(records, 1) for event in record["events"])
     assert story == "2: re-cache = a blue star\n3: A = sliding-window\n4: prompt = A = b"
     assert hashes(play(scored, story)) == hashes(records)
+
+
+def test_a_line_that_changes_nothing_is_not_told_and_leaves_the_frames_as_they_are(scored):
+    for line in ("threshold = 0.5", "A = forcing-kv", "B = full", "a red ball"):
+        records = play(scored, f"3: {line}")
+        assert [record["events"] for record in records] == [[], [], [], []]
+        assert hashes(records) == hashes(play(scored, ""))
+
+
+PROMPTS = st.sampled_from(("a red ball", "a blue star"))
+CHANGES = st.one_of(
+    st.builds(SetPrompt, PROMPTS),
+    st.builds(SetPrompt, PROMPTS, recache=st.just(True)),
+    st.builds(SetPrompt, PROMPTS, cut=st.just(True)),
+    st.builds(SetPolicy, st.sampled_from("AB"), st.sampled_from(("full", "sliding-window", "forcing-kv"))),
+    st.builds(Flush),
+    st.builds(SetThreshold, st.sampled_from((0.25, 0.5, 0.75))),
+    st.builds(SilenceHead, st.sampled_from("AB"), st.tuples(st.integers(0, 2), st.integers(0, 3))),
+)
+
+
+@given(st.lists(st.lists(CHANGES, max_size=4), min_size=3, max_size=3))
+@settings(max_examples=25, deadline=None)
+def test_any_run_comes_back_from_what_it_told(small, borders):
+    scored = replace(small, roles=from_scores(SCORES, 0.5))
+    waiting = dict(enumerate(borders, 1))
+    records = play(scored, "", lambda run: [run.add_change(each) for each in waiting.pop(run.count, ())])
+    story = "\n".join(f"{number}: {event}" for number, record in enumerate(records, 1) for event in record["events"])
+    again = play(scored, story)
+    assert hashes(again) == hashes(records), story
+    assert [record["events"] for record in again] == [record["events"] for record in records]
 
 
 def test_roles_that_no_threshold_gives_are_told_but_are_no_line(scored):

@@ -41,7 +41,33 @@ def test_a_switch_between_equal_policies_changes_nothing(small):
     for index in range(6):
         if index == 4:
             switched.set_policy(HYBRID)
-        assert torch.allclose(plain.step().latents, switched.step().latents, atol=1e-5)
+        assert torch.equal(plain.step().latents, switched.step().latents)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda live: live.set_policy(ForcingKV(segments_per_frame=4)),
+        lambda live: live.set_roles(HeadRoles(live.roles.num_heads, live.roles.static)),
+        lambda live: live.set_prompt("a red ball over the sea"),
+        lambda live: [live.set_policy(policies.make("full")), live.set_policy(HYBRID)],
+        lambda live: [live.set_roles(live.roles.flipped(1, 1)), live.set_roles(live.roles)],
+        lambda live: [live.set_prompt("a blue star"), live.set_prompt("a red ball over the sea")],
+    ],
+)
+def test_a_change_to_what_already_is_has_no_effect_and_no_event(small, change):
+    plain, changed = stream(small), stream(small)
+    for _ in range(5):
+        change(changed)
+        chunk = changed.step()
+        assert torch.equal(chunk.latents, plain.step().latents) and chunk.events == ()
+
+
+def test_roles_do_not_touch_the_cache_of_a_policy_that_ignores_them(small):
+    plain, changed = (stream(small, policies.make("sliding-window")) for _ in range(2))
+    for _ in range(5):
+        changed.set_roles(changed.roles.flipped(1, 1))
+        assert torch.equal(changed.step().latents, plain.step().latents)
 
 
 def test_a_policy_that_does_not_fit_the_model_is_refused_and_the_stream_goes_on(small):
