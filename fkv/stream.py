@@ -6,6 +6,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -120,12 +121,14 @@ class Snapshot:
         index: Of the next chunk.
         caches: The caches of the stream.
         tables: The page tables of each.
+        notes: What the policy remembers in each.
         latents: Chunk -> its latents, of chunks with cached frames.
     """
 
     index: int
     caches: tuple[KVCache, ...]
     tables: tuple[PageTables, ...]
+    notes: tuple[dict[str, Any], ...]
     latents: dict[int, Tensor]
 
 
@@ -631,7 +634,8 @@ class Stream:
     def snapshot(self) -> Snapshot:
         """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""
         tables = tuple(cache.page_tables() for cache in self._caches)
-        return Snapshot(self._index, tuple(self._caches), tables, dict(self._latents))
+        notes = tuple(deepcopy(cache.notes) for cache in self._caches)
+        return Snapshot(self._index, tuple(self._caches), tables, notes, dict(self._latents))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this stream, to generate the same chunk again.
@@ -642,8 +646,9 @@ class Stream:
         self._index = snapshot.index
         self._caches = list(snapshot.caches)
         self._latents = dict(snapshot.latents)
-        for cache, tables in zip(self._caches, snapshot.tables, strict=True):
+        for cache, tables, notes in zip(self._caches, snapshot.tables, snapshot.notes, strict=True):
             cache.restore(tables)
+            cache.notes = deepcopy(notes)
 
 
 def _groups_of(cache: KVCache) -> dict[str, Heads]:
