@@ -96,6 +96,7 @@ def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device:
     """A whole stream as JSON: settings, rates, peak of the cache, and every chunk."""
     return {
         "model": model.name,
+        **({"adapters": list(model.adapters)} if model.adapters else {}),
         "policy": chunks[-1].policy,
         "prompt": chunks[0].prompt,
         "seed": seed,

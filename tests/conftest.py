@@ -6,15 +6,18 @@ import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several workers share the cores; read when torch is loaded
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file
 
 from fkv.models import tiny
 from fkv.models.base import VideoModel
 from fkv.models.codec import TinyCodec
+from fkv.models.release import Base
 from fkv.models.words import WordEncoder
 from fkv.roles import HeadRoles
 from fkv.sampler import Schedule
@@ -32,6 +35,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """The golden model's architecture, as of a released checkpoint."""
+    sizes = json.loads((GOLDEN / "meta.json").read_text())["model"]
+    fields = ("num_layers", "num_heads", "dim", "ffn_dim", "in_dim", "text_dim", "text_len", "freq_dim")
+    return Base("golden", *(sizes[name] for name in fields))
+
+
+@pytest.fixture(scope="session")
+def plain() -> dict[str, torch.Tensor]:
+    """The golden model's weights, under Wan's original names."""
+    return load_file(GOLDEN / "weights.safetensors")
 
 
 @pytest.fixture(scope="session")

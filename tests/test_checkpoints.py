@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pickle
 import re
 import warnings
 
+import numpy as np
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from fkv import parity
-from fkv.models.checkpoints import CheckpointError, adapter, load_transformer, read, state_dict
-from fkv.models.convert import from_wan_names
+from fkv.models import registry, wan
+from fkv.models.adapters import is_part
+from fkv.models.checkpoints import check_file, load_transformer, state_dict
+from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.memory import Peak
-from fkv.models.release import BASES, Base
+from fkv.models.release import BASES
+from fkv.models.weight_files import CheckpointError, files_of, read
 from fkv.policies import Full
 from fkv.transformer.causal import CausalTransformer
-
-GOLDEN_NAME = "weights.safetensors"
-
-
-@pytest.fixture(scope="module")
-def base(golden) -> Base:
-    sizes = json.loads((golden / "meta.json").read_text())["model"]
-    return Base(
-        "golden",
-        sizes["num_layers"],
-        sizes["num_heads"],
-        sizes["dim"],
-        sizes["ffn_dim"],
-        sizes["in_dim"],
-        sizes["text_dim"],
-        sizes["text_len"],
-        sizes["freq_dim"],
-    )
-
-
-@pytest.fixture(scope="module")
-def plain(golden) -> dict[str, torch.Tensor]:
-    return load_file(golden / GOLDEN_NAME)
 
 
 def fsdp(name: str) -> str:
@@ -174,7 +154,7 @@ def test_an_adapter_is_merged_before_the_cast(alpha, scale, base, plain, tmp_pat
 
 
 def test_an_adapter_is_merged_as_peft_merges_it(base, plain, tmp_path):
-    model = from_wan_names(plain, base.original)
+    model = from_wan_names({name: value.clone() for name, value in plain.items()}, base.original)
     names = write(tmp_path / "base.safetensors", {name: value.clone() for name, value in model.state_dict().items()})
     config = peft.LoraConfig(
         r=4, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
@@ -226,17 +206,18 @@ def test_another_base_is_named(base, plain, tmp_path):
     assert "image-to-video" in refused(lambda: load_transformer(write(tmp_path / "i2v.pt", images), base))
 
 
-def test_every_missing_and_unexpected_weight_is_named(base, plain, tmp_path):
+def test_missing_and_unexpected_weights_are_counted_and_the_first_named(base, plain, tmp_path):
     wrong = {name: value for name, value in plain.items() if name not in ("head.modulation", "blocks.1.ffn.0.bias")}
     wrong |= {"extra.weight": torch.ones(2), "blocks.2.ffn.2.bias": torch.ones(3)}
-    message = refused(lambda: load_transformer(write(tmp_path / "wrong.pt", wrong), base))
-    for part in (
-        "missing scale_shift_table",
-        "missing blocks.1.ffn.net.0.proj.bias",
-        "unexpected extra.weight",
-        "ffn.net.2.bias has shape (3,)",
-    ):
-        assert part in message
+    path = write(tmp_path / "wrong.pt", wrong)
+    for call in (lambda: load_transformer(path, base), lambda: check_file(path, base)):
+        message = refused(call)
+        for part in (
+            "2 missing, first scale_shift_table",
+            "1 unexpected, first extra.weight",
+            "1 of another shape, first blocks.2.ffn.net.2.bias has shape (3,), not (128,)",
+        ):
+            assert part in message
 
 
 def test_an_adapter_that_does_not_fit_is_refused(base, plain, tmp_path):
@@ -276,9 +257,10 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 def test_half_downloaded_and_foreign_files_are_told(name, plain, tmp_path):
     path = write(tmp_path / name, plain)
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:-1], b"<html>404</html>", b""):
+    for content in (whole[: len(whole) // 2], whole[:-1], b""):
         path.write_bytes(content)
-        assert "download it again" in refused(lambda: read(path))
+        message = refused(lambda: read(path))
+        assert "download it again" in message and "delete" not in message
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "Git LFS pointer" in refused(lambda: read(path))
     path.unlink()
@@ -289,4 +271,156 @@ def test_a_file_without_weights_says_what_it_holds():
     assert "it holds step" in refused(lambda: state_dict({"step": 3}))
     assert "it holds a list" in refused(lambda: state_dict([1]))
     assert "twice" in refused(lambda: state_dict({"model.a": torch.ones(1), "a": torch.ones(1)}))
-    assert not adapter({"a.weight": torch.ones(1)}).pairs
+    assert not is_part("a.weight")
+
+
+# Files that will not do are refused shortly, by content, from names and shapes alone.
+
+
+def split(weights, folder, names=("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")):
+    """Save weights as two shards with an index."""
+    folder.mkdir()
+    halves = [dict(list(weights.items())[i::2]) for i in range(2)]
+    for name, half in zip(names, halves, strict=True):
+        write(folder / name, half)
+    index = {
+        "metadata": {},
+        "weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_shards_are_read_through_their_index_or_folder(base, plain, tmp_path):
+    folder = split(plain, tmp_path / "shards")
+    expected = from_wan_names(plain, base.original)
+    for path in (folder, folder / "model.safetensors.index.json"):
+        check_file(path, base)
+        loaded = load_transformer(path, base)
+        assert all(torch.equal(loaded.get_parameter(name), value) for name, value in expected.named_parameters())
+    assert [file.name[:11] for file in files_of(folder)] == ["model-00001", "model-00002"]
+
+
+def test_a_shard_alone_and_missing_shards_are_told(base, plain, tmp_path):
+    folder = split(plain, tmp_path / "shards")
+    for number in (1, 2):
+        path = folder / f"model-0000{number}-of-00002.safetensors"
+        assert f"is shard {number} of 2; give the folder" in refused(lambda path=path: check_file(path, base))
+    path.unlink()
+    message = refused(lambda: check_file(folder, base))
+    assert "names 2 shards, of which 1 are not beside it, first model-00002-of-00002.safetensors" in message
+    (folder / "model.safetensors.index.json").unlink()
+    write(folder / "other.safetensors", plain)
+    assert "has 2 files of weights" in refused(lambda: check_file(folder, base))
+    assert "has no weights in it" in refused(lambda: check_file(tmp_path, base))
+
+
+CONTENTS = {
+    "GGUF": (b"GGUF" + bytes(200), "is a GGUF file, which is not read"),
+    "a page": (b"\n<!DOCTYPE html><html>", "is a web page, not weights"),
+    "JSON": (b'{"architectures": ["Wan"]}', "is a JSON file but no index of weights"),
+    "a list": (b'{"weight_map": [1, 2]}', "is a JSON file but no index of weights"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(99), "is a gzip archive; unpack it"),
+    "nothing": (b"", "is incomplete or no PyTorch checkpoint"),
+    "noise": (bytes(range(1, 255)), "is incomplete or no PyTorch checkpoint"),
+}
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.gguf", "x.pt", "x"])
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_files_are_told_by_content_and_never_to_be_deleted(kind, name, base, tmp_path):
+    content, words = CONTENTS[kind]
+    path = tmp_path / name
+    path.write_bytes(content)
+    message = refused(lambda: check_file(path, base))
+    assert words in message and "delete" not in message and len(message) <= 300
+
+
+def test_endings_do_not_matter(base, plain, tmp_path):
+    for saved, name in (("a.pt", "b.safetensors"), ("c.safetensors", "d.pt"), ("e.safetensors", "f.SAFETENSORS")):
+        path = write(tmp_path / saved, plain).rename(tmp_path / name)
+        check_file(path, base)
+        assert torch.equal(load_transformer(path, base).proj_out.bias, plain["head.head.bias"])
+
+
+def test_an_archive_is_not_called_incomplete(base, tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:
+        archive.writestr("weights.safetensors", b"...")
+    assert "is a zip archive but no PyTorch checkpoint" in refused(lambda: check_file(tmp_path / "weights.zip", base))
+
+
+def image_to_video(weights):
+    patch = weights["patch_embedding.weight"]
+    return weights | {"patch_embedding.weight": patch.repeat(1, 3, 1, 1, 1)[:, : patch.shape[1] + 20]}
+
+
+OTHERS = {
+    "Wan 2.2 image-to-video": (image_to_video, "takes latents of 36 channels instead of 16, as image-to-video"),
+    "image-to-video": (lambda w: w | {"img_emb.proj.0.weight": torch.ones(2)}, "image-to-video checkpoint"),
+    "diffusers' image-to-video": (lambda w: w | {"blocks.0.attn2.add_k_proj.weight": torch.ones(2)}, "image-to-video"),
+    "VACE": (lambda w: w | {"vace_blocks.0.before_proj.weight": torch.ones(2)}, "is a VACE checkpoint"),
+    "scaled fp8": (
+        lambda w: w | {f"{n[:-7]}.scale_weight": torch.ones(()) for n in w if n.endswith(".weight")},
+        "bf16",
+    ),
+    "4 bits": (lambda w: w | {"blocks.0.ffn.0.weight.absmax": torch.ones(2)}, "8 or 4 bits"),
+    "half": (lambda w: dict(list(w.items())[:9]) | {"patch_embedding.weight": w["patch_embedding.weight"]}, "missing"),
+    "other names": (lambda w: {n.replace("blocks", "layers"): v for n, v in w.items()}, "missing, first blocks.0."),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_kinds_of_checkpoints_are_refused_from_names_and_shapes(kind, base, plain, tmp_path):
+    change, words = OTHERS[kind]
+    path = write(tmp_path / f"{'a' * 60}.safetensors", change(plain))
+    message = refused(lambda: check_file(path, base))
+    assert words in message and len(message) <= 300
+
+
+def test_nothing_is_downloaded_for_a_checkpoint_that_will_not_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(wan, "fetch", lambda source: pytest.fail(f"{source.file} was downloaded"))
+    monkeypatch.setattr(wan.fit, "check", lambda *arguments: None)
+    names = {name: [1] for name in empty_model(BASES["wan-1.3b"].original).state_dict()}
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, name in enumerate(names)}
+    ).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * len(names)))
+    with pytest.raises(ValueError, match="not of wan-1.3b"):
+        registry.load_checkpoint(path, "wan-1.3b")
+    shape = [1536, 16, 1, 2, 2]
+    spec = {"patch_embedding.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * math.prod(shape)]}}
+    header = json.dumps(spec).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * math.prod(shape)))
+    with pytest.raises(ValueError, match="824 missing, first scale_shift_table"):
+        registry.load_checkpoint(path, "wan-1.3b")
+
+
+HARMLESS = {
+    "a loss": lambda: np.float64(0.1),
+    "arguments": lambda: argparse.Namespace(lr=1e-4),
+    "a path": lambda: Path("/tmp/run"),
+    "an array": lambda: np.ones(3),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_a_training_run_with_harmless_objects_is_told_how_to_save_its_weights(kind, base, plain, tmp_path):
+    path = tmp_path / "run.pt"
+    torch.save({"model": plain, "beside": HARMLESS[kind]()}, path)
+    message = refused(lambda: check_file(path, base))
+    assert "holds more than tensors" in message and len(message) <= 300
+    line = (
+        message.partition("'model'): ")[2]
+        .replace("'run.pt'", repr(str(path)))
+        .replace("weights.pt", str(tmp_path / "w.pt"))
+    )
+    exec(line, {"torch": torch})
+    check_file(tmp_path / "w.pt", base)
+
+
+def test_a_harmless_object_does_not_vouch_for_others(tmp_path):
+    torch.save({"a": np.float64(1), "config": Payload(tmp_path / "ran")}, tmp_path / "x.pt")
+    message = refused(lambda: read(tmp_path / "x.pt"))
+    assert "from a source that you trust" in message and "weights_only=False" not in message
+    assert not (tmp_path / "ran").exists()

@@ -23,12 +23,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_speed(parser)
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="a checkpoint of your own instead: .pt or .safetensors, of the base named"
+        "--checkpoint",
+        metavar="FILE",
+        help="a checkpoint of your own instead, of the base named: a file, the index of shards, or their folder",
     )
     parser.add_argument(
         "--base", choices=list(BASES), default="wan-1.3b", help="what --checkpoint is of (default: wan-1.3b)"
     )
-    parser.add_argument("--lora", metavar="FILE", help="an adapter to merge into --checkpoint")
+    parser.add_argument(
+        "--lora",
+        action="append",
+        metavar="FILE[:STRENGTH]",
+        help="an adapter to merge into --checkpoint, at strength 1 unless it says another; may be repeated",
+    )
     for name, default in vars(Setup()).items():
         what = "for real models"
         if name == "precision":

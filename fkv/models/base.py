@@ -53,6 +53,7 @@ class VideoModel:
         examples: Prompts worth trying.
         policies: What is worth seeing side by side, as policy texts: a lean cache, then what to compare it with.
         weights: The files that the transformer was loaded from.
+        adapters: The adapters that were merged into it, as FILE:STRENGTH.
     """
 
     name: str
@@ -69,6 +70,7 @@ class VideoModel:
     examples: tuple[str, ...] = ()
     policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()
+    adapters: tuple[str, ...] = ()
 
     @property
     def chunk_seconds(self) -> float:

@@ -7,102 +7,36 @@ alone tell these apart; tensors stay on disk (memory-mapped) until each is merge
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from .convert import diffusers_names, empty_model, load_strictly
+from . import adapters
+from .adapters import Adapter
+from .convert import check_fit, diffusers_names, empty_model, load_strictly
 from .precision import stored_as, use_fp8
-from .release import BASES, Base
+from .release import BASES, Base, Lora
+from .weight_files import CheckpointError, check_whole, metadata, read
+
+Named = str | Path | Lora | Sequence[str | Path | Lora] | None  # adapters: none, one or several
 
 WRAPPERS = ("generator_ema", "generator", "model", "state_dict", "module")
-LORA_WRAPPERS = ("generator_lora", *WRAPPERS)
+LORA_WRAPPERS = ("generator_lora", "lora", "lora_state_dict", *WRAPPERS)
 NOISE = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.|base_layer\.")
-PREFIX = re.compile(r"^(module\.|base_model\.|model\.|diffusion_model\.|generator\.)+")
-LORA = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and what to do."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA adapter: W becomes W + scale * B A.
-
-    Attributes:
-        pairs: By original name of a weight, A [rank, inputs] and B [outputs, rank].
-        alpha: The scale is alpha / rank, 1 where alpha is None.
-    """
-
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    alpha: float | None = None
-
-    def merged(self, name: str, weight: Tensor) -> Tensor:
-        """Return a weight with the adapter merged in float32, or unchanged where the adapter does not have it."""
-        if name not in self.pairs:
-            return weight
-        down, up = (factor.float() for factor in self.pairs[name])
-        scale = 1.0 if self.alpha is None else self.alpha / len(down)
-        return torch.addmm(weight.float(), up, down, alpha=scale)
-
-
-def read(path: str | Path, place: str = "cpu") -> Any:
-    """Read a .pt, .pth, .bin or .safetensors file, memory-mapped, without running code in it.
-
-    Args:
-        path: The file.
-        place: `cpu`, or `meta` for names and shapes alone.
-
-    Returns:
-        What the file holds, usually nested dicts of tensors.
-
-    Raises:
-        CheckpointError: The file is missing, incomplete, of another kind, or a pickle that holds more than tensors.
-    """
-    path = Path(path)
-    again = f"delete {path.name} and download it again"
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-        if head.startswith(b"version https://git-lfs"):
-            raise CheckpointError(
-                f"{path} is a Git LFS pointer, not the weights themselves; "
-                f"fetch it with `git lfs pull` or `hf download`"
-            )
-        if path.suffix == ".safetensors":
-            if place == "meta":
-                with safe_open(path, "pt") as tensors:
-                    shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
-                return {name: torch.empty(shape, device=place) for name, shape in shapes.items()}
-            return load_file(path)
-        return torch.load(path, map_location=place, weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is incomplete or no safetensors file ({error}); {again}") from None
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-        if found is None:
-            raise CheckpointError(f"{path} is incomplete or no PyTorch checkpoint; {again}") from None
-        raise CheckpointError(
-            f"{path} holds more than tensors ({found[1]}); nothing in it was run. Only files of plain tensors are "
-            f"read: get the weights as .safetensors from a source that you trust"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is incomplete or no PyTorch checkpoint; {again}") from None
+PREFIX = re.compile(r"^(module\.|base_model\.|model\.|diffusion_model\.|generator\.|transformer\.|pipe\.|dit\.)+")
+OTHER_MODELS = {
+    r"k_img|v_img|img_emb|image_embedder|add_k_proj": "is an image-to-video checkpoint; only text-to-video is streamed",
+    r"vace": "is a VACE checkpoint; only text-to-video models can be streamed",
+    r"scale_weight|scale_input|weight_scale|input_scale|scaled_fp8|absmax|quant_map|quant_state|qweight|qzeros": (
+        "holds weights in 8 or 4 bits with scales beside them, which are not read; get the bf16 or fp16 file"
+    ),
+}
+"""Parts of names that tell checkpoints that cannot be streamed, and what to say of them."""
 
 
 def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
@@ -128,32 +62,14 @@ def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WR
         )
     weights: dict[str, Tensor] = {}
     for name, value in data.items():
+        if name.endswith(".alpha") and isinstance(value, int | float):
+            value = torch.tensor(float(value))
         if isinstance(value, Tensor):
             plain = PREFIX.sub("", NOISE.sub("", name))
             if plain in weights:
                 raise CheckpointError(f"the checkpoint has {plain} twice")
             weights[plain] = value
     return weights
-
-
-def adapter(weights: Mapping[str, Tensor], alpha: float | None = None) -> Adapter:
-    """Return the LoRA adapter among weights; empty where there is none.
-
-    Args:
-        weights: By original name.
-        alpha: As in `Adapter`.
-
-    Raises:
-        CheckpointError: A weight has only one of A and B.
-    """
-    halves: dict[str, dict[str, Tensor]] = {}
-    for name, value in weights.items():
-        if found := LORA.fullmatch(name):
-            halves.setdefault(f"{found[1]}.weight", {})[found[2]] = value
-    for name, half in halves.items():
-        if len(half) != 2:
-            raise CheckpointError(f"the adapter has only lora_{next(iter(half))} for {name}")
-    return Adapter({name: (half["A"], half["B"]) for name, half in halves.items()}, alpha)
 
 
 def base_of(weights: Mapping[str, Tensor]) -> str:
@@ -170,85 +86,108 @@ def load_transformer(
     path: str | Path,
     base: Base,
     key: str | None = None,
-    lora: str | Path | None = None,
+    lora: Named = None,
     lora_alpha: float | None = None,
     precision: str = "fp32",
     device: str | torch.device = "cpu",
 ) -> WanTransformer3DModel:
     """Load the transformer of a checkpoint.
 
-    Its adapter is merged in float32, then weights are cast, one at a time, so host memory holds them once.
+    Adapters are merged in float32, then weights are cast, one at a time, so host memory holds them once.
 
     Args:
         path: The checkpoint.
         base: Its architecture.
         key: The state dict to take where there are several.
-        lora: A file with the adapter, where it is not in the checkpoint.
-        lora_alpha: As in `Adapter.alpha`.
+        lora: A file with an adapter, as in `Lora.parse`, or several; an adapter in the checkpoint is merged too.
+        lora_alpha: As in `Lora.alpha`, for the adapter in the checkpoint and for one that is given as a path.
         precision: A key of `fkv.models.precision.COMPUTE`; see `stored_as`.
         device: Where to load it.
 
     Raises:
-        CheckpointError: The checkpoint is of another base or an image-to-video one, or weights are missing or left
-            over.
+        CheckpointError: The checkpoint is of another base or an image-to-video one, weights are missing or left over,
+            or an adapter cannot be used or is of another model.
     """
-    weights, merge = _parts(path, base, key, lora, lora_alpha)
-    model = empty_model(base.original)
-    names = diffusers_names(weights)
+    model, weights, merge = _parts(path, base, key, loras_of(lora, lora_alpha), lora_alpha)
 
     def prepare(name: str, value: Tensor) -> Tensor:
-        return merge.merged(names[name], value).to(device, stored_as(model, name, precision))
+        return merge.merged(name, value).to(device, stored_as(model, name, precision))
 
-    try:
-        load_strictly(model, {new: weights[old] for new, old in names.items()}, prepare)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    load_strictly(model, weights, prepare)
     use_fp8(model, precision)
     return model
 
 
-def check_file(path: str | Path, base: Base, lora: str | Path | None = None) -> None:
-    """Check names and shapes of a checkpoint and its adapter, before memory is taken for them.
+def check_file(path: str | Path, base: Base, lora: Named = None) -> None:
+    """Check names and shapes of a checkpoint and its adapters, before memory is taken for them.
 
     Args:
         path: The checkpoint.
         base: The expected architecture.
-        lora: A file with the adapter.
+        lora: As in `load_transformer`.
 
     Raises:
         CheckpointError: As in `load_transformer`, as far as names and shapes tell.
     """
-    _parts(path, base, None, lora, None, "meta")
+    _parts(path, base, None, loras_of(lora), None, "meta")
+
+
+def loras_of(lora: Named, alpha: float | None = None) -> list[Lora]:
+    """Return the adapters that are named; `alpha` is of those named by a path."""
+    several = [] if lora is None else [lora] if isinstance(lora, str | Path | Lora) else lora
+    return [one if isinstance(one, Lora) else Lora.parse(one, alpha) for one in several]
 
 
 def _parts(
-    path: str | Path, base: Base, key: str | None, lora: str | Path | None, lora_alpha: float | None, place: str = "cpu"
-) -> tuple[dict[str, Tensor], Adapter]:
-    """Return a checkpoint's weights and the adapter to merge into them."""
+    path: str | Path, base: Base, key: str | None, loras: Sequence[Lora], alpha: float | None, place: str = "cpu"
+) -> tuple[WanTransformer3DModel, dict[str, Tensor], Adapter]:
+    """Return an empty model, a checkpoint's weights under its names, and the adapters to merge into them."""
+    path = Path(path)
     weights = state_dict(read(path, place), key)
-    merge = adapter(weights, lora_alpha)
-    weights = {name: value for name, value in weights.items() if not LORA.fullmatch(name)}
-    if lora is not None:
-        merge = adapter(state_dict(read(lora, place), wrappers=LORA_WRAPPERS), lora_alpha)
-        if not merge.pairs:
-            raise CheckpointError(f"{lora} holds no LoRA adapter (no lora_A and lora_B)")
-    _check(Path(path), weights, merge, base)
-    return weights, merge
+    inside = {name: value for name, value in weights.items() if adapters.is_part(name)}
+    weights = {name: value for name, value in weights.items() if name not in inside}
+    _check_base(path, weights, base)
+    model = empty_model(base.original)
+    weights = {new: weights[old] for new, old in diffusers_names(weights).items()}
+    try:
+        check_fit(model, weights)
+    except ValueError as error:
+        check_whole(path)
+        raise CheckpointError(f"{path.name}: {error}") from None
+    merge = adapters.adapter(inside, weights, adapters.Config(alpha), file=path.name)
+    for lora in loras:
+        merge += _adapter(lora, weights, place)
+    merge.check({name: tuple(value.shape) for name, value in weights.items()})
+    return model, weights, merge
 
 
-def _check(path: Path, weights: Mapping[str, Tensor], merge: Adapter, base: Base) -> None:
-    """Raise CheckpointError for what names and shapes show to be wrong, before anything is computed."""
-    if any("k_img" in name or "img_emb" in name for name in weights):
-        raise CheckpointError(f"{path.name} is an image-to-video checkpoint; only text-to-video models can be streamed")
+def _adapter(lora: Lora, parameters: Iterable[str], place: str) -> Adapter:
+    """Return the adapter of a file, for parameters by diffusers' names."""
+    assert isinstance(lora.file, Path)  # downloaded by now
+    path = lora.file
+    data = read(path, place)
+    weights = state_dict(data, wrappers=LORA_WRAPPERS)
+    if not any(adapters.is_part(name) for name in weights):
+        raise CheckpointError(
+            f"{path.name} holds no LoRA adapter (no lora_A and lora_B); it holds {next(iter(weights))}"
+        )
+    config = adapters.Config.of(metadata(path, data), lora.alpha)
+    return adapters.adapter(weights, parameters, config, lora.strength, path.name)
+
+
+def _check_base(path: Path, weights: Mapping[str, Tensor], base: Base) -> None:
+    """Raise CheckpointError for a checkpoint whose names and sizes are those of another model."""
+    for part, sentence in OTHER_MODELS.items():
+        if any(re.search(part, name) for name in weights):
+            raise CheckpointError(f"{path.name} {sentence}")
     patch = weights.get("patch_embedding.weight")
     if patch is None or len(patch) != base.dim:
+        check_whole(path)
         raise CheckpointError(
             f"{path.name} is {base_of(weights)}, not of {base.name}; name its base with --base ({', '.join(BASES)})"
         )
-    stray = [name for name in merge.pairs if name not in weights]
-    if stray:
-        raise CheckpointError(f"the adapter changes weights that {path.name} does not have: {', '.join(stray)}")
-    for name, (down, up) in merge.pairs.items():
-        if (len(up), down.shape[1]) != tuple(weights[name].shape) or up.shape[1] != len(down):
-            product = f"{tuple(up.shape)} x {tuple(down.shape)}"
-            raise CheckpointError(f"the adapter's {name} ({product}) does not fit {tuple(weights[name].shape)}")
+    if patch.dim() > 1 and patch.shape[1] != base.channels:
+        raise CheckpointError(
+            f"{path.name} takes latents of {patch.shape[1]} channels instead of {base.channels}, as image-to-video "
+            f"models do; only text-to-video models can be streamed"
+        )

@@ -48,6 +48,21 @@ def diffusers_names(names: Iterable[str]) -> dict[str, str]:
     return convert_wan_transformer_to_diffusers(same)
 
 
+def original_modules(layers: int) -> list[str]:
+    """Return the original names of the text-to-video model's layers that have a weight.
+
+    Args:
+        layers: Number of its transformer blocks.
+    """
+    attention = [
+        f"{kind}_attn.{part}" for kind in ("self", "cross") for part in ("q", "k", "v", "o", "norm_q", "norm_k")
+    ]
+    block = [*attention, "ffn.0", "ffn.2", "norm3"]
+    embeddings = [f"{kind}_embedding.{layer}" for kind in ("text", "time") for layer in (0, 2)]
+    blocks = [f"blocks.{layer}.{name}" for layer in range(layers) for name in block]
+    return ["patch_embedding", *embeddings, "time_projection.1", *blocks, "head.head"]
+
+
 def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> WanTransformer3DModel:
     """Make a model from a state dict with original names.
 
@@ -56,7 +71,7 @@ def from_wan_names(weights: dict[str, Tensor], original: Mapping[str, Any]) -> W
         original: Constructor arguments of the original model (`dim`, `num_heads`, ...).
 
     Raises:
-        ValueError: Names every missing and unexpected weight.
+        ValueError: Says how many weights are missing, unexpected or misshapen, and names the first of each.
     """
     model = empty_model(original)
     load_strictly(model, {new: weights[old] for new, old in diffusers_names(weights).items()})
@@ -76,16 +91,35 @@ def load_strictly(
         prepare: From name and value, the tensor to assign; called once all names and shapes are found to fit.
 
     Raises:
-        ValueError: Names what is missing, left over or misshapen.
+        ValueError: As in `check_fit`.
+    """
+    check_fit(model, weights)
+    model.load_state_dict({name: prepare(name, value) for name, value in weights.items()}, strict=False, assign=True)
+
+
+def check_fit(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Check names and shapes of weights.
+
+    Args:
+        model: The model that they are for.
+        weights: By the model's names.
+
+    Raises:
+        ValueError: Says how many are missing, left over or misshapen, and names the first of each.
     """
     wanted = dict(model.named_parameters())
-    problems = [f"missing {name}" for name in wanted if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in weights and weights[name].shape != tensor.shape
+    misshapen = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
+    problems = [
+        *_first("missing", [name for name in wanted if name not in weights]),
+        *_first("unexpected", [name for name in weights if name not in wanted]),
     ]
+    for name in misshapen[:1]:
+        shapes = f"shape {tuple(weights[name].shape)}, not {tuple(wanted[name].shape)}"
+        problems.append(f"{len(misshapen)} of another shape, first {name} has {shapes}")
     if problems:
         raise ValueError("the checkpoint does not fit the model: " + "; ".join(problems))
-    model.load_state_dict({name: prepare(name, value) for name, value in weights.items()}, strict=False, assign=True)
+
+
+def _first(what: str, names: list[str]) -> list[str]:
+    """Return a count of names and the first of them; nothing where there are none."""
+    return [f"{len(names)} {what}, first {names[0]}"] if names else []

@@ -15,8 +15,8 @@ from fkv.transformer.graphs import check_graphs
 
 from . import fit, tiny, wan
 from .base import VideoModel
-from .checkpoints import check_file
-from .release import BASES, RESOLUTIONS, Release, Setup, Source
+from .checkpoints import Named, check_file, loras_of
+from .release import BASES, RESOLUTIONS, Lora, Release, Setup, Source
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,16 @@ RELEASES = (
             "CC BY-NC-SA 4.0",
             key="generator",
             roles="longlive",
-            lora_alpha=256,
-            lora=Source(
-                "Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", 2.8, "cda9138d93872ef109d9a74c270184eb3a5acc6e"
+            loras=(
+                Lora(
+                    Source(
+                        "Efficient-Large-Model/LongLive-1.3B",
+                        "models/lora.pt",
+                        2.8,
+                        "cda9138d93872ef109d9a74c270184eb3a5acc6e",
+                    ),
+                    alpha=256,
+                ),
             ),
             window="sliding-window:sink_frames=3,window_frames=12",
             hybrid="forcing-kv:start_chunk=2",
@@ -178,13 +185,13 @@ def entry(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def checkpoint_release(checkpoint: str | Path, base: str, lora: str | Path | None = None) -> Release:
+def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None) -> Release:
     """Describe a local checkpoint as a release: sampled like Self Forcing, without head roles.
 
     Args:
-        checkpoint: The file.
+        checkpoint: A file, the index of shards, or the folder of either.
         base: Its architecture, a key of `BASES`.
-        lora: A file with an adapter to merge.
+        lora: Files with adapters to merge, as in `Lora.parse`.
 
     Raises:
         ValueError: A file is missing, the base is unknown, or names and shapes show that the file is no checkpoint of
@@ -193,16 +200,20 @@ def checkpoint_release(checkpoint: str | Path, base: str, lora: str | Path | Non
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
     path = Path(checkpoint)
-    adapter = Path(lora) if lora else None
-    for file in (path, adapter):
-        if file and not file.is_file():
+    loras = loras_of(lora)
+    for file in (path, *(one.file for one in loras)):
+        if isinstance(file, Path) and not file.exists():
             raise ValueError(f"there is no file {file}")
-    check_file(path, BASES[base], adapter)
-    return Release(path.stem, base, path, "its own", lora=adapter)
+    check_file(path, BASES[base], loras)
+    return Release(path.stem, base, path, "its own", loras=tuple(loras))
 
 
 def load_checkpoint(
-    checkpoint: str | Path, base: str, device: str = "cpu", lora: str | Path | None = None, **setup: str
+    checkpoint: str | Path,
+    base: str,
+    device: str = "cpu",
+    lora: Named = None,
+    **setup: str,
 ) -> VideoModel:
     """Load a local checkpoint.
 

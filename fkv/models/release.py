@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,47 @@ SMALL_DECODER = Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", 0.05, "29d
 
 
 @dataclass(frozen=True)
+class Lora:
+    """An adapter to merge into a checkpoint.
+
+    Attributes:
+        file: Where it is.
+        strength: How much of it is merged.
+        alpha: A layer's scale is alpha / rank; None takes what the file says, 1 where it says nothing. A layer's alpha
+            in a tensor of the file comes before it.
+
+    Raises:
+        ValueError: The strength is no finite number.
+    """
+
+    file: Source | Path
+    strength: float = 1.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise ValueError(f"the strength of an adapter must be a finite number, not {self.strength}")
+
+    @classmethod
+    def parse(cls, text: str | Path, alpha: float | None = None) -> Lora:
+        """Read FILE or FILE:STRENGTH."""
+        name, colon, strength = str(text).rpartition(":")
+        if colon and not Path(text).exists():
+            try:
+                return cls(Path(name), float(strength), alpha)
+            except ValueError:
+                if not set(strength) & set("/\\."):
+                    raise ValueError(
+                        f"--lora takes FILE or FILE:STRENGTH, as in style.safetensors:0.8; {strength!r} is no strength"
+                    ) from None
+        return cls(Path(text), 1.0, alpha)
+
+    def __str__(self) -> str:
+        name = self.file.name if isinstance(self.file, Path) else Path(self.file.file).name
+        return f"{name}:{self.strength:g}"
+
+
+@dataclass(frozen=True)
 class Release:
     """A checkpoint and how it is meant to run.
 
@@ -101,8 +143,7 @@ class Release:
         weights: A Hub file, or a local file.
         licence: Of the weights.
         key: The checkpoint's state dict to take where it holds several (`generator`, `generator_ema`).
-        lora: An adapter to merge into the weights.
-        lora_alpha: Its scale is alpha / rank, 1 where alpha is None.
+        loras: Adapters to merge into the weights.
         roles: A file under assets/head_roles; None where the heads have not been profiled.
         window: The cache it was released with, as policy text.
         hybrid: Its Forcing-KV parameters, as policy text.
@@ -117,8 +158,7 @@ class Release:
     weights: Source | Path
     licence: str
     key: str = "generator_ema"
-    lora: Source | Path | None = None
-    lora_alpha: float | None = None
+    loras: tuple[Lora, ...] = ()
     roles: str | None = None
     window: str = "full"
     hybrid: str = "forcing-kv"
@@ -142,7 +182,8 @@ class Release:
     @property
     def sources(self) -> list[Source]:
         """Its Hub files, without text encoder and decoder."""
-        return [file for file in (self.weights, self.lora) if isinstance(file, Source)]
+        files = (self.weights, *(lora.file for lora in self.loras))
+        return [file for file in files if isinstance(file, Source)]
 
 
 CHOICES = {

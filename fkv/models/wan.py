@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .checkpoints import load_transformer
 from .download import fetch
 from .precision import check_precision
 from .release import BASES, RESOLUTIONS, SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Release, Setup, Source
+from .weight_files import files_of
 
 EXAMPLES = (
     "A close-up of a red fox in a snowy forest at dawn. It lifts its head, looks around and trots towards the camera, "
@@ -41,10 +43,10 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     check_precision(setup.precision, device)
     fit.check(release, setup, device)
     weights = local(release.weights)
-    lora = local(release.lora) if release.lora else None
+    loras = [dataclasses.replace(lora, file=local(lora.file)) for lora in release.loras]
     encoder, tokenizer = fetch(TEXT_ENCODER), fetch(TOKENIZER)
     decoder = _decoder(setup.decoder, device)
-    transformer = load_transformer(weights, base, release.key, lora, release.lora_alpha, setup.precision, device)
+    transformer = load_transformer(weights, base, release.key, loras, precision=setup.precision, device=device)
     home, runs = {"device": (device, device), "offload": ("cpu", device), "cpu": ("cpu", "cpu")}[setup.text]
     encode = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
     return VideoModel(
@@ -60,7 +62,8 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
         hints=_hints(release, encode),
         examples=EXAMPLES,
         policies=(release.hybrid if release.roles else "sliding-window", release.window),
-        weights=tuple(path for path in (weights, lora) if path),
+        weights=tuple(file for path in (weights, *(local(lora.file) for lora in loras)) for file in files_of(path)),
+        adapters=tuple(map(str, loras)),
     )
 
 

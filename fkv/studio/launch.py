@@ -73,7 +73,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="Most options are also environment variables, as FKV_MODEL and FKV_LONGEST_RUN; Spaces.md lists them.",
     )
     add_model(parser)
-    chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", "lora", *CHOICES)}
+    chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", *CHOICES)}
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument(
         "--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)"
@@ -99,7 +99,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--log-prompts", action="store_true", default=env("FKV_LOG_PROMPTS") == "1", help="log what visitors type"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.lora = args.lora or [one for one in env("FKV_LORA", "").split(",") if one]
+    return args
 
 
 def _option(name: str) -> str:
