@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
+import math
 import os
 import pickle
 import re
 import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import peft

@@ -188,6 +188,9 @@ def _safetensors(path: Path, place: str) -> dict[str, Any]:
 
 def _pytorch(path: Path, place: str) -> Any:
     try:
+        if path.suffix == ".safetensors":  # torch.load goes by the name of a path
+            with path.open("rb") as file:
+                return torch.load(file, map_location=place, weights_only=True)
         return torch.load(path, map_location=place, weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError:
         raise
