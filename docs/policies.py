@@ -1,20 +1,30 @@
-"""Write docs/policies.md from the registry of policies: `python -m docs.policies`."""
+"""Write docs/policies.md, and the drawings of the page's policy picker: `python -m docs.policies`."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
+from fkv.models import tiny
 from fkv.parameters import Parameter, describe
 from fkv.policies import POLICIES, Policy
+from fkv.resources import asset
+from fkv.stream import Stream
+from fkv.studio.media.protocol import xray
 
 PAGE = Path(__file__).with_suffix(".md")
+DRAWINGS = asset("studio") / "policies.json"
+CHUNKS = 14  # generated for a drawing, on the tiny model
 INTRODUCTION = """\
 # Cache policies
 
 A policy decides which pages of the cache survive a chunk. It is written as its name, with parameters after a colon and
 silenced heads after `without`: `--policy "forcing-kv:retention=0.5,sink_frames=2 without 3.2+4.1"`. In Python,
 `fkv.policies.parse` reads the same text. To add a policy, see [CONTRIBUTING.md](../CONTRIBUTING.md).
+
+What a policy reads is given in latent frames for its default parameters and chunks of 3 frames: S sink, M memory,
+R recent, C the current chunk.
 
 This page is written from the code by `python -m docs.policies`.
 """
@@ -29,7 +39,8 @@ def page() -> str:
 def section(policy: type[Policy]) -> str:
     """Return what there is to say about one policy."""
     paper = f" ({policy.paper})" if policy.paper else ""
-    parts = [f"## {policy.name}\n", f"{policy.help[0].upper()}{policy.help[1:]}{paper}.\n", description(policy)]
+    said = f"{policy.help[0].upper()}{policy.help[1:]}{paper}. Reads {policy.reading}.\n"
+    parts = [f"## {policy.name}\n", said, description(policy)]
     parent = next((other for other in POLICIES.values() if issubclass(policy, other) and other is not policy), Policy)
     changed = tuple(each for each in describe(policy) if each not in describe(parent))
     if parent is not Policy:
@@ -54,5 +65,14 @@ def table(parameters: tuple[Parameter, ...]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def drawing(policy: Policy) -> dict[str, object]:
+    """What the page draws of a policy: the page table of the tiny model while chunk `CHUNKS` attends."""
+    stream = Stream(tiny.load(), policy, "a red ball bouncing over the hills at sunset", decode=False)
+    chunk = [stream.step() for _ in range(CHUNKS)][-1]
+    return {"frames": chunk.frames[-1] + 1, "groups": xray(chunk)}
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    rows = [f"{json.dumps(name)}: {json.dumps(drawing(policy()))}" for name, policy in POLICIES.items()]
+    DRAWINGS.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

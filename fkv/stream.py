@@ -88,6 +88,7 @@ class Chunk:
         x0_steps: With `keep_steps`, the clean latents that each denoising step predicted.
         kinds: Head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
         heads: Head group -> its heads per layer.
+        read: Head group -> the pages that the last denoising pass read, at the positions where it read them.
     """
 
     index: int
@@ -107,6 +108,7 @@ class Chunk:
     x0_steps: tuple[Tensor, ...] = ()
     kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
+    read: dict[str, Pages] = field(default_factory=dict)
 
     @property
     def video_frames(self) -> int:
@@ -458,6 +460,7 @@ class Stream:
             x0_steps=steps,
             kinds=kinds,
             heads=_groups_of(cache),
+            read=read,
         )
 
     def _policy_probe(self) -> FrameMassProbe | None:

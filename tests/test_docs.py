@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -129,6 +130,12 @@ def test_every_recipe_of_contributing_has_at_most_ten_lines_of_text():
 def test_the_page_of_policies_is_current():
     assert policies_page.PAGE.read_text(encoding="utf-8") == policies_page.page(), "run python -m docs.policies"
     assert all(f"## {name}\n" in policies_page.page() for name in POLICIES)
+
+
+def test_the_drawings_of_policies_are_current():
+    drawings = json.loads(policies_page.DRAWINGS.read_text(encoding="utf-8"))
+    assert list(drawings) == list(POLICIES), "run python -m docs.policies"
+    assert drawings["infinity-rope"] == policies_page.drawing(POLICIES["infinity-rope"]())
 
 
 def test_the_limits_of_the_operations_page_are_those_of_the_studio():

@@ -225,6 +225,27 @@ def test_xray_parts_frames_that_differ_or_are_no_neighbours(small):
     assert group["runs"] == [[0, 1, "sink", 1], [2, 2, "kept", 1], [4, 4, "kept", 1], [9, 11, "current", 1]]
 
 
+def test_xray_says_where_frames_are_read_and_which_are_edited(small):
+    stream = Stream(small, parse("mem-rope"), "a red ball", 0)
+    chunk = [stream.step() for _ in range(8)][-1]
+    (group,) = xray(chunk)
+    at = {frame: frame for frame in range(24)}
+    for first, last, position in group["positions"]:
+        at |= {frame: position + frame - first for frame in range(first, last + 1)}
+    assert [at[frame] for frame in (0, 1, 2, 3, 4, *range(17, 24))] == list(range(12))
+    assert group["edited"] == [3, 4]
+    assert "positions" not in xray(Stream(small, Full(), "a red ball", 0).step())[0]
+
+
+def test_xray_splits_masks_of_many_segments_into_numbers_that_javascript_can_shift(small):
+    chunk = Stream(small, Full(), "a red ball", 0).step()
+    segments = np.array([0, 31, 59])
+    pages = Pages(np.arange(3), np.zeros(3, int), segments, np.zeros(3, int), np.zeros(3, bool))
+    kinds = {"all": ("kept",) * 3}
+    (group,) = xray(replace(chunk, segments=60, pages={"all": pages}, kinds=kinds))
+    assert group["runs"] == [[0, 0, "kept", [1, 1 << 1 | 1 << 29]]]
+
+
 def test_app_refuses_with_one_sentence(capsys):
     from fkv.studio import launch
 

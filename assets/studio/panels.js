@@ -4,7 +4,7 @@
 import { lineChart, stackedBars } from "./charts.js";
 import { findAll, findCanvas } from "./dom.js";
 import { stageTimes } from "./protocol.js";
-import { drawXray } from "./xray.js";
+import { describe, drawXray } from "./xray.js";
 
 /** @import { Player } from "./player.js" */
 /** @import { StreamRecord } from "./protocol.js" */
@@ -53,7 +53,11 @@ export class Panels {
       "ms",
     );
     const tables = Object.fromEntries(streams.map(([name, own]) => [name, own.xray]));
-    for (const canvas of this.xrays)
-      drawXray(canvas, canvas.dataset.stream ?? "", tables, record ? record.frame + 1 : 0);
+    for (const canvas of this.xrays) {
+      const name = canvas.dataset.stream ?? "";
+      drawXray(canvas, name, tables, record ? record.frame + 1 : 0);
+      canvas.title = tables[name] ? describe(tables[name]) : "";
+      canvas.setAttribute("aria-label", `Page table of stream ${name}. ${canvas.title}`.trim());
+    }
   }
 }

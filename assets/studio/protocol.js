@@ -4,14 +4,40 @@
 import { shared } from "./shared.js";
 
 /**
+ * Bit mask over the segments of a frame; in numbers of `MASK_BITS` bits, lowest first, where one is not enough.
+ * @typedef {number | number[]} SegmentMask
+ */
+
+/**
  * Frames `first` to `last` of a head group; bit i of `cached` is set where segment i was attended.
- * @typedef {[first: number, last: number, kind: string, cached: number]} PageRun
+ * @typedef {[first: number, last: number, kind: string, cached: SegmentMask]} PageRun
  */
 
 /**
  * Page table of a head group.
- * @typedef {{ name: string, heads: number, segments: number, runs: PageRun[] }} GroupPages
+ * @typedef {object} GroupPages
+ * @property {string} name
+ * @property {number} heads
+ * @property {number} segments
+ * @property {PageRun[]} runs
+ * @property {[first: number, last: number, position: number][]} [positions] frames that are read elsewhere in RoPE than
+ *   at their number; `position` is that of the first
+ * @property {number[]} [edited] frames with content that the policy has changed
  */
+
+const MASK_BITS = 30; // as in protocol.py
+
+/** @param {SegmentMask} cached @param {number} segment @returns {boolean} */
+export function isCached(cached, segment) {
+  const word = typeof cached === "number" ? cached : cached[Math.floor(segment / MASK_BITS)];
+  return ((word >> (segment % MASK_BITS)) & 1) === 1;
+}
+
+/** @param {GroupPages} group @param {number} frame @returns {number} where the frame sits in RoPE when it is read */
+export function positionOf(group, frame) {
+  const row = group.positions?.find(([first, last]) => first <= frame && frame <= last);
+  return row ? row[2] + frame - row[0] : frame;
+}
 
 /**
  * One stream's figures of a chunk; `${stage}_s` are seconds.

@@ -3,14 +3,17 @@
 
 import { sheet, spread, texture } from "./canvas.js";
 import { ROLES } from "./colours.js";
+import { isCached, positionOf } from "./protocol.js";
 import { kindColour, shared } from "./shared.js";
 
 /** @import { Sheet } from "./canvas.js" */
-/** @import { GroupPages } from "./protocol.js" */
+/** @import { GroupPages, SegmentMask } from "./protocol.js" */
 
 /** @type {Record<string, string>} */
 const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynamic heads" };
 const GAP = 4; // pixels between groups
+const STRIP = 6; // pixels of the strip that shows at which positions frames are read
+const EDITED = 7; // pixels of the corner of an edited frame
 const FEWEST = 12; // latent frames that the axis spans at least
 
 /** @param {GroupPages[]} groups @returns {boolean} whether heads are split by their role */
@@ -41,7 +44,7 @@ export function cachedSegments(groups, frame) {
     if (!run) continue;
     const [, , kind, cached] = run;
     kinds.forEach((known, i) => {
-      if ((cached >> i) & 1) kinds[i] = known && known !== "moved" ? known : kind;
+      if (isCached(cached, i)) kinds[i] = known && known !== "moved" ? known : kind;
     });
   }
   return kinds;
@@ -80,6 +83,20 @@ export function drawXray(canvas, name, streams, frames) {
 }
 
 /**
+ * Draw a page table alone, without names.
+ * @param {HTMLCanvasElement} canvas
+ * @param {GroupPages[]} groups
+ * @param {number} frames
+ */
+export function drawPages(canvas, groups, frames) {
+  const page = sheet(canvas);
+  const rows = rowsOf(groups, page.height);
+  groups.forEach((group, i) =>
+    drawGroup(page, group, { left: 8, cell: (page.width - 8) / frames, ...rows[i] }, frames),
+  );
+}
+
+/**
  * @param {GroupPages[]} groups
  * @param {number} height
  * @returns {{ top: number, high: number }[]} one row per group; its height is proportional to the number of heads
@@ -102,24 +119,61 @@ function rowsOf(groups, height) {
  * @param {{ left: number, cell: number, top: number, high: number }} row
  * @param {number} frames
  */
-function drawGroup({ pen, colour }, group, { left, cell, top, high }, frames) {
+function drawGroup({ pen, ink, colour }, group, { left, cell, top, high }, frames) {
   const wide = Math.max(0.5, cell - (cell > 4 ? 1.5 : cell > 2 ? 0.5 : 0));
-  const part = high / group.segments;
-  const whole = (1 << group.segments) - 1;
+  const strip = group.positions ? Math.min(STRIP, high / 3) : 0;
+  const part = (high - strip) / group.segments;
   pen.fillStyle = colour(ROLES[group.name] ?? kindColour("kept"));
   pen.fillRect(left - 8, top, 3, high);
   pen.fillStyle = colour(kindColour("dropped"));
-  for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, wide, high);
+  for (let frame = 0; frame < frames; frame++) pen.fillRect(left + frame * cell, top, wide, high - strip);
   for (const [first, last, kind, cached] of group.runs) {
-    const deep = Math.max(0.5, part - (part > 4 && cached !== whole ? 1 : 0));
+    const deep = Math.max(0.5, part - (part > 4 && !isWhole(cached, group.segments) ? 1 : 0));
     const fill = colour(kindColour(kind));
     for (let frame = first; frame <= last; frame++) {
       for (let segment = 0; segment < group.segments; segment++) {
-        if (!((cached >> segment) & 1)) continue;
+        if (!isCached(cached, segment)) continue;
         pen.fillStyle = fill;
         pen.fillRect(left + frame * cell, top + segment * part, wide, deep);
         if (wide > 5) texture(pen, shared.kinds[kind].pattern, left + frame * cell, top + segment * part, wide, deep);
       }
+      if (!strip || kind === "held") continue;
+      pen.fillStyle = fill;
+      pen.fillRect(left + positionOf(group, frame) * cell, top + high - 0.8 * strip, wide, 0.8 * strip);
     }
   }
+  pen.fillStyle = ink;
+  for (const frame of group.edited ?? []) {
+    const corner = Math.min(wide, high, EDITED);
+    const x = left + frame * cell + wide;
+    pen.beginPath();
+    pen.moveTo(x - corner, top);
+    pen.lineTo(x, top);
+    pen.lineTo(x, top + corner);
+    pen.fill();
+  }
 }
+
+/** @param {SegmentMask} cached @param {number} segments @returns {boolean} whether every segment is cached */
+const isWhole = (cached, segments) => Array.from({ length: segments }, (_, i) => i).every((i) => isCached(cached, i));
+
+/**
+ * @param {GroupPages[]} groups
+ * @returns {string} the page table in a sentence per head group
+ */
+export function describe(groups) {
+  return groups
+    .map((group) => {
+      const runs = group.runs.map(([first, last, kind]) => `${span(first, last)} ${shared.kinds[kind].name}`);
+      const read = (group.positions ?? []).map(
+        ([first, last, position]) => `${span(first, last)} at ${span(position, position + last - first)}`,
+      );
+      const positions = read.length ? `; read at other positions: ${read.join(", ")}` : "";
+      const edited = group.edited ? `; edited: ${group.edited.join(", ")}` : "";
+      return `${GROUP_NAMES[group.name] ?? group.name}: frames ${runs.join(", ")}${positions}${edited}.`;
+    })
+    .join(" ");
+}
+
+/** @param {number} first @param {number} last */
+const span = (first, last) => (first === last ? `${first}` : `${first}–${last}`);

@@ -20,6 +20,8 @@ class NoAnchor(ForcingKV):
 
     name = "no-anchor"
     help = "forcing-kv without the static heads' anchor frame (ablation)"
+    family = "ablation"
+    reading = "static heads S1 + C3, dynamic heads S1 + M1 + R1 + C3"
 
     anchor_frames: AnchorFrames = 0
 
@@ -30,6 +32,8 @@ class NoDynamic(ForcingKV):
 
     name = "no-dynamic"
     help = "forcing-kv without the dynamic heads' kept segments (ablation)"
+    family = "ablation"
+    reading = "S1 + R1 + C3"
 
     dynamic_frames: DynamicFrames = 0
 
@@ -40,6 +44,8 @@ class RandomRoles(ForcingKV):
 
     name = "random-roles"
     help = "forcing-kv with random head roles, as many static ones per layer (ablation)"
+    family = "ablation"
+    reading = "static heads S1 + R1 + C3, dynamic heads S1 + M1 + R1 + C3"
 
     roles_seed: Annotated[Count, Field(description="chooses the random static heads")] = 0
 

@@ -53,6 +53,10 @@ class Policy:
     name: ClassVar[str]
     help: ClassVar[str]
     paper: ClassVar[str] = ""
+    family: ClassVar[Literal["released", "ablation", "baseline"]] = "released"
+    """Where the rule comes from: its authors' code, ablations of ours, or rules to compare with."""
+    reading: ClassVar[str]
+    """Latent frames that a pass reads by default: sink S, memory M, recent R, current chunk C, as in `S3 + R6 + C3`."""
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each step, or none (earlier frames are recomputed for each chunk)."""
 

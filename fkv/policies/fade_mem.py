@@ -42,6 +42,7 @@ class FadeMem(Policy):
     name = "fade-mem"
     help = "a fixed number of memory frames that merge the sooner the older they are"
     paper = "arXiv 2606.10671"
+    reading = "M12 + C3"
 
     slots: Annotated[Frames, Field(ge=5, le=15, description="memory frames (`summary_slots`)")] = 12
     warp: Annotated[float, Field(gt=0, le=1, description="exponent of the ages (`warp_beta`)")] = 0.3

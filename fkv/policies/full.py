@@ -17,6 +17,8 @@ class Full(Policy):
 
     name = "full"
     help = "keep every earlier frame: the reference, grows without end"
+    family = "baseline"
+    reading = "every earlier frame + C3"
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.ones(len(pages), bool)

@@ -31,6 +31,8 @@ class InfinityRope(SlidingWindow):
     name = "infinity-rope"
     help = "positions stay within a short window; a flush forgets the old prompt, a cut begins another scene"
     paper = "arXiv 2511.20649"
+    family = "released"
+    reading = "S1 + R2 + C3"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 6

@@ -29,6 +29,8 @@ class LongLive(SlidingWindow):
     name = "longlive"
     help = "LongLive's window of 12 with sink 3, at absolute or relative positions"
     paper = "arXiv 2509.22622"
+    family = "released"
+    reading = "S3 + R6 + C3"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 12

@@ -29,6 +29,7 @@ class MemRope(LongLive):
     name = "mem-rope"
     help = "a window and two running means of everything that has left it"
     paper = "arXiv 2603.12513"
+    reading = "S3 + M2 + R4 + C3"
 
     relative: Annotated[bool, Field(description="read frames at positions 0, 1, 2, ...")] = True
     long_rate: Annotated[Share, Field(description="share of the newest frames in the slow mean (`ema_alpha_long`)")] = (

@@ -27,6 +27,8 @@ class NearSink(SlidingWindow):
     name = "near-sink"
     help = "a window of 21 whose sink moves along, right before the oldest frame that is read"
     paper = "arXiv 2603.21366, baseline"
+    family = "baseline"
+    reading = "S3 + R15 + C3"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 21
@@ -58,6 +60,8 @@ class DeepSink(NearSink):
     name = "deep-sink"
     help = "Deep Forcing's long sink that moves along, without its token selection"
     paper = "arXiv 2512.05081"
+    family = "released"
+    reading = "S10 + R8 + C3"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 10
 

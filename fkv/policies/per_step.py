@@ -17,4 +17,6 @@ class PerStep(Full):
     name = "per-step"
     help = "a cache per denoising step, no context pass: what sharing one cache saves in memory"
     paper = "arXiv 2411.16375"
+    family = "baseline"
+    reading = "every earlier frame + C3"
     caches = "per-step"

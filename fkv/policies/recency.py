@@ -27,6 +27,8 @@ class Recency(NearSink):
     name = "recency"
     help = "a window whose older chunks weigh less in the denoising passes"
     paper = "arXiv 2609.19729"
+    family = "released"
+    reading = "S3 + R15 + C3"
 
     strength: Annotated[float, Field(ge=0, description="how much less the farthest chunks weigh, as a log weight")] = (
         4.0

@@ -26,6 +26,8 @@ class Recompute(Policy):
     name = "recompute"
     help = "no cache: recompute earlier chunks for each chunk, all or a window; the cost that caching saves"
     paper = "arXiv 2411.16375; krea.ai/blog/krea-realtime-14b"
+    family = "baseline"
+    reading = "every earlier frame + C3"
     caches = "none"
 
     window_frames: Annotated[

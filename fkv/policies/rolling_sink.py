@@ -27,6 +27,7 @@ class RollingSink(Policy):
     name = "rolling-sink"
     help = "a window that replays the opening, forwards and backwards, at current positions"
     paper = "arXiv 2602.07775"
+    reading = "M15 + R3 + C3"
 
     window_frames: Annotated[Frames, Field(ge=1, description="attended frames, those of the chunk included")] = 21
 

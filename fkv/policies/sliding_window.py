@@ -26,6 +26,8 @@ class SlidingWindow(Policy):
     name = "sliding-window"
     help = "keep the first frames (sink) and a window of recent ones, the same for every head"
     paper = "arXiv 2309.17453"
+    family = "baseline"
+    reading = "S1 + R5 + C3"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 9

@@ -6,7 +6,8 @@ import { roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
 import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
-import { cachedSegments, titles } from "../../assets/studio/xray.js";
+import { isCached, positionOf } from "../../assets/studio/protocol.js";
+import { cachedSegments, describe, titles } from "../../assets/studio/xray.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 /** @import { GroupPages } from "../../assets/studio/protocol.js" */
@@ -85,4 +86,19 @@ test("a segment of whole rows is one box, any other one box per row", () => {
     { token: 15, row: 1, col: 5, rows: 1, cols: 5 },
     { token: 20, row: 2, col: 0, rows: 1, cols: 10 },
   ]);
+});
+
+test("masks of more than 30 segments come in several numbers", () => {
+  const cached = [1, 2 + 2 ** 29];
+  const found = Array.from({ length: 60 }, (_, i) => i).filter((i) => isCached(cached, i));
+  assert.deepEqual(found, [0, 31, 59]);
+  assert.ok(isCached(2 ** 29, 29) && !isCached(2 ** 29, 28));
+});
+
+test("a page table says in words what is read elsewhere and what is edited", () => {
+  /** @type {import("../../assets/studio/protocol.js").GroupPages} */
+  const group = { name: "all", heads: 4, segments: 1, runs: [[0, 1, "sink", 1]], positions: [[0, 1, 8]], edited: [1] };
+  assert.equal(positionOf(group, 1), 9);
+  assert.equal(positionOf(group, 5), 5);
+  assert.equal(describe([group]), "all heads: frames 0–1 sink; read at other positions: 0–1 at 8–9; edited: 1.");
 });

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fkv.cache import Pages
 from fkv.policies import kinds, write
 from fkv.report import chunk_record, rates
 from fkv.stream import STAGES, Chunk, Stream
@@ -22,6 +23,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 
 UNIT = 10_000  # attention masses travel as whole numbers of 1 / UNIT
 GONE = -1  # stands for the mass of a frame that is not cached
+MASK_BITS = 30  # segments in one number of a bit mask; JavaScript shifts numbers of 32 bits
 RATE_CHUNKS = 4  # the large FPS figures are means over so many chunks
 
 
@@ -83,7 +85,9 @@ def xray(chunk: Chunk) -> list[dict[str, Any]]:
     Returns:
         Per head group that has heads: name, number of heads, segments per frame, and `runs`. A run is a row
         [first frame, last frame, kind, segments] of like neighbouring frames: what the policy says they are for, and a
-        bit mask over their cached segments.
+        bit mask over their cached segments, or a list of masks where there are more than `MASK_BITS`. Some groups also
+        have `positions`, where frames are read elsewhere in RoPE than at their number, as rows [first frame,
+        last frame, position of the first], and `edited`, the frames with content changed by the policy.
     """
     groups = []
     for name, pages in chunk.pages.items():
@@ -99,5 +103,34 @@ def xray(chunk: Chunk) -> list[dict[str, Any]]:
                 runs[-1][1] = frame
             else:
                 runs.append([frame, frame, kind, segments])
-        groups.append({"name": name, "heads": heads, "segments": chunk.segments, "runs": runs})
+        if chunk.segments > MASK_BITS:
+            runs = [[first, last, kind, _words(mask, chunk.segments)] for first, last, kind, mask in runs]
+        group = {"name": name, "heads": heads, "segments": chunk.segments, "runs": runs}
+        extras = {"positions": positions(chunk.read.get(name)), "edited": edited(pages)}
+        groups.append(group | {key: rows for key, rows in extras.items() if rows})
     return groups
+
+
+def _words(mask: int, segments: int) -> list[int]:
+    """A bit mask in numbers of `MASK_BITS` bits, lowest first."""
+    return [mask >> at & (1 << MASK_BITS) - 1 for at in range(0, segments, MASK_BITS)]
+
+
+def positions(read: Pages | None) -> list[list[int]]:
+    """Where frames are read elsewhere in RoPE than at their number, as rows [first, last, position of the first]."""
+    if read is None:
+        return []
+    rows: list[list[int]] = []
+    for frame, position in sorted(dict(zip(read.frame.tolist(), read.position.tolist(), strict=True)).items()):
+        if position == frame:
+            continue
+        if rows and rows[-1][1] == frame - 1 and rows[-1][2] - rows[-1][0] == position - frame:
+            rows[-1][1] = frame
+        else:
+            rows.append([frame, frame, position])
+    return rows
+
+
+def edited(pages: Pages) -> list[int]:
+    """Frames with a page whose content the policy has changed, ascending."""
+    return sorted(set(pages.frame[pages.edited].tolist()))
