@@ -18,7 +18,7 @@ from fkv.models.base import VideoModel
 from fkv.policies import Full
 from fkv.probe import FrameMassProbe, PassMass, head_scores, uniform_score
 from fkv.roles import HeadRoles, from_scores
-from fkv.stream import Stream, check_chunks, check_prompt, check_seed
+from fkv.stream import Chunk, Stream, check_chunks, check_prompt, check_seed
 
 CONTEXT = "context"
 
@@ -222,7 +222,7 @@ def profile(
     last_k: int = 4,
     passes: Literal["context", "all"] = "context",
     queries: int | None = None,
-    progress: Callable[[], Any] = lambda: None,
+    progress: Callable[[Chunk], Any] = lambda chunk: None,
 ) -> Profile:
     """Stream every prompt with every seed under full attention and measure the last chunk.
 
@@ -237,7 +237,7 @@ def profile(
         passes: Which passes the roles follow from: the context pass on clean latents, or the mean of all. All are
             measured.
         queries: About how many queries per frame to measure; None for all.
-        progress: Called after every chunk.
+        progress: Called with every chunk.
 
     Raises:
         ValueError: A parameter is out of range, or the context is too short to tell heads apart.
@@ -260,8 +260,7 @@ def profile(
         probe = FrameMassProbe(queries, passes=None)
         stream = Stream(model, Full(), prompt, seed, decode=False)
         for index in range(chunks):
-            stream.step(probe if index == chunks - 1 else None)
-            progress()
+            progress(stream.step(probe if index == chunks - 1 else None))
         records = probe.take()
         masses.append(np.stack([record.mass for record in records]))
     names = tuple(record.name for record in records)

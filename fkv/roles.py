@@ -17,6 +17,8 @@ import numpy as np
 Role = Literal["static", "dynamic"]
 ROLES: tuple[Role, Role] = ("static", "dynamic")
 MAX_FILE_BYTES = 4 << 20
+MAX_LAYERS = 1024
+MAX_HEADS = 4096  # per layer
 
 
 class RolesError(ValueError):
@@ -48,7 +50,7 @@ class HeadRoles:
             for head in heads:
                 if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < self.num_heads:
                     raise RolesError(
-                        f"layer {layer}: invalid head {head!r}; heads are whole numbers from 0 to {self.num_heads - 1}"
+                        f"layer {layer}: invalid head {head!r:.40}; heads are whole numbers from 0 to {self.num_heads - 1}"
                     )
             if len(set(heads)) != len(heads):
                 raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
@@ -66,7 +68,7 @@ class HeadRoles:
     def threshold(self) -> float | None:
         """The threshold at which the scores give these roles; None where none does, as after flipping a head."""
         threshold = self.provenance.get("threshold")
-        if threshold is None or self.scores is None:
+        if not isinstance(threshold, (int, float)) or self.scores is None:
             return None
         return threshold if self == from_scores(self.scores, threshold) else None
 
@@ -152,18 +154,24 @@ def _official(layers: Any, num_heads: int | None) -> HeadRoles:
     """Roles from the official list of layers."""
     if not isinstance(layers, list) or not layers:
         raise RolesError("'layers' must be a list with one entry per layer")
+    _check_count("layers", len(layers), MAX_LAYERS)
+    if num_heads is not None:
+        _check_count("num_heads", num_heads, MAX_HEADS)
     found: dict[int, tuple[list, list]] = {}
     for position, entry in enumerate(layers):
         if not isinstance(entry, dict):
-            raise RolesError(f"entry {position} must be an object with static_head and dynamic_head, it is {entry!r}")
+            raise RolesError(
+                f"entry {position} must be an object with static_head and dynamic_head, it is {entry!r:.80}"
+            )
         index = entry.get("layer_idx", position)
         if not isinstance(index, int) or isinstance(index, bool):
-            raise RolesError(f"entry {position}: layer_idx must be a whole number, it is {index!r}")
+            raise RolesError(f"entry {position}: layer_idx must be a whole number, it is {index!r:.80}")
         if index in found:
             raise RolesError(f"layer {index} is listed twice")
         for key in ("static_head", "dynamic_head"):
             if not isinstance(entry.get(key), list):
-                raise RolesError(f"layer {index}: {key} must be a list of heads, it is {entry.get(key)!r}")
+                raise RolesError(f"layer {index}: {key} must be a list of heads, it is {entry.get(key)!r:.80}")
+            _check_count(f"the heads of layer {index}", len(entry[key]), MAX_HEADS, least=0)
         found[index] = (entry["static_head"], entry["dynamic_head"])
     for layer in range(len(found)):
         if layer not in found:
@@ -173,6 +181,7 @@ def _official(layers: Any, num_heads: int | None) -> HeadRoles:
         if both:
             raise RolesError(f"layer {layer}: head {both[0]} is both static and dynamic")
     count = num_heads or len(found[0][0]) + len(found[0][1])
+    _check_count("the heads of layer 0", count, MAX_HEADS)
     roles = HeadRoles(count, tuple(tuple(found[layer][0]) for layer in range(len(found))))
     for layer in range(len(found)):
         HeadRoles(count, (tuple(found[layer][1]),))
@@ -180,6 +189,12 @@ def _official(layers: Any, num_heads: int | None) -> HeadRoles:
         if missing:
             raise RolesError(f"layer {layer}: head {min(missing)} has no role")
     return roles
+
+
+def _check_count(what: str, count: Any, most: int, least: int = 1) -> None:
+    """Raise RolesError unless a number that loops depend on is a whole one from `least` to `most`."""
+    if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= most:
+        raise RolesError(f"{what} must be a whole number from {least} to {most:,}, it is {count!r:.40}")
 
 
 def from_json(data: Any) -> HeadRoles:
@@ -193,13 +208,14 @@ def from_json(data: Any) -> HeadRoles:
     elif "static_heads" in data:
         static = data["static_heads"]
         num_heads = data.get("num_heads")
-        if not isinstance(num_heads, int) or isinstance(num_heads, bool) or num_heads < 1:
-            raise RolesError(f"num_heads must be a whole number above 0, it is {num_heads!r}")
+        _check_count("num_heads", num_heads, MAX_HEADS)
         if not isinstance(static, list) or not static:
             raise RolesError("static_heads must be a list with one list of heads per layer")
+        _check_count("layers", len(static), MAX_LAYERS)
         for layer, heads in enumerate(static):
             if not isinstance(heads, list):
-                raise RolesError(f"layer {layer}: static_heads must be a list of heads, it is {heads!r}")
+                raise RolesError(f"layer {layer}: static_heads must be a list of heads, it is {heads!r:.80}")
+            _check_count(f"the heads of layer {layer}", len(heads), MAX_HEADS, least=0)
         scores = _scores(data["scores"], len(static), num_heads) if data.get("scores") is not None else None
         provenance = {k: v for k, v in data.items() if k not in ("static_heads", "scores", "num_layers", "num_heads")}
         roles = HeadRoles(num_heads, tuple(map(tuple, static)), scores, provenance)
@@ -209,7 +225,7 @@ def from_json(data: Any) -> HeadRoles:
     if expected != roles.num_layers:
         too_few = isinstance(expected, int) and expected > roles.num_layers
         missing = f"layer {roles.num_layers} is missing: " if too_few else ""
-        raise RolesError(f"{missing}num_layers is {expected!r}, but there are {roles.num_layers} layers")
+        raise RolesError(f"{missing}num_layers is {expected!r:.40}, but there are {roles.num_layers} layers")
     return roles
 
 
@@ -217,7 +233,7 @@ def _scores(data: Any, layers: int, heads: int) -> np.ndarray:
     """Scores from JSON, [layers, heads]."""
     try:
         scores = np.asarray(data, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RolesError("scores must be numbers, one row per layer") from None
     if scores.shape != (layers, heads) or not np.isfinite(scores).all():
         raise RolesError(f"scores must be {layers} rows of {heads} finite numbers, their shape is {scores.shape}")
@@ -231,6 +247,8 @@ def load(path: str | Path) -> HeadRoles:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RolesError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MiB, too large for head roles")
         data = json.loads(path.read_text(encoding="utf-8"))
+    except RolesError:
+        raise
     except OSError as error:
         raise RolesError(f"cannot read head roles from {path}: {error.strerror}") from None
     except RecursionError:
@@ -239,6 +257,8 @@ def load(path: str | Path) -> HeadRoles:
         raise RolesError(f"{path.name} is not a text file") from None
     except json.JSONDecodeError as error:
         raise RolesError(f"{path.name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError:
+        raise RolesError(f"{path.name} holds a number with too many digits") from None
     try:
         return from_json(data)
     except RolesError as error:

@@ -47,7 +47,7 @@ def sharp(near: np.ndarray, runs: int = 3) -> Profile:
 
 def test_every_chunk_of_every_run_is_reported_and_the_last_is_scored(small):
     steps = []
-    result = profile(small, PROMPTS, seeds=(0, 1), chunks=3, progress=lambda: steps.append(1))
+    result = profile(small, PROMPTS, seeds=(0, 1), chunks=3, progress=lambda chunk: steps.append(1))
     assert len(steps) == 2 * 2 * 3
     assert result.runs == tuple((prompt, seed) for prompt in PROMPTS for seed in (0, 1))
     assert (

@@ -68,6 +68,18 @@ BAD = {
     "layer 0: invalid head True": {"num_heads": 2, "static_heads": [[True]]},
     "layer 0: head 2 has no role": {"num_heads": 3, "layers": [LAYER]},
     "layer 1 is missing: num_layers is 2": {"num_heads": 2, "num_layers": 2, "static_heads": [[0]]},
+    "num_heads must be a whole number from 1 to 4,096, it is '8'": {"num_heads": "8", "layers": [LAYER]},
+    "num_heads must be a whole number from 1 to 4,096, it is [8]": {"num_heads": [8], "layers": [LAYER]},
+    "num_heads must be a whole number from 1 to 4,096, it is inf": {"num_heads": float("inf"), "layers": [LAYER]},
+    "num_heads must be a whole number from 1 to 4,096, it is 300000000": {"num_heads": 300000000, "layers": [LAYER]},
+    "num_heads must be a whole number from 1 to 4,096, it is 300000001": {
+        "num_heads": 300000001,
+        "static_heads": [[0]],
+    },
+    "layers must be a whole number from 1 to 1,024": {"num_heads": 2, "static_heads": [[]] * 5000},
+    "the heads of layer 0 must be a whole number from 0 to 4,096": {
+        "layers": [{"static_head": [0] * 50_000, "dynamic_head": [1] * 50_000}]
+    },
     "num_heads must be a whole number": {"num_heads": "two", "static_heads": [[0]]},
     "layer 0: static_heads must be a list": {"num_heads": 2, "static_heads": [3]},
     "dynamic_head must be a list": [{"static_head": [0]}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import os
 import shutil
 import signal
@@ -22,9 +23,11 @@ from fkv.models.base import VideoModel
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import module_route, style
+from fkv.studio.serving.admission import PLACES, Admission
 from fkv.studio.serving.health import health
 from fkv.studio.serving.health import metrics as metrics_routes
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
+from fkv.studio.serving.requests import LOOPBACK
 from fkv.studio.tabs.atlas import figure_route
 
 from .page import build
@@ -90,6 +93,16 @@ def _alive(process: int) -> bool:
     return True
 
 
+def takes_files(page: gr.Blocks) -> bool:
+    """Whether any event of a page takes a file."""
+    inputs = (part for function in page.fns.values() for part in function.inputs)
+    return any("FileData" in json.dumps(part.data_model.model_json_schema()) for part in inputs if _has_model(part))
+
+
+def _has_model(part: object) -> bool:
+    return getattr(part, "data_model", None) is not None
+
+
 def _end(folder: Path) -> None:
     """Exit at once, even in the middle of a chunk; everything but this folder is in memory."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +149,14 @@ def serve(
     folder = temporary_folder()
     if block:
         signal.signal(signal.SIGTERM, lambda *_: _end(folder))
-    page = build(model, registry).queue(max_size=128, api_open=False)
+    page = build(model, registry).queue(max_size=PLACES, api_open=False)
+    gate = Middleware(
+        Gate,
+        folder=folder,
+        uploads=takes_files(page),
+        hosts=LOOPBACK if host in LOOPBACK and not share else None,
+        admit=Admission(page).refuse,
+    )
     gc.freeze()  # so that `errors.free` does not scan what stays loaded after every run
     atexit.register(gc.unfreeze)
     page.launch(
@@ -146,7 +166,7 @@ def serve(
         root_path=root_path,
         theme=theme(),
         head=f"<style>{style()}</style>",
-        app_kwargs={"routes": routes, "middleware": [Middleware(Gate, folder=folder)]},
+        app_kwargs={"routes": routes, "middleware": [gate]},
         footer_links=["api"],
         ssr_mode=False,
         pwa=False,

@@ -25,7 +25,7 @@ from .comparison_plan import ComparisonPlan
 from .limits import Limits
 from .queue import Queue
 from .run import Run
-from .turn import Turn, turn
+from .turn import Listener, Turn, turn
 from .zerogpu import chunk_seconds, lend
 
 STRIPS = 4  # the newest runs, of which there are film strips
@@ -79,7 +79,13 @@ def player(model: VideoModel, limits: Limits) -> Play:
 
 
 def compare(
-    model: VideoModel, play: Play, plan: ComparisonPlan, run: Run, queue: Queue, limits: Limits
+    model: VideoModel,
+    play: Play,
+    plan: ComparisonPlan,
+    run: Run,
+    queue: Queue,
+    limits: Limits,
+    listener: Listener | None = None,
 ) -> Iterator[Progress]:
     """Run a comparison. Stopping `run` ends it there, with the figures so far; closing the iterator frees the caches.
 
@@ -90,13 +96,14 @@ def compare(
         run: Its control.
         queue: The queue to join.
         limits: The bounds that end it.
+        listener: Whoever waits for it.
 
     Yields:
         How far it is, after every chunk.
     """
     last = Progress("queued", "")
     settings = {"policies": plan.policies, "seed": plan.seeds, "asked": plan.total, "prompt": plan.prompts}
-    with turn("compare", run, queue, limits, model, total=plan.total, **settings) as current:
+    with turn("compare", run, queue, limits, model, total=plan.total, listener=listener, **settings) as current:
         for text in current.wait():
             yield Progress("queued", text)
         with closing(_measured(model, play, plan, current)) as steps:
@@ -120,8 +127,7 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
         with closing(play(plan.policies, prompt, seed, plan.chunks, int(number == 1))) as chunks:
             for which, chunk in chunks:
                 streams[which].append(chunk)
-                current.chunks += 1
-                current.run.kv_bytes = sum(stream[-1].kv_bytes for stream in streams if stream)
+                current.count(chunk, plan.policies[which])
                 if current.chunks % len(streams) == 0:
                     by_policy = dict(zip(plan.policies, streams, strict=True))
                     running = [stream_record(name, seed, own, streams[0]) for name, own in by_policy.items()]
@@ -136,6 +142,7 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
         scene = _scene(model, prompt)
         for known, stream in zip(running, streams, strict=True):
             records.append(known | quality(stream, streams[0], scene))
+        current.forget_frames()
         yield Progress("running", f"Measured {plan.where(number)}.", current.chunks, tuple(records), strips)
     current.run.ended = "finished"
     text = f"Finished: {len(records)} streams of {plan.chunks} chunks."

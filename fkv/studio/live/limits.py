@@ -38,7 +38,7 @@ class Limits:
         """Find a limit that a run exceeds.
 
         Args:
-            run: The run, whose pause, idle time and KV bytes count.
+            run: The run, whose pause, idle time, KV bytes and frame bytes count.
             seconds: How long its turn has lasted.
             others_wait: Whether it has to make way for others.
 
@@ -51,14 +51,13 @@ class Limits:
             return "time limit", f"a run may last at most {span(self.seconds)}"
         if others_wait and seconds > self.turn:
             longest = span(self.turn)
-            return (
-                "turn",
-                f"others are waiting, so a turn may last at most {longest}. Press Go live to rejoin the queue",
-            )
+            return "turn", f"others are waiting, so a turn may last at most {longest}"
         if run.idle > self.idle:
             return "idle", f"nobody fetched the video for {span(self.idle)}"
         if run.kv_bytes > self.kv:
             return "kv limit", f"its KV cache exceeded the limit of {self.kv / 1e6:,.0f} MB; forcing-kv needs less"
+        if run.frame_bytes > self.total:
+            return "memory limit", f"its frames exceeded the limit of {self.total / 1e6:,.0f} MB; ask for fewer chunks"
         return None
 
 

@@ -47,6 +47,7 @@ class Run:
         encoded_bytes: Bytes of all chunks so far.
         kept_bytes: Bytes of the chunks that are still kept.
         kv_bytes: Bytes of KV cache while the newest chunk attended.
+        frame_bytes: Bytes of decoded frames that the run keeps until its end; a live run keeps none.
     """
 
     def __init__(self, memory: int, on_chunk: Callable[[], None] = lambda: None) -> None:
@@ -60,6 +61,7 @@ class Run:
         self.encoded_bytes = 0
         self.kept_bytes = 0
         self.kv_bytes = 0
+        self.frame_bytes = 0
         self._memory = memory
         self._on_chunk = on_chunk
         self._control = Control()

@@ -1,12 +1,16 @@
-"""What the operator reads: one line of JSON per run in the log. No prompt is logged unless `setup` is told to, and
-never a key under which frames can be fetched."""
+"""What the operator reads: one line of JSON per run or problem in the log. Nothing that visitors type and no key under
+which frames can be fetched is logged unless `setup` is told to."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fkv.report import fps
@@ -43,11 +47,20 @@ def log_run(**facts: Any) -> None:
     log.info("stream", extra={"facts": facts})
 
 
+TYPED = frozenset({"prompt", "path"})
+"""Facts that visitors type, or that hold the key of a run."""
+WITHHELD = "message withheld; --log-prompts shows it"
+SECONDS = 60.0  # within which a library's same message is logged once
+
+
 class JsonLines(logging.Formatter):
     """Formats a record as one line of JSON: time, level, logger, message, and the facts that came with it.
 
+    What visitors type is left out unless it is asked for: of an error its type and where it happened remain, of a
+    message of another library the text before anything was filled in.
+
     Args:
-        prompts: Whether prompts are among the facts.
+        prompts: Whether to log what visitors type.
     """
 
     def __init__(self, prompts: bool = False) -> None:
@@ -55,28 +68,86 @@ class JsonLines(logging.Formatter):
         self.prompts = prompts
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {k: v for k, v in getattr(record, "facts", {}).items() if k != "prompt" or self.prompts}
+        facts = {k: v for k, v in getattr(record, "facts", {}).items() if k not in TYPED or self.prompts}
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": self._event(record),
             **facts,
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            line["traceback"] = self.formatException(record.exc_info) if self.prompts else _places(error)
         return json.dumps(line, default=str)
+
+    def _event(self, record: logging.LogRecord) -> str:
+        if self.prompts or record.name.partition(".")[0] == "fkv":
+            return record.getMessage()
+        template = str(record.msg)
+        return template if record.args and template != "%s" else WITHHELD
+
+
+def _places(error: BaseException) -> str:
+    """The types of an error and of its causes and where they happened, without their messages."""
+    chain = []
+    while error is not None and len(chain) < 8:
+        places = (f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in traceback.extract_tb(error.__traceback__))
+        chain.append(f"{type(error).__name__} at {' < '.join(reversed(list(places)))}")
+        error = error.__cause__ or error.__context__
+    return "; from ".join(chain)
+
+
+class Seldom(logging.Filter):
+    """Lets the same message of another library through once in `SECONDS`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "fkv":
+            return True
+        key = (record.name, record.pathname, record.lineno)
+        now = time.monotonic()
+        seldom = now - self._last.get(key, -SECONDS) >= SECONDS
+        if seldom:
+            self._last[key] = now
+        return seldom
 
 
 def setup(prompts: bool = False) -> None:
-    """Log the studio as JSON lines to stderr.
+    """Log the studio, and what Gradio, uvicorn and Python report, as JSON lines to stderr.
 
     Args:
         prompts: Whether to log what visitors type.
     """
+    import gradio.queueing
+    import gradio.routes
+    from uvicorn.config import LOGGING_CONFIG
+
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines(prompts))
+    handler.addFilter(Seldom())
     studio = logging.getLogger("fkv")
-    studio.handlers = [handler]
+    for logger in (logging.getLogger(), studio):
+        logger.handlers = [handler]
     studio.propagate = False
     studio.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    # uvicorn configures its loggers when it starts, from this table: they then reach the handler above
+    for logger in LOGGING_CONFIG["loggers"].values():
+        logger["handlers"] = []
+        logger["propagate"] = True
+    # Gradio prints tracebacks of its events with this one function
+    printing = SimpleNamespace(**vars(traceback) | {"print_exc": _log_error})
+    for module in (gradio.queueing, gradio.routes):
+        module.traceback = printing  # type: ignore[attr-defined]
+    threading.excepthook = lambda raised: logging.getLogger("fkv.thread").error(
+        "a thread failed", exc_info=(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    )
+
+
+def _log_error(*_: Any, **__: Any) -> None:
+    """In place of `traceback.print_exc`."""
+    logging.getLogger("fkv.gradio").error("an event failed", exc_info=True)

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
 from fkv.models.base import VideoModel
-from fkv.studio.errors import explain, free, release
+from fkv.stream import Chunk
+from fkv.studio.errors import Disconnected, explain, free, release
 
 from .limits import Limits
 from .queue import Queue
@@ -26,7 +27,19 @@ Kind = Literal["live", "compare", "clip", "profile"]
 
 WAIT = 1.0  # seconds between two status reports of a run that waits or pauses
 WORK: dict[Kind, str] = {"live": "stream", "compare": "comparison", "clip": "clip", "profile": "profile"}
-MAKES_WAY = {"live"}  # kinds of runs whose turn is shorter once others wait
+REJOIN = {"live": "Press Go live to rejoin the queue."}  # what a visitor may do once the turn is over
+
+
+class Over(Exception):
+    """The run must end now; the message is a sentence that says why."""
+
+
+class Listener(Protocol):
+    """Whoever a run works for."""
+
+    @property
+    def left(self) -> bool:
+        """Whether nobody waits for the run any more."""
 
 
 @dataclass
@@ -39,6 +52,7 @@ class Turn:
         queue: The queue that it joins.
         limits: The bounds that end it.
         total: Chunks that it will generate, None when it is endless or not known yet.
+        listener: Whoever it works for, None where fetched chunks tell (`Run.idle`).
         chunks: Chunks generated so far.
         began: When the turn came, by the monotonic clock; None while it waits.
         tallies: Frames and seconds of each stream, for the log.
@@ -50,10 +64,12 @@ class Turn:
     queue: Queue
     limits: Limits
     total: int | None = None
+    listener: Listener | None = None
     chunks: int = 0
     began: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
     problem: str = ""
+    _kv_bytes: dict[str, int] = field(default_factory=dict, repr=False)
     _place: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def wait(self) -> Iterator[str]:
@@ -61,9 +77,11 @@ class Turn:
 
         Raises:
             ValueError: If too many wait already.
+            Disconnected: If the listener leaves.
         """
         self._place.enter_context(self.queue.join(self.run))
         while (place := self.queue.place(self.run, WAIT)) and not self.run.stopped:
+            self._check_listener()
             yield f"Place {place} in the queue: this machine does one thing at a time."
         self.began = time.monotonic()
 
@@ -79,11 +97,17 @@ class Turn:
 
     def exceeded(self) -> tuple[str, str] | None:
         """The limit that the run exceeds, see `Limits.exceeded`; None while it may go on."""
-        others_wait = self.kind in MAKES_WAY and self.queue.waiting > 0
-        return self.limits.exceeded(self.run, self.seconds, others_wait)
+        return self.limits.exceeded(self.run, self.seconds, self.queue.waiting > 0)
 
     def over(self) -> str | None:
-        """Say why the run must end now, and note the reason in `run.ended`; None while it may go on."""
+        """Say why the run must end now, and note the reason in `run.ended`; None while it may go on.
+
+        Every run of every kind asks this after each chunk.
+
+        Raises:
+            Disconnected: If the listener has left.
+        """
+        self._check_listener()
         if self.run.stopped:
             self.run.ended = "stopped"
             return f"Stopped after {self.progress}."
@@ -91,7 +115,29 @@ class Turn:
         if exceeded is None:
             return None
         self.run.ended, reason = exceeded
-        return f"Stopped after {self.progress}: {reason}."
+        rejoin = f" {REJOIN[self.kind]}" if self.run.ended == "turn" and self.kind in REJOIN else ""
+        return f"Stopped after {self.progress}: {reason}.{rejoin}"
+
+    def check(self) -> None:
+        """Raise `Over` with what `over` says, for runs that have no use for a part of their work."""
+        if text := self.over():
+            raise Over(text)
+
+    def count(self, chunk: Chunk, name: str = "A") -> None:
+        """Count a chunk of a stream, and its frames as kept."""
+        self.chunks += 1
+        self._kv_bytes[name] = chunk.kv_bytes
+        self.run.kv_bytes = sum(self._kv_bytes.values())
+        self.run.frame_bytes += 0 if chunk.video is None else chunk.video.nbytes
+
+    def forget_frames(self) -> None:
+        """The frames and caches of the streams so far are no longer kept."""
+        self._kv_bytes.clear()
+        self.run.frame_bytes = 0
+
+    def _check_listener(self) -> None:
+        if self.listener is not None and self.listener.left:
+            raise Disconnected
 
     @contextmanager
     def explained(self, device: torch.device) -> Iterator[None]:
@@ -99,6 +145,9 @@ class Turn:
         ends."""
         try:
             yield
+        except Over as over:
+            self.problem = str(over)
+            release(over)
         except Exception as error:
             self.run.ended, self.problem = explain(error, self.progress, WORK[self.kind])
             if self.run.ended == "failed":
@@ -117,6 +166,7 @@ def turn(
     model: VideoModel,
     *,
     total: int | None = None,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> Iterator[Turn]:
     """Give a run its turn: the block waits for it with `Turn.wait`, works, and checks `Turn.over` between chunks.
@@ -131,10 +181,11 @@ def turn(
         limits: The bounds that end it.
         model: What generates.
         total: Chunks that it will generate, None when it is endless or not known yet.
+        listener: Whoever it works for, None where fetched chunks tell.
         settings: What else the log record holds, such as the seed.
     """
     joined = time.monotonic()
-    current = Turn(kind, run, queue, limits, total)
+    current = Turn(kind, run, queue, limits, total, listener)
 
     def record() -> None:
         now = time.monotonic()

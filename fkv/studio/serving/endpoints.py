@@ -7,7 +7,8 @@ ZeroGPU a profile runs to its end, which its loan bounds).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -15,14 +16,15 @@ import gradio as gr
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
 from fkv.parameters import Share, check
-from fkv.policies import parse, split
+from fkv.policies import parse, split, write
 from fkv.report import stream_record
 from fkv.stream import Chunk, check_prompt, check_seed
-from fkv.studio.errors import Disconnected, sentence
+from fkv.studio.errors import sentence
 from fkv.studio.live import comparison, forms
 from fkv.studio.live.comparison import Play
 from fkv.studio.live.comparison_figures import report
 from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.limits import Limits
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.telemetry import Tally
@@ -77,18 +79,23 @@ class Endpoints:
             seed: The same seed gives the same noise.
         """
         made: list[Chunk] = []
-        with self._turn("clip", policies={"A": policy}, seed=seed, asked=chunks, prompt=prompt) as (current, caller):
+        with self._turn("clip", policies={"A": _logged(policy)}, seed=seed, asked=chunks, prompt=prompt) as current:
             current.total = check("the number of chunks", chunks, forms.ClipChunks)
             check_seed(seed)
             check_prompt(prompt)
             parse(forms.text(policy, "the policy"))
-            self._wait(current, caller)
-            with self._artifacts.write("forcing-kv.mp4") as path, Mp4Writer(path, self._model.fps) as out:
-                for _, chunk in caller.while_here(self._play((policy,), prompt, seed, chunks, 0)):
+            self._wait(current)
+            with (
+                self._artifacts.write("forcing-kv.mp4") as path,
+                Mp4Writer(path, self._model.fps) as out,
+                closing(self._play((policy,), prompt, seed, chunks, 0)) as steps,
+            ):
+                for _, chunk in steps:
                     made.append(chunk)
-                    current.chunks += 1
+                    current.count(chunk)
                     current.tallies["A"].add(chunk)
                     out.write(chunk.video)
+                    current.check()
         return str(path), stream_record(made, self._model, seed, self._device)
 
     def compare(self, policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
@@ -106,9 +113,9 @@ class Endpoints:
         try:
             names = split(forms.text(policies, "the policies"))
             plan = ComparisonPlan.from_form(names, prompt, str(seed), chunks, COMPARISON_CHUNKS)
-            steps = comparison.compare(self._model, self._play, plan, run, self._registry.queue, self._registry.limits)
-            *_, last = Caller().while_here(steps)
-        except (ValueError, Disconnected) as error:
+            registry = self._registry
+            *_, last = comparison.compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
+        except ValueError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         if last.state == "error" or not last.records:
             raise gr.Error(last.text, print_exception=False)
@@ -124,43 +131,62 @@ class Endpoints:
             threshold: Heads that score at least this are static.
             seed: Chooses the noise.
         """
-        with self._turn("profile", policies={"A": "full"}, seed=seed, asked=chunks, prompt=prompts) as (
-            current,
-            caller,
-        ):
+        with self._turn("profile", policies={"A": "full"}, seed=seed, asked=chunks, prompt=prompts) as current:
             lines = [line for line in forms.text(prompts, "the prompts").splitlines() if line.strip()]
             check("the number of prompts", len(lines), forms.ProfilePrompts)
             check("the number of chunks", chunks, forms.ProfileChunks)
             check("the threshold", threshold, Share)
             check_seed(seed)
-            self._wait(current, caller)
-            progress = bool if here() else caller.check  # `bool` can be pickled
+            self._wait(current)
+            current.total = len(lines) * chunks
+
+            def checked(chunk: Chunk) -> None:
+                current.count(chunk)
+                current.check()
+
+            progress = partial(_check_kv, current.limits) if here() else checked  # the former can be pickled
             found = next(self._score(lines, chunks, threshold, seed, progress))
         return found
 
     @contextmanager
-    def _turn(self, kind: Kind, **settings: Any) -> Iterator[tuple[Turn, Caller]]:
-        """The turn of a call, and its caller; a failure becomes a sentence for the caller."""
+    def _turn(self, kind: Kind, **settings: Any) -> Iterator[Turn]:
+        """The turn of a call; a failure becomes a sentence for the caller."""
         run = Run(0)
-        caller = Caller()
-        with turn(kind, run, self._registry.queue, self._registry.limits, self._model, **settings) as current:
+        registry = self._registry
+        with turn(kind, run, registry.queue, registry.limits, self._model, listener=Caller(), **settings) as current:
             current.tallies["A"] = Tally()
-            yield current, caller
+            yield current
             run.ended = "finished"
         if current.problem:
             raise gr.Error(current.problem, print_exception=False)
 
     @staticmethod
-    def _wait(current: Turn, caller: Caller) -> None:
+    def _wait(current: Turn) -> None:
         for _ in current.wait():
-            caller.check()
+            pass
+
+
+def _logged(policy: str) -> str:
+    """A policy as the log may show it."""
+    try:
+        return write(parse(policy))
+    except ValueError:
+        return "invalid"
+
+
+def _check_kv(limits: Limits, chunk: Chunk) -> None:
+    """Raise ValueError for a chunk whose KV cache exceeds the limit, where the GPU is."""
+    run = Run(0)
+    run.kv_bytes = chunk.kv_bytes
+    if exceeded := limits.exceeded(run, 0.0, False):
+        raise ValueError(exceeded[1])
 
 
 def _scoring(model: VideoModel, longest: float) -> Callable[..., Iterator[dict[str, Any]]]:
     """What profiles the heads, where the model's GPU is."""
 
     def score(
-        lines: list[str], chunks: int, threshold: float, seed: int, progress: Callable[[], Any]
+        lines: list[str], chunks: int, threshold: float, seed: int, progress: Callable[[Chunk], Any]
     ) -> Iterator[dict[str, Any]]:
         yield profile_heads(model, lines, (seed,), chunks, threshold, progress=progress).report()
 

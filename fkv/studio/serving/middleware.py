@@ -1,16 +1,23 @@
-"""What reaches the server: Gradio's routes that the studio does not use are closed, and bodies and uploads are
-bounded."""
+"""What reaches the server: Gradio's routes that the studio does not use are closed, bodies and uploads are bounded, and
+calls are admitted only where there are places for them."""
 
 from __future__ import annotations
 
 import logging
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from starlette.responses import PlainTextResponse
+from anyio import to_thread
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .disconnect import close, marked
+from .requests import hash_fits, read_json, same_site
 
 log = logging.getLogger(__name__)
 
@@ -23,24 +30,61 @@ NOTHING = "Not found"
 MAX_BODY = 1 << 20  # bytes of a request
 MAX_UPLOAD = 16 << 20  # bytes of one upload
 MAX_UPLOADS = 256 << 20  # bytes of the uploads of all visitors
+MCP = re.compile(r"(/gradio_api)?/mcp(/|$)")
 
 
 class TooLarge(Exception):
     """A request body exceeds its limit."""
 
 
+Admit = Callable[[str, Any, str], "str | None"]
+"""From path, parsed body and address of a call, why there is no place for it; None where there is."""
+
+
+class Uploads:
+    """Room for uploads, counted off the event loop; those under way count in full."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._under_way = 0
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[bool]:
+        """Whether one more upload fits; it holds its room until the block ends."""
+        self._under_way += 1
+        try:
+            bytes_stored = await to_thread.run_sync(stored, self._folder)
+            yield bytes_stored + self._under_way * MAX_UPLOAD <= MAX_UPLOADS
+        finally:
+            self._under_way -= 1
+
+
 class Gate:
-    """ASGI middleware: answers 404 on closed routes, 413 to a body that is too large, 507 while the upload storage is
-    full.
+    """ASGI middleware: refuses what the application behind it should not see.
+
+    It answers 404 on closed routes, 400 to JSON that no event can want, 403 to an MCP call from another site, 413 to a
+    body that is too large, 503 where there is no place for a call, and 507 while the upload storage is full.
 
     Args:
         app: The application behind it.
         folder: Where uploads and clips are stored.
+        uploads: Whether any event takes a file; the upload route is closed otherwise.
+        hosts: Names under which MCP may be called; None allows any.
+        admit: Whether there is a place for a call.
     """
 
-    def __init__(self, app: ASGIApp, folder: Path) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        folder: Path,
+        uploads: bool = False,
+        hosts: Collection[str] | None = None,
+        admit: Admit = lambda path, body, address: None,
+    ) -> None:
         self.app = app
-        self.folder = folder
+        self.hosts = hosts
+        self.admit = admit
+        self.uploads = Uploads(folder) if uploads else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,14 +94,58 @@ class Gate:
         upload = path.rstrip("/").endswith("/upload")
         limit = MAX_UPLOAD if upload else MAX_BODY
         stated = dict(scope["headers"]).get(b"content-length", b"")
-        if CLOSED.match(path):
+        if CLOSED.match(path) or (upload and self.uploads is None):
             await PlainTextResponse(NOTHING, 404)(scope, receive, send)
-        elif stated.isdigit() and int(stated) > limit:
+        elif stated.isdigit() and int(stated[:20]) > limit:
             await _too_large(limit)(scope, receive, send)
-        elif upload and stored(self.folder) + MAX_UPLOAD > MAX_UPLOADS:
-            await PlainTextResponse("Upload storage is full; try again in an hour.", 507)(scope, receive, send)
+        elif not hash_fits(scope):
+            await PlainTextResponse("Bad request", 400)(scope, receive, send)
+        elif upload and self.uploads:
+            async with self.uploads.room() as fits:
+                full = PlainTextResponse("Upload storage is full; try again in an hour.", 507)
+                await (self._bounded(limit, scope, receive, send) if fits else full(scope, receive, send))
+        elif MCP.match(path):
+            await self._mcp(scope, receive, send)
+        elif scope["method"] == "POST":
+            await self._post(scope, receive, send)
         else:
             await self._bounded(limit, scope, receive, send)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a call once its body is read and found to be sound, and there is a place for it."""
+        try:
+            data = await _read(receive, MAX_BODY)
+            body = read_json(data) if data.strip() else None
+        except TooLarge:
+            await _too_large(MAX_BODY)(scope, receive, send)
+        except ValueError:
+            await PlainTextResponse("Bad request", 400)(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        else:
+            address = (scope.get("client") or ("",))[0]
+            if reason := self.admit(scope["path"], body, address):
+                await JSONResponse({"detail": reason}, 503)(scope, receive, send)
+            else:
+                await self._bounded(MAX_BODY, scope, _replayed(data, receive), send)
+
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on an MCP call of this site; whoever runs it can see whether its client is still there."""
+        if not same_site(scope, self.hosts):
+            await PlainTextResponse("This name or site may not call MCP here.", 403)(scope, receive, send)
+            return
+        with marked(scope) as call:
+
+            async def watched() -> Message:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    close(call)
+                return message
+
+            if scope["method"] == "POST":
+                await self._post(scope, watched, send)
+            else:
+                await self._bounded(MAX_BODY, scope, watched, send)
 
     async def _bounded(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, with at most `limit` bytes of its body; one that breaks the app is answered without a
@@ -86,6 +174,37 @@ class Gate:
             }
             log.warning("request refused", extra={"facts": facts})
             await PlainTextResponse("Bad request", 400)(scope, receive, send)
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    """The body of a request. Raises `TooLarge` beyond `limit` bytes and `ClientDisconnect` where it breaks off."""
+    parts = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLarge
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replayed(data: bytes, receive: Receive) -> Receive:
+    """Receive a body that was read before, and then what comes."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return replayed
 
 
 def _counted(receive: Receive, limit: int) -> Callable:

@@ -27,6 +27,7 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
 from fkv.studio.media.artifacts import Artifacts
+from fkv.studio.serving.disconnect import Caller
 from fkv.world.oracle import WORDS
 
 CHOSEN = ["full", "forcing-kv", "sliding-window"]
@@ -165,7 +166,8 @@ class Handlers:
             return
         run = registry.begin(visitor(request))
         last = READY
-        with closing(compare(self._model, self._play, plan, run, registry.queue, registry.limits)) as steps:
+        comparison = compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
+        with closing(comparison) as steps:
             for step in steps:
                 yield self._shown(plan, run, step, last)
                 last = step

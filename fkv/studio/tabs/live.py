@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from fkv.models.base import VideoModel
-from fkv.policies import POLICIES
+from fkv.policies import POLICIES, parse
 from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
@@ -373,17 +373,19 @@ class Handlers:
             text = OTHER_MODEL.format(get("model"), self._model.name)
         elif self._recorded and get("prompt"):
             text = LINKED
-        values = [
-            {"state": "idle"} | self._recorded | {"text": text} if text else None,
-            get("prompt"),
-            _number(get("seed")),
-            _number(get("length")),
-            get("view") if get("view") in VIEWS else None,
-            get("a"),
-            get("b"),
-            _share(get("threshold")),
-            get("story"),
-        ]
+        read = {
+            "prompt": get("prompt"),
+            "seed": _number(get("seed")),
+            "length": _number(get("length")),
+            "view": get("view") if get("view") in VIEWS else None,
+            "a": _policy(get("a")),
+            "b": _policy(get("b")),
+            "threshold": _share(get("threshold")),
+            "story": get("story"),
+        }
+        if unread := [name for name, value in read.items() if get(name) and value is None]:
+            text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
+        values = [{"state": "idle"} | self._recorded | {"text": text} if text else None, *read.values()]
         return [gr.skip() if value is None else value for value in values]
 
 
@@ -457,5 +459,12 @@ def _share(text: str | None) -> float | None:
         return None
 
 
+def _policy(text: str | None) -> str | None:
+    try:
+        return text if text and parse(text) else None
+    except ValueError:
+        return None
+
+
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() and len(text) < 12 else None
+    return int(text) if text and text.isdecimal() and len(text) < 12 else None

@@ -1,0 +1,218 @@
+"""What one visitor who means harm can do to the others: calls, bodies, sessions, names, logs, signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import logging.config
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from gradio.queueing import Queue
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fkv.studio.live import telemetry
+from fkv.studio.live.limits import Limits
+from fkv.studio.server import takes_files
+from fkv.studio.serving import admission, requests
+from fkv.studio.serving.admission import Admission, Messages
+from tests.load.client import Visitor
+from tests.load.inside import served
+
+PLAIN = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def address(small) -> Iterator[str]:
+    with served(small, Limits(lead=0.2, idle=10)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def visitor(address) -> Iterator[Visitor]:
+    with Visitor(address) as one:
+        yield one
+
+
+# Bodies, session hashes, names.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '{"a":' * 1000 + "1" + "}" * 1000,
+        json.dumps({"data": ["x", "full"]})[:-2] + ", 1" + "0" * 400 + "]}",
+        '{"data": [1e400]}',
+        '{"data": [Infinity, NaN]}',
+        json.dumps({"session_hash": "x" * 900_000}),
+        r'{"session\u005fhash": "' + "x" * 100 + '"}',
+        '{"session_hash": ["x"]}',
+        '"' + '\\"' * 200_000,
+        "nonsense",
+    ],
+)
+@pytest.mark.parametrize("path", ["queue/join", "run/predict", "call/generate_clip", "cancel", "mcp/"])
+def test_absurd_bodies_are_refused_before_anything_reads_them(visitor, path, body):
+    assert visitor.http.post(f"/gradio_api/{path}", content=body, headers=PLAIN).status_code == 400
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(-(10**20), 10**20), lambda each: st.lists(each, max_size=3)))
+def test_a_sound_body_is_read_as_it_is(value):
+    body = {"data": [value, '"[{' * 40, "1" * 400, "NaN"], "session_hash": "abc"}
+    assert requests.read_json(json.dumps(body).encode()) == body
+
+
+@pytest.mark.parametrize("path", ["queue/data?session_hash=", "heartbeat/"])
+def test_long_session_hashes_in_the_address_are_refused(visitor, path):
+    assert visitor.http.get(f"/gradio_api/{path}{'x' * 65}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 404),
+        ({"Origin": "http://127.0.0.1"}, 404),
+    ],
+)
+def test_no_other_site_may_call_mcp(visitor, headers, status):
+    # without --mcp what is let through finds no such route
+    assert visitor.http.post("/gradio_api/mcp/", json={}, headers=headers).status_code == status
+
+
+# Uploads.
+
+
+def test_uploads_are_shut_while_no_event_takes_a_file(visitor):
+    assert visitor.http.post("/gradio_api/upload", files={"files": ("a.txt", b"0")}).status_code == 404
+
+
+def test_whether_an_event_takes_a_file_is_seen():
+    for part, takes in ((gr.Textbox, False), (gr.File, True), (gr.Image, True), (gr.Video, True)):
+        with gr.Blocks() as page:
+            gr.Button().click(print, part(), None)
+        assert takes_files(page) == takes
+
+
+# Places.
+
+
+def test_the_page_keeps_its_places_whatever_programs_do(address, monkeypatch):
+    monkeypatch.setattr(admission, "API_PLACES", 4)
+    with Visitor(address) as attacker, Visitor(address) as visitor:
+        body = {"data": ["a red ball", "full", 120, 0]}
+        answers = [attacker.http.post("/gradio_api/call/generate_clip", json=body) for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [200] * 4 + [503] * 4
+        assert "no place" in answers[-1].json()["detail"]
+        public = next(each for each in visitor.config["dependencies"] if each["api_name"] == "generate_clip")
+        assert attacker.join(public, body["data"]).status_code == 503, "nor by the number of the function"
+        event = visitor.event("fkv-go")
+        assert visitor.join(event, visitor.form(event, prompt="a red ball", chunks=1)).status_code == 200
+
+
+def test_one_address_does_not_take_all_places():
+    event = SimpleNamespace(alive=True, request=SimpleNamespace(client=SimpleNamespace(host="10.0.0.1")))
+    event.fn = SimpleNamespace(api_visibility="private")
+    page = SimpleNamespace(_queue=_queue(), fns={3: event.fn})
+    admit = Admission(page).refuse
+    page._queue.event_ids_to_events |= {str(number): event for number in range(admission.ADDRESS_PLACES)}
+    assert "from this address" in (admit("/gradio_api/queue/join", {"fn_index": 3}, "10.0.0.1") or "")
+    assert admit("/gradio_api/queue/join", {"fn_index": 3}, "10.0.0.2") is None
+    assert admit("/gradio_api/cancel", {"fn_index": 3}, "10.0.0.1") is None
+    assert admission.ADDRESS_PLACES + admission.API_PLACES < admission.PLACES
+
+
+def test_a_session_with_an_event_under_way_is_never_evicted(monkeypatch):
+    monkeypatch.setattr(admission, "SESSIONS", 10)
+    queue = _queue()
+    kept = queue.pending_messages_per_session = Messages(queue)
+    queue.event_ids_to_events["event"] = object()
+    queue.pending_event_ids_session["visitor"] = {"event"}
+    kept["visitor"] = "messages"
+    for number in range(100):
+        kept[f"stranger {number}"] = "messages"
+        queue.pending_event_ids_session[f"stranger {number}"] = {f"finished {number}"}
+    assert len(kept) == 10 and kept["visitor"] == "messages"
+    assert len(queue.pending_event_ids_session) == 10, "nothing is left of the others"
+
+
+def _queue() -> Queue:
+    return Queue(True, 1, 1, None, gr.Blocks())
+
+
+# The log.
+
+
+@pytest.fixture
+def lines() -> Iterator[list[logging.LogRecord]]:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger()
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+SECRET = 'a secret\n{"event": "stream", "logger": "fkv.streams"}'
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+@pytest.mark.parametrize("name", ["py.warnings", "uvicorn.error", "fkv.studio"])
+def test_a_line_of_the_log_is_one_object_without_typed_text(name, prompts):
+    try:
+        try:
+            raise KeyError(SECRET)
+        except KeyError as cause:
+            raise ValueError(SECRET) from cause
+    except ValueError:
+        caught = sys.exc_info()
+    own = name.startswith("fkv")
+    record = logging.LogRecord(name, 40, "", 0, "it failed" if own else "%s", None if own else (SECRET,), caught)
+    record.facts = {"path": f"/stage/{SECRET}", "prompt": SECRET}
+    line = telemetry.JsonLines(prompts).format(record)
+    assert "\n" not in line and ("a secret" in line) == prompts
+    told = json.loads(line)
+    assert (
+        "ValueError" in told["traceback"] and "KeyError" in told["traceback"] and "test_attack.py" in told["traceback"]
+    )
+
+
+def test_tracebacks_of_gradio_and_uvicorn_reach_the_same_filter(monkeypatch):
+    from gradio import queueing, routes
+    from uvicorn import config
+
+    for module in (queueing, routes):
+        monkeypatch.setattr(module, "traceback", module.traceback)
+    usual = json.loads(json.dumps(config.LOGGING_CONFIG))
+    monkeypatch.setattr(config, "LOGGING_CONFIG", json.loads(json.dumps(usual)))
+    for name in (None, "fkv"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", logging.getLogger(name).handlers)
+    for attribute in ("propagate", "level"):
+        monkeypatch.setattr(logging.getLogger("fkv"), attribute, getattr(logging.getLogger("fkv"), attribute))
+    monkeypatch.setattr(telemetry.threading, "excepthook", telemetry.threading.excepthook)
+    monkeypatch.setattr(sys, "stderr", told := io.StringIO())
+    telemetry.setup()
+    logging.config.dictConfig(config.LOGGING_CONFIG)
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        queueing.traceback.print_exc()
+    logging.getLogger("uvicorn.error").error("Exception in %s", SECRET)
+    for _ in range(1000):
+        logging.getLogger("asyncio").error("out of files")
+    logging.captureWarnings(False)
+    logging.config.dictConfig(usual)
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert "a secret" not in told.getvalue()
+    assert [line["logger"] for line in lines] == ["fkv.gradio", "uvicorn.error", "asyncio"]
+    assert all(logger["propagate"] and not logger["handlers"] for logger in config.LOGGING_CONFIG["loggers"].values())
