@@ -96,13 +96,15 @@ class DeepForcing(Policy):
         order = np.argsort(tokens)
         rows, tokens = rows[order], tokens[order]
         scores = self.scores(cache, layer, rows, queries)
-        uses = notes["uses"].setdefault(name, {})
+        cached = set(tokens.tolist())
+        uses = {token: count for token, count in notes["uses"].get(name, {}).items() if token in cached}
         allowed = np.array([uses.get(token, 0) < self.most_uses for token in tokens.tolist()])
         count = (self.capacity_frames - self.sink_frames - self.recent_frames) * cache.segments
         best = np.argsort(-np.where(allowed, scores, -np.inf), kind="stable")[: min(count, allowed.sum())]
         chosen = np.sort(tokens[best])
         for token in chosen.tolist():
             uses[token] = uses.get(token, 0) + 1
+        notes["uses"][name] = uses
         return chosen
 
     def scores(self, cache: KVCache, layer: int, rows: np.ndarray, queries: Tensor) -> np.ndarray:
