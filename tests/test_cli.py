@@ -118,7 +118,7 @@ def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkey
     last = [stream.step().video[-1] for _ in range(9)]
     assert np.array_equal(strips[1], np.stack(last[:4] + last[5:])) and Image.open(sheet).size[0] > 1000
     code, printed = run(capsys, "compare", "--chunks", "3", "--sheet", str(tmp_path / "sheet.gif"))
-    assert code == 2 and "--sheet draws png files" in printed.err
+    assert code == 2 and "--sheet writes png files" in printed.err
 
 
 def test_compare_adds_full_as_the_reference(capsys):
@@ -152,6 +152,7 @@ def test_unknown_words_get_a_hint(capsys):
         (["--roles", "/no/such/file.json"], "cannot read head roles"),
         (["--out", "/no/such/folder/v.mp4"], "does not exist or is not writable"),
         (["--out", "/"], "is a folder"),
+        (["--out", "/tmp/v.webm"], "--out writes mp4 files, not .webm"),
         (["--out", ""], "--out is empty; name a file or leave it out"),
         (["--record", __file__], "is a file; name a folder"),
         (["--json", "/tmp/" + 300 * "x"], "File name too long"),

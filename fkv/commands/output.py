@@ -71,12 +71,12 @@ def _folder(text: str) -> Path:
 
 
 def check_ending(option: str, path: Path | None, *endings: str) -> None:
-    """Raise ValueError for a figure whose file name has another ending."""
-    if path and path.suffix not in endings:
+    """Raise ValueError for a figure or video whose file name has another ending."""
+    if path and path.suffix.lower() not in endings:
         *others, last = (ending.removeprefix(".") for ending in endings)
         kinds = " or ".join(filter(None, (", ".join(others), last)))
         found = path.suffix or "a file without an ending"
-        raise ValueError(f"--{option} draws {kinds} files, not {found}; name one that ends with {endings[0]}")
+        raise ValueError(f"--{option} writes {kinds} files, not {found}; name one that ends with {endings[0]}")
 
 
 def emit(report: dict[str, Any], target: Path | None) -> None:

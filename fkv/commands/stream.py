@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from .common import CHUNKS, add_run, check_run, load, read_story
 from .model_options import add_overlap, check_options
-from .output import emit, outputs
+from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
     from fkv.probe import PassMass
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.stream import Stream
-    from fkv.video import Mp4Writer
+    from fkv.video import ENDING, Mp4Writer
 
     check_run(args)
     check_options(args)
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.recache and not text and not args.say:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     out, report, record = outputs(args, "out", "json", "record/")
+    check_ending("out", out, ENDING)
     settings = load(args, text, cues, [NAME])
     model = settings.model
     if out and model.decoder is None:
