@@ -271,3 +271,25 @@ def test_the_table_says_what_is_unknown_and_what_is_equal():
     )
     html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), draws_world=True)
     assert "&lt;b&gt;" in html and "<td>equal</td>" in html and html.count("<td>–</td>") == 7 and "<td>6.0</td>" in html
+
+
+def test_the_spreadsheet_says_what_the_page_says_and_what_was_compared(small):
+    slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
+    records = [
+        comparison_figures.stream_record(name, 0, own, slow) | comparison_figures.quality(own, slow, None)
+        for name, own in (("full", slow), ("another", fast))
+    ]
+    plan = ComparisonPlan.from_form(["full", "sliding-window"], "a red ball\na blue star", "3, 4", 2)
+    told = comparison_figures.report(small, plan, records, torch.device("cpu"), "finished")
+    rows = comparison_figures.spreadsheet(told).loc["another"]
+    assert rows["psnr_to_reference"] == "equal" and rows["reference"] == "full"
+    assert (rows["prompts"], rows["seeds"], rows["chunks"]) == ("a red ball | a blue star", "3 4", 2)
+    assert rows["device"] == told["device"] and rows["model"] == small.name
+
+
+def test_a_ratio_within_noise_is_no_result():
+    row = {"ratio_denoise": 1.18, "ratio_denoise_low": 0.9, "ratio_denoise_high": 1.3}
+    assert compare._cell("ratio_denoise", row) == "within noise (0.90–1.30 ×)"
+    assert compare._cell("ratio_denoise", row | {"ratio_denoise_low": 1.1}) == "1.18 × (1.10–1.30)"
+    same = dict.fromkeys(row, 1.0)
+    assert compare._cell("ratio_denoise", same) == "1.00 ×"

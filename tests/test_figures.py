@@ -251,3 +251,11 @@ def test_heads_to_draw_are_checked(run, tmp_path):
     for head, words in (("3", "LAYER.HEAD"), ("0.0", "has no attention masses")):
         with pytest.raises(ValueError, match=words):
             analyze.run(parser.parse_args([str(tmp_path / "run"), "--out", str(tmp_path), "--head", head]))
+
+
+def test_the_heads_of_the_frame_maps_are_two_whatever_is_known_of_their_scores():
+    unknown = np.nan
+    assert export.extremes(np.array([[0.2, 0.9], [0.1, 0.4]])) == [(0, 1), (1, 0)]
+    assert export.extremes(np.array([[unknown, 0.9], [0.1, unknown]])) == [(0, 1), (1, 0)]
+    for scores in (np.full((2, 3), unknown), np.full((2, 3), 0.5), np.array([[unknown, 0.5], [unknown, unknown]])):
+        assert len(set(export.extremes(scores))) == 2

@@ -329,3 +329,16 @@ def test_text_and_edges_have_contrast_in_both_themes(rule, dark):
         ("input_placeholder_color", "input_background_fill"),
     ):
         assert contrast(getattr(look, text + dark), getattr(look, ground + dark)) >= 4.5, (text, ground)
+
+
+def test_the_end_names_the_policies_that_ran(small):
+    def last(**changes: str) -> str:
+        run = Run(1 << 20)
+        plan = Plan.from_form(prompt="a red ball", seed=0, length=4, view="AB", a="full", b="sliding-window", **changes)
+        return list(live(small, plan, run, Queue(), Limits(lead=1e9)))[-1]["text"]
+
+    assert last().endswith("full and sliding-window side by side, same noise.")
+    changed = last(story="3: B = full\n3: A = forcing-kv\n4: A = dummy-forcing")
+    assert changed.endswith(
+        "A full, from chunk 3 forcing-kv, from chunk 4 dummy-forcing; B sliding-window, from chunk 3 full; same noise."
+    )

@@ -48,3 +48,18 @@ def test_the_command_line_survives_missing_weights(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(tiny.load, "__defaults__", (tmp_path, "cpu", None))
     assert main(["stream", "--chunks", "1"]) == 2
     assert "is missing or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("ball", "Name a place, a time of day, a colour, a motion too"),
+        ("a red ball bouncing over the sea", "Name a time of day too"),
+        ("\U0001f534 ball \U0001f305", "does not know “\U0001f534”, “\U0001f305”"),
+        ("a red ball bouncing over the sea by day", None),
+        ("", None),
+    ],
+)
+def test_a_prompt_of_too_few_words_is_told_what_to_name(prompt, said):
+    hints = tiny.hints(prompt)
+    assert (said is None and hints == []) or said in hints[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from fkv.resources import asset
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 from fkv.world import FPS, HEIGHT, WIDTH
-from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, unknown_words
+from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, missing_parts, unknown_words
 
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
@@ -53,10 +54,11 @@ class StreamingCodec:
 
 
 def hints(prompt: str) -> list[str]:
-    """Return a sentence about words of the prompt that the model never saw and what it knows instead; or none."""
-    unknown = unknown_words(prompt)
+    """Return a sentence about words that the model never saw and what it knows instead, or about what is left open."""
+    unknown = [*unknown_words(prompt), *dict.fromkeys(each for each in prompt if category(each) == "So")]
     if not unknown:
-        return []
+        missing = missing_parts(prompt) if prompt.strip() else []
+        return [f"Name a {', a '.join(missing)} too: the tiny model blurs what is left open."] if missing else []
     named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
     return [
         f"The tiny model does not know {named} and leaves such words out. It knows the colours {', '.join(COLOURS)}; "

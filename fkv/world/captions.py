@@ -145,6 +145,9 @@ def loosened(text: str, rng: random.Random) -> str:
     return " ".join(tokens)
 
 
+PARTS = {"place": SCENES, "time of day": TIMES, "colour": COLOURS, "shape": SHAPES, "motion": MOTIONS}
+
+
 def words(text: str) -> list[str]:
     """Split a prompt into lower-case words and replace synonyms by the word that the model knows."""
     return [SYNONYMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
@@ -161,21 +164,22 @@ def unknown_words(text: str) -> list[str]:
     return list(dict.fromkeys(word for word in words(text) if word not in known))
 
 
+def missing_parts(text: str) -> list[str]:
+    """What of place, time of day, colour, shape and motion a prompt does not name."""
+    named = set(words(text))
+    return [part for part, table in PARTS.items() if not named & set(table)]
+
+
 def parse(text: str) -> Scene:
     """Parse a prompt into a scene.
 
     Raises:
         ValueError: The place, the time of day, or the first thing's colour, shape or motion is missing.
     """
-    tokens = words(text)
-
-    def in_table(table: tuple[str, ...]) -> list[str]:
-        return [word for word in tokens if word in table]
-
-    place, time, colours, shapes, motions = map(in_table, (SCENES, TIMES, COLOURS, SHAPES, MOTIONS))
-    parts = {"place": place, "time of day": time, "colour": colours, "shape": shapes, "motion": motions}
-    missing = [name for name, found in parts.items() if not found]
-    if missing:
+    if missing := missing_parts(text):
         raise ValueError(f"the prompt names no {', no '.join(missing)}: {text!r}")
+    place, time, colours, shapes, motions = (
+        [word for word in words(text) if word in table] for table in PARTS.values()
+    )
     things = tuple(Thing(*thing) for thing in zip(colours, shapes, motions, strict=False))  # the prompt may be partial
     return Scene(place[0], time[0], things[:2])

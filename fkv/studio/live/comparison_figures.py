@@ -26,6 +26,7 @@ Record = dict[str, Any]
 # Measured per chunk; a policy's figure is the median over all chunks.
 MEASURES = ["fps_denoise", "fps_end_to_end", "ratio_denoise"]
 # Measured per stream once it is complete; a policy's figure is the mean over streams.
+NOISE = {"ratio_denoise_low": 0.25, "ratio_denoise_high": 0.75}  # quantiles over chunks, which tell noise from a result
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
 
 
@@ -79,14 +80,36 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per policy: medians over chunks (`MEASURES`), kv_bytes_peak, means over complete streams (`QUALITY`),
-    streams."""
+    """One row per policy: medians over chunks (`MEASURES`), the middle half of the ratios (`NOISE`), kv_bytes_peak,
+    means over complete streams (`QUALITY`), streams."""
     streams = pd.DataFrame(records).reindex(columns=["policy", "kv_bytes_peak", *QUALITY])
     by_policy = streams.astype(dict.fromkeys(QUALITY, float)).groupby("policy", sort=False)
     chunks = pd.DataFrame([chunk | {"policy": stream["policy"]} for stream in records for chunk in stream["chunks"]])
-    medians = chunks.groupby("policy", sort=False)[MEASURES].median()
+    by_chunk = chunks.groupby("policy", sort=False)
+    noise = {name: by_chunk["ratio_denoise"].quantile(share) for name, share in NOISE.items()}
+    medians = by_chunk[MEASURES].median().assign(**noise)
     figures = medians.join(by_policy["kv_bytes_peak"].max()).join(by_policy[QUALITY].mean())
     return figures.assign(streams=by_policy.size())
+
+
+def spreadsheet(told: dict[str, Any]) -> pd.DataFrame:
+    """A report's figures for a CSV file: what the page shows of each policy, and in every row what was compared where.
+
+    Args:
+        told: As from `report`.
+    """
+    figures = pd.DataFrame.from_dict(told["policies"], orient="index").rename_axis("policy")
+    equal = figures["psnr_to_reference"] == EQUAL_DB
+    settings = {
+        "reference": told["reference"],
+        "prompts": " | ".join(told["prompts"]),
+        "seeds": " ".join(map(str, told["seeds"])),
+        "chunks": told["chunks"],
+        **{name: told[name] for name in ("model", "device", "ended")},
+    }
+    return figures.assign(
+        psnr_to_reference=figures["psnr_to_reference"].astype(object).mask(equal, "equal"), **settings
+    )
 
 
 def report(
@@ -108,6 +131,9 @@ def report(
         | {
             "/".join(MEASURES): "medians over chunks",
             "ratio_denoise": "seconds of the reference / of the policy, text and decoding excluded",
+            "/".join(
+                NOISE
+            ): "between them lies the middle half of the ratios; where 1 lies between them, the ratio is noise",
             "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
             "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
             "discontinuity": "1: moves evenly across chunks",

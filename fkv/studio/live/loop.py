@@ -19,6 +19,8 @@ from .plan import Plan, side_by_side
 from .run import Run
 from .turn import WAIT, Turn, counted
 
+MOST_CHANGES = 3  # of the policy of one stream that the last sentence lists
+
 Streams = dict[str, Stream]
 Generate = Callable[[Plan, Turn], Iterator[tuple[str, str]]]  # `generate` for one model
 
@@ -46,6 +48,7 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
     hashes = {name: hashlib.sha256() for name in streams}
     clock = _Clock(run, turn.limits.lead)
     notice = ""
+    ran: dict[str, list[tuple[int, str]]] = {name: [] for name in streams}  # from which chunk under which policy
     while plan.chunks is None or run.count < plan.chunks:
         clock.rest()
         while run.paused and not turn.exceeded():
@@ -62,12 +65,15 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         for name, chunk in chunks.items():
             hashes[name].update(chunk.video.tobytes())
             turn.tallies[name].add(chunk)
+            policy = policies.write(streams[name].policy)
+            if not ran[name] or ran[name][-1][1] != policy:
+                ran[name].append((run.count + 1, policy))
         run.put(_encoded(streams, chunks, {name: each.hexdigest()[:16] for name, each in hashes.items()}, heads))
         turn.chunks = run.count
         clock.add(next(iter(chunks.values())).video_frames / model.fps)
         yield "live", f"{_streaming(plan, run, streams)}. {notice}".strip()
     run.ended = "finished"
-    yield "done", f"Finished: {counted(run.count)}, {clock.video:.1f} s of video, {plan.streams}."
+    yield "done", f"Finished: {counted(run.count)}, {clock.video:.1f} s of video, {_ran(ran)}."
 
 
 class _Clock:
@@ -118,6 +124,21 @@ def _change(streams: Streams, run: Run, notice: str) -> str:
         except ValueError as error:
             texts.append(f"Not applied: {error}.")
     return " ".join(filter(None, texts))
+
+
+def _ran(policies: dict[str, list[tuple[int, str]]]) -> str:
+    """The policies of a run in words, each with the chunk from which it held where one was changed."""
+    if all(len(changes) == 1 for changes in policies.values()):
+        return side_by_side(changes[0][1] for changes in policies.values())
+    texts = [f"{name} {_then(changes)}" for name, changes in policies.items()]
+    return "; ".join([*texts, "same noise"] if len(texts) > 1 else texts)
+
+
+def _then(changes: list[tuple[int, str]]) -> str:
+    (_, first), *later = changes
+    if len(later) > MOST_CHANGES:
+        return f"{first}, after {len(later)} changes {later[-1][1]}"
+    return ", ".join([first, *(f"from chunk {chunk} {policy}" for chunk, policy in later)])
 
 
 def _streaming(plan: Plan, run: Run, streams: Streams) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from html import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ from fkv.parameters import describe
 from fkv.policies import POLICIES
 from fkv.studio.errors import sentence
 from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
-from fkv.studio.live.comparison_figures import report, table
+from fkv.studio.live.comparison_figures import report, spreadsheet, table
 from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.forms import ComparisonSize
 from fkv.studio.live.run import Run
@@ -47,13 +47,14 @@ NOTE = f"""<details class="fkv-small"><summary>What the figures mean</summary><p
 <b>First</b>: the first policy of the list, the reference for all others. <b>Denoise FPS</b>: video frames / seconds
 of denoising, context pass and cache rebuilds. <b>End-to-end FPS</b>: video frames / seconds of all stages, decoding
 included. <b>Speed vs first</b>: seconds of the first policy / seconds of this one, text encoding and decoding
-excluded. All three are medians over chunks; the streams of one prompt and seed take turns on this machine, after
-one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached while a chunk attended, 1 MB =
-1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may generate a different
-but equally good video from the same noise. <b>Discontinuity</b>: how much the largest movements stand out; 1 means
-the video moves evenly across chunk borders. <b>Adherence</b>: the share of {", ".join(WORDS)} that an oracle
-recognizes in the last five seconds, mean over the prompts that name them all; it needs about two seconds of video
-to recognize a motion.</p></details>"""
+excluded, with the middle half of its values over chunks; where 1 lies among them, the difference is within the
+noise of this machine. All three are medians over chunks; the streams of one prompt and seed take turns on this
+machine, after one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached while a chunk
+attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may
+generate a different but equally good video from the same noise. <b>Discontinuity</b>: how much the largest
+movements stand out; 1 means the video moves evenly across chunk borders. <b>Adherence</b>: the share of
+{", ".join(WORDS)} that an oracle recognizes in the last five seconds, mean over the prompts that name them all; it
+needs about two seconds of video to recognize a motion.</p></details>"""
 READY = Progress("idle", "Every policy gets the same noise; each prompt and seed is one stream per policy.")
 
 
@@ -194,7 +195,7 @@ class Handlers:
             paths: dict[str, Path] = {
                 kind: files.enter_context(self._artifacts.write(f"forcing-kv-comparison.{kind}")) for kind in KINDS
             }
-            figures.to_csv(paths["csv"])
+            spreadsheet(told).to_csv(paths["csv"])
             Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
             paths["json"].write_text(json.dumps(told, indent=1), encoding="utf-8")
         return [gr.DownloadButton(value=str(path), interactive=True) for path in paths.values()]
@@ -224,7 +225,7 @@ def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     columns = {name: title for name, (title, _) in COLUMNS.items() if draws_world or name not in ("adherence", *WORDS)}
     head = "".join(f'<th scope="col">{title}</th>' for title in columns.values())
     policies = {} if figures is None else figures.to_dict("index")
-    body = "".join(_row(policy, [_cell(name, row[name]) for name in columns]) for policy, row in policies.items())
+    body = "".join(_row(policy, [_cell(name, row) for name in columns]) for policy, row in policies.items())
     empty = f'<tr class="fkv-none"><td colspan="{len(columns) + 1}">No figures yet.</td></tr>'
     return (
         '<div class="fkv-table" role="region" aria-label="Figures per policy" tabindex="0"><table>'
@@ -236,12 +237,22 @@ def _row(policy: str, cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{escape(policy)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
-def _cell(name: str, value: float) -> str:
+def _cell(name: str, row: Mapping[str, float]) -> str:
+    value = row[name]
     if pd.isna(value):
         return "–"
+    if name == "ratio_denoise" and row["ratio_denoise_low"] < row["ratio_denoise_high"]:
+        return _ratio(value, row["ratio_denoise_low"], row["ratio_denoise_high"])
     if name == "psnr_to_reference" and value == EQUAL_DB:
         return "equal"
     return COLUMNS[name][1].format(value / 1e6 if name == "kv_bytes_peak" else value)
+
+
+def _ratio(value: float, low: float, high: float) -> str:
+    """A ratio with the middle half of its values; within noise where 1 lies in it."""
+    if low <= 1 <= high:
+        return f"within noise ({low:.2f}–{high:.2f} ×)"
+    return f"{value:.2f} × ({low:.2f}–{high:.2f})"
 
 
 def _pareto(figures: pd.DataFrame) -> Any:
