@@ -1,7 +1,7 @@
 // @ts-check
 /** What keys and the stage's buttons do. Gradio's buttons do what needs the server, so they are pressed here. */
 
-import { find, findAll } from "./dom.js";
+import { findAll, findInput } from "./dom.js";
 
 /** @import { Session } from "./session.js" */
 
@@ -12,6 +12,9 @@ export function press(id) {
   const button = /** @type {HTMLButtonElement | null} */ (document.getElementById(id));
   if (button && !button.disabled) button.click();
 }
+
+/** The field of the prompt. */
+export const promptField = () => findInput(document, "#fkv-prompt :is(textarea, input)");
 
 export class Controls {
   example = 0;
@@ -30,7 +33,7 @@ export class Controls {
 
   /** Pause or resume the stream; play or pause a replay. */
   playPause() {
-    const { player, running } = this.session;
+    const { player, runningShown: running } = this.session;
     if (running) press("fkv-pause");
     else if (player.following && player.ended && player.rounds.length) {
       player.seek(0);
@@ -46,16 +49,16 @@ export class Controls {
 
   /**
    * Make the next example the prompt, also of a running stream.
-   * @param {(text: string) => void} announce told the example while no stream runs
+   * @param {(text: string) => void} announce told the example
    */
   async takeExample(announce) {
     const buttons = findAll(document, "#fkv-examples button");
     if (!buttons.length) return;
     this.example = (this.example + 1) % buttons.length;
-    const field = /** @type {HTMLInputElement} */ (find(document, "#fkv-prompt :is(textarea, input)"));
+    const field = promptField();
     const before = field.value;
     const text = (buttons[this.example].textContent ?? "").trim();
-    if (!this.session.running) announce(text);
+    announce(text);
     buttons[this.example].click();
     this.taking = changed(field, before, text);
     await this.taking;

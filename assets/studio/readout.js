@@ -41,7 +41,7 @@ export class Readout {
 
   /** Another run begins: its policies and where it is measured, no figures yet. */
   begin() {
-    const { fps, policies = {}, source = "" } = this.session.manifest;
+    const { fps, policies = {}, source = "" } = this.session.shown;
     write(find(this.stage, ".fkv-fps"), String(fps));
     write(find(this.stage, ".fkv-run"), "");
     for (const ratio of findAll(this.stage, "[data-ratio]")) write(ratio, "");
@@ -83,7 +83,7 @@ export class Readout {
 
   /** What the address bar holds of the run. */
   kept() {
-    if (this.session.state === "recorded") return "";
+    if (this.session.shown.state === "recorded") return "";
     const whole = this.session.player.rounds.every((round) => (round.record?.events ?? []).every(sayable));
     return `The address bar holds this run${whole ? "" : ", except for the head roles that were changed one by one"}.`;
   }

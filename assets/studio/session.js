@@ -26,6 +26,8 @@ import { Player } from "./player.js";
 export class Session extends EventTarget {
   /** @type {Manifest} */
   manifest = { state: "idle" };
+  /** @type {Manifest} of the run that is shown, which is the recording until a run of one's own begins */
+  shown = { state: "idle" };
   /** @type {string | null} a run that was left for another; its chunks are going away */
   left = null;
   /** @type {boolean | null} whether the stream was asked to pause, until it has followed */
@@ -48,6 +50,11 @@ export class Session extends EventTarget {
     return ["queued", "live", "paused"].includes(this.state);
   }
 
+  /** Whether the run that is shown is queued or under way. */
+  get runningShown() {
+    return this.running && this.manifest === this.shown;
+  }
+
   /** Whether the stream takes changes. */
   get streaming() {
     return ["live", "paused"].includes(this.state);
@@ -59,9 +66,12 @@ export class Session extends EventTarget {
     if (next.run && next.run === this.left) return;
     if (!next.run) this.left = null; // the new run was refused, so the one before goes on
     const before = this.state;
-    const waits = next.state === "queued" && this.player.loop; // the recording plays on meanwhile
+    const other = next.run !== this.player.key;
+    const empty = ["done", "error"].includes(next.state) && !next.chunks; // it ended before its first chunk
+    const waits = other && (empty || next.state === "queued") && this.player.loop; // the recording plays on meanwhile
     this.manifest = next;
-    if (next.run && next.run !== this.player.key && !waits) this.begin(next.run, next);
+    if (next.run && !waits) this.shown = next;
+    if (next.run && other && !waits) this.begin(next.run, next);
     this.dispatchEvent(new Event("manifest"));
     if (!next.run || waits) return;
     this.player.ended = !this.running;

@@ -3,7 +3,7 @@
 
 import { remember } from "./address.js";
 import { penOf } from "./canvas.js";
-import { Controls, press } from "./controls.js";
+import { Controls, press, promptField } from "./controls.js";
 import { find, findAll, findCanvas, onLayout, write } from "./dom.js";
 import { heads } from "./heads/state.js";
 import { listen } from "./keyboard.js";
@@ -55,7 +55,7 @@ export function mount({ element, props, trigger, watch }) {
 
   session.addEventListener("begin", () => {
     if (player.loop && still) player.hold(true);
-    stage.dataset.streams = (session.manifest.streams ?? []).join("");
+    stage.dataset.streams = (session.shown.streams ?? []).join("");
     for (const canvas of Object.values(player.screens)) penOf(canvas).clearRect(0, 0, canvas.width, canvas.height);
     timeline.begin();
     readout.begin();
@@ -64,8 +64,10 @@ export function mount({ element, props, trigger, watch }) {
   });
   session.addEventListener("manifest", () => {
     stage.dataset.state = session.state;
+    stage.dataset.shown = session.shown.state;
     write(find(stage, ".fkv-status"), session.manifest.text ?? "");
-    if (session.manifest.run === player.key) remember(session.manifest.link ?? "", player.rounds);
+    if (session.shown.run === player.key) remember(session.shown.link ?? "", player.rounds);
+    timeline.paintPlay();
   });
   session.addEventListener("state", () => {
     views.paint(true);
@@ -73,7 +75,7 @@ export function mount({ element, props, trigger, watch }) {
   });
   player.addEventListener("chunk", () => {
     timeline.collect();
-    remember(session.manifest.link ?? "", player.rounds);
+    remember(session.shown.link ?? "", player.rounds);
     readout.show();
     paint();
   });
@@ -90,9 +92,9 @@ export function mount({ element, props, trigger, watch }) {
     controls.playPause();
     timeline.paintPlay();
   };
-  const announce = (/** @type {string} */ text) => {
-    write(find(stage, ".fkv-status"), `${session.manifest.text ?? ""} Next: ${text}.`);
-  };
+  /** Answer a press at once; the next report of the server replaces it. @param {string} text */
+  const say = (text) => write(find(stage, ".fkv-status"), text);
+  const announce = (/** @type {string} */ text) => say(`${session.manifest.text ?? ""} Next: ${text}.`);
   listen({
     " ": playPause,
     ".": () => controls.step(),
@@ -115,9 +117,15 @@ export function mount({ element, props, trigger, watch }) {
   find(stage, ".fkv-begin").addEventListener("click", () => press("fkv-go"));
   document.addEventListener("click", ({ target }) => {
     const button = /** @type {Element} */ (target).closest?.("button");
-    if (button?.id === "fkv-pause") session.pausePressed();
+    if (button?.id === "fkv-pause") {
+      say(session.state === "paused" ? "Resuming." : "Pauses after this chunk.");
+      session.pausePressed();
+    }
+    if (button?.id === "fkv-stop") say(session.state === "live" ? "Stops after this chunk." : "Stopping.");
+    if (button?.id === "fkv-change") announce(promptField().value.trim());
     if (button?.id === "fkv-step") session.stepPressed();
     if (button?.id === "fkv-go") {
+      say(session.running ? "Starting over." : "Starting: the first chunk comes in a moment.");
       session.goPressed();
       if (window.innerWidth <= NARROW) stage.scrollIntoView({ behavior: still ? "auto" : "smooth" });
     }

@@ -56,7 +56,7 @@ export class Timeline {
 
   /** Chunks that the timeline has room for. */
   get room() {
-    const length = Number(new URLSearchParams(this.session.manifest.link).get("length")) || 0;
+    const length = Number(new URLSearchParams(this.session.shown.link).get("length")) || 0;
     return Math.max(FEWEST, this.session.player.rounds.length, length);
   }
 
@@ -115,7 +115,8 @@ export class Timeline {
   }
 
   paceText() {
-    const { player, state } = this.session;
+    const { player, shown } = this.session;
+    const { state } = shown;
     const live = player.following && !player.ended;
     const pace = live ? player.pace : player.fps;
     const name = state === "recorded" ? "recording" : live ? "live" : "replay";
@@ -126,7 +127,7 @@ export class Timeline {
 
   /** The button that plays and pauses a replay; a running stream has Gradio's. */
   paintPlay() {
-    const { player, running } = this.session;
+    const { player, runningShown: running } = this.session;
     const done = player.following && player.ended;
     const text = player.held || done ? "Play" : "Pause";
     this.play.disabled = running || !player.rounds.length;

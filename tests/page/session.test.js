@@ -214,3 +214,27 @@ test("a silenced head can be unsilenced once, from the next run on", () => {
   assert.equal(sent.at(-1)?.[1].silent, false);
   assert.equal(heads.returns, true);
 });
+
+test("while a run waits, or ends without a chunk, the recording stays a recording", () => {
+  const session = open();
+  const recording = { state: "recorded", run: "sample", chunks: 2, began: 0, link: "", streams: ["A"] };
+  session.receive(/** @type {any} */ (recording));
+  session.player.append(chunk(0, { streams: { A: stream() } }), 0);
+  for (const state of /** @type {const} */ (["queued", "done", "error"])) {
+    session.receive(manifest(state, { run: "own", chunks: 0, link: "length=40" }));
+    assert.equal(session.state, state);
+    assert.deepEqual([session.shown.state, session.shown.link, session.player.key], ["recorded", "", "sample"]);
+    assert.deepEqual([session.player.loop, session.player.rounds.length, session.runningShown], [true, 1, false]);
+  }
+  session.receive(manifest("live", { run: "own", chunks: 0 }));
+  assert.deepEqual([session.shown.state, session.player.key, session.runningShown], ["live", "own", true]);
+});
+
+test("roles are handed out with the threshold that gives them, or none", () => {
+  const { heads } = watching();
+  assert.equal(heads.thresholdOf([[0], [1]]), 0.8);
+  heads.drag(0.5);
+  assert.equal(heads.thresholdOf(heads.roles), 0.5);
+  assert.equal(heads.thresholdOf([[0, 1], [1]]), null);
+  assert.equal(heads.waiting, "Arrives with the next chunk");
+});

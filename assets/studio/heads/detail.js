@@ -18,9 +18,7 @@ import { isStatic, percent, shareOf } from "./state.js";
 const ROWS = 24; // query frames that are shown
 const FEWEST = { live: 12, profile: 3 }; // query frames that there is room for at least
 
-export const WAITING = "shown while a stream runs";
-
-/** Say on an empty canvas why it is. @param {HTMLCanvasElement} canvas @param {string} text */
+/** Say on an empty canvas why it is, also to screen readers. @param {HTMLCanvasElement} canvas @param {string} text */
 export function blank(canvas, text) {
   const { pen, width, height, soft, colour } = sheet(canvas);
   pen.fillStyle = colour("--fkv-kind-dropped");
@@ -30,6 +28,7 @@ export function blank(canvas, text) {
   pen.fillStyle = soft;
   pen.textAlign = "center";
   pen.fillText(text, width / 2, height / 2);
+  canvas.setAttribute("aria-label", text);
 }
 
 export class Detail {
@@ -88,7 +87,7 @@ export class Detail {
     const { attention: seen, chosen } = this.state;
     const mass = seen?.mass[chosen.layer][chosen.head];
     if (!seen || !mass) {
-      blank(this.kinds, WAITING);
+      blank(this.kinds, this.state.waiting);
       return;
     }
     const page = sheet(this.kinds);
@@ -123,7 +122,8 @@ export class Detail {
     const rows = this.queryRows();
     this.map = null;
     if (!rows.length) {
-      blank(this.frames, WAITING);
+      blank(this.frames, this.state.waiting);
+      write(this.readout, "");
       return;
     }
     const page = sheet(this.frames);

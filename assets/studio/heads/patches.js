@@ -7,8 +7,8 @@ import { arrowStep, find, findCanvas, write } from "../dom.js";
 import { peakOf } from "../overlay.js";
 import { latentFrame } from "../playhead.js";
 import { kindColour, shared } from "../shared.js";
-import { blank, WAITING } from "./detail.js";
-import { percent, shareOf } from "./state.js";
+import { blank } from "./detail.js";
+import { percent, shareOf, WAITS } from "./state.js";
 
 /** @import { Attention, ChunkRecord, PatchMap } from "../protocol.js" */
 /** @import { HeadsState } from "./state.js" */
@@ -96,7 +96,7 @@ export class Patches {
   /** Why the frame shows no attention. */
   waiting() {
     const { session, running, streams } = this.state;
-    if (running) return "Arrives with the next chunk.";
+    if (running) return `${WAITS}.`;
     if (session.state === "recorded") return "A recorded run; go live to follow this head.";
     return streams.length ? "The stream has ended; go live again to follow this head." : "Go live to see frames here.";
   }
@@ -106,7 +106,7 @@ export class Patches {
     const { state } = this;
     const seen = this.focused(state.shown ?? state.newest);
     if (!seen) {
-      blank(this.strip, state.running ? "arrives with the next chunk" : WAITING);
+      blank(this.strip, state.waiting);
       write(this.stripNote, "");
       return;
     }

@@ -135,6 +135,7 @@ export class RolesPanel {
       num_heads: facts.heads,
       ...facts.profile,
       static_heads: roles,
+      threshold: this.state.thresholdOf(roles),
     };
     if (!same(roles, released)) Object.assign(file, { source: "changed by hand in the studio; scores as profiled" });
     const link = document.createElement("a");

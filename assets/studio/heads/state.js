@@ -37,6 +37,9 @@ import { splitByRole } from "../xray.js";
 const SHORTEST = 120; // milliseconds between two messages on what to watch
 const LONGEST = 2000; // milliseconds after which a message that has no effect is sent again
 
+/** Said of everything that a running stream has not sent yet. */
+export const WAITS = "Arrives with the next chunk";
+
 /** @type {Facts} */
 const NO_FACTS = { model: "", layers: 0, heads: 0, rows: 0, cols: 0, profile: null, profiled: null };
 
@@ -51,6 +54,14 @@ export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 
 
 /** @param {number[]} masses in units of 1 / `shared.unit` @returns {number} their sum, a share */
 export const shareOf = (masses) => masses.reduce((sum, mass) => sum + Math.max(0, mass), 0) / shared.unit;
+
+/**
+ * @param {(number | null)[][]} scores
+ * @param {number} threshold
+ * @returns {StaticHeads} heads whose score reaches it
+ */
+const splitAt = (scores, threshold) =>
+  scores.map((row) => row.flatMap((score, head) => (score !== null && score >= threshold ? [head] : [])));
 
 /** Dispatches `change` whenever something that the tab shows has changed. */
 export class HeadsState extends EventTarget {
@@ -149,6 +160,11 @@ export class HeadsState extends EventTarget {
     return (this.shown ?? this.newest)?.heads ?? (this.running ? null : this.facts.profiled);
   }
 
+  /** Why there is no attention to show. */
+  get waiting() {
+    return this.running ? WAITS : "Shown while a stream runs";
+  }
+
   /** @returns {StaticHeads | null} as released with the model */
   get released() {
     return this.facts.profile?.static_heads ?? null;
@@ -219,6 +235,18 @@ export class HeadsState extends EventTarget {
       return score === null ? isStatic(applied, layer, head) : score >= threshold;
     });
     return reaches.map((row) => row.flatMap((reached, head) => (reached ? [head] : [])));
+  }
+
+  /**
+   * @param {StaticHeads | null} roles
+   * @returns {number | null} the threshold of the profile's scores that gives them; null where none is known
+   */
+  thresholdOf(roles) {
+    const { profile } = this.facts;
+    const scores = profile?.scores;
+    if (!scores) return null;
+    const known = [this.wanted, this.newest?.heads.threshold, profile.threshold];
+    return known.find((threshold) => threshold != null && same(splitAt(scores, threshold), roles)) ?? null;
   }
 
   // What is selected and asked
