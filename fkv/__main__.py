@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from fkv import runtime
@@ -9,10 +10,12 @@ from fkv import runtime
 
 def run() -> int:
     """Run the command line; an interrupt ends it without a traceback."""
+    runtime.end_at_interrupt()
     runtime.prepare()
-    try:
-        from fkv.commands.main import main
+    from fkv.commands.main import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
         return main()
     except KeyboardInterrupt:
         print("fkv: stopped", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Process settings that must be in place before torch is imported."""
 
 import os
+import signal
 
 
 def prepare() -> None:
@@ -10,3 +11,16 @@ def prepare() -> None:
     turns the threads sleep between the operations of a pass. Measurements are in assets/benchmarks/README.md.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def end_at_interrupt() -> None:
+    """End at Ctrl-C with status 130 and without a word, for as long as there is nothing to put in order: imports."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+def studio() -> int:
+    """The command `fkv-studio`."""
+    end_at_interrupt()
+    from fkv.studio.launch import run
+
+    return run()

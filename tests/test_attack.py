@@ -6,8 +6,13 @@ import io
 import json
 import logging
 import logging.config
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 
 import gradio as gr
@@ -21,7 +26,7 @@ from fkv.studio.live.limits import Limits
 from fkv.studio.server import takes_files
 from fkv.studio.serving import admission, requests
 from fkv.studio.serving.admission import Admission, Messages
-from tests.load.client import Visitor
+from tests.load.client import ROOT, Studio, Visitor, free_port
 from tests.load.inside import served
 
 PLAIN = {"Content-Type": "application/json"}
@@ -216,3 +221,39 @@ def test_tracebacks_of_gradio_and_uvicorn_reach_the_same_filter(monkeypatch):
     assert "a secret" not in told.getvalue()
     assert [line["logger"] for line in lines] == ["fkv.gradio", "uvicorn.error", "asyncio"]
     assert all(logger["propagate"] and not logger["handlers"] for logger in config.LOGGING_CONFIG["loggers"].values())
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.4, 0.8, 1.2])
+def test_an_interrupt_in_the_first_second_prints_nothing(tmp_path, delay):
+    with subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(free_port())],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=5)
+    assert (process.returncode, said) == (130, b"") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 0), (signal.SIGTERM, 0)], ids=["INT", "HUP", "TERM"]
+)
+def test_a_signal_in_the_middle_of_a_run_leaves_nothing(tmp_path, number, status):
+    started = Studio(tmp_path)
+    try:
+        started.wait()
+        with Visitor(started.address) as one, closing(one.go(chunks=0)) as manifests:
+            next(manifest for manifest in manifests if manifest.get("chunks"))
+            assert started.folders, "the studio writes into its folder"
+            began = time.monotonic()
+            assert started.end(number) == status
+            assert time.monotonic() - began < 5
+    finally:
+        started.end(signal.SIGKILL)
+    assert started.folders == [] and not started.errors()

@@ -241,6 +241,21 @@ def test_mcp_offers_the_same_three_as_tools(address):
     assert list(literal_eval(answer.text)["policies"]) == ["full", "sliding-window"]  # Gradio writes Python here
 
 
+def test_an_mcp_client_who_leaves_ends_the_run(address, slowly, ended):
+    pytest.importorskip("mcp", reason='the MCP server needs gradio\'s extra: pip install "gradio[mcp]"')
+    arguments = {"prompt": PROMPT, "policy": "full", "chunks": 120}
+    call = {"method": "tools/call", "params": {"name": "generate_clip", "arguments": arguments}}
+    headers = {"Accept": "application/json, text/event-stream"}
+    with httpx.Client(base_url=address, timeout=120) as http:
+        with httpx.Client(base_url=address, timeout=120) as program:
+            body = {"jsonrpc": "2.0", "id": 1} | call
+            with program.stream("POST", "/gradio_api/mcp/", json=body, headers=headers) as answer:
+                assert answer.status_code == 200
+                settle(http, 1)
+        assert ended.get(timeout=60) == ("clip", "left")
+        settle(http, 0)
+
+
 def test_mcp_without_its_package_is_refused_in_a_sentence(monkeypatch, capsys):
     from fkv.studio import server as module
 

@@ -29,7 +29,7 @@ import torch
 
 from fkv.models.base import VideoModel
 from fkv.stream import Stream
-from fkv.studio import launch, server
+from fkv.studio import folder, launch, server
 from fkv.studio.live import telemetry
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
@@ -360,12 +360,12 @@ def test_folders_of_a_killed_studio_are_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     child = os.fork()
     if child == 0:
-        (server.temporary_folder() / "left").touch()
+        (folder.temporary_folder() / "left").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert list(tmp_path.glob("forcing-kv-studio-*/left"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] != [server.temporary_folder().name]
+    assert [path.name for path in tmp_path.iterdir()] != [folder.temporary_folder().name]
     assert [str(path) for path in tmp_path.iterdir()] == [os.environ["GRADIO_TEMP_DIR"]]
 
 

@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import app
+from fkv import runtime
 from fkv.studio import launch
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_the_python_is_one_that_the_project_supports(front):
 
 
 def test_the_app_file_starts_the_studio(front):
-    assert (ROOT / front["app_file"]).resolve() == Path(app.__file__).resolve() and app.run is launch.run
+    assert (ROOT / front["app_file"]).resolve() == Path(app.__file__).resolve() and app.studio is runtime.studio
     assert front["license"] == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text()
 
 

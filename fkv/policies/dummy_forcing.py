@@ -91,7 +91,8 @@ class DummyForcing(Policy):
         Args:
             mass: Attention mass on the first and on the middle keys, [2, layers, heads].
         """
-        sink, middle = mass / mass.sum((1, 2), keepdims=True)
+        total = mass.sum((1, 2), keepdims=True)  # 0 where all heads are silenced
+        sink, middle = mass / np.where(total > 0, total, 1)
         cost = np.maximum(sink, middle)
         count = self.dummy_heads if isinstance(self.dummy_heads, int) else round(self.dummy_heads * cost.size)
         classes = np.where(sink < middle, CLASSES.index("neighbour"), CLASSES.index("sink"))

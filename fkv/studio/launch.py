@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 from pydantic import Field
 
 from fkv import runtime
 from fkv.parameters import Count, check, describe
+
+from .folder import end_at_signals, temporary_folder
 
 if TYPE_CHECKING:
     from fkv.studio.live.limits import Limits
@@ -108,8 +111,13 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Load the model and serve the page. Returns 2, after one sentence, where that is not possible."""
+def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
+    """Load the model and serve the page. Returns 2, after one sentence, where that is not possible.
+
+    Args:
+        argv: The command line.
+        folder: For temporary files, by default a new one.
+    """
     if os.environ.get("SPACES_ZERO_GPU"):
         import spaces  # noqa: F401  before anything touches CUDA
 
@@ -128,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
         limits = options.limits(free_memory(args.device)["device"])
-        serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp)
+        serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp, folder=folder)
     except (ValueError, OSError) as error:
         print(f"fkv-studio: {error}", file=sys.stderr)
         return 2
@@ -136,8 +144,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run() -> int:
-    """Serve the page; an interrupt ends it without a traceback."""
-    try:
-        return main()
-    except KeyboardInterrupt:
-        return 130
+    """Serve the page until a signal ends the process, at any moment, without a word and without leftovers."""
+    folder = temporary_folder()
+    end_at_signals(folder)
+    return main(folder=folder)

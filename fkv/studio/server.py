@@ -1,17 +1,14 @@
-"""Serve the page: routes, temporary files, shutdown."""
+"""Serve the page and its routes."""
 
 from __future__ import annotations
 
 import atexit
 import gc
 import json
-import os
-import shutil
-import signal
 import socket
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -30,10 +27,10 @@ from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
 from fkv.studio.serving.requests import LOOPBACK
 from fkv.studio.tabs.atlas import figure_route
 
+from .folder import temporary_folder
 from .page import build
 from .theme import theme
 
-FOLDER = "forcing-kv-studio-"
 THREADS = 96  # worker threads: one per queued visitor plus their events
 SESSIONS = 100  # sessions whose component state Gradio keeps
 
@@ -67,32 +64,6 @@ def chunk_route(registry: Registry) -> Route:
     return Route("/stage/{key:str}/{number:int}", chunk)
 
 
-def temporary_folder() -> Path:
-    """Create the folder of this process for temporary files, and remove those of processes that have ended.
-
-    A folder under our own process id is a leftover too: in a restarted container process ids repeat.
-    """
-    parent = Path(tempfile.gettempdir())
-    for old in parent.glob(f"{FOLDER}*-*"):
-        owner = old.name.removeprefix(FOLDER).partition("-")[0]
-        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)
-    return folder
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def takes_files(page: gr.Blocks) -> bool:
     """Whether any event of a page takes a file."""
     inputs = (part for function in page.fns.values() for part in function.inputs)
@@ -101,12 +72,6 @@ def takes_files(page: gr.Blocks) -> bool:
 
 def _has_model(part: object) -> bool:
     return getattr(part, "data_model", None) is not None
-
-
-def _end(folder: Path) -> None:
-    """Exit at once, even in the middle of a chunk; everything but this folder is in memory."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
 
 
 def serve(
@@ -119,6 +84,7 @@ def serve(
     metrics: bool = False,
     mcp: bool = False,
     block: bool = True,
+    folder: Path | None = None,
 ) -> gr.Blocks:
     """Serve the page until the process is told to end.
 
@@ -132,6 +98,7 @@ def serve(
         metrics: Also serve `/metrics`.
         mcp: Also offer the endpoints as tools (Model Context Protocol).
         block: Wait for the end; otherwise return once the page is served.
+        folder: For temporary files, by default a new one.
 
     Raises:
         ValueError: If metrics or mcp need a package that is missing.
@@ -146,15 +113,13 @@ def serve(
         health(model, registry),
         *(metrics_routes(registry) if metrics else ()),
     ]
-    folder = temporary_folder()
-    if block:
-        signal.signal(signal.SIGTERM, lambda *_: _end(folder))
+    folder = folder or temporary_folder()
     page = build(model, registry).queue(max_size=PLACES, api_open=False)
     gate = Middleware(
         Gate,
         folder=folder,
         uploads=takes_files(page),
-        hosts=LOOPBACK if host in LOOPBACK and not share else None,
+        hosts={*LOOPBACK, urlsplit(root_path or "").hostname} if host in LOOPBACK and not share else None,
         admit=Admission(page).refuse,
     )
     gc.freeze()  # so that `errors.free` does not scan what stays loaded after every run

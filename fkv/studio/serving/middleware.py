@@ -78,7 +78,7 @@ class Gate:
         app: ASGIApp,
         folder: Path,
         uploads: bool = False,
-        hosts: Collection[str] | None = None,
+        hosts: Collection[str | None] | None = None,
         admit: Admit = lambda path, body, address: None,
     ) -> None:
         self.app = app

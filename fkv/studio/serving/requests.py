@@ -50,7 +50,7 @@ def hash_fits(scope: Scope) -> bool:
     return all(len(each) <= MAX_HASH for each in hashes)
 
 
-def same_site(scope: Scope, hosts: Collection[str] | None) -> bool:
+def same_site(scope: Scope, hosts: Collection[str | None] | None) -> bool:
     """Whether a request names a host of this studio and comes from no page of another site.
 
     A page of another site whose name was bound to this machine (DNS rebinding) sends its own name as the host.
@@ -61,7 +61,7 @@ def same_site(scope: Scope, hosts: Collection[str] | None) -> bool:
     """
     headers = dict(scope["headers"])
     host = _name(b"//" + headers.get(b"host", b""))
-    if hosts is not None and host not in hosts:
+    if host is None or (hosts is not None and host not in hosts):
         return False
     origin = headers.get(b"origin")
     return origin is None or _name(origin) in (host, *(hosts or ()))
