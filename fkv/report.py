@@ -93,12 +93,14 @@ def rates(chunks: Sequence[Chunk]) -> dict[str, float | None]:
 
 
 def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device: torch.device | str) -> dict[str, Any]:
-    """A whole stream as JSON: settings, rates, peak of the cache, and every chunk."""
+    """A whole stream as JSON: settings, hints on its prompts, rates, peak of the cache, and every chunk."""
+    hints = model.hints_of(chunk.prompt for chunk in chunks if chunk.prompt)
     return {
         "model": model.name,
         **({"adapters": list(model.adapters)} if model.adapters else {}),
         "policy": chunks[-1].policy,
         "prompt": chunks[0].prompt,
+        **({"hints": hints} if hints else {}),
         "seed": seed,
         "device": device_name(device),
         "precision": model.precision,

@@ -401,6 +401,9 @@ class Stream:
 
         Returns:
             The chunk.
+
+        Raises:
+            ValueError: The latents are not finite.
         """
         device = self.model.device
         # Triton and CUDA graphs run on the current device.
@@ -421,6 +424,7 @@ class Stream:
         with timer.stage("denoise"):
             rope = self._begin(frames)
             x0, steps = self._denoise(frames, rope, probes)
+            self._check_finite(x0)
         cache = self._caches[0]
         attended = {name: group.pages for name, group in cache.groups.items()}
         kinds = self._kinds(cache, frames, attended)
@@ -493,6 +497,14 @@ class Stream:
             if step + 1 < len(sigmas):
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
+
+    def _check_finite(self, x0: Tensor) -> None:
+        """Raise ValueError for latents that are not finite: from here on everything would be."""
+        if not x0.isfinite().all():
+            raise ValueError(
+                f"chunk {self.index + 1} came out with values that are not finite (NaN or infinity), so the stream "
+                f"ends there; try --precision bf16 or fp32, a lower strength of the adapter, or another file of the weights"
+            )
 
     def _begin(self, frames: tuple[int, ...]) -> Tensor:
         """Reserve pages for the chunk in every cache. Returns its RoPE."""

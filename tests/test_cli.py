@@ -136,6 +136,21 @@ def test_unknown_words_get_a_hint(capsys):
     assert code == 0 and "“dragon”" in printed.err
 
 
+def test_text_that_is_not_read_gets_a_hint_wherever_it_enters(capsys, tmp_path):
+    long = " ".join(["a red ball over the sea"] * 5)
+    code, printed = run(capsys, "stream", "--say", "1:ein blauer Stern", "--chunks", "1")
+    assert code == 0 and "“ein”, “blauer”, “stern”" in printed.err
+    assert any("“blauer”" in hint for hint in json.loads(printed.out)["hints"])
+    story = tmp_path / "story.txt"
+    story.write_text(f"1: {long}")
+    code, printed = run(capsys, "stream", "--story", str(story), "--chunks", "1")
+    assert code == 0 and "has 30 words that the tiny model knows; the first 24 are read" in printed.err
+    code, printed = run(capsys, "stream", "--chunks", "1")
+    assert "hint" not in printed.err and "hints" not in json.loads(printed.out)
+    options = ["--prompt", "a dragon", "--silence", "0.1", "--chunks", "1"]
+    assert "“dragon”" in run(capsys, "surgery", *options)[1].err
+
+
 @pytest.mark.parametrize(
     "args, message",
     [

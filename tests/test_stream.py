@@ -250,3 +250,18 @@ def test_policy_and_roles_changed_at_one_border_are_both_taken(small):
     stream.set_roles(other)
     stream.step()
     assert (stream.policy, stream.roles) == (policies.parse("forcing-kv:retention=0.5"), other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_end_the_stream_with_a_sentence(value, small):
+    stream = Stream(small, policies.parse("forcing-kv"), "a red ball")
+    stream.step()
+    bias = small.transformer.model.proj_out.bias.data
+    before = bias.clone()
+    bias[0] = value
+    try:
+        with pytest.raises(ValueError, match=r"chunk 2 came out with values that are not finite .*--precision bf16"):
+            stream.step()
+    finally:
+        bias.copy_(before)
+    assert Stream(small, policies.parse("forcing-kv"), "a red ball").step().latents.isfinite().all()

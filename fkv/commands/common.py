@@ -113,6 +113,12 @@ def check_run(args: argparse.Namespace) -> None:
         check_chunks(args.chunks)
 
 
+def print_hints(model: VideoModel, prompts: Iterable[str]) -> None:
+    """Say on stderr what the user should know about prompts: that they are cut, or which words are not known."""
+    for hint in model.hints_of(prompts):
+        print(f"hint: {hint}", file=sys.stderr)
+
+
 def load(
     args: argparse.Namespace, story_text: str, cues: Iterable[Cue] = (), streams: Collection[str] = ()
 ) -> RunSettings:
@@ -144,7 +150,5 @@ def load(
     if args.recache:
         story = story.with_recache()
     prompt = story.opening or args.prompt or PROMPT
-    hints = [hint for text in dict.fromkeys((prompt, *story.prompts)) for hint in model.hints(text)]
-    for hint in dict.fromkeys(hints):
-        print(f"hint: {hint}", file=sys.stderr)
+    print_hints(model, (prompt, *story.prompts))
     return RunSettings(model, override, prompt, chunks, story)

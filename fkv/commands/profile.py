@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from .common import print_hints
 from .model_options import add_model, load_model
 from .output import emit, outputs
 
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
     prompts = from_file if count is None else prompts_for(model, count)
+    print_hints(model, from_file)
     seeds = range(args.seeds)
     with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         found = profile(

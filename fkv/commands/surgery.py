@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from .common import print_hints
 from .model_options import add_model, load_model
 from .output import PICTURES, check_ending, emit, outputs
 
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"policy {policy.name!r} does not use head roles, so a flip changes nothing; name another with --policy"
         )
+    print_hints(model, [prompt])
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
     print(table(effects))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,6 +71,10 @@ class VideoModel:
     policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()
     adapters: tuple[str, ...] = ()
+
+    def hints_of(self, prompts: Iterable[str]) -> list[str]:
+        """Return what the user should know about several prompts, each sentence once."""
+        return list(dict.fromkeys(hint for prompt in dict.fromkeys(prompts) for hint in self.hints(prompt)))
 
     @property
     def chunk_seconds(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -16,7 +17,7 @@ from fkv.resources import asset
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 from fkv.world import FPS, HEIGHT, WIDTH
-from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, missing_parts, unknown_words
+from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, missing_parts, unknown_words, words
 
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
@@ -53,17 +54,28 @@ class StreamingCodec:
         return to_frames(pixels[0]), state
 
 
-def hints(prompt: str) -> list[str]:
-    """Return a sentence about words that the model never saw and what it knows instead, or about what is left open."""
+def hints(prompt: str, length: int = 24) -> list[str]:
+    """Return sentences about words that are cut or that the model never saw, or else about what is left open.
+
+    Args:
+        prompt: What the video shows.
+        length: How many known words are read.
+    """
     unknown = [*unknown_words(prompt), *dict.fromkeys(each for each in prompt if category(each) == "So")]
+    known = [word for word in words(prompt) if word not in unknown]
+    cut = []
+    if len(known) > length:
+        cut = [f"The prompt has {len(known)} words that the tiny model knows; the first {length} are read."]
     if not unknown:
         missing = missing_parts(prompt) if prompt.strip() else []
-        return [f"Name a {', a '.join(missing)} too: the tiny model blurs what is left open."] if missing else []
+        left = [f"Name a {', a '.join(missing)} too: the tiny model blurs what is left open."] if missing else []
+        return cut + left
     named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
     return [
+        *cut,
         f"The tiny model does not know {named} and leaves such words out. It knows the colours {', '.join(COLOURS)}; "
         f"the shapes {', '.join(SHAPES)}; the motions {', '.join(MOTIONS)}; the places {', '.join(SCENES)}; "
-        f"the times {', '.join(TIMES)}."
+        f"the times {', '.join(TIMES)}.",
     ]
 
 
@@ -103,7 +115,7 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
         roles=roles.load(role_file) if role_file.exists() else None,
         video_frames_per_latent=FRAMES_PER_LATENT,
         fps=FPS,
-        hints=hints,
+        hints=partial(hints, length=encoder.config.length),
         examples=EXAMPLES,
         weights=tuple(sorted((folder / "transformer").glob("*.safetensors"))),
     )

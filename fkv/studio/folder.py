@@ -13,9 +13,13 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 FOLDER = "forcing-kv-studio-"
-ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGHUP: 0}
+ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 0}
 """Signals that end the studio, and its exit status."""
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    ENDINGS[signal.SIGHUP] = 0
 
 
 def temporary_folder() -> Path:
@@ -26,22 +30,12 @@ def temporary_folder() -> Path:
     parent = Path(tempfile.gettempdir())
     for old in parent.glob(f"{FOLDER}*-*"):
         owner = old.name.removeprefix(FOLDER).partition("-")[0]
-        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
+        if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)
     return folder
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def end_at_signals(folder: Path) -> None:

@@ -14,6 +14,7 @@ import gradio as gr
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES, parse
 from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
+from fkv.storyboard import parse as parse_story
 from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
 from fkv.studio.live.attention_probe import first_focus
@@ -330,8 +331,13 @@ class Handlers:
 
     # Hints below the prompt.
 
-    def hint(self, text: str | None) -> str:
-        return _hint(self._model.hints(text or ""))
+    def hint(self, text: str | None, story: str | None) -> str:
+        """Say what is not read of the prompt and of the storyboard's prompts."""
+        try:
+            later = parse_story(story or "", self._model.roles, None, self._model.chunk_seconds).prompts
+        except ValueError:  # said when the run starts
+            later = []
+        return _hint(self._model.hints_of([text or "", *later]))
 
     def hint_while_typing(self, text: str | None) -> str:
         return _hint(self._model.hints(LAST_WORD.sub("", text or "")))
@@ -407,7 +413,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     one_at_a_time = PRIVATE | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"}
     c.record.click(h.record, c.plain, c.download, **one_at_a_time)
     c.prompt.change(h.hint_while_typing, c.prompt, c.hint, **LATEST)
-    gr.on([c.prompt.blur, c.go.click], h.hint, c.prompt, c.hint, **LATEST)
+    gr.on([c.prompt.blur, c.story.blur, c.go.click], h.hint, [c.prompt, c.story], c.hint, **LATEST)
     gr.on([c.view.input, c.length.input, c.seed.input], h.hint_for_next_run, c.prompt, c.hint, **LATEST)
     if c.threshold.interactive:
         c.threshold.input(h.change_threshold, c.threshold, c.threshold, js=f"(share) => {WITHIN}", **LATEST)
