@@ -259,3 +259,11 @@ def test_the_heads_of_the_frame_maps_are_two_whatever_is_known_of_their_scores()
     assert export.extremes(np.array([[unknown, 0.9], [0.1, unknown]])) == [(0, 1), (1, 0)]
     for scores in (np.full((2, 3), unknown), np.full((2, 3), 0.5), np.array([[unknown, 0.5], [unknown, unknown]])):
         assert len(set(export.extremes(scores))) == 2
+
+
+def test_pyramid_forcing_s_classes_of_self_forcing_agree_with_its_roles_in_286_of_360_heads():
+    models = figures.with_released(None)
+    shares = figures.agreement_matrix(models)
+    assert list(models)[-2:] == ["Self Forcing", "Self Forcing (Pyramid)"]
+    assert round(shares.loc["Self Forcing", "Self Forcing (Pyramid)"] * 360, 6) == 286
+    assert "62e95d38" in models["Self Forcing (Pyramid)"].provenance["source"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fkv.cache import Pages
-from fkv.policies import Full, parse
+from fkv.policies import POLICIES, Full, parse
 from fkv.report import frame_hash
 from fkv.storyboard import SetPrompt
 from fkv.stream import Stream
@@ -26,7 +26,7 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import unpack, xray
-from fkv.studio.tabs import policy_field
+from fkv.studio.tabs import policy_field, policy_picker
 from fkv.studio.theme import theme
 
 
@@ -282,18 +282,43 @@ def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
 @pytest.mark.parametrize("text", [None, "", " ", "nonsense", ["full"]])
 def test_a_field_without_a_policy_leaves_the_form_in_order(text):
     assert policy_field.views(text, "full") == [("A", "A"), ("Full", "B"), ("Both", "AB")]
-    assert not policy_field.retention(text)["interactive"] and "not available" not in policy_field.recache_info(
-        text, "full"
-    )
+    assert "not available" not in policy_field.recache_info(text, "full")
+    picked = policy_picker.picked("A", text)
+    assert picked["name"] is None and picked["problem"].endswith(".")
 
 
-def test_another_retention_keeps_what_else_a_policy_says():
-    assert (
-        policy_field.with_retention("forcing-kv:anchor_frames=2 without 3.2", 0.5)
-        == "forcing-kv:anchor_frames=2,retention=0.5 without 3.2"
-    )
-    assert policy_field.retention("forcing-kv:retention=0.5 without 3.2")["value"] == 0.5
-    assert [policy_field.with_retention(text, 0.5) for text in ("full", "nonsense", None)] == [None] * 3
+def test_the_picker_offers_every_policy_once_with_its_drawing_and_parameters():
+    rules = [rule for family in policy_picker.catalogue() for rule in family["policies"]]
+    assert sorted(rule["name"] for rule in rules) == sorted(POLICIES)
+    assert all(rule["reading"] and rule["drawing"]["groups"] for rule in rules)
+    (hybrid,) = (rule for rule in rules if rule["name"] == "forcing-kv")
+    controls = {each["name"]: (each["control"], each["whole"]) for each in hybrid["parameters"]}
+    assert controls["retention"] == ("share", False) and controls["sink_frames"] == ("number", True)
+    assert controls["fp8"] == ("checkbox", False)
+
+
+def test_another_parameter_keeps_what_else_a_policy_says():
+    field = "commit:6 forcing-kv:anchor_frames=2 without 3.2"
+    values = policy_picker.picked("A", field)["values"]
+    assert values["anchor_frames"] == "2" and values["retention"] == "0.33" and values["fp8"] == "false"
+    changed = policy_picker.choose(field, "forcing-kv", values | {"retention": "1.00", "fp8": "true"})
+    assert changed == "commit:6 forcing-kv:anchor_frames=2,retention=1.0,fp8=true without 3.2"
+    assert policy_picker.choose(field, "longlive", {}) == "commit:6 longlive without 3.2"
+    assert policy_picker.choose("nonsense", "full", {}) == "full"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("nothing", {}, "there is no policy 'nothing'"),
+        ("sliding-window", {"window_frames": ""}, "window_frames must be a number"),
+        ("sliding-window", {"sink_frames": "9", "window_frames": "9"}, "must exceed sink_frames"),
+        ("full", {"sink_frames": "1"}, "has no parameter 'sink_frames'"),
+    ],
+)
+def test_the_picker_refuses_what_no_policy_can_be(name, values, words):
+    with pytest.raises(ValueError, match=words):
+        policy_picker.choose("full", name, values)
 
 
 def luminance(colour: str) -> float:

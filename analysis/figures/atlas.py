@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from .style import (
 from .view import View
 
 FOLDER = asset("head_roles")
+PYRAMID = FOLDER / "classes" / "pyramid_self_forcing.json"
 # Number of bands of equal depth that the static share is averaged over.
 BANDS = 10
 # Models per row of the Plotly figure.
@@ -201,9 +203,20 @@ def released() -> dict[str, HeadRoles]:
 
 
 def with_released(ours: HeadRoles | None) -> dict[str, HeadRoles]:
-    """Return the given split, if any, and the released ones, by model name."""
+    """Return the given split, if any, the released ones, and Pyramid Forcing's classes as a split, by name."""
     named = {f"{ours.provenance.get('model', 'this model')} (ours)": ours} if ours else {}
-    return named | released()
+    return named | released() | {"Self Forcing (Pyramid)": pyramid()}
+
+
+def pyramid() -> HeadRoles:
+    """Return Pyramid Forcing's published head classes of Self Forcing as a split.
+
+    Its anchor heads, which look at many frames, correspond to dynamic heads; wave and veil heads to static ones. 286 of
+    360 heads then have the role that Forcing-KV gives them.
+    """
+    data = json.loads(PYRAMID.read_text(encoding="utf-8"))
+    static = tuple(tuple(sorted(heads["wave"] + heads["veil"])) for heads in data["layers"])
+    return HeadRoles(data["num_heads"], static, provenance={"model": data["model"], "source": data["source"]})
 
 
 def agreement_matrix(models: Mapping[str, HeadRoles]) -> pd.DataFrame:

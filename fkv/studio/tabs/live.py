@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.mp4 import Encoding, Recording
 from fkv.studio.media.protocol import page_facts
 
-from . import about, policy_field
+from . import about, policy_field, policy_picker
 
 CHUNKS = 40
 EXAMPLES = 3
@@ -71,7 +72,7 @@ class Controls(NamedTuple):
     seed: gr.Number
     stage: gr.HTML
     policies: dict[str, gr.Dropdown]
-    retentions: dict[str, gr.Slider]
+    pickers: dict[str, gr.HTML]
     threshold: gr.Slider
     recache: gr.Checkbox
     story: gr.Textbox
@@ -143,17 +144,15 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         apply_default_css=False,
         elem_id="fkv-stage",
     )
+    rules = policy_picker.catalogue()
     policies: dict[str, gr.Dropdown] = {}
-    retentions: dict[str, gr.Slider] = {}
+    pickers: dict[str, gr.HTML] = {}
     with gr.Accordion("Policies and parameters", open=False, elem_id="fkv-advanced"):
         with gr.Row():
             for name, policy in (("A", first), ("B", second)):
                 with gr.Column():
                     policies[name] = gr.Dropdown(
                         list(POLICIES), value=policy, label=f"Policy of {name}", allow_custom_value=True
-                    )
-                    retentions[name] = gr.Slider(
-                        0, 1, step=0.01, label=f"Retention of {name}", **policy_field.retention(policy)
                     )
             with gr.Column():
                 split = model.profile_threshold
@@ -169,7 +168,17 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                 recache = gr.Checkbox(
                     False, label="Re-cache when the prompt changes", info=policy_field.recache_info(first, second)
                 )
-        gr.Markdown(policy_field.policy_table())
+        with gr.Row():
+            for name, policy in (("A", first), ("B", second)):
+                with gr.Column(min_width=320):
+                    pickers[name] = gr.HTML(
+                        policy_picker.picked(name, policy),
+                        html_template=page_asset("picker.html"),
+                        js_on_load=script("picker", "pick"),
+                        catalogue=rules,
+                        facts=page_facts(),
+                        apply_default_css=False,
+                    )
     with gr.Accordion("Storyboard", open=False, elem_id="fkv-story"):
         story = gr.Textbox(
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
@@ -194,7 +203,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         seed=seed,
         stage=stage,
         policies=policies,
-        retentions=retentions,
+        pickers=pickers,
         threshold=threshold,
         recache=recache,
         story=story,
@@ -311,18 +320,19 @@ class Handlers:
 
         return change_policy
 
-    def change_retention_of(self, stream: str) -> Callable[..., Any]:
-        """A handler for the retention slider of a stream, which writes into the policy field."""
+    def pick_policy_of(self, stream: str) -> Callable[..., list[Any]]:
+        """A handler for the policy picker of a stream, which writes into the policy field."""
         change_policy = self.change_policy_of(stream)
 
-        def change_retention(text: str | None, share: float, request: gr.Request) -> Any:
-            policy = policy_field.with_retention(text, share)
-            if policy is None:
-                return gr.skip()
+        def pick_policy(text: str | None, event: gr.EventData, request: gr.Request) -> list[Any]:
+            try:
+                policy = policy_picker.choose(text, event._data["name"], event._data["values"])
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                return [gr.skip(), policy_picker.picked(stream, text) | {"problem": sentence(error)}]
             change_policy(policy, request)
-            return policy
+            return [policy, policy_picker.picked(stream, policy)]
 
-        return change_retention
+        return pick_policy
 
     def change_threshold(self, value: float, request: gr.Request) -> Any:
         if run := self.running(request):
@@ -419,13 +429,12 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
         c.threshold.input(h.change_threshold, c.threshold, c.threshold, js=f"(share) => {WITHIN}", **LATEST)
     both = list(c.policies.values())
     for name, policy in c.policies.items():
-        retention = c.retentions[name]
+        picker = c.pickers[name]
         policy.input(h.change_policy_of(name), policy, None, **AT_ONCE)
         policy.change(lambda a, b: gr.Radio(choices=policy_field.views(a, b)), both, c.view, **AT_ONCE)
         policy.change(lambda a, b: gr.Checkbox(info=policy_field.recache_info(a, b)), both, c.recache, **AT_ONCE)
-        policy.change(lambda text: gr.Slider(**policy_field.retention(text)), policy, retention, **LATEST)
-        bounded = f"(text, share) => [text, {WITHIN}]"
-        retention.input(h.change_retention_of(name), [policy, retention], policy, js=bounded, **LATEST)
+        policy.change(partial(policy_picker.picked, name), policy, picker, **LATEST)
+        picker.pick(h.pick_policy_of(name), policy, [policy, picker], **LATEST)
     page.load(h.restore, None, [c.stage, *c.form], **AT_ONCE | {"trigger_mode": "once"})
 
 
