@@ -247,6 +247,15 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
             registry.load_checkpoint(*arguments)
 
 
+def test_a_checkpoint_of_ones_own_is_sampled_as_it_was_trained(offline, tmp_path):
+    path = tmp_path / "mine.pt"
+    torch.save({"model": original(SMALL, seed=3)}, path)
+    sampling = {"steps": (1000, 500), "shift": 1.0, "frames_per_chunk": 1}
+    model = registry.load_checkpoint(path, "wan-1.3b", sampling=sampling, precision="fp32", decoder="none")
+    assert model.schedule.sigmas == pytest.approx((1.0, 0.5)) and model.frames_per_chunk == 1
+    assert Stream(model, Full(), PROMPT).step().latents.shape[1] == 1
+
+
 def test_names_and_settings_are_checked():
     with pytest.raises(ValueError, match="there is no model 'sora'; there are tiny, self-forcing"):
         registry.load("sora")

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 
-from .model_options import add_model, setup_of
+from .model_options import add_model, sampling_of, setup_of
 from .output import emit, outputs
 
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.stream import check_chunks
 
     release = (
-        registry.checkpoint_release(args.checkpoint, args.base, args.lora)
+        registry.checkpoint_release(args.checkpoint, args.base, args.lora, **sampling_of(args))
         if args.checkpoint
         else registry.entry(args.model).release
     )

@@ -6,7 +6,7 @@ Nothing here imports torch before a command runs, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fkv.models.release import BASES, CHOICES, Setup
 
@@ -36,12 +36,38 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:STRENGTH]",
         help="an adapter to merge into --checkpoint, at strength 1 unless it says another; may be repeated",
     )
+    parser.add_argument(
+        "--steps",
+        type=_steps,
+        metavar="STEP,...",
+        help="denoising steps of --checkpoint, falling from 1000 (default: 1000,750,500,250)",
+    )
+    parser.add_argument("--shift", type=float, help="shift of --checkpoint's schedule (default: 5)")
+    parser.add_argument(
+        "--frames-per-chunk",
+        type=int,
+        metavar="N",
+        help="latent frames that --checkpoint generates at once (default: 3)",
+    )
     for name, default in vars(Setup()).items():
         what = "for real models"
         if name == "precision":
             what = "of any model"
             default = f"{default}; tiny's is what the device multiplies in hardware"
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
+
+
+SAMPLING = ("steps", "shift", "frames_per_chunk")
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    """Read STEP,STEP,..."""
+    return tuple(int(step) for step in text.split(","))
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how a checkpoint of one's own is sampled, as far as it was set."""
+    return {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +133,7 @@ def load_model(args: argparse.Namespace) -> VideoModel:
     setup = setup_of(args)
     registry.check_speed(args.device, args.compile, args.graphs)
     if args.checkpoint:
-        model = registry.load_checkpoint(args.checkpoint, args.base, args.device, args.lora, **setup)
+        model = registry.load_checkpoint(args.checkpoint, args.base, args.device, args.lora, sampling_of(args), **setup)
     else:
         model = registry.load(args.model, args.device, **setup)
     registry.speed_up(model.transformer, args.compile, args.graphs)
@@ -118,10 +144,12 @@ def setup_of(args: argparse.Namespace) -> dict[str, str]:
     """Return the fields of `Setup` that were set.
 
     Raises:
-        ValueError: `--lora` without `--checkpoint`, or `--checkpoint` beside `--model`.
+        ValueError: `--lora` or a setting of its sampling without `--checkpoint`, or `--checkpoint` beside `--model`.
     """
     if args.lora and not args.checkpoint:
         raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
+    if not args.checkpoint and (found := next(iter(sampling_of(args)), None)):
+        raise ValueError(f"--{found.replace('_', '-')} is of a checkpoint of your own; name that with --checkpoint")
     if args.checkpoint and args.model != "tiny":
         raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")
     return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -185,27 +186,41 @@ def entry(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None) -> Release:
-    """Describe a local checkpoint as a release: sampled like Self Forcing, without head roles.
+def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **sampling: Any) -> Release:
+    """Describe a local checkpoint as a release without head roles.
 
     Args:
         checkpoint: A file, the index of shards, or the folder of either.
         base: Its architecture, a key of `BASES`.
         lora: Files with adapters to merge, as in `Lora.parse`.
+        **sampling: `steps`, `shift` and `frames_per_chunk` of `Release`, by default those of Self Forcing.
 
     Raises:
-        ValueError: A file is missing, the base is unknown, or names and shapes show that the file is no checkpoint of
-            it.
+        ValueError: A file is missing, a setting is out of range, the base is unknown, or names and shapes show that the
+            file is no checkpoint of it.
     """
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
+    release = Release(Path(checkpoint).stem, base, Path(checkpoint), "its own", **sampling)
+    check_sampling(release)
     path = Path(checkpoint)
     loras = loras_of(lora)
     for file in (path, *(one.file for one in loras)):
         if isinstance(file, Path) and not file.exists():
             raise ValueError(f"there is no file {file}")
     check_file(path, BASES[base], loras)
-    return Release(path.stem, base, path, "its own", loras=tuple(loras))
+    return replace(release, loras=tuple(loras))
+
+
+def check_sampling(release: Release) -> None:
+    """Raise ValueError for steps, shift or chunks that no stream can have."""
+    steps = release.steps
+    if not steps or not all(1 <= step <= 1000 for step in steps) or sorted(set(steps), reverse=True) != list(steps):
+        raise ValueError(f"--steps are falling numbers from 1000 to 1, as in 1000,750,500,250, not {steps}")
+    if not 0 < release.shift <= 100:
+        raise ValueError(f"--shift must be above 0 and at most 100, not {release.shift:g}")
+    if not 1 <= release.frames_per_chunk <= 21:
+        raise ValueError(f"--frames-per-chunk must be from 1 to 21, not {release.frames_per_chunk}")
 
 
 def load_checkpoint(
@@ -213,6 +228,7 @@ def load_checkpoint(
     base: str,
     device: str = "cpu",
     lora: Named = None,
+    sampling: Mapping[str, Any] | None = None,
     **setup: str,
 ) -> VideoModel:
     """Load a local checkpoint.
@@ -222,13 +238,14 @@ def load_checkpoint(
         base: See there.
         device: As in `load`, like `setup`.
         lora: See there.
+        sampling: See there.
         **setup: See there.
 
     Raises:
         ValueError: As in `load` and `checkpoint_release`.
     """
     check_device(device)
-    return wan.load(checkpoint_release(checkpoint, base, lora), device, **setup)
+    return wan.load(checkpoint_release(checkpoint, base, lora, **(sampling or {})), device, **setup)
 
 
 def check_speed(device: str, compile: bool, graphs: bool) -> None:
