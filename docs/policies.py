@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fkv.models import tiny
 from fkv.parameters import Parameter, describe
-from fkv.policies import POLICIES, Policy
+from fkv.policies import POLICIES, Policy, parity
 from fkv.resources import asset
 from fkv.stream import Stream
 from fkv.studio.media.protocol import xray
@@ -39,7 +39,7 @@ def page() -> str:
 def section(policy: type[Policy]) -> str:
     """Return what there is to say about one policy."""
     paper = f" ({policy.paper})" if policy.paper else ""
-    said = f"{policy.help[0].upper()}{policy.help[1:]}{paper}. Reads {policy.reading}.\n"
+    said = f"{policy.help[0].upper()}{policy.help[1:]}{paper}. Reads {policy.reading}; {parity(policy)}.\n"
     parts = [f"## {policy.name}\n", said, description(policy)]
     parent = next((other for other in POLICIES.values() if issubclass(policy, other) and other is not policy), Policy)
     changed = tuple(each for each in describe(policy) if each not in describe(parent))

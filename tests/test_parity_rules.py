@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fkv import parity, parity_rules
+from fkv.policies import POLICIES
 
 FOLDERS = [Path(__file__).with_name(name) for name in ("golden_rules_a", "golden_rules_b")]
 RUNS = [(folder, name) for folder in FOLDERS for name in json.loads((folder / "meta.json").read_text())["rules"]]
@@ -68,3 +69,10 @@ def test_an_unknown_rule_is_named(tmp_path):
     (folder / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(parity.ParityError, match="rule 'nonsense' is not known; known are attention_sink"):
         parity.check(folder)
+
+
+def test_policies_that_claim_to_equal_their_authors_code_are_replayed():
+    official = {"full", "sliding-window", "forcing-kv"}  # tests/golden
+    runs = [json.loads((folder / "meta.json").read_text())["rules"].values() for folder in FOLDERS]
+    replayed = {parity_rules.RULES[run["rule"]](run["params"]).unwrapped.name for each in runs for run in each}
+    assert {name for name, policy in POLICIES.items() if policy.checked} == official | replayed

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     for policy in policies.POLICIES.values():
         paper = f"  [{policy.paper}]" if policy.paper else ""
         print(f"{policy.name:>16}  {policy.help}{paper}")
-        print(f"{'':>18}reads {policy.reading}")
+        print(f"{'':>18}reads {policy.reading}; {policies.parity(policy)}")
         if other := policies.variant_of(policy):
             print(f"{'':>18}all parameters of {other}, and")
         for parameter in policies.own_parameters(policy):

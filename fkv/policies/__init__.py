@@ -71,6 +71,13 @@ def own_parameters(policy: type[Policy]) -> list[Parameter]:
     return [parameter for parameter in describe(policy) if parameter not in describe(policy.__mro__[1])]
 
 
+def parity(policy: type[Policy]) -> str:
+    """Whether a policy equals its authors' code, in words."""
+    if policy.checked:
+        return f"equal to {policy.checked} by recorded numbers"
+    return "not checked against the authors' code" if policy.paper else "no other code to compare with"
+
+
 def variant_of(policy: type[Policy]) -> str | None:
     """The name of the policy whose parameters a policy has too, as those of `forcing-kv` in its ablations."""
     base = next((other for other in POLICIES.values() if other is policy.__base__), None)
@@ -185,6 +192,7 @@ __all__ = [
     "json_schema",
     "make",
     "own_parameters",
+    "parity",
     "parse",
     "split",
     "variant_of",

@@ -22,6 +22,7 @@ class NoAnchor(ForcingKV):
     help = "forcing-kv without the static heads' anchor frame (ablation)"
     family = "ablation"
     reading = "static heads S1 + C3, dynamic heads S1 + M1 + R1 + C3"
+    checked = ""
 
     anchor_frames: AnchorFrames = 0
 
@@ -34,6 +35,7 @@ class NoDynamic(ForcingKV):
     help = "forcing-kv without the dynamic heads' kept segments (ablation)"
     family = "ablation"
     reading = "S1 + R1 + C3"
+    checked = ""
 
     dynamic_frames: DynamicFrames = 0
 
@@ -46,6 +48,7 @@ class RandomRoles(ForcingKV):
     help = "forcing-kv with random head roles, as many static ones per layer (ablation)"
     family = "ablation"
     reading = "static heads S1 + R1 + C3, dynamic heads S1 + M1 + R1 + C3"
+    checked = ""
 
     roles_seed: Annotated[Count, Field(description="chooses the random static heads")] = 0
 

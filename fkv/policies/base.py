@@ -57,6 +57,8 @@ class Policy:
     """Where the rule comes from: its authors' code, ablations of ours, or rules to compare with."""
     reading: ClassVar[str]
     """Latent frames that a pass reads by default: sink S, memory M, recent R, current chunk C, as in `S3 + R6 + C3`."""
+    checked: ClassVar[str] = ""
+    """The authors' repository that the policy equals by recorded numbers (`fkv parity`), "" where none was compared."""
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each step, or none (earlier frames are recomputed for each chunk)."""
 

@@ -34,6 +34,7 @@ class DeepForcing(Policy):
     help = "a long sink that moves along, and the tokens in between that recent queries ask for most"
     paper = "arXiv 2512.05081"
     reading = "S10 + M2 + R1 + C3"
+    checked = "zengqunzhao/Relax-Forcing"
 
     window_frames: Annotated[Frames, Field(ge=1, description="frames that fit, those of the chunk included")] = 21
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 10

@@ -33,6 +33,7 @@ class DummyForcing(Policy):
     help = "classes heads by their attention while running: sink, neighbour, and dummies that keep one frame"
     paper = "arXiv 2601.20499"
     reading = "sink heads S1 + C3, dummy heads R1 + C3, neighbour heads R3 + C3"
+    checked = "csguoh/DummyForcing"
 
     dummy_heads: Annotated[
         Share | Count, Field(description="dummies: share of all heads, or their number (`num_dummy`)")

@@ -26,6 +26,7 @@ class EmaSink(LongLive):
     help = "a short window whose evicted frames are averaged into the sink"
     paper = "arXiv 2512.04678"
     reading = "S3 + R3 + C3"
+    checked = "JaydenLyh/Reward-Forcing"
 
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 9
     relative: Annotated[bool, Field(description="read frames at positions 0, 1, 2, ...")] = True

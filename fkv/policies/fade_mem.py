@@ -43,6 +43,7 @@ class FadeMem(Policy):
     help = "a fixed number of memory frames that merge the sooner the older they are"
     paper = "arXiv 2606.10671"
     reading = "M12 + C3"
+    checked = "aniki-ly/FadeMem"
 
     slots: Annotated[Frames, Field(ge=5, le=15, description="memory frames (`summary_slots`)")] = 12
     warp: Annotated[float, Field(gt=0, le=1, description="exponent of the ages (`warp_beta`)")] = 0.3

@@ -19,6 +19,7 @@ class Full(Policy):
     help = "keep every earlier frame: the reference, grows without end"
     family = "baseline"
     reading = "every earlier frame + C3"
+    checked = "zju-jiyicheng/Forcing-KV"
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.ones(len(pages), bool)

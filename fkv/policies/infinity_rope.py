@@ -33,6 +33,7 @@ class InfinityRope(SlidingWindow):
     paper = "arXiv 2511.20649"
     family = "released"
     reading = "S1 + R2 + C3"
+    checked = "yesiltepe-hidir/infinity-rope"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 6

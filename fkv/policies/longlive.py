@@ -31,6 +31,7 @@ class LongLive(SlidingWindow):
     paper = "arXiv 2509.22622"
     family = "released"
     reading = "S3 + R6 + C3"
+    checked = "NVlabs/LongLive"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 12

@@ -30,6 +30,7 @@ class MemRope(LongLive):
     help = "a window and two running means of everything that has left it"
     paper = "arXiv 2603.12513"
     reading = "S3 + M2 + R4 + C3"
+    checked = "YoungRaeKimm/MemRoPE"
 
     relative: Annotated[bool, Field(description="read frames at positions 0, 1, 2, ...")] = True
     long_rate: Annotated[Share, Field(description="share of the newest frames in the slow mean (`ema_alpha_long`)")] = (

@@ -29,6 +29,7 @@ class NearSink(SlidingWindow):
     paper = "arXiv 2603.21366, baseline"
     family = "baseline"
     reading = "S3 + R15 + C3"
+    checked = "zengqunzhao/Relax-Forcing"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 21
@@ -62,6 +63,7 @@ class DeepSink(NearSink):
     paper = "arXiv 2512.05081"
     family = "released"
     reading = "S10 + R8 + C3"
+    checked = "zengqunzhao/Relax-Forcing"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 10
 

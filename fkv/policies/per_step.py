@@ -19,4 +19,5 @@ class PerStep(Full):
     paper = "arXiv 2411.16375"
     family = "baseline"
     reading = "every earlier frame + C3"
+    checked = ""
     caches = "per-step"

@@ -29,6 +29,7 @@ class Recency(NearSink):
     paper = "arXiv 2609.19729"
     family = "released"
     reading = "S3 + R15 + C3"
+    checked = "Dwell-Jing/commit-forcing"
 
     strength: Annotated[float, Field(ge=0, description="how much less the farthest chunks weigh, as a log weight")] = (
         4.0

@@ -28,6 +28,7 @@ class RollingSink(Policy):
     help = "a window that replays the opening, forwards and backwards, at current positions"
     paper = "arXiv 2602.07775"
     reading = "M15 + R3 + C3"
+    checked = "haodong2000/RollingSink"
 
     window_frames: Annotated[Frames, Field(ge=1, description="attended frames, those of the chunk included")] = 21
 

@@ -28,6 +28,7 @@ class SlidingWindow(Policy):
     paper = "arXiv 2309.17453"
     family = "baseline"
     reading = "S1 + R5 + C3"
+    checked = "guandeh17/Self-Forcing"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 9

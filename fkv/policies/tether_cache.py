@@ -32,6 +32,7 @@ class TetherCache(Policy):
     help = "a memory per layer of frames that attention asks for and that differ, tied to its statistics"
     paper = "arXiv 2606.13035"
     reading = "S3 + M14 + R1 + C3"
+    checked = "my4f175/TetherCache"
 
     budget_frames: Annotated[Frames, Field(ge=1, description="attended frames, those of the chunk included")] = 21
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3
