@@ -25,6 +25,7 @@ from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
 from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
+from fkv.report import stream_record
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 from fkv.studio.live.limits import Limits
@@ -245,6 +246,18 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             registry.load_checkpoint(*arguments)
+
+
+def test_the_report_names_adapters_and_their_strengths(offline, tmp_path):
+    path, adapter = tmp_path / "mine.pt", tmp_path / "style.pt"
+    weights = original(SMALL, seed=3)
+    torch.save({"model": weights}, path)
+    torch.save(adapter_for(weights), adapter)
+    loras = [f"{adapter}:0.5", adapter]
+    model = registry.load_checkpoint(path, "wan-1.3b", lora=loras, precision="fp32", decoder="none")
+    chunk = Stream(model, Full(), PROMPT).step()
+    assert stream_record([chunk], model, 0, "cpu")["adapters"] == ["style.pt:0.5", "style.pt:1"]
+    assert model.weights == (path, adapter, adapter)
 
 
 def test_a_checkpoint_of_ones_own_is_sampled_as_it_was_trained(offline, tmp_path):

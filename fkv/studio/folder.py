@@ -52,6 +52,6 @@ def end_at_signals(folder: Path) -> None:
 def _end(folder: Path, owner: int, status: int, *_: object) -> None:
     """Exit at once, even in the middle of a chunk; a forked process leaves the folder to its owner."""
     if os.getpid() == owner:
-        for _ in range(3):  # another thread may write in between
+        for _attempt in range(3):  # another thread may write in between
             shutil.rmtree(folder, ignore_errors=True)
     os._exit(status)
