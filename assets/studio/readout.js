@@ -61,7 +61,9 @@ export class Readout {
       const own = round.record.streams[name];
       if (!own) continue;
       const rates = recentRates(this.session.player.rounds, name, round.number);
-      write(find(figure, ".fkv-policy"), own.policy);
+      const policy = find(figure, ".fkv-policy");
+      write(policy, own.policy);
+      policy.title = own.policy;
       write(find(figure, '[data-read="fps_denoise"] b'), rates.denoise.toFixed(1));
       write(find(figure, '[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
       write(find(figure, '[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));

@@ -125,13 +125,13 @@ export class Timeline {
     return `${name}, ${pace > player.fps + 0.5 ? "catching up" : `${pace.toFixed(0)} of ${player.fps} fps shown`}`;
   }
 
-  /** The button that plays and pauses a replay; a running stream has Gradio's. */
+  /** The button that plays and pauses what is shown, a replay or the stream. */
   paintPlay() {
     const { player, runningShown: running } = this.session;
     const done = player.following && player.ended;
-    const text = player.held || done ? "Play" : "Pause";
-    this.play.disabled = running || !player.rounds.length;
+    const text = !player.held && !done ? "Pause" : running ? "Resume" : "Play";
+    this.play.disabled = !player.rounds.length;
     write(this.play, text);
-    this.play.setAttribute("aria-label", `${text} the replay`);
+    this.play.setAttribute("aria-label", `${text} the ${running ? "stream" : "replay"}`);
   }
 }

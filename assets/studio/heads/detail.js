@@ -1,7 +1,7 @@
 // @ts-check
 /** One head: its attention by page kind, and frame by frame. */
 
-import { sheet, texture } from "../canvas.js";
+import { sheet, strokeLine, texture } from "../canvas.js";
 import { cividis } from "../colours.js";
 import { find, findButton, findCanvas, write } from "../dom.js";
 import { kindColour, shared } from "../shared.js";
@@ -13,10 +13,19 @@ import { isStatic, percent, shareOf } from "./state.js";
 
 /** @typedef {{ frame: number, own: number[], keys: number[], mass: number[] }} QueryRow attention of one query frame */
 
-/** @typedef {{ rows: QueryRow[], keys: number[], left: number, top: number, wide: number, high: number }} FramesMap */
+/**
+ * @typedef {object} FramesMap
+ * @property {QueryRow[]} rows
+ * @property {number[]} keys ascending
+ * @property {number[]} at left edge of every key; wider apart where frames between two keys are left out
+ * @property {number} left
+ * @property {number} top
+ * @property {number} wide
+ * @property {number} high
+ */
 
 const ROWS = 24; // query frames that are shown
-const FEWEST = { live: 12, profile: 3 }; // query frames that there is room for at least
+const BREAK = 14; // pixels between two keys that are no neighbours
 
 /** Say on an empty canvas why it is, also to screen readers. @param {HTMLCanvasElement} canvas @param {string} text */
 export function blank(canvas, text) {
@@ -129,11 +138,12 @@ export class Detail {
     const page = sheet(this.frames);
     const keys = [...new Set(rows.flatMap((row) => row.keys))].sort((a, b) => a - b);
     const [left, top, bottom] = [34, 2, page.height - page.size - 6];
-    const fewest = this.state.newest ? FEWEST.live : FEWEST.profile;
-    const wide = (page.width - left) / keys.length;
-    const high = (bottom - top) / Math.max(fewest, rows.length);
+    const breaks = keys.map((key, i) => keys.slice(1, i + 1).filter((other, j) => other - keys[j] > 1).length);
+    const wide = (page.width - left - BREAK * breaks[keys.length - 1]) / keys.length;
+    const high = (bottom - top) / rows.length;
+    const at = keys.map((_, i) => left + i * wide + BREAK * breaks[i]);
     const peak = Math.max(1, ...rows.flatMap((row) => row.mass));
-    this.map = { rows, keys, left, top, wide, high };
+    this.map = { rows, keys, at, left, top, wide, high };
     drawFrames(page, this.map, peak);
     labelFrames(page, this.map);
     const last = rows[rows.length - 1];
@@ -148,9 +158,9 @@ export class Detail {
   /** @param {PointerEvent} event */
   hover(event) {
     if (!this.map) return;
-    const { rows, keys, left, top, wide, high } = this.map;
+    const { rows, keys, at, top, wide, high } = this.map;
     const row = rows[Math.floor((event.offsetY - top) / high)];
-    const key = keys[Math.floor((event.offsetX - left) / wide)];
+    const key = keys[at.findIndex((x) => event.offsetX >= x && event.offsetX < x + wide)];
     if (!row || key === undefined) return;
     const value = row.mass[row.keys.indexOf(key)] ?? shared.gone;
     const text = value === shared.gone ? "not cached" : percent(value / shared.unit);
@@ -180,18 +190,25 @@ function drawShare({ pen, ink, colour }, { left, right, top, high }, kind, share
 }
 
 /** @param {Sheet} page @param {FramesMap} map @param {number} peak largest mass of any cell */
-function drawFrames({ pen, width, colour }, { rows, keys, left, top, wide, high }, peak) {
+function drawFrames({ pen, soft, colour }, { rows, keys, at, top, wide, high }, peak) {
   const space = wide > 5 ? 1 : 0;
-  const x = (/** @type {number} */ key) => left + keys.indexOf(key) * wide;
+  const x = (/** @type {number} */ key) => at[keys.indexOf(key)];
   rows.forEach((row, i) => {
-    pen.fillStyle = colour("--fkv-kind-dropped");
-    pen.fillRect(left, top + i * high, width - left, high - space);
-    row.mass.forEach((value, j) => {
-      if (value === shared.gone) return;
-      pen.fillStyle = `rgb(${cividis(value / peak)})`;
-      pen.fillRect(x(row.keys[j]), top + i * high, wide - space, high - space);
-    });
+    const generated = keys.filter((key) => key <= Math.max(...row.own));
+    for (const key of generated) {
+      const value = row.mass[row.keys.indexOf(key)] ?? shared.gone;
+      pen.fillStyle = value === shared.gone ? colour("--fkv-kind-dropped") : `rgb(${cividis(value / peak)})`;
+      pen.fillRect(x(key), top + i * high, wide - space, high - space);
+    }
   });
+  pen.strokeStyle = soft;
+  pen.lineWidth = 1;
+  pen.setLineDash([2, 4]);
+  keys.forEach((key, i) => {
+    const middle = at[i] - BREAK / 2;
+    if (i && key - keys[i - 1] > 1) strokeLine(pen, middle, top, middle, top + rows.length * high);
+  });
+  pen.setLineDash([]);
   pen.strokeStyle = colour("--fkv-kind-current");
   pen.lineWidth = 2;
   rows.forEach(({ frame, own }, i) => {
@@ -201,19 +218,16 @@ function drawFrames({ pen, width, colour }, { rows, keys, left, top, wide, high 
 }
 
 /** Number query frames at the left, key frames below. @param {Sheet} page @param {FramesMap} map */
-function labelFrames({ pen, width, height, size, soft }, { rows, keys, left, top, wide, high }) {
+function labelFrames({ pen, height, size, soft }, { rows, keys, at, left, top, wide, high }) {
   pen.fillStyle = soft;
   pen.textAlign = "right";
-  rows.forEach(({ frame, own }, i) => {
-    if (i === 0 || (frame === own[0] && i % 6 === 0)) pen.fillText(String(frame), left - 6, top + (i + 0.5) * high);
+  const everyRow = Math.ceil(size / high);
+  rows.forEach(({ frame }, i) => {
+    if (i % everyRow === 0) pen.fillText(String(frame), left - 6, top + (i + 0.5) * high);
   });
   pen.textAlign = "center";
-  let free = 0;
+  const everyKey = Math.ceil((pen.measureText(String(keys.at(-1))).width + 8) / wide);
   keys.forEach((key, i) => {
-    const x = left + (i + 0.5) * wide;
-    const half = pen.measureText(String(key)).width / 2;
-    if (x - half < free || x + half > width) return;
-    pen.fillText(String(key), x, height - size / 2);
-    free = x + half + 10;
+    if (i % everyKey === 0) pen.fillText(String(key), at[i] + wide / 2, height - size / 2);
   });
 }

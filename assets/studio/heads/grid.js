@@ -7,6 +7,7 @@ import { isStatic } from "./state.js";
 
 /** @import { HeadsState } from "./state.js" */
 
+const LIGHT = 0.44; // score from which on black is more legible on its shade than white
 const DENSE = 16; // heads in a row from which on cells show no numbers
 
 export class Grid {
@@ -73,7 +74,7 @@ export class Grid {
     const changed = Boolean(roles) && isStatic(roles, layer, head) !== isStatic(applied, layer, head);
     const selected = layer === chosen.layer && head === chosen.head;
     button.style.background = score === null ? "" : `rgb(${cividis(score)})`;
-    button.style.color = score === null ? "" : score > 0.45 ? "#000" : "#fff";
+    button.style.color = score === null ? "" : score > LIGHT ? "#000" : "#fff";
     button.dataset.role = role;
     button.dataset.changed = String(changed);
     button.dataset.unused = String(unused);
