@@ -74,10 +74,16 @@ class Visitor:
     """A tab on the studio that notes what should not happen: errors on the console, requests to elsewhere."""
 
     def __init__(
-        self, browser: playwright.Browser, address: str, width: int = 1280, query: str = "", **options: object
+        self,
+        browser: playwright.Browser,
+        address: str,
+        width: int = 1280,
+        height: int = 900,
+        query: str = "",
+        **options: object,
     ) -> None:
         self.address, self.troubles = address, []
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        self.page = browser.new_page(viewport={"width": width, "height": height}, **options)
         self.page.set_default_timeout(PATIENCE)
         playwright.expect.set_options(timeout=PATIENCE)
         self.page.on("console", lambda message: message.type == "error" and self.troubles.append(message.text))
@@ -88,7 +94,9 @@ class Visitor:
         )
         self.page.goto(f"{address}/{query}")
         self.until("window.fkvStudio")
-        if query:  # wait until the form has taken the address in; no test uses the length with which the form begins
+        if (
+            "length=" in query
+        ):  # wait until the form has taken the address in; no test uses the length with which the form begins
             (length,) = parse_qs(query.lstrip("?"))["length"]
             playwright.expect(self.page.get_by_label("Chunks (0: endless)")).to_have_value(length)
 

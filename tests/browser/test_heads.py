@@ -169,6 +169,7 @@ def test_the_threshold_relabels_at_once_and_says_what_changes(visit, tmp_path):
         tab.press("Download roles (JSON)")
     download.value.save_as(tmp_path / "roles.json")
     assert role_files.load(tmp_path / "roles.json") == now
+    assert json.loads((tmp_path / "roles.json").read_text())["threshold"] == 0.5
     assert json.loads((tmp_path / "roles.json").read_text())["scores"] == role_files.to_json(roles)["scores"]
     tab.press("Reset to released roles")
     assert tab.page.locator('.fkv-cell[data-changed="true"]').count() == 0

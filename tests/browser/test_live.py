@@ -330,6 +330,48 @@ def test_everything_that_can_be_pressed_has_a_name(visit):
     assert re.search(rf'- (?:{roles}) "', tree) and not re.findall(rf"- (?:{roles})\b(?! \")[^\n]*", tree)
 
 
+def test_a_talk_fills_the_projector(visit):
+    tab = visit(height=720, query="?talk=1")
+    tab.until("window.fkvStudio.painted.A > 0")
+    width = "(name) => document.querySelector(name).getBoundingClientRect().width"
+    assert tab.page.evaluate(width, ".fkv-screen .fkv-frame") > 500
+    tab.page.keyboard.press("4")
+    expect(tab.page.locator(".fkv-both")).to_be_visible()
+    assert tab.page.evaluate(width, ".fkv-both .fkv-frame") > 780
+    assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
+
+
+def test_the_video_stays_where_it_is_whatever_is_hinted(visit):
+    tab = visit()
+    tab.until("window.fkvStudio.painted.A > 0")
+    top = lambda: tab.page.locator(".fkv-screens").bounding_box()["y"]  # noqa: E731
+    before = top()
+    tab.page.get_by_label("Prompt", exact=True).fill("an elephant ball ")
+    expect(tab.page.locator(".fkv-hint")).to_contain_text("does not know")
+    assert top() == before
+
+
+def test_stop_answers_at_once_and_the_picture_s_button_pauses_the_stream(visit):
+    tab = visit(query="?length=0&view=A")
+    tab.press("Go live")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
+    tab.page.get_by_role("button", name="Pause the stream").click()
+    tab.until("window.fkvStudio.state === 'paused'")
+    tab.page.get_by_role("button", name="Resume the stream").click()
+    tab.until("window.fkvStudio.state === 'live'")
+    press = "document.getElementById('fkv-stop').click() ?? document.querySelector('.fkv-status').textContent"
+    assert tab.page.evaluate(press) == "Stops after this chunk."
+    tab.until("window.fkvStudio.state === 'done'")
+
+
+def test_the_policy_table_can_be_read_on_a_phone(visit):
+    tab = visit(width=390)
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    expect(tab.page.locator("#fkv-advanced table")).to_be_visible()
+    assert tab.page.locator("#fkv-advanced").bounding_box()["height"] < 1800
+    assert tab.page.locator("#fkv-advanced tr td:nth-child(2)").first.bounding_box()["width"] > 200
+
+
 def test_the_live_tab_fits_a_phone(visit):
     tab = visit(width=390)
     tab.until("window.fkvStudio.player.at > 0")
