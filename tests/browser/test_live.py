@@ -364,14 +364,6 @@ def test_stop_answers_at_once_and_the_picture_s_button_pauses_the_stream(visit):
     tab.until("window.fkvStudio.state === 'done'")
 
 
-def test_the_policy_table_can_be_read_on_a_phone(visit):
-    tab = visit(width=390)
-    tab.page.get_by_role("button", name="Policies and parameters").click()
-    expect(tab.page.locator("#fkv-advanced table")).to_be_visible()
-    assert tab.page.locator("#fkv-advanced").bounding_box()["height"] < 1800
-    assert tab.page.locator("#fkv-advanced tr td:nth-child(2)").first.bounding_box()["width"] > 200
-
-
 def test_the_live_tab_fits_a_phone(visit):
     tab = visit(width=390)
     tab.until("window.fkvStudio.player.at > 0")
