@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from fkv.studio.live import telemetry
 from fkv.studio.live.limits import Limits
 from fkv.studio.server import takes_files
-from fkv.studio.serving import admission, requests
+from fkv.studio.serving import admission, disconnect, requests
 from fkv.studio.serving.admission import Admission, Messages
 from tests.load.client import ROOT, Studio, Visitor, free_port
 from tests.load.inside import served
@@ -257,3 +257,26 @@ def test_a_signal_in_the_middle_of_a_run_leaves_nothing(tmp_path, number, status
     finally:
         started.end(signal.SIGKILL)
     assert started.folders == [] and not started.errors()
+
+
+# Comparisons on the page.
+
+
+def test_a_comparison_on_the_page_runs_and_one_that_nobody_listens_to_ends(address, monkeypatch, caplog):
+    handler = logging.Handler()
+    handler.emit = lambda record: ended.append(record.facts["ended"])
+    ended: list[str] = []
+    monkeypatch.setattr(telemetry.log, "handlers", [handler])
+    caplog.set_level(logging.INFO, telemetry.log.name)
+    with Visitor(address) as first, Visitor(address) as second:
+        event = first.event("fkv-compare-go")
+        form = {"policies": ["full", "sliding-window"], "prompts": "a red ball", "chunks": 2}
+        first.join(event, first.form(event, **form)).raise_for_status()
+        *_, shown = first.outputs()
+        assert "Finished" in str(shown[0])
+        monkeypatch.setattr(disconnect, "PATIENCE", 0.3)
+        second.join(event, second.form(event, **form | {"chunks": 60})).raise_for_status()
+        deadline = time.monotonic() + 30
+        while len(ended) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert ended == ["finished", "left"]
