@@ -274,3 +274,13 @@ def test_a_stream_goes_on_after_a_flush_and_after_a_cut(small, name):
     chunks = [stream.step() for _ in range(4)]
     assert chunks[0].events[0] == "flush"
     assert all(chunk.latents.isfinite().all() for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, rule in POLICIES.items() if re.fullmatch(r"[SMRC+ \d]+", rule.reading)]
+)
+def test_a_policy_reads_as_many_frames_as_it_says(small, name):
+    stream = Stream(small, policies.make(name), "a red ball", decode=False)
+    chunk = [stream.step() for _ in range(14)][-1]
+    said = sum(map(int, re.findall(r"\d+", POLICIES[name].reading)))
+    assert set(chunk.kv_tokens.values()) == {said * stream.geometry.tokens_per_frame}
