@@ -17,6 +17,8 @@ from fkv.roles import HeadRoles
 
 from .kinds import CURRENT, KEPT
 
+Family = Literal["released", "ablation", "baseline"]
+
 
 @dataclass(frozen=True)
 class ChunkState:
@@ -53,7 +55,7 @@ class Policy:
     name: ClassVar[str]
     help: ClassVar[str]
     paper: ClassVar[str] = ""
-    family: ClassVar[Literal["released", "ablation", "baseline"]] = "released"
+    family: ClassVar[Family] = "released"
     """Where the rule comes from: its authors' code, ablations of ours, or rules to compare with."""
     reading: ClassVar[str]
     """Latent frames that a pass reads by default: sink S, memory M, recent R, current chunk C, as in `S3 + R6 + C3`."""

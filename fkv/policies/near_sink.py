@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from fkv.cache import Pages, Reads
 from fkv.parameters import Frames
 
-from .base import ChunkState
+from .base import ChunkState, Family
 from .positions import moved, pages_of, read
 from .sliding_window import SlidingWindow
 
@@ -27,7 +27,7 @@ class NearSink(SlidingWindow):
     name = "near-sink"
     help = "a window of 21 whose sink moves along, right before the oldest frame that is read"
     paper = "arXiv 2603.21366, baseline"
-    family = "baseline"
+    family: ClassVar[Family] = "baseline"
     reading = "S3 + R15 + C3"
     checked = "zengqunzhao/Relax-Forcing"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from fkv.cache import Pages
 from fkv.parameters import Frames
 
-from .base import ChunkState, Policy
+from .base import ChunkState, Family, Policy
 from .kinds import KEPT, SINK
 
 
@@ -26,7 +26,7 @@ class SlidingWindow(Policy):
     name = "sliding-window"
     help = "keep the first frames (sink) and a window of recent ones, the same for every head"
     paper = "arXiv 2309.17453"
-    family = "baseline"
+    family: ClassVar[Family] = "baseline"
     reading = "S1 + R5 + C3"
     checked = "guandeh17/Self-Forcing"
 
