@@ -66,12 +66,8 @@ def chunk_route(registry: Registry) -> Route:
 
 def takes_files(page: gr.Blocks) -> bool:
     """Whether any event of a page takes a file."""
-    inputs = (part for function in page.fns.values() for part in function.inputs)
-    return any("FileData" in json.dumps(part.data_model.model_json_schema()) for part in inputs if _has_model(part))
-
-
-def _has_model(part: object) -> bool:
-    return getattr(part, "data_model", None) is not None
+    models = (getattr(part, "data_model", None) for function in page.fns.values() for part in function.inputs)
+    return any("FileData" in json.dumps(model.model_json_schema()) for model in models if model is not None)
 
 
 def serve(
