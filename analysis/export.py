@@ -59,7 +59,7 @@ def views_of_run(run: record.Run, heads: Sequence[tuple[int, int]] = ()) -> list
 def extremes(scores: np.ndarray) -> list[tuple[int, int]]:
     """Return (layer, head) of the highest and of the lowest score: two heads, whatever is unknown."""
     order = np.argsort(scores, axis=None, kind="stable")  # unknown scores last
-    known = max(2, np.count_nonzero(~np.isnan(scores)))
+    known = max(2, int(np.count_nonzero(~np.isnan(scores))))
     found = dict.fromkeys(int(order[place]) for place in (min(known, order.size) - 1, 0))
     return [divmod(place, scores.shape[1]) for place in found]
 

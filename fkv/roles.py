@@ -50,7 +50,8 @@ class HeadRoles:
             for head in heads:
                 if not isinstance(head, int) or isinstance(head, bool) or not 0 <= head < self.num_heads:
                     raise RolesError(
-                        f"layer {layer}: invalid head {head!r:.40}; heads are whole numbers from 0 to {self.num_heads - 1}"
+                        f"layer {layer}: invalid head {head!r:.40}; "
+                        f"heads are whole numbers from 0 to {self.num_heads - 1}"
                     )
             if len(set(heads)) != len(heads):
                 raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
@@ -207,7 +208,7 @@ def from_json(data: Any) -> HeadRoles:
         roles = _official(data["layers"], data.get("num_heads"))
     elif "static_heads" in data:
         static = data["static_heads"]
-        num_heads = data.get("num_heads")
+        num_heads: Any = data.get("num_heads")
         _check_count("num_heads", num_heads, MAX_HEADS)
         if not isinstance(static, list) or not static:
             raise RolesError("static_heads must be a list with one list of heads per layer")

@@ -503,7 +503,7 @@ class Stream:
         if not x0.isfinite().all():
             raise ValueError(
                 f"chunk {self.index + 1} came out with values that are not finite (NaN or infinity), so the stream "
-                f"ends there; try --precision bf16 or fp32, a lower strength of the adapter, or another file of the weights"
+                f"ends; try --precision bf16 or fp32, a lower strength of the adapter, or another file of weights"
             )
 
     def _begin(self, frames: tuple[int, ...]) -> Tensor:
