@@ -36,7 +36,7 @@ def test_storage_knows_neither_policies_nor_roles():
     assert not [name for name in loaded_by(["fkv.cache"]) if name.startswith(("fkv.policies", "fkv.roles"))]
 
 
-ROOMS = ("errors", "theme", "media", "live", "tabs serving", "page", "server", "launch")
+ROOMS = ("errors theme folder", "media", "live", "tabs serving", "page", "server", "launch")
 """The rooms of the studio from the lowest to the highest; each may import those before it, and itself."""
 
 

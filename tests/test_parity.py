@@ -87,7 +87,7 @@ REFUSALS = {
     "cut off": "inputs.safetensors cannot be read",
     "not json": "meta.json cannot be read as JSON",
     "bad heads": "both static and dynamic",
-    "weight missing": "missing blocks.1.attn1.to_q.weight",
+    "weight missing": "1 missing, first blocks.1.attn1.to_q.weight",
     "entry missing": "no entry 'sampler'",
     "wrong noise": "do not fit",
 }

@@ -145,5 +145,5 @@ def test_published_weights_load(tmp_path):
 def test_weights_of_something_else_are_refused():
     wrong = {name: torch.zeros(shape) for name, shape in published().items() if name != "decoder.22.bias"}
     wrong["decoder.30.weight"] = torch.ones(1)
-    with pytest.raises(ValueError, match="missing decoder.22.bias; unexpected decoder.30.weight"):
+    with pytest.raises(ValueError, match="1 missing, first decoder.22.bias; 1 unexpected, first decoder.30.weight"):
         taehv.from_weights(wrong)

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             args.last_k,
             args.passes,
             args.queries,
-            bar.update,
+            lambda chunk: bar.update(),
         )
     report = found.report()
     if other:

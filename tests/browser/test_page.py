@@ -50,7 +50,7 @@ def test_space_pauses_and_resumes(visit):
     tab.page.keyboard.press(" ")
     tab.until("window.fkvStudio.state === 'paused'")
     chunks = tab.stage("player.rounds.length")
-    tab.page.get_by_role("button", name="Resume").wait_for()
+    tab.page.get_by_role("button", name="Resume", exact=True).wait_for()
     tab.page.keyboard.press(" ")
     tab.until(f"window.fkvStudio.player.rounds.length > {chunks + 1}")
 

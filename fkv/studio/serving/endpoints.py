@@ -24,6 +24,7 @@ from fkv.studio.live import comparison, forms
 from fkv.studio.live.comparison import Play
 from fkv.studio.live.comparison_figures import report
 from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.disconnect import Caller
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
@@ -32,8 +33,6 @@ from fkv.studio.live.turn import Kind, Turn, turn
 from fkv.studio.live.zerogpu import chunk_seconds, here, lend
 from fkv.studio.media.artifacts import Artifacts
 from fkv.video import Mp4Writer
-
-from .disconnect import Caller
 
 COMPARISON_CHUNKS = 240  # chunks of a comparison in all
 

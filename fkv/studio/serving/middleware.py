@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .disconnect import close, marked
+from fkv.studio.live.disconnect import close, marked
+
 from .requests import hash_fits, read_json, same_site
 
 log = logging.getLogger(__name__)

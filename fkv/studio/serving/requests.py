@@ -64,7 +64,8 @@ def same_site(scope: Scope, hosts: Collection[str | None] | None) -> bool:
     if host is None or (hosts is not None and host not in hosts):
         return False
     origin = headers.get(b"origin")
-    return origin is None or _name(origin) in (host, *(hosts or ()))
+    name = None if origin is None else _name(origin)
+    return origin is None or (name is not None and name in (host, *(hosts or ())))
 
 
 def _name(address: bytes) -> str | None:

@@ -22,12 +22,12 @@ from fkv.studio.errors import sentence
 from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
 from fkv.studio.live.comparison_figures import report, spreadsheet, table
 from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.disconnect import Caller
 from fkv.studio.live.forms import ComparisonSize
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
 from fkv.studio.media.artifacts import Artifacts
-from fkv.studio.serving.disconnect import Caller
 from fkv.world.oracle import WORDS
 
 CHOSEN = ["full", "forcing-kv", "sliding-window"]

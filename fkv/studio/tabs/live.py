@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from fkv.models.base import VideoModel
-from fkv.policies import POLICIES, parse
+from fkv.policies import POLICIES
 from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
 from fkv.storyboard import parse as parse_story
 from fkv.studio.errors import sentence
@@ -394,8 +394,8 @@ class Handlers:
             "seed": _number(get("seed")),
             "length": _number(get("length")),
             "view": get("view") if get("view") in VIEWS else None,
-            "a": _policy(get("a")),
-            "b": _policy(get("b")),
+            "a": get("a"),
+            "b": get("b"),
             "threshold": _share(get("threshold")),
             "story": get("story"),
         }
@@ -470,13 +470,6 @@ def _hint(sentences: Sequence[str]) -> str:
 def _share(text: str | None) -> float | None:
     try:
         return min(1.0, max(0.0, float(text or "")))
-    except ValueError:
-        return None
-
-
-def _policy(text: str | None) -> str | None:
-    try:
-        return text if text and parse(text) else None
     except ValueError:
         return None
 

@@ -67,7 +67,7 @@ def picked(stream: str, text: Any) -> dict[str, Any]:
     try:
         policy = policies.parse(forms.text(text, "the policy")).unwrapped
     except ValueError as error:
-        return {"stream": stream, "name": None, "values": {}, "problem": sentence(error)}
+        return {"stream": stream, "name": None, "values": {}, "problem": sentence(error).replace("<", "‹")}
     values = {each.name: str(getattr(policy, each.name)).lower() for each in describe(type(policy))}
     return {"stream": stream, "name": policy.name, "values": values, "problem": ""}
 
