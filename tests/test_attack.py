@@ -21,10 +21,10 @@ from gradio.queueing import Queue
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fkv.studio.live import telemetry
+from fkv.studio.live import disconnect, telemetry
 from fkv.studio.live.limits import Limits
 from fkv.studio.server import takes_files
-from fkv.studio.serving import admission, disconnect, requests
+from fkv.studio.serving import admission, requests
 from fkv.studio.serving.admission import Admission, Messages
 from tests.load.client import ROOT, Studio, Visitor, free_port
 from tests.load.inside import served

@@ -25,10 +25,9 @@ from gradio_client.exceptions import AppError
 from fkv import roles
 from fkv.stream import Stream
 from fkv.studio import launch
-from fkv.studio.live import telemetry
+from fkv.studio.live import disconnect, telemetry
 from fkv.studio.live.limits import Limits
 from fkv.studio.server import serve
-from fkv.studio.serving import disconnect
 
 NAMES = ["/generate_clip", "/compare", "/profile"]
 PROMPT = "a red ball bouncing over the sea by day"
