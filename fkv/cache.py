@@ -246,6 +246,10 @@ class KVCache:
             start = stop
         return slices
 
+    def heads_of(self, layer: int, name: str) -> slice:
+        """The slice of `order` that a group has in a layer."""
+        return next(heads for group, heads in self.slices[layer] if group.name == name)
+
     # The life of a chunk: begin, then write and read once per pass and layer, then evict.
 
     def begin(self, frames: Sequence[int], positions: Sequence[int] | None = None) -> None:

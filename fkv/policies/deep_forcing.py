@@ -83,7 +83,7 @@ class DeepForcing(Policy):
             target = state.frames[0] - self.capacity_frames
             notes["start"] += target - notes["target"] if "target" in notes else FIRST_TURN - self.capacity_frames
             notes["target"] = target
-        heads = next(heads for group, heads in cache.slices[layer] if group.name == f"layer {layer}")
+        heads = cache.heads_of(layer, f"layer {layer}")
         queries = torch.cat([notes["queries"][layer], query], 2)[:, heads]
         notes["chosen"][f"layer {layer}"] = self._chosen(state, layer, queries, notes)
 

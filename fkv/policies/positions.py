@@ -27,11 +27,6 @@ def moved(pages: Pages, frames: np.ndarray, positions: np.ndarray) -> np.ndarray
     )
 
 
-def newest(pages: Pages, frames: int) -> np.ndarray:
-    """Boolean mask over pages: those of the newest `frames` frames by number."""
-    return pages.frame > pages.frame.max(initial=-1) - frames
-
-
 def read(mask: np.ndarray, positions: np.ndarray | None = None) -> Reads:
     """Read the pages of a mask, in slot order, at these positions (of all pages), or as stored."""
     index = np.flatnonzero(mask)

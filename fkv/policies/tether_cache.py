@@ -100,7 +100,7 @@ class TetherCache(Policy):
     def scores(self, state: ChunkState, layer: int, name: str, query: Tensor, candidates: np.ndarray) -> np.ndarray:
         """Attention mass plus weighted diversity of each candidate frame, [candidates]."""
         cache = state.cache
-        heads = next(heads for group, heads in cache.slices[layer] if group.name == name)
+        heads = cache.heads_of(layer, name)
         mean_query = cache.unrotated_query(name, state.frames, query[:, heads]).mean(2)
         mean_keys = torch.stack([self._content(cache, layer, name, frame)[0].mean(2) for frame in candidates], 2)
         logits = (mean_query[:, :, None] * mean_keys).sum(-1).mean((0, 1)) * query.shape[3] ** -0.5
