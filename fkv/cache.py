@@ -10,6 +10,7 @@ chunk is generated, so attention reads a plain view: nothing is gathered, rolled
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -374,6 +375,18 @@ class KVCache:
             grown = (0, group.capacity - len(columns[0]))
             group.frame, group.segment, group.position = (np.pad(c, grown, constant_values=FREE) for c in columns[:3])
             group.edited = np.pad(columns[3], grown)
+
+    def fork(self) -> KVCache:
+        """Copy the cache between two chunks: pages, their places in the buffers, and what the policy remembers."""
+        groups = {name: group.heads for name, group in self.groups.items()}
+        new = type(self)(self.geometry, groups, self.segments, self.dtype, self.device)
+        new.notes = deepcopy(self.notes)
+        for name, group in self.groups.items():
+            copy = new.groups[name]
+            copy.keys = [keys.clone() for keys in group.keys]
+            copy.values = [values.clone() for values in group.values]
+            copy.frame, copy.segment, copy.position, copy.edited = (column.copy() for column in group.columns)
+        return new
 
     # What a pass reads, for policies that say so.
 

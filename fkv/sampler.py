@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,6 +94,34 @@ class SeededNoise:
     def _draw(self, chunk: int, draw: int, shape: Sequence[int]) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + chunk) * 64 + draw)
         return torch.randn(tuple(shape), generator=generator)
+
+    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
+        return self._draw(chunk, 0, shape)
+
+    def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
+        return self._draw(chunk, step + 1, shape)
+
+
+@dataclass(frozen=True)
+class BranchNoise:
+    """The noise of a stream that is one of several futures, which differ from some chunk on.
+
+    Branch 0 draws what `SeededNoise` draws, so the plain stream is one of the futures.
+
+    Args:
+        seed: Of the plain stream.
+        path: The branch at each chunk, from chunk 0; branch 0 at all later ones.
+    """
+
+    seed: int = 0
+    path: tuple[int, ...] = ()
+
+    def _draw(self, chunk: int, draw: int, shape: Sequence[int]) -> Tensor:
+        branch = self.path[chunk] if chunk < len(self.path) else 0
+        if branch == 0:
+            return SeededNoise(self.seed)._draw(chunk, draw, shape)
+        (state,) = np.random.SeedSequence((self.seed, chunk, branch, draw)).generate_state(1, np.uint64)
+        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(state)))
 
     def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
         return self._draw(chunk, 0, shape)

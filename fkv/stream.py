@@ -6,7 +6,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -644,7 +644,33 @@ class Stream:
         """Earlier chunks with a cached frame."""
         return sorted({frame // self.geometry.frames_per_chunk for frame in self._caches[0].frames()})
 
-    # Repetition.
+    # Repetition and branches.
+
+    @torch.inference_mode()
+    def fork(self, noise: Noise | None = None, decode: bool = True) -> Stream:
+        """Begin a second stream that has the same past.
+
+        Neither stream sees what the other does afterwards. With equal noise and equal changes they generate equal
+        chunks.
+
+        Args:
+            noise: Of the second stream's chunks; by default that of this stream.
+            decode: Whether they have a video, where those of this stream have one.
+
+        Raises:
+            ValueError: Changes wait for the next chunk, or the decoder's state cannot be copied.
+        """
+        if self._pending != _Pending(self._policy, self._roles):
+            raise ValueError("changes wait for the next chunk; generate it, then fork the stream")
+        branch = copy(self)
+        branch.noise = noise or self.noise
+        if self._decoder is not None:
+            branch._decoder = self._decoder if decode else None
+            branch._decoder_state = self._decoder.copy(self._decoder_state) if decode and self.index else None
+        branch._pending = _Pending(self._policy, self._roles)
+        branch._caches = [cache.fork() for cache in self._caches]
+        branch._latents = dict(self._latents)
+        return branch
 
     def snapshot(self) -> Snapshot:
         """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""

@@ -33,6 +33,16 @@ class Decoder(Protocol):
             uint8 video, [T, H, W, 3], and the state for the next call.
         """
 
+    def copy(self, state: Any) -> Any:
+        """Copy a state, for a second stream that goes on from it.
+
+        Args:
+            state: As a call returned it.
+
+        Raises:
+            ValueError: The state is too large to have twice.
+        """
+
 
 @dataclass(frozen=True)
 class VideoModel:

@@ -111,6 +111,10 @@ class SmallDecoder(nn.Module):
         pixels, state = self.decode(latents[0].to(parameter.device, parameter.dtype), state)
         return to_frames(pixels, 0), state
 
+    def copy(self, state: list[Tensor]) -> list[Tensor]:
+        """Return the state itself, which no call changes."""
+        return state
+
 
 def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequence[int] = WIDTHS) -> SmallDecoder:
     """Make a decoder from published weights.

@@ -53,6 +53,10 @@ class StreamingCodec:
         pixels, state = self.codec.decode(latents.to(parameter.device, parameter.dtype), state)
         return to_frames(pixels[0]), state
 
+    def copy(self, state: Tensor) -> Tensor:
+        """Return the state itself, which no call changes."""
+        return state
+
 
 def hints(prompt: str, length: int = 24) -> list[str]:
     """Return sentences about words that are cut or that the model never saw, or else about what is left open.
