@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fkv import roles as role_files
-from fkv.cache import Pages
+from fkv.pages import Pages
 from fkv.policies import Policy
 from fkv.policies.kinds import KINDS as KIND_TABLE
 from fkv.probe import FrameMassProbe, PassMass

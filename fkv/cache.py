@@ -1,17 +1,16 @@
 """Paged storage of keys and values. Storage only: policies decide which pages stay, head roles which head is which.
 
-Keys are stored after RoPE, so their order in memory does not matter to attention. A **page** is one segment of one
-latent frame; a **head group** is a set of heads, in every layer, with the same cached pages and therefore one page
-table. The K and V of a group's heads in one layer share one preallocated buffer. A chunk is written straight into free
-pages, once per pass; evicting pages changes the page table alone. Occupied pages form a prefix of the buffer while a
-chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated.
+Keys are stored after RoPE, so their order in memory does not matter to attention. The K and V of a head group in one
+layer share one preallocated buffer, which the group's page table describes (`fkv.pages`). A chunk is written straight
+into free pages, once per pass; evicting pages changes the page table alone. Occupied pages form a prefix of the buffer
+while a chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,165 +18,9 @@ import torch
 from torch import Tensor
 
 from .kernels import put, rope_freqs_cis, take
+from .pages import FREE, Geometry, HeadGroup, Heads, Pages, PageTables, Reads
 
-FREE = -1  # the frame number of a free slot
 GROWTH = 1.125  # a buffer grows at least by this factor, so that a cache without eviction is not copied for every chunk
-
-Head = tuple[int, int]
-"""A layer and a head of that layer."""
-
-Heads = tuple[tuple[int, ...], ...]
-"""The heads of one group, layer by layer."""
-
-PageTables = dict[str, tuple[np.ndarray, ...]]
-"""Per head group the columns of its page table, arrays [slots]; `FREE` is the frame of slots without a page."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes that storage depends on.
-
-    Args:
-        layers: Attention layers.
-        heads: Heads per layer.
-        head_dim: Elements of a head's key.
-        rows: Token rows of a latent frame.
-        cols: Token columns of a latent frame.
-        frames_per_chunk: Latent frames that are generated together (`num_frame_per_block` of Self Forcing).
-        batch: Videos that are generated together.
-    """
-
-    layers: int
-    heads: int
-    head_dim: int
-    rows: int
-    cols: int
-    frames_per_chunk: int = 3
-    batch: int = 1
-
-    def check_head(self, layer: int, head: int) -> None:
-        """Raise ValueError unless the model has this head."""
-        if not (0 <= layer < self.layers and 0 <= head < self.heads):
-            raise ValueError(
-                f"there is no head {head} in layer {layer}; the model has {self.layers} layers of {self.heads} heads"
-            )
-
-    def check_groups(self, groups: Mapping[str, Heads]) -> None:
-        """Raise ValueError unless the groups hold every head of every layer exactly once."""
-        for layer in range(self.layers):
-            heads = sorted(head for group in groups.values() for head in group[layer])
-            if heads != list(range(self.heads)):
-                raise ValueError(
-                    f"layer {layer}: the groups must hold each of {self.heads} heads once, they hold {heads}"
-                )
-
-    def check_segments(self, segments: int) -> None:
-        """Raise ValueError unless a frame can be split into this many segments."""
-        if segments < 1 or self.tokens_per_frame % segments:
-            raise ValueError(f"{segments} segments do not divide the {self.tokens_per_frame} tokens of a frame evenly")
-
-    @property
-    def tokens_per_frame(self) -> int:
-        return self.rows * self.cols
-
-    @property
-    def every_layer(self) -> dict[str, Heads]:
-        """A group for each layer, for policies that keep other pages in each."""
-        every = tuple(range(self.heads))
-        layers = range(self.layers)
-        return {f"layer {layer}": tuple(every if other == layer else () for other in layers) for layer in layers}
-
-    @property
-    def every_head(self) -> dict[str, Heads]:
-        """A single group of all heads, for policies that treat heads alike."""
-        return {"all": (tuple(range(self.heads)),) * self.layers}
-
-
-@dataclass(frozen=True)
-class Pages:
-    """Pages of one group, by default the occupied ones in slot order.
-
-    Args:
-        slot: Place in the buffers, in pages, int [pages].
-        frame: Latent frame, int [pages].
-        segment: Segment of that frame, int [pages].
-        position: Temporal RoPE position at which the keys are stored, int [pages].
-        edited: Whether a policy has changed the content, bool [pages].
-    """
-
-    slot: np.ndarray
-    frame: np.ndarray
-    segment: np.ndarray
-    position: np.ndarray
-    edited: np.ndarray
-
-    def __getitem__(self, index: np.ndarray) -> Pages:
-        return Pages(*(column[index] for column in (self.slot, self.frame, self.segment, self.position, self.edited)))
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-
-@dataclass(frozen=True)
-class Reads:
-    """Which pages of a group a pass reads, in key order, and how.
-
-    Args:
-        index: rows of the group's `Pages`, int [n]; the chunk's own pages are listed too, and a page may come twice.
-        position: temporal RoPE position at which the keys of each page are read, int [n]; None reads them as stored.
-        log_weight: added to the attention scores of each page, float [n]; None weighs all pages alike.
-    """
-
-    index: np.ndarray
-    position: np.ndarray | None = None
-    log_weight: np.ndarray | None = None
-
-
-@dataclass
-class HeadGroup:
-    """One page table and the buffers it describes.
-
-    Args:
-        name: Of the group.
-        heads: Its heads, layer by layer.
-        keys: Per layer [batch, heads of the group, tokens, head_dim].
-        values: Like `keys`.
-        frame: Latent frame in each slot, `FREE` where there is none, int [slots].
-        segment: Segment in each slot, int [slots].
-        position: Temporal RoPE position of the keys in each slot, int [slots].
-        edited: Whether a policy has changed what is in each slot, bool [slots].
-        write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
-    """
-
-    name: str
-    heads: Heads
-    keys: list[Tensor]
-    values: list[Tensor]
-    frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    position: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    edited: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
-    write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-
-    @property
-    def capacity(self) -> int:
-        """Slots of the buffer, in pages."""
-        return len(self.frame)
-
-    @property
-    def live(self) -> int:
-        """Occupied pages."""
-        return int(np.count_nonzero(self.frame != FREE))
-
-    @property
-    def columns(self) -> tuple[np.ndarray, ...]:
-        """Frame, segment, position and edited of each slot."""
-        return self.frame, self.segment, self.position, self.edited
-
-    @property
-    def pages(self) -> Pages:
-        slot = np.flatnonzero(self.frame != FREE)
-        return Pages(slot, *(column[slot] for column in self.columns))
 
 
 class KVCache:
@@ -463,7 +306,7 @@ class KVCache:
     def unrotated_query(self, name: str, frames: Sequence[int], query: Tensor) -> Tensor:
         """The chunk's queries before RoPE, float32, from those after it, [batch, heads, chunk tokens, head_dim]."""
         pages = self.groups[name].pages
-        rows = np.flatnonzero(np.isin(pages.frame, list(frames)))
+        rows = pages.rows_of(frames)
         rows = rows[np.lexsort((pages.segment[rows], pages.frame[rows]))]
         return _rotated(query.float(), self._freqs_cis(pages[rows]).conj())
 
@@ -534,7 +377,7 @@ class KVCache:
         """Store the keys of these latent frames `steps` positions later in time."""
         for group in self.groups.values():
             pages = group.pages
-            slots = pages.slot[np.isin(pages.frame, list(frames))]
+            slots = pages.slot[pages.rows_of(frames)]
             tokens = self._tokens(slots)
             for keys in group.keys:
                 put(keys, tokens, self._shifted(take(keys, tokens).float(), np.full(len(slots), steps)))

@@ -26,7 +26,8 @@ from fkv.policies.relax_forcing import RelaxForcing
 from fkv.policies.rolling_sink import RollingSink
 from fkv.policies.tether_cache import TetherCache
 
-from .cache import HeadGroup, KVCache
+from .cache import KVCache
+from .pages import HeadGroup
 from .parity import Golden, ParityError
 from .policies import ChunkState, Policy
 from .stream import Chunk, Stream

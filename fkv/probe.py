@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import Geometry, Head, HeadGroup, KVCache
+from .cache import KVCache
 from .kernels import frame_mass
+from .pages import Geometry, Head, HeadGroup
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")

@@ -18,7 +18,8 @@ from torch import Tensor
 from fkv.models.base import VideoModel
 from fkv.transformer.causal import NO_PROBES, Probe, Probes
 
-from .cache import Heads, KVCache, Pages, PageTables
+from .cache import KVCache
+from .pages import Heads, Pages, PageTables
 from .policies import ChunkState, Policy, evict
 from .policies.kinds import HELD
 from .probe import FrameMassProbe, PassMass

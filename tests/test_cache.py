@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkv.cache import GROWTH, Geometry, KVCache
+from fkv.cache import GROWTH, KVCache
+from fkv.pages import Geometry
 
 GEOMETRY = Geometry(layers=2, heads=3, head_dim=4, rows=2, cols=3, frames_per_chunk=3)
 SPLIT = {"static": ((0, 2), ()), "dynamic": ((1,), (0, 1, 2))}

@@ -8,7 +8,8 @@ import torch
 
 from fkv import parity
 from fkv import probe as probe_module
-from fkv.cache import Geometry, KVCache
+from fkv.cache import KVCache
+from fkv.pages import Geometry
 from fkv.policies import ForcingKV, Full
 from fkv.probe import (
     AGES,

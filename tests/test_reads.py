@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.cache import Geometry, KVCache, Reads
+from fkv.cache import KVCache
 from fkv.kernels import merged_attention, rope_freqs_cis
+from fkv.pages import Geometry, Reads
 from fkv.policies import POLICIES, Policy
 from fkv.stream import Stream
 

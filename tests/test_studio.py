@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fkv.cache import Pages
+from fkv.pages import Pages
 from fkv.policies import POLICIES, Full, parse
 from fkv.report import frame_hash
 from fkv.storyboard import SetPrompt

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from fkv.cache import Heads, KVCache
+from fkv.cache import KVCache
 from fkv.kernels import attention, linear
+from fkv.pages import Heads
 from fkv.transformer.causal import CausalTransformer, TextContext
 
 PRODUCT_SIDE = {"cuda": 8192, "cpu": 1536}  # rows and columns of the matrices whose product is measured

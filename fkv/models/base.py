@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fkv.cache import Geometry
+from fkv.pages import Geometry
 from fkv.roles import HeadRoles
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer

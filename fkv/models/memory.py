@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fkv.cache import GROWTH, Geometry, KVCache
+from fkv.cache import GROWTH, KVCache
+from fkv.pages import Geometry
 from fkv.policies import ChunkState, Policy, evict
 from fkv.roles import HeadRoles
 from fkv.transformer.causal import CausalTransformer

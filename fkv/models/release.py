@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fkv.resources import asset
 
 if TYPE_CHECKING:  # both import torch, which this table does without
-    from fkv.cache import Geometry
+    from fkv.pages import Geometry
     from fkv.sampler import Schedule
 
 # Latent height and width; video is 8 times that: 480 x 832, 720 x 1280, 1088 x 1920.
@@ -53,7 +53,7 @@ class Base:
 
     def geometry(self, resolution: str, frames_per_chunk: int = 3) -> Geometry:
         """Cache geometry at a resolution of `RESOLUTIONS`."""
-        from fkv.cache import Geometry
+        from fkv.pages import Geometry
 
         height, width = RESOLUTIONS[resolution]
         return Geometry(self.layers, self.heads, self.dim // self.heads, height // 2, width // 2, frames_per_chunk)

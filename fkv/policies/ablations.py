@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fkv.cache import Geometry, Heads
+from fkv.pages import Geometry, Heads
 from fkv.parameters import Count
 from fkv.roles import HeadRoles, random_roles
 

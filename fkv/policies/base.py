@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import Geometry, Head, Heads, KVCache, Pages, Reads
+from fkv.cache import KVCache
+from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.parameters import check_fields
 from fkv.roles import HeadRoles
 

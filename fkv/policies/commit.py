@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkv.cache import Pages, Reads
+from fkv.pages import Pages, Reads
 
 from .base import ChunkState
 from .positions import pages_of

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import Geometry, Heads, KVCache, Pages, Reads
+from fkv.cache import KVCache
+from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Count, Frames
 from fkv.roles import HeadRoles
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import HeadGroup, Heads, Pages
+from fkv.pages import HeadGroup, Heads, Pages
 from fkv.parameters import Count, Share
 
 from .base import ChunkState, Policy

@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import KVCache, Pages, Reads
+from fkv.cache import KVCache
+from fkv.pages import Pages, Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState, Policy
@@ -105,7 +106,7 @@ class FadeMem(Policy):
         weights = np.array([old.span, new.span], float) ** self.span_power
         share, other = weights / weights.sum()
         for name, group in cache.groups.items():
-            rows = [np.flatnonzero(group.pages.frame == entry.frame) for entry in (old, new)]
+            rows = [group.pages.rows_of([entry.frame]) for entry in (old, new)]
             if not all(len(each) for each in rows):
                 continue
             for layer, heads in enumerate(group.heads):

@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Geometry, Heads, Pages
 from fkv.kernels import segment_similarity
+from fkv.pages import Geometry, Heads, Pages
 from fkv.parameters import Count, Frames, Share
 from fkv.roles import HeadRoles
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkv.cache import Pages
+from fkv.pages import Pages
 
 from .base import ChunkState, Policy
 

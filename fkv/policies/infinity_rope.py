@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Reads
+from fkv.pages import Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState

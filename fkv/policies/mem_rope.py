@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import Pages
+from fkv.pages import Pages
 from fkv.parameters import Share
 
 from .base import ChunkState
@@ -56,7 +56,7 @@ class MemRope(LongLive):
             if not len(evicted):
                 continue
             first = not cache.notes.get("averaged")
-            rows = [np.flatnonzero(pages.frame == frame) for frame in self.memory]
+            rows = [pages.rows_of([frame]) for frame in self.memory]
             if not all(len(each) for each in rows):
                 continue
             for layer, heads in enumerate(group.heads):

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Pages, Reads
+from fkv.pages import Pages, Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState, Family

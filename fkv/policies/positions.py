@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fkv.cache import Pages, Reads
+from fkv.pages import Pages, Reads
 
 from .base import ChunkState
 
@@ -35,5 +35,5 @@ def read(mask: np.ndarray, positions: np.ndarray | None = None) -> Reads:
 
 def read_frames(pages: Pages, frames: np.ndarray, positions: np.ndarray) -> Reads:
     """Read all pages of these frames, each frame at its position; a frame may come twice."""
-    rows = [np.flatnonzero(pages.frame == frame) for frame in frames]
+    rows = [pages.rows_of([frame]) for frame in frames]
     return Reads(np.concatenate(rows), np.repeat(positions, [len(each) for each in rows]))

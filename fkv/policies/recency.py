@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Reads
+from fkv.pages import Reads
 
 from .base import ChunkState
 from .near_sink import NearSink

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Pages
+from fkv.pages import Pages
 from fkv.parameters import Frames
 
 from .base import ChunkState, Policy

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fkv.cache import Pages, Reads
+from fkv.pages import Pages, Reads
 from fkv.parameters import Count, Frames
 
 from .base import ChunkState, Policy
@@ -115,7 +115,7 @@ class RelaxForcing(Policy):
         for frames in sets:
             keys = []
             for group, _ in cache.slices[0]:
-                rows = np.flatnonzero(np.isin(group.pages.frame, frames))
+                rows = group.pages.rows_of(frames)
                 if len(rows):
                     keys.append(cache.unrotated(0, group.name, rows)[0])
             means.append(torch.cat(keys, 1).mean((0, 2, 3)).mean(0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkv.cache import Geometry, Head, Heads, Pages, Reads
+from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy

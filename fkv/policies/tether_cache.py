@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import Geometry, Heads, KVCache, Pages, Reads
+from fkv.cache import KVCache
+from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Frames, Share
 from fkv.roles import HeadRoles
 
@@ -76,7 +77,7 @@ class TetherCache(Policy):
         pages = pages_of(group, state)
         recent = np.arange(state.frames[-1] + 1 - self.recent_frames, state.frames[-1] + 1)
         frames = np.concatenate([np.arange(self.sink_frames), self.memory(group, state), recent])
-        index = np.flatnonzero(np.isin(pages.frame, frames))
+        index = pages.rows_of(frames)
         return Reads(index, np.searchsorted(frames, pages.frame[index]))
 
     def selects(self, step: str, state: ChunkState) -> bool:
@@ -110,28 +111,23 @@ class TetherCache(Policy):
         np.fill_diagonal(likeness, 0)
         return mass + self.diversity * np.maximum(0, 1 - (likeness * mass).max(1))
 
-    @staticmethod
-    def _rows(cache: KVCache, name: str, frames: np.ndarray) -> np.ndarray:
-        return np.flatnonzero(np.isin(cache.groups[name].pages.frame, frames))
-
     def _content(self, cache: KVCache, layer: int, name: str, frame: int) -> tuple[Tensor, Tensor]:
         """Keys before RoPE and values of one frame, float32 [batch, heads, tokens, head_dim]."""
-        keys, values = cache.unrotated(layer, name, self._rows(cache, name, np.array([frame])))
+        keys, values = cache.unrotated(layer, name, cache.groups[name].pages.rows_of([frame]))
         return keys.flatten(2, 3), values.flatten(2, 3)
 
     def _tie(self, state: ChunkState, layer: int, name: str, admitted: np.ndarray, members: np.ndarray) -> None:
         """Pull admitted frames towards the statistics of sink and memory, per head and channel."""
         cache = state.cache
-        anchors = cache.unrotated(
-            layer, name, self._rows(cache, name, np.concatenate([np.arange(self.sink_frames), members]))
-        )
+        pages = cache.groups[name].pages
+        anchors = cache.unrotated(layer, name, pages.rows_of([*range(self.sink_frames), *members]))
         targets = [_statistics(x.flatten(2, 3)) for x in anchors]
         for frame in admitted:
             tied = []
             for x, (mean, deviation) in zip(self._content(cache, layer, name, frame), targets, strict=True):
                 own_mean, own_deviation = _statistics(x)
                 tied.append((1 - self.blend) * x + self.blend * (deviation * (x - own_mean) / own_deviation + mean))
-            rows = self._rows(cache, name, np.array([frame]))
+            rows = pages.rows_of([frame])
             cache.edit(layer, name, rows, *(x.unflatten(2, (len(rows), cache.page_tokens)) for x in tied))
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:

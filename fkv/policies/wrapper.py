@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fkv.cache import Geometry, Head, Heads, KVCache, Pages, Reads
+from fkv.cache import KVCache
+from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy

@@ -22,7 +22,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from fkv.cache import Geometry, HeadGroup, Heads, KVCache
+from fkv.cache import KVCache
 from fkv.kernels import (
     choose_attention,
     hybrid_attention,
@@ -34,6 +34,7 @@ from fkv.kernels import (
     rope_freqs_cis,
     take,
 )
+from fkv.pages import Geometry, HeadGroup, Heads
 
 from .block import BlockWeights, Modulation, layer_norm, post_attention, pre_attention
 from .coordinates import input_channels, with_coordinates

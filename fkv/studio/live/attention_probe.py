@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fkv.cache import Geometry, Heads
+from fkv.pages import Geometry, Heads
 from fkv.parallel.lockstep import step_all
 from fkv.policies.kinds import DROPPED, KEPT
 from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores

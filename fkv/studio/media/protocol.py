@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fkv.cache import Pages
+from fkv.pages import Pages
 from fkv.policies import kinds, write
 from fkv.report import chunk_record, rates
 from fkv.stream import STAGES, Chunk, Stream

@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 
 from fkv import roles as role_files
-from fkv.cache import Geometry
 from fkv.models.base import VideoModel
+from fkv.pages import Geometry
 from fkv.policies import parse, write
 from fkv.policies.silenced import Head, silenced
 from fkv.roles import HeadRoles
