@@ -27,11 +27,22 @@ from fkv.report import device_name
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream, Timings
 
-SCHEMA = 3
+SCHEMA = 4
 PAGE_COLUMNS = ("slot", "frame", "segment", "position", "edited")
 KINDS = list(KIND_TABLE)
 MAX_JSON = 64 << 20
-SCALARS = ("index", "frames", "prompt", "policy", "kv_bytes", "kv_tokens", "context_frames", "segments", "events")
+SCALARS = (
+    "index",
+    "frames",
+    "prompt",
+    "policy",
+    "kv_bytes",
+    "kv_tokens",
+    "kv_tokens_read",
+    "context_frames",
+    "segments",
+    "events",
+)
 
 
 @dataclass(frozen=True)

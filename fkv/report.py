@@ -51,12 +51,10 @@ def frame_hash(chunks: Sequence[Chunk]) -> str:
 
 
 def chunk_record(chunk: Chunk) -> dict[str, Any]:
-    """One chunk as JSON: `STAGE_s` in seconds, bytes and key lengths while it attended.
+    """One chunk as JSON: `STAGE_s` in seconds, bytes, tokens held and key lengths read while it attended.
 
-    `kv_tokens` has entries for static and dynamic heads under every policy.
+    `kv_tokens` and `kv_tokens_read` have entries for static and dynamic heads under every policy.
     """
-    tokens = chunk.kv_tokens
-    every = tokens.get("all", 0)
     return {
         "index": chunk.index,
         "policy": chunk.policy,
@@ -64,10 +62,17 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
         "events": list(chunk.events),
         **{f"{stage}_s": getattr(chunk.timings, stage) for stage in STAGES},
         "kv_bytes": chunk.kv_bytes,
-        "kv_tokens": {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens,
+        "kv_tokens": _by_role(chunk.kv_tokens),
+        "kv_tokens_read": _by_role(chunk.kv_tokens_read),
         "context_frames": chunk.context_frames,
         "video_frames": chunk.video_frames,
     }
+
+
+def _by_role(tokens: dict[str, int]) -> dict[str, int]:
+    """Tokens by head group, with entries for static and dynamic heads."""
+    every = tokens.get("all", 0)
+    return {"static": tokens.get("static", every), "dynamic": tokens.get("dynamic", every)} | tokens
 
 
 def fps(video_frames: int, generate_s: float, total_s: float) -> dict[str, float | None]:

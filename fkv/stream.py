@@ -80,7 +80,7 @@ class Chunk:
         video: Decoded frames, uint8 [T, H, W, 3]; None without a decoder.
         timings: Seconds per stage.
         kv_bytes: Bytes of K and V while the chunk attends, its own pages included.
-        kv_tokens: Head group -> key length.
+        kv_tokens: Head group -> tokens held while the chunk attends, its own included.
         context_frames: Latent frames with an attended page, those of the chunk included.
         segments: Pages per latent frame.
         pages: Head group -> its page table while the chunk attended.
@@ -90,6 +90,7 @@ class Chunk:
         kinds: Head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
         heads: Head group -> its heads per layer.
         read: Head group -> the pages that the last denoising pass read, at the positions where it read them.
+        kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
     """
 
     index: int
@@ -110,6 +111,7 @@ class Chunk:
     kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
     read: dict[str, Pages] = field(default_factory=dict)
+    kv_tokens_read: dict[str, int] = field(default_factory=dict)
 
     @property
     def video_frames(self) -> int:
@@ -430,12 +432,13 @@ class Stream:
         attended = {name: group.pages for name, group in cache.groups.items()}
         kinds = self._kinds(cache, frames, attended)
         read = {name: cache.pages_read(group) for name, group in cache.groups.items()}
-        kv_tokens = {name: len(pages) * cache.page_tokens for name, pages in read.items()}
+        kv_tokens_read = {name: len(pages) * cache.page_tokens for name, pages in read.items()}
         context_frames = len({frame for pages in read.values() for frame in pages.frame.tolist()})
         with timer.stage("context"):
             if self.policy.caches != "per-step":
                 self._set_reads(cache, "context")
-                self._pass(x0, 0.0, cache, rope, probes.begin(self.index, frames, "context"))
+                latents = self._context_latents(self.index, x0)
+                self._pass(latents, 0.0, cache, rope, probes.begin(self.index, frames, "context"))
             kv_bytes = sum(each.bytes() for each in self._caches)
             mass = policy_probe.take()[0] if policy_probe else None
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
@@ -456,7 +459,7 @@ class Stream:
             video=video,
             timings=Timings(**timer.seconds),
             kv_bytes=kv_bytes,
-            kv_tokens=kv_tokens,
+            kv_tokens={name: len(pages) * cache.page_tokens for name, pages in attended.items()},
             context_frames=context_frames,
             segments=cache.segments,
             pages=attended,
@@ -466,6 +469,7 @@ class Stream:
             kinds=kinds,
             heads=_groups_of(cache),
             read=read,
+            kv_tokens_read=kv_tokens_read,
         )
 
     def _policy_probe(self) -> FrameMassProbe | None:
@@ -498,6 +502,14 @@ class Stream:
             if step + 1 < len(sigmas):
                 x = renoise(x0, self.noise.between(self.index, step, shape).to(device), sigmas[step + 1])
         return x0, tuple(steps)
+
+    def _context_latents(self, chunk: int, x0: Tensor) -> Tensor:
+        """What the context pass of a chunk reads: its clean latents, noised where the policy says so."""
+        level = self.policy.context_noise
+        if not level:
+            return x0
+        noise = self.noise.between(chunk, len(self.model.schedule.sigmas) - 1, x0.shape)
+        return renoise(x0, noise.to(x0.device), level)
 
     def _check_finite(self, x0: Tensor) -> None:
         """Raise ValueError for latents that are not finite: from here on everything would be."""
@@ -578,7 +590,7 @@ class Stream:
             frames = self._frames(chunk)
             positions = self._caches[0].positions_of(frames)
             cache.begin(frames, positions)
-            self._pass(self._latents[chunk], 0.0, cache, self._rope(positions))
+            self._pass(self._context_latents(chunk, self._latents[chunk]), 0.0, cache, self._rope(positions))
             cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
         return cache
 
@@ -603,7 +615,8 @@ class Stream:
         positions = self.policy.chunk_positions(state) or frames
         cache.begin(frames, positions)
         cache.set_reads({name: self.policy.reads(name, state) for name in cache.groups})
-        latents = torch.cat([self._latents[chunk] for chunk in sorted(self._latents)], 1)[:, -len(frames) :]
+        chunks = [self._context_latents(chunk, self._latents[chunk]) for chunk in sorted(self._latents)]
+        latents = torch.cat(chunks, 1)[:, -len(frames) :]
         self._pass(latents, 0.0, cache, self._rope(positions))
         return evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
 

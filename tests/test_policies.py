@@ -70,7 +70,8 @@ class TestEveryPolicy:
             token_bytes = {group: sum(map(len, chunk.heads[group])) * 2 * 12 * 4 for group in tokens}
             caches = len(small.schedule.sigmas) if policy.caches == "per-step" else 1
             assert chunk.kv_bytes == caches * sum(tokens[group] * token_bytes[group] for group in tokens)
-            assert not reads_all or chunk.kv_tokens == tokens
+            assert chunk.kv_tokens == tokens
+            assert not reads_all or chunk.kv_tokens_read == tokens
             for group, pages in chunk.pages.items():
                 assert chunk.kept[group].shape == (len(pages),)
                 assert set(chunk.frames) <= set(pages.frame.tolist())
@@ -283,4 +284,4 @@ def test_a_policy_reads_as_many_frames_as_it_says(small, name):
     stream = Stream(small, policies.make(name), "a red ball", decode=False)
     chunk = [stream.step() for _ in range(14)][-1]
     said = sum(map(int, re.findall(r"\d+", POLICIES[name].reading)))
-    assert set(chunk.kv_tokens.values()) == {said * stream.geometry.tokens_per_frame}
+    assert set(chunk.kv_tokens_read.values()) == {said * stream.geometry.tokens_per_frame}

@@ -173,9 +173,8 @@ def measure(
         for label in list(streams) if turn % 2 == 0 else reversed(list(streams)):
             stream = streams[label]
             chunk = _step(stream, snapshots[label], decoders[label])
-            alone = partial(
-                bare_calls, model.transformer, stream.caches[0], chunk.kv_tokens, tokens, text, passes=_passes(stream)
-            )
+            read = chunk.kv_tokens_read
+            alone = partial(bare_calls, model.transformer, stream.caches[0], read, tokens, text, passes=_passes(stream))
             took = seconds(alone, device)
             if turn >= warmup:
                 generated[label].append(chunk)
@@ -214,6 +213,7 @@ def _row(
         },
         "kv_bytes": chunk.kv_bytes,
         "kv_tokens": chunk.kv_tokens,
+        "kv_tokens_read": chunk.kv_tokens_read,
         "peak_bytes": peak,
     }
     if reference:
@@ -225,7 +225,7 @@ def _row(
         tokens = model.frames_per_chunk * stream.geometry.tokens_per_frame
         heads = {name: group.heads for name, group in cache.groups.items()}
         text_tokens = model.encode(PROMPT).shape[1]
-        work = pass_work(model.transformer, heads, chunk.kv_tokens, tokens, text_tokens, cache.dtype.itemsize)
+        work = pass_work(model.transformer, heads, chunk.kv_tokens_read, tokens, text_tokens, cache.dtype.itemsize)
         work = work.times(_passes(stream))
         bound = work.roofline(best)
         row |= {

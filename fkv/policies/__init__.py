@@ -14,6 +14,7 @@ from fkv.parameters import Parameter, defaults, describe, schema
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, Policy, evict
+from .ca2_vdm import Ca2Vdm
 from .commit import COMMIT, Commit
 from .deep_forcing import DeepForcing
 from .dummy_forcing import DummyForcing
@@ -53,6 +54,7 @@ POLICIES: dict[str, type[Policy]] = {
         MemRope,
         FadeMem,
         EmaSink,
+        Ca2Vdm,
         RandomRoles,
         NoAnchor,
         NoDynamic,

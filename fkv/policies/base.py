@@ -20,6 +20,10 @@ from .kinds import CURRENT, KEPT
 
 Family = Literal["released", "ablation", "baseline"]
 
+ContextNoise = Annotated[
+    float, Field(ge=0, le=0.1, description="noise level of the latents that the context pass reads, against drift")
+]
+
 
 @dataclass(frozen=True)
 class ChunkState:
@@ -69,9 +73,12 @@ class Policy:
     fp8: Annotated[
         bool, Field(description="store K and V in 8 bits (e4m3): half the memory, slower to read on a CPU")
     ] = False
+    context_noise: ContextNoise = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.context_noise and self.caches == "per-step":
+            raise ValueError("context_noise needs a context pass, and a cache for each denoising step has none")
 
     @property
     def segments(self) -> int:

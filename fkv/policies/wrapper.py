@@ -21,15 +21,17 @@ class Wrapper(Policy):
     """Another policy, with something changed.
 
     Args:
-        base: the policy that is changed; caches, fp8 and segments are its own.
+        base: the policy that is changed; caches, fp8, context noise and segments are its own.
     """
 
     base: Policy
     fp8: bool = field(init=False, compare=False)
+    context_noise: float = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        for attribute, value in (("name", self.title), ("caches", self.base.caches), ("fp8", self.base.fp8)):
-            object.__setattr__(self, attribute, value)
+        object.__setattr__(self, "name", self.title)
+        for attribute in ("caches", "fp8", "context_noise"):
+            object.__setattr__(self, attribute, getattr(self.base, attribute))
 
     @property
     def title(self) -> str:
