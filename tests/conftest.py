@@ -7,7 +7,9 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several workers share the cores; read when torch is loaded
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -22,6 +24,9 @@ from fkv.models.words import WordEncoder
 from fkv.roles import HeadRoles
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
+
+if TYPE_CHECKING:
+    from tests.load.client import Visitor
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -59,6 +64,25 @@ def shipped() -> VideoModel:
 @pytest.fixture(scope="session")
 def small() -> VideoModel:
     return small_model()
+
+
+@pytest.fixture(scope="module")
+def address(small: VideoModel) -> Iterator[str]:
+    """The address of a studio in this process, with a short patience."""
+    from fkv.studio.live.limits import Limits
+    from tests.load.inside import served
+
+    with served(small, Limits(lead=0.2, idle=10)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def visitor(address: str) -> Iterator[Visitor]:
+    """A visitor of that studio."""
+    from tests.load.client import Visitor
+
+    with Visitor(address) as one:
+        yield one
 
 
 def small_model() -> VideoModel:

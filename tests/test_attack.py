@@ -22,26 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fkv.studio.live import disconnect, telemetry
-from fkv.studio.live.limits import Limits
 from fkv.studio.server import takes_files
 from fkv.studio.serving import admission, requests
 from fkv.studio.serving.admission import Admission, Messages
 from tests.load.client import ROOT, Studio, Visitor, free_port
-from tests.load.inside import served
 
 PLAIN = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def address(small) -> Iterator[str]:
-    with served(small, Limits(lead=0.2, idle=10)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def visitor(address) -> Iterator[Visitor]:
-    with Visitor(address) as one:
-        yield one
 
 
 # Bodies, session hashes, names.

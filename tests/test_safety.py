@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,13 +25,11 @@ from fkv.analysis import export, record
 from fkv.models.checkpoints import CheckpointError, read
 from fkv.policies import parse
 from fkv.stream import Stream, check_prompt
-from fkv.studio.live.limits import Limits
 from fkv.studio.media.protocol import unpack
 from fkv.studio.serving import middleware
 from fkv.video import Mp4Writer
 from tests.load import fuzz
 from tests.load.client import ROOT, Studio, Visitor, settle
-from tests.load.inside import served
 
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 OUTSIDE = (
@@ -45,18 +42,6 @@ OUTSIDE = (
     "~/.ssh/id_rsa",
     ".",
 )
-
-
-@pytest.fixture(scope="module")
-def address(small) -> Iterator[str]:
-    with served(small, Limits(lead=0.2, idle=10)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def visitor(address) -> Iterator[Visitor]:
-    with Visitor(address) as one:
-        yield one
 
 
 def raw(address: str, path: str, method: str = "GET") -> tuple[int, str]:

@@ -85,6 +85,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--port", type=int, default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen at (default: %(default)s)"
     )
     parser.add_argument("--root-path", default=env("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
+    parser.add_argument(
+        "--trust-proxy",
+        default=env("FKV_TRUST_PROXY", ""),
+        metavar="ADDRESSES",
+        help="proxies whose X-Forwarded-For names the visitor, with commas between them (default: none)",
+    )
     parser.add_argument("--share", action="store_true", help="also open a public Gradio link")
     for parameter in describe(LimitOptions):
         parser.add_argument(
@@ -136,7 +142,18 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
         limits = options.limits(free_memory(args.device)["device"])
-        serve(model, args.host, args.port, args.share, args.root_path, limits, args.metrics, args.mcp, folder=folder)
+        serve(
+            model,
+            args.host,
+            args.port,
+            args.share,
+            args.root_path,
+            limits,
+            args.metrics,
+            args.mcp,
+            folder=folder,
+            proxies=args.trust_proxy,
+        )
     except (ValueError, OSError) as error:
         print(f"fkv-studio: {error}", file=sys.stderr)
         return 2

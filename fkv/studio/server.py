@@ -21,6 +21,7 @@ from fkv.studio.live.limits import Limits
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import module_route, style
 from fkv.studio.serving.admission import PLACES, Admission
+from fkv.studio.serving.connections import bound, most_connections
 from fkv.studio.serving.health import health
 from fkv.studio.serving.health import metrics as metrics_routes
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
@@ -81,6 +82,7 @@ def serve(
     mcp: bool = False,
     block: bool = True,
     folder: Path | None = None,
+    proxies: str = "",
 ) -> gr.Blocks:
     """Serve the page until the process is told to end.
 
@@ -95,6 +97,7 @@ def serve(
         mcp: Also offer the endpoints as tools (Model Context Protocol).
         block: Wait for the end; otherwise return once the page is served.
         folder: For temporary files, by default a new one.
+        proxies: Addresses and networks, with commas between them, whose `X-Forwarded-For` names the visitor.
 
     Raises:
         ValueError: If metrics or mcp need a package that is missing.
@@ -111,12 +114,15 @@ def serve(
     ]
     folder = folder or temporary_folder()
     page = build(model, registry).queue(max_size=PLACES, api_open=False)
+    most = most_connections()
+    bound(most, proxies)
     gate = Middleware(
         Gate,
         folder=folder,
         uploads=takes_files(page),
         hosts={*LOOPBACK, urlsplit(root_path or "").hostname} if host in LOOPBACK and not share else None,
         admit=Admission(page).refuse,
+        share=most // 2,
     )
     gc.freeze()  # so that `errors.free` does not scan what stays loaded after every run
     atexit.register(gc.unfreeze)

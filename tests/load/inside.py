@@ -16,10 +16,10 @@ from .client import free_port
 
 
 @contextmanager
-def served(model: VideoModel, limits: Limits | None = None, metrics: bool = False) -> Iterator[str]:
+def served(model: VideoModel, limits: Limits | None = None, metrics: bool = False, proxies: str = "") -> Iterator[str]:
     """The address of a studio with this model until the block ends."""
     before, port = (os.environ.get("GRADIO_TEMP_DIR"), tempfile.tempdir), free_port()
-    page = serve(model, "127.0.0.1", port, limits=limits, metrics=metrics, block=False)
+    page = serve(model, "127.0.0.1", port, limits=limits, metrics=metrics, block=False, proxies=proxies)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -50,7 +50,7 @@ def log_run(**facts: Any) -> None:
 TYPED = frozenset({"prompt", "path"})
 """Facts that visitors type, or that hold the key of a run."""
 WITHHELD = "message withheld; --log-prompts shows it"
-SECONDS = 60.0  # within which a library's same message is logged once
+SECONDS = 60.0  # within which the same message is logged once
 
 
 class JsonLines(logging.Formatter):
@@ -99,21 +99,27 @@ def _places(error: BaseException) -> str:
 
 
 class Seldom(logging.Filter):
-    """Lets the same message of another library through once in `SECONDS`."""
+    """Lets the same message through once in `SECONDS` and says how many were left out; records of runs always pass."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[tuple[str, str, int], float] = {}
+        self._last: dict[tuple[str, str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] == "fkv":
+        if record.name == log.name:
             return True
-        key = (record.name, record.pathname, record.lineno)
+        error = record.exc_info[1] if record.exc_info else None
+        place = "" if error is None else _places(error).partition(" < ")[0]
+        key = (record.name, record.pathname, record.lineno, place)
         now = time.monotonic()
-        seldom = now - self._last.get(key, -SECONDS) >= SECONDS
-        if seldom:
-            self._last[key] = now
-        return seldom
+        last, left_out = self._last.get(key, (-SECONDS, 0))
+        if now - last < SECONDS:
+            self._last[key] = last, left_out + 1
+            return False
+        self._last[key] = now, 0
+        if left_out:
+            record.facts = {**getattr(record, "facts", {}), "left_out": left_out}
+        return True
 
 
 def setup(prompts: bool = False) -> None:

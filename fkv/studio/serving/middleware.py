@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,7 +65,8 @@ class Gate:
     """ASGI middleware: refuses what the application behind it should not see.
 
     It answers 404 on closed routes, 400 to JSON that no event can want, 403 to an MCP call from another site, 413 to a
-    body that is too large, 503 where there is no place for a call, and 507 while the upload storage is full.
+    body that is too large, 503 where there is no place for a call or an address has too many requests under way, and
+    507 while the upload storage is full.
 
     Args:
         app: The application behind it.
@@ -72,6 +74,7 @@ class Gate:
         uploads: Whether any event takes a file; the upload route is closed otherwise.
         hosts: Names under which MCP may be called; None allows any.
         admit: Whether there is a place for a call.
+        share: Requests of one address that may be under way, streams of answers included.
     """
 
     def __init__(
@@ -81,8 +84,11 @@ class Gate:
         uploads: bool = False,
         hosts: Collection[str | None] | None = None,
         admit: Admit = lambda path, body, address: None,
+        share: int = 512,
     ) -> None:
         self.app = app
+        self.share = share
+        self._under_way: Counter[str] = Counter()
         self.hosts = hosts
         self.admit = admit
         self.uploads = Uploads(folder) if uploads else None
@@ -91,6 +97,19 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        address = _address(scope)
+        if self._under_way[address] >= self.share:
+            await PlainTextResponse("Too many requests of this address are under way.", 503)(scope, receive, send)
+            return
+        self._under_way[address] += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._under_way[address] -= 1
+            if not self._under_way[address]:
+                del self._under_way[address]
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         upload = path.rstrip("/").endswith("/upload")
         limit = MAX_UPLOAD if upload else MAX_BODY
@@ -124,8 +143,7 @@ class Gate:
         except ClientDisconnect:
             pass
         else:
-            address = (scope.get("client") or ("",))[0]
-            if reason := self.admit(scope["path"], body, address):
+            if reason := self.admit(scope["path"], body, _address(scope)):
                 await JSONResponse({"detail": reason}, 503)(scope, receive, send)
             else:
                 await self._bounded(MAX_BODY, scope, _replayed(data, receive), send)
@@ -175,6 +193,10 @@ class Gate:
             }
             log.warning("request refused", extra={"facts": facts})
             await PlainTextResponse("Bad request", 400)(scope, receive, send)
+
+
+def _address(scope: Scope) -> str:
+    return (scope.get("client") or ("",))[0]
 
 
 async def _read(receive: Receive, limit: int) -> bytes:
