@@ -32,7 +32,7 @@ from fkv.world.witness import read_panel, read_thing
 
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
-TURN_CHUNKS = TURN_FRAMES // CHUNK
+TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 REST = 4  # chunks in which the items are read
 CHANCE = {
     "sign colour": 1 / (len(COLOURS) - 1),

@@ -115,34 +115,26 @@ class Cut:
 
 
 def draw_cut(rng: random.Random, chunks: int) -> Cut:
-    """Draw a script and the chunks of a clip, in two thirds of the cases around a return after a long time.
+    """Draw a script and the chunks of a clip.
 
-    Such a clip holds the opening, two chunks in which the panel that will return is in view, and the last chunk before
-    the return with the chunks of it. What lies between is left out, so a clip of eight chunks covers up to a minute.
+    After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns. Half of
+    the clips are whole; of the others, all between their first two chunks and the last ones is left out, so that what
+    returns was away for up to a minute.
     """
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:
-        camera = rng.choice([name for name in CAMERAS if not cameras or name != cameras[-1]])
-        stay = rng.randint(5, 9) if rng.random() < 0.6 else rng.randint(10, 40)
+        camera = cameras[-1] if cameras else rng.choice(CAMERAS)
+        shown = present[-1] if present else rng.random() < 0.85
+        if camera == "ahead" and rng.random() < 0.4:
+            shown = not shown
+        elif cameras:
+            camera = rng.choice([name for name in CAMERAS if name != camera])
+        stay = rng.randint(1, 3) if rng.random() < 0.75 else rng.randint(4, 12)
         cameras += [camera] * stay
-        present += [rng.random() < 0.75] * stay
-    present[0] = True
-    returns = [
-        (seen, back)
-        for back in range(6, LONGEST - 5)
-        if cameras[back] != cameras[back - 1]
-        for seen in range(1, back - 2)
-        if cameras[seen] == cameras[seen + 1] == cameras[back] and cameras[max(0, seen - 4)] == cameras[back]
-    ]
-    after = chunks - 4
-    if not returns or after < 3 or rng.random() < 0.33:
-        return Cut(tuple(cameras), tuple(present), tuple(range(chunks)))
-    seen, back = rng.choice(returns)
-    indices = sorted({0, seen, seen + 1, *range(back - 1, back + after)})
-    while len(indices) < chunks:
-        indices.append(indices[-1] + 1)
-    return Cut(tuple(cameras), tuple(present), tuple(indices))
+        present += [shown] * stay
+    start = rng.randrange(2, LONGEST - chunks) if rng.random() < 0.5 else 2
+    return Cut(tuple(cameras), tuple(present), (0, 1, *range(start, start + chunks - 2)))
 
 
 def script(rng: random.Random, cut: Cut) -> list[Scene | Shot]:

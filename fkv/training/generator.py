@@ -361,8 +361,8 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     for name, value in (defaults | {"lr": 1e-3 if memory else 2e-3}).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if memory and args.chunks < 7:
-        parser.error("clips of the memory world need at least 7 chunks, to hold a return and what was there before")
+    if memory and args.chunks < 4:
+        parser.error("clips of the memory world need at least 4 chunks, to hold a return and what was there before")
     return parser, args
 
 

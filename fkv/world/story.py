@@ -19,12 +19,15 @@ from .shots import CAMERAS, Shot
 
 CHUNK = 12  # video frames
 STORY_GENES = 14  # genes per chunk
-TURN_FRAMES = 48  # video frames in which the camera turns by one panel
+TURN_FRAMES = 8  # video frames of a turn of the camera; it is over before its chunk is
 CROSSING = 48  # video frames that a passer-by needs
 SWAY = 3.0  # pixels by which the camera sways
+LATE = 4  # last video frames of a chunk, one latent frame; what they show was seen
 REVERSAL = 0.3  # probability per chunk at which a thing that can reverse does
 PASSER = 0.2  # probability per chunk of a passer-by while there is none
 LIGHT = 0.15  # probability per chunk that the window in view changes
+RETURN = 0.25  # probability per chunk at which a thing that is out of sight comes back
+OUT_OF_SIGHT = {"hiding": (60, 132), "roaming": (84, 120)}  # clocks at which it waits and from which it comes back
 WALL = 112.0  # column of the wall behind which a thing hides
 LAYOUTS = 4
 LAMPS = 4
@@ -154,14 +157,14 @@ def _ease(share: float) -> float:
 
 
 def _hiding(clock: float) -> tuple[float, float]:
-    """A thing that waits at the left, goes behind the wall for 6 s of every 12, and comes out again."""
+    """A thing that waits at the left, goes behind the wall and comes out again."""
     turn = clock % PERIOD
     out = _ease((turn - 20) / 40) - _ease((turn - 140) / 40)
     return 42 + (WALL - 42) * out, 46 + 6 * math.sin(2 * math.pi * turn / 48)
 
 
 def _roaming(clock: float) -> tuple[float, float]:
-    """A thing that leaves the picture at the right for 4 s of every 12, and returns."""
+    """A thing that leaves the picture at the right, and returns."""
     turn = clock % PERIOD
     out = _ease((turn - 30) / 44) - _ease((turn - 126) / 44)
     return 62 + (WIDTH + 40 - 62) * out, 44 + 8 * math.sin(2 * math.pi * turn / 64)
@@ -183,18 +186,16 @@ class Camera:
         self.target = panel
         self._from = float(panel * WIDTH)
         self._since = 0
-        self._frames = 1.0
 
     def turn(self, panel: int, frame: int) -> None:
         """Set out for another panel at a video frame."""
         if panel != self.target:
             self._from = self._centre(frame)
             self._since = frame
-            self._frames = max(1.0, TURN_FRAMES * abs(panel * WIDTH - self._from) / WIDTH)
             self.target = panel
 
     def _centre(self, frame: int) -> float:
-        there = _ease((frame - self._since) / self._frames)
+        there = _ease((frame - self._since) / TURN_FRAMES)
         return self._from + (self.target * WIDTH - self._from) * there
 
     def at(self, frame: int) -> float:
@@ -218,6 +219,7 @@ class Story:
         self._lit: dict[int, dict[int, bool]] = {}  # panel -> chunk that shows it -> is its window lit
         self._looks = COLOURS[0], SHAPES[0]
         self._looks_seen: frozenset[int] = frozenset()
+        self._in_view = True
         self._clocks = [0, 0]
         self._ways = [1, 1]
         self._passer: tuple[int, str, float] | None = None
@@ -234,21 +236,22 @@ class Story:
         chunk = len(self.chunks)
         self._opening = self._opening or tuple(genes[:GENES])
         frames = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+        pans = self._pans(scene, frames)
         things = self._things(scene, genes, chunk, forgets)
+        self._set_clocks(scene, things, genes, pans)
         turned = self._reverse(things, genes, chunk)
         passer = self._pass_by(things, genes, chunk)
-        pans = self._pans(scene, frames)
         events = Events(turned, passer)
         shown: frozenset[int] = frozenset()
         if isinstance(scene, Shot):
-            shown = _panels_in(pans)
-            revealed, forgotten = self._reveal(scene, shown, genes, chunk, forgets)
+            shown = _panels_in(pans[-LATE:])
+            revealed, forgotten = self._reveal(scene, things, shown, genes, chunk, forgets)
             lights = self._switch_light(pans, genes, {*revealed, *forgotten})
             for panel in shown:
                 self._lit[panel][chunk] = self._panels[panel].lit
             events = Events(turned, passer, lights, revealed, forgotten)
         moments = tuple(self._moment(scene, things, *at) for at in zip(frames, pans, strict=True))
-        if any(_in_sight(placed, moment) for moment in moments for placed in moment.things):
+        if any(_in_sight(placed, moment) for moment in moments[-LATE:] for placed in moment.things):
             self._looks_seen |= {chunk}
         for slot in range(2):
             self._clocks[slot] += CHUNK * self._ways[slot]
@@ -271,6 +274,19 @@ class Story:
             self._looks_seen = frozenset()
         self._looks = subject.colour or self._looks[0], subject.shape or self._looks[1]
         return (Thing(*self._looks, subject.motion),)
+
+    def _set_clocks(
+        self, scene: Scene | Shot, things: Sequence[Thing], genes: Sequence[float], pans: Sequence[float]
+    ) -> None:
+        """Let motions that come into view begin anew, and things out of sight wait until a gene brings them back."""
+        in_view = bool(things) and (isinstance(scene, Scene) or abs(pans[-1]) < WIDTH / 2)
+        if in_view and not self._in_view:
+            self._clocks = [0, 0]
+            self._ways = [1, 1]
+        self._in_view = in_view
+        waits, returns = OUT_OF_SIGHT.get(things[0].motion, (None, 0)) if things else (None, 0)
+        if waits is not None and self._clocks[0] % PERIOD >= waits and self._clocks[0] % PERIOD < returns:
+            self._clocks[0] = returns if genes[REVERSES[0]] < RETURN else waits
 
     def _reverse(self, things: Sequence[Thing], genes: Sequence[float], chunk: int) -> tuple[int, ...]:
         """Turn things round where that changes their path: half way between its turning points."""
@@ -304,7 +320,13 @@ class Story:
         return [self._camera.at(frame) for frame in frames]
 
     def _reveal(
-        self, shot: Shot, shown: frozenset[int], genes: Sequence[float], chunk: int, forgets: bool
+        self,
+        shot: Shot,
+        things: Sequence[Thing],
+        shown: frozenset[int],
+        genes: Sequence[float],
+        chunk: int,
+        forgets: bool,
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Decide the panels that come into view for the first time, and those that are not remembered."""
         revealed = tuple(sorted(panel for panel in shown if panel not in self._panels))
@@ -315,7 +337,7 @@ class Story:
             if panel in self._panels and not known:
                 forgotten.append(panel)
             if not known:
-                self._panels[panel] = _panel(genes, self._looks[0])
+                self._panels[panel] = _panel(genes, things[0].colour if things and panel == 0 else None)
                 self._lit[panel] = {}
             elif known != seen:
                 self._panels[panel] = replace(self._panels[panel], lit=self._lit[panel][max(known)])
@@ -334,7 +356,7 @@ class Story:
 
     def _moment(self, scene: Scene | Shot, things: Sequence[Thing], frame: int, pan: float) -> Moment:
         """Everything that one video frame shows."""
-        _, *landmarks, gene_place, gene_size = self._opening
+        _, *landmarks, gene_place, gene_size = self._opening if isinstance(scene, Scene) else [0.5] * GENES
         in_chunk = frame % CHUNK
         clocks = [clock + in_chunk * way for clock, way in zip(self._clocks, self._ways, strict=True)]
         places = [place_of(thing, clocks[i], gene_place, i, len(things)) for i, thing in enumerate(things)]
@@ -343,7 +365,7 @@ class Story:
         if isinstance(scene, Shot):
             lift = self._lift(scene, in_chunk)
             placed = tuple(Placed(thing, x - pan, y - lift) for thing, (x, y) in zip(things, places, strict=True))
-            panels = {panel: self._panels[panel] for panel in _panels_in([pan])}
+            panels = {panel: self._panels[panel] for panel in _panels_in([pan]) if panel in self._panels}
             wall = WALL - pan if any(thing.motion == "hiding" for thing in things) else None
             return Moment(scene, frame, pan, pan, placed, radius, passer, panels, wall=wall)
         placed = tuple(Placed(thing, x, y) for thing, (x, y) in zip(things, places, strict=True))
@@ -368,8 +390,8 @@ class Story:
         return 110 * (left if shot.subject is None else 1 - left)
 
 
-def _panel(genes: Sequence[float], taken: str) -> Panel:
-    """The panel that genes decide; its sign does not have the colour `taken`."""
+def _panel(genes: Sequence[float], taken: str | None) -> Panel:
+    """The panel that genes decide; its sign does not have the colour `taken`, that of the thing beside it."""
     colour = _pick(genes[SIGN_COLOUR], [colour for colour in COLOURS if colour != taken])
     lamps = 1 + min(int(genes[LAMP_COUNT] * LAMPS), LAMPS - 1)
     layout = min(int(genes[LAYOUT] * LAYOUTS), LAYOUTS - 1)
