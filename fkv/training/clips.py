@@ -159,7 +159,7 @@ def draw_memory_clips(
     chunks: int,
     device: str,
     kinds: Sequence[Kind] = MIXED,
-    panorama: float = 0.6,
+    panorama: float = 0.8,
 ) -> Clips:
     """Draw clips of the memory world.
 
