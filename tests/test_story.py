@@ -96,14 +96,30 @@ def _colour_and_shape(chunk):
 
 
 @pytest.mark.parametrize("motion", ["hiding", "roaming"])
-def test_a_thing_vanishes_for_seconds_and_comes_back(motion):
+def test_a_thing_vanishes_and_comes_back_when_noise_says_so(motion):
     shot = Shot("desert", "day", Subject("red", "ball", motion))
-    moments = [moment for chunk in panorama.tell([shot] * 16, calm(0, 16)).chunks for moment in chunk.moments]
-    pixels = (panorama.labels(moments) == panorama.THING).sum((1, 2))
-    hidden = pixels < 20
-    assert 48 <= hidden.sum() <= 112 and not hidden[:12].any() and not hidden[-12:].any()
+    genes = calm(0, 20)
+    genes[12][0] = 0.1
+    moments = [moment for chunk in panorama.tell([shot] * 20, genes).chunks for moment in chunk.moments]
+    hidden = (panorama.labels(moments) == panorama.THING).sum((1, 2)) < 20
+    assert not hidden[:24].any() and hidden[84:144].all() and not hidden[168:200].any()
     red = np.abs(panorama.draw(moments).astype(int) - PALETTE["red"]).max(-1) < 3
     assert not red[hidden].any(axis=(1, 2)).any() and (red[~hidden].sum((1, 2)) > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("event", ["camera", "prompt"])
+def test_what_happens_out_of_the_picture_does_not_show_when_a_thing_is_back(event):
+    away = look(AHEAD, "left") if event == "camera" else Shot("hills", "day", None)
+    scenes = [AHEAD] * 3 + [away] * 5 + [AHEAD] * 2
+    genes = calm(4, len(scenes))
+    other = [row[:] for row in genes]
+    for chunk in range(4, 8):
+        other[chunk][:2] = [0.1, 0.1]  # reversals, were it in the picture
+    first, second = (panorama.tell(scenes, rows).chunks[-2:] for rows in (genes, other))
+    start = panorama.tell([AHEAD], genes[:1]).chunks[0]
+    assert [chunk.moments for chunk in first] == [chunk.moments for chunk in second]
+    last = first[0].moments[-1].things[0]
+    assert (last.x - start.moments[-1].things[0].x) == pytest.approx(start.moments[-1].pan - first[0].moments[-1].pan)
 
 
 def test_a_viewer_that_forgets_sees_another_panorama():

@@ -126,14 +126,16 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
     while len(cameras) < LONGEST:
         camera = cameras[-1] if cameras else rng.choice(CAMERAS)
         shown = present[-1] if present else rng.random() < 0.85
-        if camera == "ahead" and rng.random() < 0.4:
+        if camera == "ahead" and rng.random() < 0.5:
             shown = not shown
         elif cameras:
             camera = rng.choice([name for name in CAMERAS if name != camera])
-        stay = rng.randint(1, 3) if rng.random() < 0.75 else rng.randint(4, 12)
+        stay = rng.randint(1, 2) if rng.random() < 0.85 else rng.randint(3, 12)
         cameras += [camera] * stay
         present += [shown] * stay
-    start = rng.randrange(2, LONGEST - chunks) if rng.random() < 0.5 else 2
+    states = list(zip(cameras, present, strict=True))
+    starts = [i for i in range(3, LONGEST - chunks) if states[i] != states[i + 1]]
+    start = rng.choice(starts) if starts and rng.random() < 0.5 else 2
     return Cut(tuple(cameras), tuple(present), (0, 1, *range(start, start + chunks - 2)))
 
 
