@@ -117,9 +117,9 @@ class Cut:
 def draw_cut(rng: random.Random, chunks: int) -> Cut:
     """Draw a script and the chunks of a clip.
 
-    After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns. Half of
-    the clips are whole; of the others, all between their first two chunks and the last ones is left out, so that what
-    returns was away for up to a minute.
+    After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns. Half
+    of the clips are whole; of the others, all between their first two chunks and the last ones is left out, so that
+    what returns was away for up to a minute.
     """
     cameras: list[str] = []
     present: list[bool] = []
