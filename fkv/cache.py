@@ -3,24 +3,26 @@
 Keys are stored after RoPE, so their order in memory does not matter to attention. The K and V of a head group in one
 layer share one preallocated buffer, which the group's page table describes (`fkv.pages`). A chunk is written straight
 into free pages, once per pass; evicting pages changes the page table alone. Occupied pages form a prefix of the buffer
-while a chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated.
+while a chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated. After a fork
+that shares pages, a group also reads **runs**: pages in buffers that are frozen since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels import put, rope_freqs_cis, take
-from .pages import FREE, Geometry, HeadGroup, Heads, Pages, PageTables, Reads
+from .kernels import join, put, rope_freqs_cis, take
+from .pages import FREE, Frozen, Geometry, HeadGroup, Heads, Pages, PageTables, Reads, Run
 
 GROWTH = 1.125  # a buffer grows at least by this factor, so that a cache without eviction is not copied for every chunk
+MOST_RUNS = 4  # shared pages of a group lie in at most so many places while a chunk is generated
 
 
 class KVCache:
@@ -112,10 +114,10 @@ class KVCache:
         self._views.clear()
         self._reads.clear()
         for group in self.groups.values():
-            live = group.live + wanted
-            if live > group.capacity:
-                self._grow(group, max(live, int(group.capacity * GROWTH)))
-            slots = np.flatnonzero(group.frame == FREE)[:wanted]
+            if group.runs:
+                self._straighten(group)
+            live = group.own + wanted
+            slots = self._free_slots(group, wanted)
             group.frame[slots] = np.repeat(np.asarray(frames), self.segments)
             group.segment[slots] = np.tile(np.arange(self.segments), len(frames))
             group.position[slots] = np.repeat(np.asarray(positions or frames), self.segments)
@@ -130,6 +132,32 @@ class KVCache:
                 group.write_index = index
             group.write_index.copy_(index)
 
+    def _free_slots(self, group: HeadGroup, wanted: int) -> np.ndarray:
+        """The first free slots of a group's buffers, which grow where these do not suffice."""
+        live = group.own + wanted
+        if live > group.capacity:
+            self._grow(group, max(live, int(group.capacity * GROWTH)))
+        return np.flatnonzero(group.frame == FREE)[:wanted]
+
+    def _straighten(self, group: HeadGroup, most: int = MOST_RUNS) -> None:
+        """Let the pages of each run lie one after another. The smallest of more than `most` runs are copied instead."""
+        runs = [part for run in group.runs for part in run.contiguous()]
+        shared = sorted(runs, key=lambda run: -len(run.pages))[:most]
+        group.runs = tuple(run for run in runs if run in shared)
+        for run in runs:
+            if run not in shared:
+                self._copy_in(group, run)
+
+    def _copy_in(self, group: HeadGroup, run: Run) -> None:
+        """Copy the pages of a run to the group's own buffers."""
+        slots = self._free_slots(group, len(run.pages))
+        source, target = self._tokens(run.pages.slot), self._tokens(slots)
+        for buffers, frozen in ((group.keys, run.home.keys), (group.values, run.home.values)):
+            for buffer, shared in zip(buffers, frozen, strict=True):
+                put(buffer, target, take(shared, source))
+        for column, shared_column in zip(group.columns, run.pages.columns, strict=True):
+            column[slots] = shared_column
+
     def memory_key(self) -> tuple[object, ...]:
         """A key that is equal for passes that read and write the same memory, as a CUDA graph needs it."""
         if self._reads or self.select:
@@ -139,6 +167,7 @@ class KVCache:
                 group.live,
                 group.write_index.data_ptr(),
                 *(buffer.data_ptr() for buffer in (*group.keys, *group.values)),
+                *((*map(Tensor.data_ptr, run.home.keys), *run.pages.slot[[0, -1]].tolist()) for run in group.runs),
             )
             for group in self.groups.values()
         )
@@ -175,7 +204,14 @@ class KVCache:
         return self.read_stored(layer)
 
     def read_stored(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
-        """Like `read`, every page as it is stored."""
+        """Like `read`, every page as it is stored. Shared pages are copied."""
+        if self.shares_pages:
+            runs = [self._runs(layer, group) for group, _ in self.slices[layer]]
+            sides = [tuple(zip(*each, strict=True)) for each in runs]
+            return [
+                (group, heads, join(keys), join(values))
+                for (group, heads), (keys, values) in zip(self.slices[layer], sides, strict=True)
+            ]
         if layer not in self._views:
             self._views[layer] = [
                 (group, heads, self._occupied(group, group.keys[layer]), self._occupied(group, group.values[layer]))
@@ -183,8 +219,37 @@ class KVCache:
             ]
         return self._views[layer]
 
+    @property
+    def shares_pages(self) -> bool:
+        """Whether some pages lie in buffers that other caches read too."""
+        return any(group.runs for group in self.groups.values())
+
+    def read_runs(self, layer: int) -> list[list[tuple[Tensor, Tensor]]]:
+        """Views of what a layer attends to, where a cache shares pages.
+
+        Returns:
+            Per group in this layer: K and V of each place where its pages lie.
+        """
+        if self._reads:
+            return [[self._gathered(layer, group)] for group, _ in self.slices[layer]]
+        return [self._runs(layer, group) for group, _ in self.slices[layer]]
+
+    def _runs(self, layer: int, group: HeadGroup) -> list[tuple[Tensor, Tensor]]:
+        """K and V of a group's shared pages, run by run, then those of its buffers."""
+        views = []
+        for run in group.runs:
+            first, last = run.pages.slot[[0, -1]].tolist()
+            tokens = slice(first * self.page_tokens, (last + 1) * self.page_tokens)
+            views.append((run.home.keys[layer][:, :, tokens], run.home.values[layer][:, :, tokens]))
+        return [*views, (self._occupied(group, group.keys[layer]), self._occupied(group, group.values[layer]))]
+
     def _occupied(self, group: HeadGroup, buffer: Tensor) -> Tensor:
-        return buffer[:, :, : group.live * self.page_tokens]
+        return buffer[:, :, : group.own * self.page_tokens]
+
+    def _take(self, group: HeadGroup, side: Literal["keys", "values"], layer: int, slots: np.ndarray) -> Tensor:
+        """Copy K or V of pages out of a group, [batch, heads, pages * page_tokens, head_dim]."""
+        shared = [take(getattr(run.home, side)[layer], self._tokens(run.pages.slot)) for run in group.runs]
+        return take(join([*shared, getattr(group, side)[layer]]), self._tokens(slots))
 
     def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:
         """Free pages. Moves no tensor.
@@ -201,11 +266,13 @@ class KVCache:
             pages = group.pages
             if keep.shape != (len(pages),):
                 raise ValueError(f"group {name!r} has {len(pages)} pages, its mask has shape {keep.shape}")
-            group.frame[pages.slot[~keep]] = FREE
+            group.keep(keep)
 
     def page_tables(self) -> PageTables:
         """Copies of all page tables, for `restore`."""
-        return {name: tuple(column.copy() for column in group.columns) for name, group in self.groups.items()}
+        return {
+            name: (tuple(column.copy() for column in group.columns), group.runs) for name, group in self.groups.items()
+        }
 
     def restore(self, tables: PageTables) -> None:
         """Go back to earlier page tables of this cache, as long as their pages have not been overwritten.
@@ -213,19 +280,29 @@ class KVCache:
         Keys and values are not restored, and buffers that have grown since stay large.
         """
         self._views.clear()
-        for name, columns in tables.items():
+        for name, (columns, runs) in tables.items():
             group = self.groups[name]
+            group.runs = runs
             grown = (0, group.capacity - len(columns[0]))
             group.frame, group.segment, group.position = (np.pad(c, grown, constant_values=FREE) for c in columns[:3])
             group.edited = np.pad(columns[3], grown)
 
-    def fork(self) -> KVCache:
-        """Copy the cache between two chunks: pages, their places in the buffers, and what the policy remembers."""
+    def fork(self, share: bool = False) -> KVCache:
+        """Begin a second cache between two chunks, with the same pages and what the policy remembers.
+
+        Args:
+            share: Freeze the pages and let both caches read them, in place of copying them. `restore` then cannot go
+                back to page tables from before.
+        """
+        self._views.clear()
         groups = {name: group.heads for name, group in self.groups.items()}
         new = type(self)(self.geometry, groups, self.segments, self.dtype, self.device)
         new.notes = deepcopy(self.notes)
         for name, group in self.groups.items():
             copy = new.groups[name]
+            if share:
+                group.freeze(self._page_bytes(group))
+            copy.runs = group.runs
             copy.keys = [keys.clone() for keys in group.keys]
             copy.values = [values.clone() for values in group.values]
             copy.frame, copy.segment, copy.position, copy.edited = (column.copy() for column in group.columns)
@@ -264,13 +341,13 @@ class KVCache:
         """K at the positions where a pass reads them, and V: [batch, heads, tokens, head_dim] each."""
         stored = group.pages
         reads = self._reads.get(group.name) or Reads(np.arange(len(stored)))
-        tokens = self._tokens(stored.slot[reads.index])
-        keys = take(group.keys[layer], tokens)
+        slots = stored.slot[reads.index]
+        keys = self._take(group, "keys", layer, slots)
         if reads.position is not None:
             steps = reads.position - stored.position[reads.index]
             if steps.any():
                 keys = self._shifted(keys.float(), steps).to(keys.dtype)
-        return keys, take(group.values[layer], tokens)
+        return keys, self._take(group, "values", layer, slots)
 
     def _shifted(self, keys: Tensor, steps: np.ndarray) -> Tensor:
         """Move keys of pages in time by `steps`, int [pages]: float32 [batch, heads, pages * page_tokens, head_dim]."""
@@ -297,9 +374,8 @@ class KVCache:
         """
         group = self.groups[name]
         pages = group.pages[index]
-        tokens = self._tokens(pages.slot)
-        keys = _rotated(take(group.keys[layer], tokens).float(), self._freqs_cis(pages).conj())
-        values = take(group.values[layer], tokens).float()
+        keys = _rotated(self._take(group, "keys", layer, pages.slot).float(), self._freqs_cis(pages).conj())
+        values = self._take(group, "values", layer, pages.slot).float()
         shape = (len(pages), self.page_tokens)
         return keys.unflatten(2, shape), values.unflatten(2, shape)
 
@@ -311,8 +387,14 @@ class KVCache:
         return _rotated(query.float(), self._freqs_cis(pages[rows]).conj())
 
     def edit(self, layer: int, name: str, index: np.ndarray, keys: Tensor, values: Tensor) -> None:
-        """Replace the content of pages; arguments as `unrotated` takes and returns them."""
+        """Replace the content of pages; arguments as `unrotated` takes and returns them.
+
+        Raises:
+            ValueError: Other caches share pages of the group.
+        """
         group = self.groups[name]
+        if group.runs:
+            raise ValueError("pages that are shared with another stream cannot be edited")
         pages = group.pages[index]
         tokens = self._tokens(pages.slot)
         put(group.keys[layer], tokens, _rotated(keys.flatten(2, 3), self._freqs_cis(pages)))
@@ -334,8 +416,8 @@ class KVCache:
         return sum(group.live * self._page_bytes(group) for group in self.groups.values())
 
     def allocated_bytes(self) -> int:
-        """Bytes of the K and V buffers, from the page tables."""
-        return sum(group.capacity * self._page_bytes(group) for group in self.groups.values())
+        """Bytes of the K and V buffers, from the page tables, those included that other caches read too."""
+        return pinned_bytes([self])
 
     def _page_bytes(self, group: HeadGroup) -> int:
         heads = sum(map(len, group.heads))
@@ -359,7 +441,7 @@ class KVCache:
         pages = group.pages
         slot_of = {(f, s): slot for slot, f, s in zip(pages.slot, pages.frame, pages.segment, strict=True)}
         slots = np.array([slot_of[frame, segment] for frame in frames for segment in range(self.segments)])
-        keys = take(group.keys[layer], self._tokens(slots))
+        keys = self._take(group, "keys", layer, slots)
         return keys.unflatten(2, (len(frames), self.geometry.tokens_per_frame))
 
     # Rare changes: positions, head groups.
@@ -376,6 +458,7 @@ class KVCache:
     def reposition(self, frames: Collection[int], steps: int) -> None:
         """Store the keys of these latent frames `steps` positions later in time."""
         for group in self.groups.values():
+            self._straighten(group, 0)
             pages = group.pages
             slots = pages.slot[pages.rows_of(frames)]
             tokens = self._tokens(slots)
@@ -399,6 +482,8 @@ class KVCache:
         """
         new = type(self)(self.geometry, groups, segments, dtype or self.dtype, self.device)
         new.notes = dict(self.notes)
+        for group in self.groups.values():
+            self._straighten(group, 0)
         frames = np.array(self.frames(), np.int64)
         positions = np.array(self.positions_of(frames.tolist()), np.int64)
         tokens = {
@@ -461,6 +546,27 @@ class KVCache:
         for column in group.columns:
             column[target] = column[source]
         group.frame[source] = FREE
+
+
+def unique_bytes(caches: Iterable[KVCache]) -> int:
+    """Bytes of K and V in the pages of several caches, each shared page counted once."""
+    caches = list(caches)
+    own = sum(group.own * cache._page_bytes(group) for cache in caches for group in cache.groups.values())
+    slots: dict[Frozen, set[int]] = {}
+    for run in _runs_of(caches):
+        slots.setdefault(run.home, set()).update(run.pages.slot.tolist())
+    return own + sum(len(pages) * home.page_bytes for home, pages in slots.items())
+
+
+def pinned_bytes(caches: Iterable[KVCache]) -> int:
+    """Bytes of the K and V buffers of several caches, each shared one counted once and as a whole."""
+    caches = list(caches)
+    own = sum(group.capacity * cache._page_bytes(group) for cache in caches for group in cache.groups.values())
+    return own + sum(home.capacity * home.page_bytes for home in {run.home for run in _runs_of(caches)})
+
+
+def _runs_of(caches: Iterable[KVCache]) -> list[Run]:
+    return [run for cache in caches for group in cache.groups.values() for run in group.runs]
 
 
 def _rotated(keys: Tensor, turns: Tensor) -> Tensor:

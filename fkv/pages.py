@@ -21,9 +21,6 @@ Head = tuple[int, int]
 Heads = tuple[tuple[int, ...], ...]
 """The heads of one group, layer by layer."""
 
-PageTables = dict[str, tuple[np.ndarray, ...]]
-"""Per head group the columns of its page table, arrays [slots]; `FREE` is the frame of slots without a page."""
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -103,8 +100,13 @@ class Pages:
     position: np.ndarray
     edited: np.ndarray
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Frame, segment, position and edited of each page."""
+        return self.frame, self.segment, self.position, self.edited
+
     def __getitem__(self, index: np.ndarray) -> Pages:
-        return Pages(*(column[index] for column in (self.slot, self.frame, self.segment, self.position, self.edited)))
+        return Pages(self.slot[index], *(column[index] for column in self.columns))
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -112,6 +114,36 @@ class Pages:
     def rows_of(self, frames: Collection[int]) -> np.ndarray:
         """Rows of the pages of these latent frames, in slot order, int [n]."""
         return np.flatnonzero(np.isin(self.frame, list(frames)))
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """Buffers of a head group that several caches share since one was forked; nobody writes to them any more.
+
+    Args:
+        keys: Per layer [batch, heads of the group, tokens, head_dim].
+        values: Like `keys`.
+        capacity: Slots, in pages.
+        page_bytes: Bytes of K and V of a page in all layers.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    capacity: int
+    page_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Pages in frozen buffers; the `slot` of each is its place there."""
+
+    home: Frozen
+    pages: Pages
+
+    def contiguous(self) -> list[Run]:
+        """Split into runs whose pages lie one after another."""
+        ends = np.flatnonzero(np.diff(self.pages.slot) != 1) + 1
+        return [Run(self.home, self.pages[rows]) for rows in np.split(np.arange(len(self.pages)), ends) if len(rows)]
 
 
 @dataclass(frozen=True)
@@ -129,6 +161,11 @@ class Reads:
     log_weight: np.ndarray | None = None
 
 
+PageTables = dict[str, tuple[tuple[np.ndarray, ...], tuple[Run, ...]]]
+"""Per head group the columns of its page table, arrays [slots] with `FREE` for the frame of slots without a page, and
+its shared pages."""
+
+
 @dataclass
 class HeadGroup:
     """One page table and the buffers it describes.
@@ -143,6 +180,8 @@ class HeadGroup:
         position: Temporal RoPE position of the keys in each slot, int [slots].
         edited: Whether a policy has changed what is in each slot, bool [slots].
         write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
+        runs: Pages shared with other caches. They come before those of the buffers: `pages` counts slots from the first
+            of them.
     """
 
     name: str
@@ -154,6 +193,7 @@ class HeadGroup:
     position: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     edited: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    runs: tuple[Run, ...] = ()
 
     @property
     def capacity(self) -> int:
@@ -161,9 +201,19 @@ class HeadGroup:
         return len(self.frame)
 
     @property
-    def live(self) -> int:
-        """Occupied pages."""
+    def own(self) -> int:
+        """Occupied pages of the buffers."""
         return int(np.count_nonzero(self.frame != FREE))
+
+    @property
+    def shared(self) -> int:
+        """Pages in runs."""
+        return sum(len(run.pages) for run in self.runs)
+
+    @property
+    def live(self) -> int:
+        """Occupied pages, shared ones included."""
+        return self.own + self.shared
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
@@ -171,6 +221,30 @@ class HeadGroup:
         return self.frame, self.segment, self.position, self.edited
 
     @property
-    def pages(self) -> Pages:
+    def own_pages(self) -> Pages:
+        """The pages of the buffers, slots counted from their beginning."""
         slot = np.flatnonzero(self.frame != FREE)
         return Pages(slot, *(column[slot] for column in self.columns))
+
+    @property
+    def pages(self) -> Pages:
+        own = self.own_pages
+        if not self.runs:
+            return own
+        slot = np.concatenate([np.arange(self.shared), own.slot + self.shared])
+        tables = [*(run.pages.columns for run in self.runs), own.columns]
+        return Pages(slot, *(np.concatenate(columns) for columns in zip(*tables, strict=True)))
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Free the pages, in the order of `pages`, that the mask does not keep."""
+        *shared, own = np.split(mask, np.cumsum([len(run.pages) for run in self.runs], dtype=int))
+        self.runs = tuple(Run(r.home, r.pages[kept]) for r, kept in zip(self.runs, shared, strict=True) if kept.any())
+        self.frame[self.own_pages.slot[~own]] = FREE
+
+    def freeze(self, page_bytes: int) -> None:
+        """Make all pages shared ones, and the buffers empty."""
+        if self.own:
+            home = Frozen(tuple(self.keys), tuple(self.values), self.capacity, page_bytes)
+            self.runs += (Run(home, self.own_pages),)
+        self.keys, self.values = ([buffer[:, :, :0].clone() for buffer in side] for side in (self.keys, self.values))
+        self.frame, self.segment, self.position, self.edited = (column[:0] for column in self.columns)

@@ -661,7 +661,7 @@ class Stream:
     # Repetition and branches.
 
     @torch.inference_mode()
-    def fork(self, noise: Noise | None = None, decode: bool = True) -> Stream:
+    def fork(self, noise: Noise | None = None, decode: bool = True, share: bool = False) -> Stream:
         """Begin a second stream that has the same past.
 
         Neither stream sees what the other does afterwards. With equal noise and equal changes they generate equal
@@ -670,6 +670,9 @@ class Stream:
         Args:
             noise: Of the second stream's chunks; by default that of this stream.
             decode: Whether they have a video, where those of this stream have one.
+            share: Share the pages that both have, in place of copying them. Later chunks of both then equal those of a
+                stream that was never forked up to rounding, not to the last bit. A policy that edits pages has them
+                copied anyway.
 
         Raises:
             ValueError: Changes wait for the next chunk, or the decoder's state cannot be copied.
@@ -682,7 +685,7 @@ class Stream:
             branch._decoder = self._decoder if decode else None
             branch._decoder_state = self._decoder.copy(self._decoder_state) if decode and self.index else None
         branch._pending = _Pending(self._policy, self._roles)
-        branch._caches = [cache.fork() for cache in self._caches]
+        branch._caches = [cache.fork(share and not self._policy.edits_pages) for cache in self._caches]
         branch._latents = dict(self._latents)
         return branch
 
@@ -695,8 +698,8 @@ class Stream:
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this stream, to generate the same chunk again.
 
-        Only the chunk after the snapshot may have been generated since: later ones overwrite its pages. Buffers that
-        have grown stay large, and the decoder goes on from where it is.
+        Only the chunk after the snapshot may have been generated since: later ones overwrite its pages, and a fork that
+        shares pages moves them. Buffers that have grown stay large, and the decoder goes on from where it is.
         """
         self._index = snapshot.index
         self._caches = list(snapshot.caches)

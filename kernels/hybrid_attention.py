@@ -12,6 +12,7 @@ from .arithmetic import product, rounded
 from .attention import attention, token_major
 from .dispatch import INTERPRETED, jit, tl, triton, with_triton
 from .head_table import GROUP_VALUE, KEYS, KEYS_STRIDE, ROW, VALUES, VALUES_STRIDE, head_table
+from .pages import join
 from .threads import by_all_threads
 
 LOG2_E = math.log2(math.e)
@@ -83,6 +84,7 @@ def _kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    RUNS: tl.constexpr,
 ):
     # One program per block of queries, head and batch entry; `scale` includes log2(e), for exp2 in place of exp.
     batch = (tl.program_id(1) // HEADS).to(tl.int64)
@@ -91,22 +93,23 @@ def _kernel(
     dim = tl.arange(0, BLOCK_D)
     inside = (m < tokens)[:, None] & (dim < SIZE)[None, :]
     q = tl.load(query + batch * q_batch + head * q_head + m[:, None] * q_token + dim[None, :], mask=inside, other=0.0)
-    # The table has plain addresses; `like` is a buffer whose pointer type they take.
-    entry = table + head * ROW
-    keys = tl.load(entry + KEYS).to(like.dtype) + batch * tl.load(entry + KEYS_STRIDE)
-    values = tl.load(entry + VALUES).to(like.dtype) + batch * tl.load(entry + VALUES_STRIDE)
-    key_tokens = tl.load(entry + GROUP_VALUE).to(tl.int32)
-    # Whole blocks of keys without masks, then the rest with them.
-    whole = key_tokens // BLOCK_N * BLOCK_N
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    acc, top, total = _attend(
-        q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D
-    )
-    acc, top, total = _attend(
-        q, keys, values, acc, top, total, whole, key_tokens, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D
-    )
+    for run in tl.static_range(RUNS):
+        # The table has plain addresses; `like` is a buffer whose pointer type they take.
+        entry = table + (run * HEADS + head) * ROW
+        keys = tl.load(entry + KEYS).to(like.dtype) + batch * tl.load(entry + KEYS_STRIDE)
+        values = tl.load(entry + VALUES).to(like.dtype) + batch * tl.load(entry + VALUES_STRIDE)
+        key_tokens = tl.load(entry + GROUP_VALUE).to(tl.int32)
+        # Whole blocks of keys without masks, then the rest with them.
+        whole = key_tokens // BLOCK_N * BLOCK_N
+        acc, top, total = _attend(
+            q, keys, values, acc, top, total, 0, whole, scale, SIZE, ALIGNED, False, BLOCK_M, BLOCK_N, BLOCK_D
+        )
+        acc, top, total = _attend(
+            q, keys, values, acc, top, total, whole, key_tokens, scale, SIZE, ALIGNED, True, BLOCK_M, BLOCK_N, BLOCK_D
+        )
     # A group without keys gives 0.
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
     tl.store(
@@ -125,25 +128,37 @@ def _blocks(query: Tensor) -> dict[str, int]:
     return {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
 
 
-def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+Buffers = tuple[Tensor, Tensor]
+"""Keys and values of a head group, [batch, heads of the group, tokens, head_dim] each, with contiguous tokens."""
+
+
+def _triton(query: Tensor, groups: Sequence[Buffers]) -> Tensor:
+    return _triton_runs(query, [[group] for group in groups])
+
+
+def _triton_runs(query: Tensor, groups: Sequence[Sequence[Buffers]]) -> Tensor:
     query = query if query.stride(3) == 1 else query.contiguous()
     batch, heads, tokens, size = query.shape
     out = token_major(query)
     blocks = _blocks(query)
-    table = head_table([(keys, values, keys.shape[2]) for keys, values in groups])
+    # All groups of the first run, then all of the second, ...; where a group has fewer runs, the others are empty.
+    runs = max(map(len, groups))
+    padded = [(*group, *[tuple(x[:, :, :0] for x in group[0])] * (runs - len(group))) for group in groups]
+    table = head_table([(keys, values, keys.shape[2]) for run in zip(*padded, strict=True) for keys, values in run])
     _kernel[triton.cdiv(tokens, blocks["BLOCK_M"]), batch * heads](
         query,
         table,
         out,
-        groups[0][0],
+        groups[0][0][0],
         tokens,
         *query.stride()[:3],
         *out.stride()[:3],
         size**-0.5 * LOG2_E,
         HEADS=heads,
         SIZE=size,
-        ALIGNED=size * groups[0][0].element_size() % 16 == 0,
+        ALIGNED=size * groups[0][0][0].element_size() % 16 == 0,
         BLOCK_D=max(triton.next_power_of_2(size), 16),
+        RUNS=runs,
         **blocks,
     )
     return out
@@ -151,7 +166,7 @@ def _triton(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 @with_triton(_triton)
 @by_all_threads
-def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def hybrid_attention(query: Tensor, groups: Sequence[Buffers]) -> Tensor:
     """Compute attention of all head groups of a layer, each over its keys; one launch in Triton.
 
     Args:
@@ -170,3 +185,18 @@ def hybrid_attention(query: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> 
         else:
             group_out.zero_()
     return out
+
+
+@with_triton(_triton_runs)
+def attention_over_runs(query: Tensor, groups: Sequence[Sequence[Buffers]]) -> Tensor:
+    """Compute `hybrid_attention` where a group's keys lie in several places; one launch, without a copy, in Triton.
+
+    Args:
+        query: [batch, heads, tokens, head_dim], heads in the order of the groups.
+        groups: Per head group at least one run: keys and values as in `hybrid_attention`.
+
+    Returns:
+        As `hybrid_attention` over the runs of each group one behind the other.
+    """
+    sides = (zip(*runs, strict=True) for runs in groups)
+    return hybrid_attention.twin(query, [(join(keys), join(values)) for keys, values in sides])

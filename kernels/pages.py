@@ -5,6 +5,8 @@ fp8 moves as bytes, because PyTorch does not index that type on every device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ def put(buffer: Tensor, index: Tensor, x: Tensor) -> None:
         largest = torch.finfo(buffer.dtype).max
         x = x.clamp(-largest, largest)
     _as_bytes(buffer).index_copy_(2, index, _as_bytes(x.to(buffer.dtype)))
+
+
+def join(buffers: Sequence[Tensor]) -> Tensor:
+    """Copy tokens of several buffers, [batch, heads, tokens, head_dim] each, into one; a single one is not copied."""
+    return buffers[0] if len(buffers) == 1 else torch.cat([_as_bytes(x) for x in buffers], 2).view(buffers[0].dtype)
 
 
 def take(buffer: Tensor, index: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from fkv import policies
+from fkv import cache, policies
+from fkv.cache import unique_bytes
 from fkv.models.vae import StreamingVae
 from fkv.policies import POLICIES
 from fkv.sampler import BranchNoise, SeededNoise
 from fkv.stream import Stream
+from fkv.transformer import causal
 
 POLICIES_BY_NAME = {
     name: cls(
@@ -97,3 +99,47 @@ def test_branch_0_draws_the_plain_noise_and_others_their_own():
     ]
     assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
     assert torch.equal(branched.between(1, 0, shape), BranchNoise(4, (7, 2)).between(1, 0, shape))
+
+
+def test_a_stream_that_was_never_forked_makes_the_kernel_calls_that_it_made(small, monkeypatch):
+    calls = []
+    for name in ("hybrid_attention", "attention_over_runs"):
+        kernel = getattr(causal, name)
+        monkeypatch.setattr(causal, name, lambda *a, name=name, kernel=kernel: calls.append(name) or kernel(*a))
+    join = cache.join
+    monkeypatch.setattr(cache, "join", lambda buffers: calls.extend(["copy"] * (len(buffers) - 1)) or join(buffers))
+    live = stream(small)
+    for _ in range(4):
+        calls.clear()
+        live.step()
+        assert calls == ["hybrid_attention"] * 3 * small.transformer.layers, "two steps and the context pass"
+    monkeypatch.undo()
+
+
+def test_a_stream_that_pays_for_its_past_alone_again_is_as_before(small):
+    """Once no page of the past is left, and once all branches are gone."""
+    trunk = stream(small, "sliding-window:window_frames=6,sink_frames=0")
+    [trunk.step() for _ in range(3)]
+    branch = trunk.fork(share=True)
+    assert unique_bytes([*trunk.caches, *branch.caches]) == unique_bytes(trunk.caches)
+    [trunk.step() for _ in range(3)]
+    assert not trunk.caches[0].shares_pages and trunk.caches[0].allocated_bytes() == trunk.caches[0].bytes() * 2
+    assert branch.caches[0].shares_pages
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("name", POLICIES)
+def test_branches_that_share_pages_show_what_those_show_that_copy_them(name, fp8, small):
+    policy = dataclasses.replace(POLICIES_BY_NAME[name], fp8=fp8)
+    plain, trunk = stream(small, policy), stream(small, policy)
+    branches = []
+    for _ in range(4):
+        plain.step(), trunk.step(), [branch.step() for branch in branches]
+        branches.append(trunk.fork(noise=SeededNoise(9), share=True))
+        branches.append(trunk.fork(share=True))
+    wanted = [plain.step() for _ in range(3)]
+    for live in (trunk, branches[1], branches[-1]):
+        for chunk in wanted:
+            made = live.step()
+            torch.testing.assert_close(made.latents, chunk.latents, atol=0.02 if fp8 else 1e-4, rtol=1e-3)
+            assert (made.kv_bytes, made.kv_tokens) == (chunk.kv_bytes, chunk.kv_tokens)

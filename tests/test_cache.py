@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkv.cache import GROWTH, KVCache
+from fkv.cache import GROWTH, MOST_RUNS, KVCache, pinned_bytes, unique_bytes
 from fkv.pages import Geometry
 
 GEOMETRY = Geometry(layers=2, heads=3, head_dim=4, rows=2, cols=3, frames_per_chunk=3)
@@ -169,3 +169,116 @@ def test_wrong_groups_segments_and_masks_are_refused_in_words():
     write_chunk(cache, 0)
     with pytest.raises(ValueError, match="3 pages"):
         cache.evict({"all": np.ones(2, bool)})
+
+
+class Branch:
+    """A cache, and what its pages must hold: per group (frame, segment) -> the number of the chunk that wrote them."""
+
+    def __init__(self, cache, held):
+        self.cache = cache
+        self.held = held
+        self.chunk = 0
+
+    def fork(self, share):
+        branch = Branch(self.cache.fork(share), {name: dict(held) for name, held in self.held.items()})
+        branch.chunk = self.chunk
+        return branch
+
+    def write(self, stamp):
+        """Write a chunk whose keys hold frame, token and stamp."""
+        frames = range(3 * self.chunk, 3 * self.chunk + 3)
+        self.cache.begin(frames)
+        self.chunk += 1
+        for layer in range(GEOMETRY.layers):
+            keys = token_values(frames, self.cache.order[layer])
+            keys[..., 3] = stamp
+            self.cache.write(layer, keys.to(self.cache.dtype), (-keys).to(self.cache.dtype))
+        pages = [(frame, segment) for frame in frames for segment in range(self.cache.segments)]
+        for held in self.held.values():
+            held.update(dict.fromkeys(pages, stamp))
+
+    def check(self):
+        """What attention reads, run by run and joined, is what was written."""
+        size = self.cache.page_tokens
+        for layer in range(GEOMETRY.layers):
+            joined = self.cache.read(layer)
+            for (group, _, keys, values), runs in zip(joined, self.cache.read_runs(layer), strict=True):
+                assert len(runs) <= MOST_RUNS + 1
+                assert torch.equal(torch.cat([k.float() for k, _ in runs], 2), keys.float())
+                assert torch.equal(torch.cat([v.float() for _, v in runs], 2), values.float())
+                assert torch.equal(keys.float(), -values.float())
+                for row, head in enumerate(group.heads[layer]):
+                    found = {(int(f), int(t) // size): int(stamp) for f, t, _, stamp in keys[0, row].tolist()}
+                    assert found == self.held[group.name] and (keys[0, row, :, 2].float() == head).all()
+
+    def evict(self, keep):
+        masks = {}
+        for name, group in self.cache.groups.items():
+            pages = list(zip(group.pages.frame.tolist(), group.pages.segment.tolist(), strict=True))
+            masks[name] = np.array([keep(page) for page in pages], bool)
+            self.held[name] = {page: stamp for page, stamp in self.held[name].items() if keep(page)}
+        self.cache.evict(masks)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), segments=st.sampled_from([1, 2, 3]), dtype=st.sampled_from([torch.float32, torch.float8_e4m3fn]))
+def test_branches_never_see_what_others_write(data, segments, dtype):
+    cache = KVCache(GEOMETRY, SPLIT, segments, dtype)
+    branches = [Branch(cache, {name: {} for name in cache.groups})]
+    for stamp in range(data.draw(st.integers(2, 12))):
+        live = data.draw(st.sampled_from(branches))
+        if live.chunk < 4:  # 8 bits hold whole numbers to 16 exactly
+            live.write(stamp)
+            live.check()
+            dropped = data.draw(st.sets(st.tuples(st.integers(0, 14), st.integers(0, 2))))
+            live.evict(lambda page, dropped=dropped: page not in dropped)
+        action = data.draw(st.sampled_from(["share", "copy", "drop", "regroup", "nothing"]))
+        if action in ("share", "copy"):
+            branches.append(live.fork(action == "share"))
+        elif action == "drop" and len(branches) > 1:
+            branches.remove(live)
+        elif action == "regroup":
+            live.cache = live.cache.regrouped(SPLIT, segments)
+    caches = [branch.cache for branch in branches]
+    assert unique_bytes(caches) <= sum(cache.bytes() for cache in caches)
+    assert unique_bytes(caches) <= pinned_bytes(caches) <= sum(cache.allocated_bytes() for cache in caches)
+    for branch in branches:
+        branch.write(15)
+        branch.check()
+
+
+def test_branches_pay_once_for_what_they_share():
+    cache = KVCache(GEOMETRY, SPLIT, 2)
+    for chunk in range(3):
+        write_chunk(cache, chunk)
+        cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
+    past = cache.bytes()
+    caches = [cache, *(cache.fork(share=True) for _ in range(7))]
+    assert unique_bytes(caches) == past and sum(each.bytes() for each in caches) == 8 * past
+    for each in caches:
+        write_chunk(each, 3)
+        assert each.bytes() == past * 4 // 3
+    assert unique_bytes(caches) == past + 8 * past // 3
+    for each in caches[1:]:
+        each.evict({name: group.pages.frame >= 6 for name, group in each.groups.items()})
+    assert unique_bytes(caches) == past + 8 * past // 3, "one branch still has the first chunks"
+    cache.evict({name: group.pages.frame >= 6 for name, group in cache.groups.items()})
+    assert unique_bytes(caches) == past // 3 + 8 * past // 3
+    assert pinned_bytes(caches) == past + 8 * past // 3, "the frozen buffers stay as a whole"
+
+
+def test_moving_pages_in_time_and_going_back_leave_shared_pages_alone():
+    cache = KVCache(GEOMETRY, SPLIT, 2)
+    write_chunk(cache, 0)
+    cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
+    branch = cache.fork(share=True)
+    tables = branch.page_tables()
+    write_chunk(branch, 1)
+    branch.evict({name: group.pages.frame >= 3 for name, group in branch.groups.items()})
+    branch.restore(tables)
+    before = [content(branch, layer) for layer in range(GEOMETRY.layers)]
+    branch.reposition([0, 1, 2], 5)
+    assert [content(cache, layer) for layer in range(GEOMETRY.layers)] == before
+    assert branch.positions_of([0]) == [5] and cache.positions_of([0]) == [0]
+    with pytest.raises(ValueError, match="shared with another stream cannot be edited"):
+        cache.edit(0, "static", np.array([0]), *cache.unrotated(0, "static", np.array([0])))

@@ -56,7 +56,10 @@ def find_out(name, arguments):
 
 
 def stream(setting, policy):
-    """Latents of a watched stream whose tensors say that they are on a GPU, and what was found out meanwhile."""
+    """Latents of a watched stream whose tensors say that they are on a GPU, and what was found out meanwhile.
+
+    Before its last chunk the stream is forked.
+    """
     from conftest import small_model
 
     with pytest.MonkeyPatch.context() as patch:
@@ -66,6 +69,7 @@ def stream(setting, policy):
         model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
         live, probe = Stream(model, policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
         made = [live.step(probe).latents for _ in range(3)]
+        made += [each.step(probe).latents for each in (live, live.fork(share=True))]
         return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
 
 
@@ -194,6 +198,22 @@ def test_hybrid_attention(run, dtype, batch, tokens, size, groups):
     assert made.transpose(1, 2).is_contiguous()
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=["fp32", "bf16", "fp8"])
+def test_attention_over_runs_is_attention_over_one_behind_the_other(run, stored):
+    dtype = torch.float32 if stored == torch.float32 else torch.bfloat16
+    query = random(1, 35, 3, 16, dtype=dtype).transpose(1, 2)
+    lengths = [(2, [40, 0, 33]), (1, [70])]
+    groups = [
+        [random(2, 1, heads, n + 4, 16, seed=n).to(stored)[:, :, :, 2 : n + 2].unbind(0) for n in runs]
+        for heads, runs in lengths
+    ]
+    made, _ = run("attention_over_runs", query, groups)
+    joined = [tuple(torch.cat([x.float() for x in side], 2) for side in zip(*runs, strict=True)) for runs in groups]
+    wanted, _ = run("hybrid_attention", query.float(), joined)
+    torch.testing.assert_close(made.float(), wanted, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=0)
+    assert made.transpose(1, 2).is_contiguous()
+
+
 def test_attention_survives_large_scores(run):
     query, keys = 40 * random(1, 1, 3, 16), 40 * random(1, 1, 50, 16, seed=1)
     made, _ = run("hybrid_attention", query, [(keys, keys)])
@@ -235,7 +255,7 @@ SIGNATURES = {
         ["qkv", "q_norm_weight", "k_norm_weight", "out"],
         {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16},
     ),
-    "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS}),
+    "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS, "RUNS": 2}),
     "frame_mass": (["query", "keys"], {"HEADS": 3, "SIZE": 16, "PRECISION": "tf32", **BLOCKS, "BLOCK_F": 16}),
     "segment_similarity": (["keys"], {"HEADS": 3, "SIZE": 16, "PARTS": 2, "BLOCK_T": 16, "BLOCK_D": 16}),
 }

@@ -12,11 +12,11 @@ from .attention import attention, choose_attention
 from .dispatch import choices
 from .frame_mass import frame_mass
 from .head_table import tables_used
-from .hybrid_attention import hybrid_attention
+from .hybrid_attention import attention_over_runs, hybrid_attention
 from .linear import linear, multiplies_fp8, packed
 from .merged_attention import merged_attention
 from .norm_rope_store import norm_rope_store
-from .pages import put, take
+from .pages import join, put, take
 from .rope import apply_rope, rope_freqs_cis
 from .segment_similarity import segment_similarity
 from .threads import one_thread_between
@@ -24,10 +24,12 @@ from .threads import one_thread_between
 __all__ = [
     "apply_rope",
     "attention",
+    "attention_over_runs",
     "choices",
     "choose_attention",
     "frame_mass",
     "hybrid_attention",
+    "join",
     "linear",
     "multiplies_fp8",
     "merged_attention",

@@ -120,6 +120,11 @@ class Policy:
         policy = type(self.unwrapped)
         return policy.wants_attention is not Policy.wants_attention or policy.select is not Policy.select
 
+    @property
+    def edits_pages(self) -> bool:
+        """Whether the policy changes the content of pages (`edit`)."""
+        return type(self.unwrapped).edit is not Policy.edit
+
     def stored(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the cache for a model that computes in `dtype`."""
         return torch.float8_e4m3fn if self.fp8 else dtype

@@ -24,6 +24,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from fkv.cache import KVCache
 from fkv.kernels import (
+    attention_over_runs,
     choose_attention,
     hybrid_attention,
     linear,
@@ -323,8 +324,11 @@ class CausalTransformer:
         query = norm_rope_store(qkv, weights.qk_norm_weight, self.eps, freqs_cis, cache.targets(layer))
         if cache.select:
             cache.select(layer, query)
-        groups = cache.read(layer)
-        if cache.weighted:
+        runs = cache.read_runs(layer) if cache.shares_pages and not cache.weighted else None
+        groups = cache.read(layer) if runs is None or probes else []
+        if runs is not None:
+            out = attention_over_runs(query, runs)
+        elif cache.weighted:
             parts = [
                 _attend_weighted(query[:, heads], group, keys, values, cache) for group, heads, keys, values in groups
             ]
