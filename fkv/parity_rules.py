@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fkv.policies.commit import Commit
 from fkv.policies.deep_forcing import DeepForcing
@@ -119,7 +118,7 @@ def _contents(cache: KVCache, frames: Iterable[int]) -> list[np.ndarray]:
     layers = range(cache.geometry.layers)
     pairs = [[cache.unrotated(layer, group.name, each) for each in rows] for layer in layers]
     contents = [[[pair[at][0].flatten(1, 2).transpose(0, 1) for pair in row] for row in pairs] for at in range(2)]
-    return [torch.stack([torch.stack(row) for row in each]).numpy() for each in contents]
+    return [torch.stack([torch.stack(row) for row in each]).float().cpu().numpy() for each in contents]
 
 
 @dataclass(frozen=True)
@@ -400,8 +399,7 @@ def check(golden: Golden, names: Sequence[str] = ()) -> dict[str, Report]:
     facts_file = golden.meta.get("facts_file")
     facts = golden.json(facts_file) if facts_file else {}
     runs = golden.meta["rules"]
-    chosen = tqdm(names or runs, "parity", disable=len(names or runs) == 1)
-    return {name: _run(golden, runs[name], facts.get(name)) for name in chosen}
+    return {name: _run(golden, runs[name], facts.get(name)) for name in names or runs}
 
 
 def _run(golden: Golden, run: dict[str, Any], recorded: Sequence[dict[str, Any]] | None) -> Report:
@@ -440,5 +438,7 @@ def _step(golden: Golden, run: dict[str, Any], stream: Stream, chunk: int, facts
 
 
 def _latents(chunks: Sequence[Chunk], expected: Tensor, atol: float) -> Report:
-    worst = [float((chunk.latents[0] - theirs).abs().max()) for chunk, theirs in zip(chunks, expected, strict=True)]
+    worst = [
+        float((chunk.latents[0].cpu() - theirs).abs().max()) for chunk, theirs in zip(chunks, expected, strict=True)
+    ]
     return {"per_chunk": worst, "max": max(worst), "ok": max(worst) <= atol}

@@ -33,6 +33,17 @@ def test_every_run_and_variant_is_within_tolerance(golden, tmp_path, capsys):
     assert max(run["latents"]["max"] for name, run in runs.items() if name != "attention") < 5e-5
 
 
+def test_bfloat16_differs_by_its_rounding(golden):
+    report = parity.check(golden, precision="bf16", names=["rolling"])
+    assert report["ok"] and report["runs"].keys() == {"rolling"} and report["precision"] == "bf16"
+    assert 1e-3 < report["runs"]["rolling"]["latents"]["max"] < 8 * torch.finfo(torch.bfloat16).eps
+
+
+def test_a_run_that_there_is_not_is_refused_in_a_sentence(golden, capsys):
+    assert main(["parity", str(golden), "--runs", "rolling,magic"]) == 2
+    assert "has no run 'magic'; its runs are full, rolling, forcing_kv" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name, file",
     [

@@ -1,0 +1,1 @@
+"""All checks and measurements of a machine with a GPU in one command: `python -m tests.gpu`."""
