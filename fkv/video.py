@@ -1,7 +1,8 @@
-"""Write videos to MP4 (H.264), a chunk at a time."""
+"""Write videos to MP4 (H.264), a chunk at a time, and read them frame by frame."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -85,3 +86,25 @@ class Mp4Writer:
                 self._file.mux(self._track.encode())
         finally:
             self._file.close()
+
+
+def read_frames(path: str | Path) -> Iterator[np.ndarray]:
+    """Decode the first video track of a file.
+
+    Args:
+        path: A video in any format that FFmpeg reads.
+
+    Yields:
+        Frames, RGB, uint8 [H, W, 3].
+
+    Raises:
+        ValueError: The file cannot be read, or holds no video.
+    """
+    try:
+        with av.open(str(path)) as file:
+            if not file.streams.video:
+                raise ValueError(f"{path} holds no video")
+            for frame in file.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except (OSError, av.error.FFmpegError) as error:
+        raise ValueError(f"cannot read the video {path}: {error.strerror or error}") from None

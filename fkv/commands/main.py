@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory",
     "profile": "score a model's heads and give them roles",
     "surgery": "flip the role of heads or silence them, and see what that changes",
+    "debate": "let jurors who see parts of a clip, and badly, agree on what it shows",
     "analyze": "draw the figures of a recorded run",
     "fit": "what a real model needs in memory, and what would fit",
     "parity": "replay golden data of the official implementation and report every difference",

@@ -65,22 +65,26 @@ class Reading:
     things: tuple[Sighting, ...]
 
 
-def read(frames: np.ndarray) -> Reading:
+def read(frames: np.ndarray, at: Sequence[int] | None = None) -> Reading:
     """Read a window of frames.
 
     Args:
         frames: RGB, uint8 [T, HEIGHT, WIDTH, 3]. Motion needs at least `MIN_MOTION_FRAMES` frames.
+        at: Number of each frame in the video, by default 0 to T - 1.
 
     Raises:
-        ValueError: `frames` has another type or shape.
+        ValueError: `frames` has another type or shape, or `at` another length.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (HEIGHT, WIDTH, 3):
         raise ValueError(
             f"the oracle reads uint8 frames [T, {HEIGHT}, {WIDTH}, 3], not {frames.dtype} {list(frames.shape)}"
         )
+    numbers = np.arange(len(frames)) if at is None else np.asarray(at)
+    if numbers.shape != (len(frames),):
+        raise ValueError(f"{len(frames)} frames need as many numbers, not {numbers.size}")
     labels = colour_labels(frames)
     place, time = _backdrop(frames, labels)
-    seen = [_sighting(colour, region) for colour, region in _regions(labels)]
+    seen = [_sighting(colour, region, numbers) for colour, region in _regions(labels)]
     return Reading(place, time, tuple(sorted(seen, key=lambda thing: thing.x)))
 
 
@@ -191,14 +195,16 @@ def close_gaps(mask: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
 
 
-def _sighting(colour: str, masks: np.ndarray) -> Sighting:
-    """Shape and motion of one thing from its masks, uint8 [T, H, W] in {0, 1}."""
+def _sighting(colour: str, masks: np.ndarray, numbers: np.ndarray) -> Sighting:
+    """Shape and motion of one thing from its masks, uint8 [T, H, W] in {0, 1}, and the numbers of their frames, [T]."""
     closed = [close_gaps(mask) for mask in masks]
     area = float(np.percentile([mask.sum() for mask in closed], 80))
     shape, overlap = match_outline(closed[:: max(1, len(closed) // 24)], area)
     found = [best_overlap(mask, shape, area) for mask in closed]
     track = np.array([centre if common > 0.4 else (np.nan, np.nan) for common, centre in found])
-    return Sighting(colour, shape if overlap >= MIN_OVERLAP else None, _motion(track), float(_centre(masks)[0]))
+    return Sighting(
+        colour, shape if overlap >= MIN_OVERLAP else None, _motion(track, numbers), float(_centre(masks)[0])
+    )
 
 
 def match_outline(masks: Sequence[np.ndarray], area: float) -> tuple[str, float]:
@@ -239,12 +245,15 @@ def _paths() -> tuple[tuple[str, np.ndarray], ...]:
     return tuple((motion, path(motion, count)) for motion in MOTIONS for count in (1, 2))
 
 
-def _motion(track: np.ndarray) -> str | None:
-    """The motion whose path lies closest to `track` ([T, 2], nan where unseen) over all phases and places."""
+def _motion(track: np.ndarray, numbers: np.ndarray) -> str | None:
+    """The motion whose path lies closest to `track` ([T, 2], nan where unseen) over all phases and places.
+
+    numbers : those of the track's frames, [T].
+    """
     seen = np.flatnonzero(~np.isnan(track[:, 0]))
     if len(seen) < MIN_MOTION_FRAMES:
         return None
-    phases = (seen + np.arange(TURN)[:, None]) % TURN
+    phases = (numbers[seen] + np.arange(TURN)[:, None]) % TURN
 
     def distance(path: np.ndarray) -> float:
         offset = track[seen] - path[phases]

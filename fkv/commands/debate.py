@@ -1,0 +1,58 @@
+"""python -m fkv debate: let a jury say what a clip of the tiny model's world shows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from .output import emit, outputs
+
+if TYPE_CHECKING:
+    from fkv.debate.transcript import Event
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fkv debate`."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("clip", nargs="?", metavar="CLIP.mp4", help="a video of the tiny model's world")
+    what.add_argument(
+        "--renders", type=int, metavar="N", help="measure juries on N renders whose truth is known, instead of a clip"
+    )
+    parser.add_argument("--jurors", type=int, default=6, help="how many see the clip, each a third of it (default: 6)")
+    parser.add_argument("--groups", type=int, default=2, help="groups in which they debate (default: 2)")
+    parser.add_argument("--plain", action="store_true", help="plain debate: all hear all, and answer in every round")
+    parser.add_argument("--seed", type=int, default=0, help="whole number that seats the jurors (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="write the transcript there instead of to stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hold a debate, or measure. Raises ValueError with a sentence for the user."""
+    from tqdm import tqdm
+
+    from fkv.debate import jury, study
+    from fkv.debate.engine import MOST, Debate
+    from fkv.stream import check_seed
+
+    [report] = outputs(args, "json")
+    if args.renders is not None:
+        if args.renders < 1:
+            raise ValueError(f"--renders must be at least 1, not {args.renders}")
+        found = list(tqdm(study.records(range(args.renders)), total=args.renders, unit="render", file=sys.stderr))
+        emit(study.summary(found), report)
+        return 0
+    if not 1 <= args.jurors <= MOST:
+        raise ValueError(f"--jurors must be 1 to {MOST}, not {args.jurors}")
+    seated = jury.jurors(jury.load_clip(args.clip), args.jurors, check_seed(args.seed))
+    debate = Debate(seated, groups=1 if args.plain else args.groups, sparse=not args.plain)
+    transcript = debate.hold(jury.QUESTION, _print)
+    emit(transcript.as_json(), report)
+    calls = (
+        f"{transcript.calls} calls, {transcript.silent_share:.0%} of later turns silent, {transcript.tokens:,} tokens"
+    )
+    print(f"verdict: {transcript.verdict.text if transcript.verdict else 'none'} ({calls})", file=sys.stderr)
+    return 0
+
+
+def _print(event: Event) -> None:
+    print(event.line, file=sys.stderr)
