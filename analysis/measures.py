@@ -91,9 +91,21 @@ def drift(video: np.ndarray, fps: float, seconds: float = 5.0) -> Drift:
         raise ValueError(f"fps and seconds must be positive, they are {fps} and {seconds}")
     span = min(max(1, round(fps * seconds)), len(video) // 2)
     first, last = video[:span], video[-span:]
-    shared = np.minimum(_histograms(first), _histograms(last)).sum(1).mean()
+    colours = colour_distance(colour_shares(first), colour_shares(last))
     a, b = _luma(first), _luma(last)
-    return Drift(float(1 - shared), float(b.mean() - a.mean()), float(b.std() - a.std()))
+    return Drift(colours, float(b.mean() - a.mean()), float(b.std() - a.std()))
+
+
+def colour_shares(video: np.ndarray) -> np.ndarray:
+    """Return the histogram of each channel over all frames of a video in 32 bins, each with sum 1: [3, 32]."""
+    counts = [np.bincount(video[..., channel].reshape(-1) >> 3, minlength=32) for channel in range(3)]
+    return np.array(counts) / video[..., 0].size
+
+
+def colour_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the total variation between two results of `colour_shares`, averaged over R, G and B: 0 equal, 1 nothing
+    shared."""
+    return float(1 - np.minimum(a, b).sum(1).mean())
 
 
 def flicker(video: np.ndarray) -> float:
@@ -150,12 +162,6 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 def _luma(video: np.ndarray) -> np.ndarray:
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]).astype(np.float32)
-
-
-def _histograms(video: np.ndarray) -> np.ndarray:
-    """Return the histogram of each channel over all frames in 32 bins, each with sum 1: [3, 32]."""
-    counts = [np.bincount(video[..., channel].reshape(-1) >> 3, minlength=32) for channel in range(3)]
-    return np.array(counts) / video[..., 0].size
 
 
 def _check(video: np.ndarray, least: int) -> None:

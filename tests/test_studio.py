@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fkv.analysis.measures import colour_distance, colour_shares
+from fkv.comparison import psnr
 from fkv.pages import Pages
 from fkv.policies import POLICIES, Full, parse
 from fkv.report import frame_hash
@@ -118,6 +120,20 @@ def test_live_packs_what_the_streams_make(small, run):
         assert [own["kv_bytes"] for own in record["streams"].values()] == [chunk.kv_bytes for chunk in chunks]
     again = Stream(small, Full(), "a red ball", 5)
     assert record["streams"]["B"]["hash"] == frame_hash([again.step() for _ in range(3)])
+
+
+def test_every_chunk_says_how_far_colours_drift_and_how_far_the_streams_are_apart(small, run):
+    run.add_change(SetPrompt("a blue star"))  # holds from the first chunk on
+    *_, last = live(small, plan(), run, Queue(), Limits(lead=1e9))
+    qualities = [unpack(run.get(number))[0]["quality"] for number in range(last["chunks"])]
+    streams = [Stream(small, policy, "a blue star", 5) for policy in plan().policies.values()]
+    videos = [[stream.step().video for _ in qualities] for stream in streams]
+    for number, quality in enumerate(qualities):
+        apart = [colour_distance(*map(colour_shares, (own[0], own[number]))) for own in videos]
+        assert list(quality["drift"].values()) == pytest.approx(apart, abs=1e-4)
+        decibels = psnr(*(own[number] for own in videos))
+        assert quality["psnr"] == (None if decibels is None else pytest.approx(decibels, abs=1e-4))
+    assert qualities[0]["drift"] == {"A": 0, "B": 0} and any(quality["drift"]["A"] > 0 for quality in qualities)
 
 
 def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run, monkeypatch):

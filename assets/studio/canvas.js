@@ -117,19 +117,22 @@ export function spread(wanted, size, height) {
 }
 
 /**
- * Write a letter on a dark plate.
+ * Write a text on a dark plate.
  * @param {CanvasRenderingContext2D} pen
  * @param {string} text
- * @param {number} x left edge of the plate
+ * @param {number} x left edge of the plate, or its right edge
  * @param {number} y its middle
- * @param {number} size
+ * @param {number} size of the font
+ * @param {boolean} right whether `x` is its right edge
  */
-export function plate(pen, text, x, y, size) {
-  pen.textAlign = "center";
+export function plate(pen, text, x, y, size, right) {
+  const wide = pen.measureText(text).width + 8;
+  const left = right ? x - wide : x;
+  pen.textAlign = "left";
   pen.fillStyle = PLATE;
-  pen.fillRect(x, y - size / 2 - 1, size + 4, size + 2);
+  pen.fillRect(left, y - size / 2 - 1, wide, size + 2);
   pen.fillStyle = "#fff";
-  pen.fillText(text, x + size / 2 + 2, y + 0.5);
+  pen.fillText(text, left + 4, y + 0.5);
 }
 
 /**

@@ -16,6 +16,13 @@ export function press(id) {
 /** The field of the prompt. */
 export const promptField = () => findInput(document, "#fkv-prompt :is(textarea, input)");
 
+/** Write the prompt as if it were typed. @param {string} text */
+export function writePrompt(text) {
+  const field = promptField();
+  field.value = text;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
 export class Controls {
   example = 0;
   /** @type {Promise<void> | null} the example that is becoming the prompt */

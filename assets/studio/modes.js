@@ -1,7 +1,7 @@
 // @ts-check
-/** Light and dark, talk mode, the help dialog. */
+/** Light and dark, talk mode, the help dialog, accordions. */
 
-import { find } from "./dom.js";
+import { find, findAll } from "./dom.js";
 
 export function toggleDark() {
   document.body.classList.toggle("dark");
@@ -25,4 +25,13 @@ export function toggleHelp() {
   const dialog = /** @type {HTMLDialogElement} */ (find(document, ".fkv-help"));
   if (dialog.open) dialog.close();
   else dialog.showModal();
+}
+
+/** Say to screen readers whether Gradio's accordions are open. */
+export function sayExpanded() {
+  for (const button of findAll(document, "button.label-wrap")) {
+    const say = () => button.setAttribute("aria-expanded", String(button.classList.contains("open")));
+    new MutationObserver(say).observe(button, { attributes: true, attributeFilter: ["class"] });
+    say();
+  }
 }

@@ -70,7 +70,7 @@ export function segmentBoxes(first, tokens, cols) {
 }
 
 /**
- * Tint each segment by its page kind and write the kind's letter at its left or right end.
+ * Tint each segment by its page kind and write the kind's name at its left or right end.
  * @param {HTMLCanvasElement} canvas
  * @param {GroupPages[]} groups
  * @param {number} frame
@@ -83,6 +83,7 @@ export function tintCache(canvas, groups, frame, [rows, cols], right) {
   const tokens = (rows * cols) / kinds.length;
   const high = height / rows;
   const wide = width / cols;
+  const { font } = pen;
   kinds.forEach((kind, i) => {
     const fill = colour(kind ? kindColour(kind) : "--fkv-gone");
     for (const box of segmentBoxes(i * tokens, tokens, cols)) {
@@ -95,9 +96,11 @@ export function tintCache(canvas, groups, frame, [rows, cols], right) {
       pen.strokeRect(x + 1, y + 1, long - 2, deep - 2);
       if (box.token !== i * tokens) continue;
       const tall = Math.min(size, deep * 0.8);
-      plate(pen, shared.kinds[kind ?? "dropped"].letter, right ? x + long - tall - 8 : x + 4, y + deep / 2, tall);
+      pen.font = font.replace(/[\d.]+px/, `${tall}px`);
+      plate(pen, shared.kinds[kind ?? "dropped"].name, right ? x + long - 4 : x + 4, y + deep / 2, tall, right);
     }
   });
+  pen.font = font;
 }
 
 /** @param {PatchMap[]} maps @returns {number} the largest mass of any patch */

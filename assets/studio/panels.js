@@ -7,7 +7,11 @@ import { stageTimes } from "./protocol.js";
 import { describe, drawXray } from "./xray.js";
 
 /** @import { Player } from "./player.js" */
-/** @import { StreamRecord } from "./protocol.js" */
+/** @import { ChunkRecord, StreamRecord } from "./protocol.js" */
+
+/** @param {string} name of a stream */
+const driftOf = (name) => (/** @type {StreamRecord} */ _, /** @type {ChunkRecord} */ record) =>
+  record.quality?.drift[name];
 
 export class Panels {
   /** @param {HTMLElement} stage @param {Player} player */
@@ -15,6 +19,7 @@ export class Panels {
     this.player = player;
     this.fps = findCanvas(stage, '[data-chart="fps"]');
     this.kv = findCanvas(stage, '[data-chart="kv"]');
+    this.drift = findCanvas(stage, '[data-chart="drift"]');
     this.stages = findCanvas(stage, '[data-chart="stages"]');
     /** @type {HTMLCanvasElement[]} */
     this.xrays = findAll(stage, ".fkv-xray canvas");
@@ -22,11 +27,12 @@ export class Panels {
 
   /**
    * @param {string} name of the stream
-   * @param {(own: StreamRecord) => number} value
+   * @param {(own: StreamRecord, record: ChunkRecord) => number | undefined} value
    * @returns {(number | null)[]} one value per chunk
    */
   series(name, value) {
-    return this.player.rounds.map(({ record }) => (record?.streams[name] ? value(record.streams[name]) : null));
+    const { rounds } = this.player;
+    return rounds.map(({ record }) => (record?.streams[name] && value(record.streams[name], record)) ?? null);
   }
 
   paint() {
@@ -45,8 +51,12 @@ export class Panels {
     const megabytes = names.map((name) => {
       return { label: name, values: this.series(name, (own) => own.kv_bytes / 1e6), dash: name === "B", width: 2.4 };
     });
+    const drift = names.map((name) => {
+      return { label: name, values: this.series(name, driftOf(name)), dash: name === "B", width: 2.4 };
+    });
     lineChart(this.fps, rates, cursor);
     lineChart(this.kv, megabytes, cursor);
+    lineChart(this.drift, drift, cursor);
     stackedBars(
       this.stages,
       streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })),

@@ -32,6 +32,9 @@ export function recentRates(rounds, stream, number) {
   return { denoise: frames / generate, all: frames / total };
 }
 
+/** @param {number | null} decibels null where the frames are equal */
+const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)} dB`);
+
 export class Readout {
   /** @param {HTMLElement} stage @param {Session} session */
   constructor(stage, session) {
@@ -49,7 +52,7 @@ export class Readout {
       write(find(figure, ".fkv-policy"), policies[figure.dataset.stream ?? ""] ?? "");
       for (const read of findAll(figure, ".fkv-read b")) write(read, "–");
     }
-    for (const node of findAll(this.stage, ".fkv-source")) write(node, node.closest("h3") ? ` · ${source}` : source);
+    write(find(this.stage, ".fkv-source"), source && `All figures: ${source}.`);
   }
 
   /** Show the figures of the chunk that is shown. */
@@ -75,12 +78,16 @@ export class Readout {
   }
 
   /** @param {ChunkRecord} record @param {number} number */
-  compare({ streams: { A, B } }, number) {
+  compare({ streams: { A, B }, quality }, number) {
     const { rounds } = this.session.player;
     const both = Boolean(A && B);
     const fps = recentRates(rounds, "A", number).denoise / recentRates(rounds, "B", number).denoise;
     write(find(this.stage, '[data-ratio="fps"]'), both ? ` · A ${fps.toFixed(1)} × B` : "");
     write(find(this.stage, '[data-ratio="kv"]'), both ? ` · B ${(B.kv_bytes / A.kv_bytes).toFixed(1)} × A` : "");
+    write(
+      find(this.stage, '[data-ratio="psnr"]'),
+      quality?.psnr === undefined ? "" : ` · A to B: ${psnr(quality.psnr)}`,
+    );
   }
 
   /** What the address bar holds of the run. */

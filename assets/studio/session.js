@@ -50,9 +50,9 @@ export class Session extends EventTarget {
     return ["queued", "live", "paused"].includes(this.state);
   }
 
-  /** Whether the run that is shown is queued or under way. */
+  /** Whether play and pause mean the stream, not what is replayed. */
   get runningShown() {
-    return this.running && this.manifest === this.shown;
+    return this.streaming || (this.running && this.manifest === this.shown);
   }
 
   /** Whether the stream takes changes. */
@@ -67,8 +67,8 @@ export class Session extends EventTarget {
     if (!next.run) this.left = null; // the new run was refused, so the one before goes on
     const before = this.state;
     const other = next.run !== this.player.key;
-    const empty = ["done", "error"].includes(next.state) && !next.chunks; // it ended before its first chunk
-    const waits = other && (empty || next.state === "queued") && this.player.loop; // the recording plays on meanwhile
+    const shows = this.player.loop || this.player.rounds.length > 0;
+    const waits = other && !next.chunks && shows; // what is shown stays until the first chunk
     this.manifest = next;
     if (next.run && !waits) this.shown = next;
     if (next.run && other && !waits) this.begin(next.run, next);

@@ -3,7 +3,7 @@
 
 /**
  * Purpose of a cache page.
- * @typedef {{ key: string, letter: string, name: string, pattern: string }} PageKind
+ * @typedef {{ key: string, name: string, pattern: string }} PageKind
  */
 
 /**

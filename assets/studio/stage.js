@@ -2,17 +2,18 @@
 /** The Live tab's stage: connects the session, the player and everything that draws. */
 
 import { remember } from "./address.js";
-import { penOf } from "./canvas.js";
 import { Controls, press, promptField } from "./controls.js";
 import { find, findAll, findCanvas, onLayout, write } from "./dom.js";
 import { heads } from "./heads/state.js";
 import { listen } from "./keyboard.js";
-import { setTalk, toggleDark, toggleHelp, toggleTalk } from "./modes.js";
+import { sayExpanded, setTalk, toggleDark, toggleHelp, toggleTalk } from "./modes.js";
 import { FACTOR } from "./overlay.js";
 import { Panels } from "./panels.js";
 import { Readout } from "./readout.js";
 import { session } from "./session.js";
 import { learn } from "./shared.js";
+import { followTabs, openTab } from "./tabs.js";
+import { offer } from "./take.js";
 import { Timeline } from "./timeline.js";
 import { Views } from "./views.js";
 
@@ -56,7 +57,6 @@ export function mount({ element, props, trigger, watch }) {
   session.addEventListener("begin", () => {
     if (player.loop && still) player.hold(true);
     stage.dataset.streams = (session.shown.streams ?? []).join("");
-    for (const canvas of Object.values(player.screens)) penOf(canvas).clearRect(0, 0, canvas.width, canvas.height);
     timeline.begin();
     readout.begin();
     views.look();
@@ -114,7 +114,7 @@ export function mount({ element, props, trigger, watch }) {
     ...Object.fromEntries(views.radios.map((radio, i) => [String(i + 1), () => radio.click()])),
   });
   find(stage, ".fkv-play").addEventListener("click", playPause);
-  find(stage, ".fkv-begin").addEventListener("click", () => press("fkv-go"));
+  for (const button of findAll(stage, ".fkv-begin")) button.addEventListener("click", () => press("fkv-go"));
   document.addEventListener("click", ({ target }) => {
     const button = /** @type {Element} */ (target).closest?.("button");
     if (button?.id === "fkv-pause") {
@@ -154,7 +154,13 @@ export function mount({ element, props, trigger, watch }) {
       return waited;
     },
   });
-  if (new URLSearchParams(window.location.search).get("talk") === "1") setTalk(true);
+  offer(stage, session);
+  followTabs(heads);
+  sayExpanded();
+  const query = new URLSearchParams(window.location.search);
+  if (query.get("talk") === "1") setTalk(true);
+  else if (query.get("embed") === "1") document.body.classList.add("fkv-embed");
+  else openTab(query, heads);
   player.start(Object.fromEntries(screens));
   watch("value", () => session.receive(props.value));
   session.receive(props.value);

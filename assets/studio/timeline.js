@@ -8,7 +8,7 @@ import { find, findButton, findCanvas, write } from "./dom.js";
 /** @import { Session } from "./session.js" */
 /** @typedef {{ chunk: number, text: string }} Mark */
 
-const FEWEST = 12; // chunks that the timeline has room for at least
+const FEWEST = 12; // chunks that the timeline of an endless run has room for at least
 
 /** @param {Round[]} rounds @returns {Mark[]} the first prompt, and every change by the chunk from which it holds */
 export function marksOf(rounds) {
@@ -56,8 +56,9 @@ export class Timeline {
 
   /** Chunks that the timeline has room for. */
   get room() {
-    const length = Number(new URLSearchParams(this.session.shown.link).get("length")) || 0;
-    return Math.max(FEWEST, this.session.player.rounds.length, length);
+    const { player, runningShown, shown } = this.session;
+    const length = Number(new URLSearchParams(shown.link).get("length")) || FEWEST;
+    return Math.max(1, player.rounds.length, runningShown && !player.loop ? length : player.wanted);
   }
 
   /** @param {PointerEvent} event @returns {number} number of the chunk under the pointer */

@@ -38,10 +38,12 @@ export class Views {
     for (const { input } of this.layers) input.addEventListener("change", () => this.paint(true));
     this.attention.addEventListener("change", () => heads.watch({ overlaid: this.attention.checked }));
     const frame = find(stage, ".fkv-both .fkv-frame");
-    frame.addEventListener("pointermove", (event) => {
-      const box = frame.getBoundingClientRect();
-      this.divide((100 * (event.clientX - box.left)) / box.width);
-    });
+    for (const type of /** @type {const} */ (["pointerdown", "pointermove"])) {
+      frame.addEventListener(type, (event) => {
+        const box = frame.getBoundingClientRect();
+        this.divide((100 * (event.clientX - box.left)) / box.width);
+      });
+    }
     this.divider.addEventListener("keydown", (event) => this.dividerKey(event));
     this.divide(50);
   }

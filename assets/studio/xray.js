@@ -10,7 +10,7 @@ import { kindColour, shared } from "./shared.js";
 /** @import { GroupPages, SegmentMask } from "./protocol.js" */
 
 /** @type {Record<string, string>} */
-const GROUP_NAMES = { all: "all heads", static: "static heads", dynamic: "dynamic heads" };
+const GROUP_NAMES = { all: "all heads" };
 const GAP = 4; // pixels between groups
 const STRIP = 6; // pixels of the strip that shows at which positions frames are read
 const EDITED = 7; // pixels of the corner of an edited frame
@@ -68,7 +68,7 @@ export function drawXray(canvas, name, streams, frames) {
   const longest = Object.entries(streams)
     .flatMap(([each, own]) => titles(own, each))
     .map((text) => pen.measureText(text).width);
-  const left = Math.min(width * 0.28, 16 + Math.max(...longest));
+  const left = Math.min(width * 0.42, 16 + Math.max(...longest));
   const cell = (width - left) / Math.max(FEWEST, frames);
   const rows = rowsOf(groups, height);
   const middles = spread(

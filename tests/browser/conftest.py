@@ -116,7 +116,10 @@ class Visitor:
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).first.click()
         if name == "Go live":  # what is seen from now on is the visitor's own run
-            self.until("!['idle', 'recorded'].includes(window.fkvStudio.state) || window.fkvStudio.state === 'error'")
+            self.until(
+                "!['idle', 'recorded'].includes(window.fkvStudio.state) && !window.fkvStudio.player.loop"
+                " || window.fkvStudio.state === 'error'"
+            )
 
     def still(self) -> None:
         """Let what is replayed stand where it is, so that a test can look at it for as long as it needs."""

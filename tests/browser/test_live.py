@@ -7,6 +7,7 @@ from itertools import pairwise
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import av
+import cv2
 import pytest
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -35,8 +36,8 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     assert tab.stage("state") == "recorded" and tab.stage("waited") < max(
         3000, 8 * loaded
     )  # a slow machine takes long for the page itself
-    labels = tab.page.locator(".fkv-source").all_inner_texts()
-    assert len(labels) == 6 and all(re.search(r"recorded on .+, \d{4}-\d\d-\d\d", label) for label in labels)
+    expect(tab.page.locator(".fkv-source")).to_have_text(re.compile(r"recorded on .+, \d{4}-\d\d-\d\d"))
+    assert tab.page.locator(".fkv-recorded").all_inner_texts() == ["recorded, not live"] * 2
     expect(tab.page.locator("#fkv-examples button")).to_have_count(3)
     expect(tab.page.locator("#fkv-about svg")).to_be_visible()
     last = tab.stage("player.wanted") - 1
@@ -49,7 +50,8 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     assert not tab.stage("player.held")
     tab.press("Go live")
     tab.until("window.fkvStudio.painted.A > 0")
-    assert all("live on" in label for label in tab.page.locator(".fkv-source").all_inner_texts())
+    expect(tab.page.locator(".fkv-source")).to_contain_text("live on")
+    expect(tab.page.locator(".fkv-recorded").first).to_be_hidden()
 
 
 def test_reduced_motion_shows_the_recording_still(visit):
@@ -427,3 +429,46 @@ def test_a_picked_policy_and_its_parameters_write_the_field_and_read_it(visit):
     expect(rules.get_by_role("radio", name="forcing-kv for A")).to_be_checked()
     expect(tab.page.get_by_label("retention of A as a share")).to_have_value("0.5")
     assert tab.page.evaluate(DRAWN, ".fkv-rule canvas")
+
+
+def test_a_link_opens_a_tab_or_the_stage_alone(visit):
+    tab = visit(query="?tab=heads&head=2.3")
+    expect(tab.page.locator('.fkv-detail[data-head="2.3"]')).to_be_visible()
+    tab.page.get_by_role("tab", name="Live").click()
+    tab.page.wait_for_url(lambda address: "tab=" not in address and "head=" not in address)
+    expect(tab.page.locator("#fkv-story .label-wrap")).to_have_attribute("aria-expanded", "false")
+    stage = visit(query="?embed=1", width=900, height=560)
+    expect(stage.page.get_by_label("Prompt", exact=True)).to_be_hidden()
+    expect(stage.page.locator(".fkv-screen").first).to_be_in_viewport(ratio=0.95)
+    stage.page.locator(".fkv-embedded").click()
+    stage.until("window.fkvStudio.state === 'live' && !window.fkvStudio.player.loop")
+    expect(stage.page.locator(".fkv-embedded")).to_be_hidden()
+
+
+def test_the_frame_and_the_figures_that_are_shown_can_be_taken_home(visit, tmp_path):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStudio.player.rounds.length === window.fkvStudio.player.wanted")
+    tab.page.keyboard.press("4")
+    for button, ending in (("Frame (PNG)", ".png"), ("Figures (CSV)", ".csv")):
+        with tab.page.expect_download() as download:
+            tab.page.get_by_role("button", name=button).click()
+        download.value.save_as(tmp_path / f"file{ending}")
+        assert re.fullmatch(
+            rf"forcing-kv-studio-forcing-kv-full-recorded.*\{ending}", download.value.suggested_filename
+        )
+    assert cv2.imread(str(tmp_path / "file.png")).shape[1] >= 640
+    rows = (tmp_path / "file.csv").read_text().splitlines()
+    assert rows[0].startswith("chunk,stream,policy,prompt") and len(rows) == 1 + 2 * tab.stage("player.rounds.length")
+
+
+def test_a_tap_moves_the_divider_and_words_make_a_prompt(visit):
+    tab = visit(reduced_motion="reduce", has_touch=True)
+    tab.page.keyboard.press("4")
+    box = tab.page.locator(".fkv-both .fkv-frame").bounding_box()
+    tab.page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 60)
+    expect(tab.page.locator(".fkv-divider")).to_have_attribute("aria-valuenow", "80")
+    tab.page.get_by_label("colour in the prompt").select_option("orange")
+    tab.page.get_by_label("place in the prompt").select_option("city")
+    expect(tab.page.get_by_label("Prompt", exact=True)).to_have_value("an orange ball bouncing over the city at sunset")
+    tab.page.locator("#fkv-die").click()
+    expect(tab.page.get_by_label("Seed")).not_to_have_value("0")

@@ -76,7 +76,7 @@ test("a segment is cached where any group has it; any kind is shown before moved
 });
 
 test("a group of all heads is the first layer where others are split by role", () => {
-  assert.deepEqual(titles([group("all", 8), group("static", 12)], "A"), ["A  first layer (8)", "A  static heads (12)"]);
+  assert.deepEqual(titles([group("all", 8), group("static", 12)], "A"), ["A  first layer (8)", "A  static (12)"]);
   assert.deepEqual(titles([group("all", 64)], "B"), ["B  all heads (64)"]);
 });
 

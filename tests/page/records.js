@@ -8,7 +8,7 @@ import { learn } from "../../assets/studio/shared.js";
 export function learnFacts() {
   const kinds = ["sink", "anchor", "moved", "kept", "current", "dropped"];
   learn({
-    kinds: kinds.map((key) => ({ key, letter: key[0].toUpperCase(), name: key, pattern: "" })),
+    kinds: kinds.map((key) => ({ key, name: key, pattern: "" })),
     stages: ["text", "rebuild", "denoise", "context", "decode"],
     unit: 10_000,
     gone: -1,

@@ -35,10 +35,22 @@ test("a manifest of another run begins it; an older one is ignored", () => {
 test("the recording plays on while a run waits in the queue", () => {
   const session = open();
   session.receive(manifest("recorded", { run: "recording", began: 0 }));
-  session.receive(manifest("queued"));
+  session.receive(manifest("queued", { chunks: 0 }));
   assert.deepEqual([session.player.key, session.running], ["recording", true]);
   session.receive(manifest("live"));
   assert.deepEqual([session.player.key, session.player.loop], ["one", false]);
+});
+
+test("what is shown stays until the first chunk of the next run, and pause already means that run", () => {
+  const session = open();
+  session.receive(manifest("recorded", { run: "recording", began: 0 }));
+  session.receive(manifest("live", { chunks: 0 }));
+  assert.deepEqual([session.player.key, session.player.loop, session.runningShown], ["recording", true, true]);
+  session.receive(manifest("live", { chunks: 1 }));
+  assert.equal(session.player.key, "one");
+  session.player.append(chunk(0), 0);
+  session.receive(manifest("live", { run: "two", began: 2, chunks: 0 }));
+  assert.equal(session.player.key, "one", "the frame of the run before stays");
 });
 
 test("chunks of a run that was left for another are not asked for", () => {
@@ -226,7 +238,7 @@ test("while a run waits, or ends without a chunk, the recording stays a recordin
     assert.deepEqual([session.shown.state, session.shown.link, session.player.key], ["recorded", "", "sample"]);
     assert.deepEqual([session.player.loop, session.player.rounds.length, session.runningShown], [true, 1, false]);
   }
-  session.receive(manifest("live", { run: "own", chunks: 0 }));
+  session.receive(manifest("live", { run: "own", chunks: 1 }));
   assert.deepEqual([session.shown.state, session.player.key, session.runningShown], ["live", "own", true]);
 });
 

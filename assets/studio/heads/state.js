@@ -124,6 +124,8 @@ export class HeadsState extends EventTarget {
   connect(facts, trigger) {
     this.facts = facts;
     this.trigger = trigger;
+    const { layer, head } = this.chosen; // an address may name a head that the model does not have
+    this.chosen = { layer: Math.min(layer, facts.layers - 1), head: Math.min(head, facts.heads - 1) };
     this.update();
   }
 

@@ -16,6 +16,7 @@ from fkv.studio.media.protocol import pack, record
 from .attention_probe import step
 from .limits import span
 from .plan import Plan, side_by_side
+from .quality import Quality
 from .run import Run
 from .turn import WAIT, Turn, counted
 
@@ -47,6 +48,7 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
     }
     hashes = {name: hashlib.sha256() for name in streams}
     clock = _Clock(run, turn.limits.lead)
+    quality = Quality()
     notice = ""
     ran: dict[str, list[tuple[int, str]]] = {name: [] for name in streams}  # from which chunk under which policy
     while plan.chunks is None or run.count < plan.chunks:
@@ -68,7 +70,8 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
             policy = policies.write(streams[name].policy)
             if not ran[name] or ran[name][-1][1] != policy:
                 ran[name].append((run.count + 1, policy))
-        run.put(_encoded(streams, chunks, {name: each.hexdigest()[:16] for name, each in hashes.items()}, heads))
+        digests = {name: each.hexdigest()[:16] for name, each in hashes.items()}
+        run.put(_encoded(streams, chunks, digests, quality.of(chunks), heads))
         turn.chunks = run.count
         clock.add(next(iter(chunks.values())).video_frames / model.fps)
         yield "live", f"{_streaming(plan, run, streams)}. {notice}".strip()
@@ -147,7 +150,13 @@ def _streaming(plan: Plan, run: Run, streams: Streams) -> str:
     return f"Streaming chunk {run.count}{total}: {running}, seed {plan.seed}"
 
 
-def _encoded(streams: Streams, chunks: dict[str, Chunk], hashes: dict[str, str], heads: dict[str, Any] | None) -> bytes:
+def _encoded(
+    streams: Streams,
+    chunks: dict[str, Chunk],
+    hashes: dict[str, str],
+    quality: dict[str, Any],
+    heads: dict[str, Any] | None,
+) -> bytes:
     """The chunks of all streams as one file for the page."""
     chunk = next(iter(chunks.values()))
     stream = next(iter(streams.values()))
@@ -158,6 +167,7 @@ def _encoded(streams: Streams, chunks: dict[str, Chunk], hashes: dict[str, str],
         "prompt": chunk.prompt,
         "grid": [stream.geometry.rows, stream.geometry.cols],
         "events": happened(streams, chunks),
+        "quality": quality,
         "streams": {name: record(each, streams[name], hashes[name]) for name, each in chunks.items()},
     }
     return pack(facts | ({"heads": heads} if heads else {}), [each.video for each in chunks.values()])

@@ -78,13 +78,13 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
     for chunk in chunks:
         run.put(chunk)
     source = f"recorded on {facts['device']}, {facts['date']}"
-    shown = f"“{facts['prompt']}”, same noise twice: A caches what each head needs, B caches everything."
     return run, {
         "run": run.key,
         "began": 0,
         "chunks": run.count,
         "state": "recorded",
-        "text": f"{source[0].upper()}{source[1:]}. {shown} Press Go live to generate a new video.",
+        "text": f"A recording: “{facts['prompt']}”, the same noise twice: A caches what each head needs, B caches "
+        "everything. Press Go live to generate a new video.",
         "source": source,
         "fps": model.fps,
         "link": "",

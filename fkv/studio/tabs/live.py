@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from fkv.analysis.evaluate import draws_world
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
 from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
@@ -28,11 +29,15 @@ from fkv.studio.media.artifacts import Artifacts
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.mp4 import Encoding, Recording
 from fkv.studio.media.protocol import page_facts
+from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, SYNONYMS, TIMES
 
 from . import about, policy_field, policy_picker
 
 CHUNKS = 40
 EXAMPLES = 3
+GROUPS = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "place": SCENES, "time": TIMES}  # of words to pick
+ROLL = "() => Math.floor(Math.random() * 1e6)"  # a seed
+TELL_PAGE = "(text) => { document.dispatchEvent(new CustomEvent('fkv-prompt', { detail: text })); }"
 LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses numbers typed beyond its ends
 NEXT_RUN = "Stream, chunks and seed apply to the next run. Press Start over."
@@ -70,6 +75,7 @@ class Controls(NamedTuple):
     view: gr.Radio
     length: gr.Number
     seed: gr.Number
+    die: gr.Button
     stage: gr.HTML
     policies: dict[str, gr.Dropdown]
     pickers: dict[str, gr.HTML]
@@ -123,17 +129,25 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
             pause = gr.Button("Pause", elem_id="fkv-pause", interactive=False, scale=1, min_width=100)
             step = gr.Button("Step", elem_id="fkv-step", interactive=False, scale=1, min_width=80)
             stop = gr.Button("Stop", elem_id="fkv-stop", interactive=False, scale=1, min_width=90)
+            hint = gr.HTML(_hint([]), apply_default_css=False, elem_id="fkv-hint")
         with gr.Row(elem_id="fkv-choices"):
             with gr.Column(scale=5, min_width=320):
                 if model.examples:
                     examples = [[text] for text in model.examples[:EXAMPLES]]
                     gr.Examples(examples, prompt, elem_id="fkv-examples", api_visibility="private")
-                hint = gr.HTML(_hint([]), apply_default_css=False, elem_id="fkv-hint")
-            with gr.Column(scale=5, min_width=320), gr.Row():
+                if draws_world(model):
+                    gr.HTML(
+                        {"groups": GROUPS, "synonyms": SYNONYMS},
+                        js_on_load=script("words"),
+                        apply_default_css=False,
+                        elem_id="fkv-words",
+                    )
+            with gr.Column(scale=6, min_width=320), gr.Row():
                 choices = policy_field.views(first, second)
                 view = gr.Radio(choices, value="AB", label="Stream", scale=3, min_width=300)
-                length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=165)
-                seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=100)
+                length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=150)
+                seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
+                die = gr.Button("Random", elem_id="fkv-die", size="sm", scale=0, min_width=76)
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
@@ -201,6 +215,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         view=view,
         length=length,
         seed=seed,
+        die=die,
         stage=stage,
         policies=policies,
         pickers=pickers,
@@ -423,6 +438,8 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     one_at_a_time = PRIVATE | {"concurrency_id": "film", "concurrency_limit": 1, "trigger_mode": "once"}
     c.record.click(h.record, c.plain, c.download, **one_at_a_time)
     c.prompt.change(h.hint_while_typing, c.prompt, c.hint, **LATEST)
+    c.prompt.change(None, c.prompt, None, js=TELL_PAGE, api_visibility="private")
+    c.die.click(None, None, c.seed, js=ROLL, api_visibility="private")
     gr.on([c.prompt.blur, c.story.blur, c.go.click], h.hint, [c.prompt, c.story], c.hint, **LATEST)
     gr.on([c.view.input, c.length.input, c.seed.input], h.hint_for_next_run, c.prompt, c.hint, **LATEST)
     if c.threshold.interactive:

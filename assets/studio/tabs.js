@@ -1,0 +1,44 @@
+// @ts-check
+/** The address names the tab that is open (`tab=heads`), and in Heads the head that is looked at (`head=4.3`). */
+
+import { findAll } from "./dom.js";
+
+/** @import { HeadsState } from "./heads/state.js" */
+
+const FIRST = "live";
+
+/** @param {HTMLElement} tab */
+const nameOf = (tab) => (tab.textContent ?? "").trim().toLowerCase().split(" ")[0];
+
+/** @param {URLSearchParams} query @param {HeadsState} heads */
+export function openTab(query, heads) {
+  const wanted = query.get("tab");
+  const [layer, head] = (query.get("head") ?? "").split(".").map(Number);
+  if (layer >= 0 && head >= 0) heads.choose(layer, head);
+  if (wanted && wanted !== FIRST) {
+    findAll(document, "[role=tab]")
+      .find((tab) => nameOf(tab) === wanted)
+      ?.click();
+  }
+}
+
+/** Keep the address up to date. @param {HeadsState} heads */
+export function followTabs(heads) {
+  document.addEventListener("click", ({ target }) => {
+    const tab = /** @type {HTMLElement | null} */ (/** @type {Element} */ (target).closest?.("[role=tab]"));
+    if (tab) remember({ tab: nameOf(tab) === FIRST ? null : nameOf(tab), head: null });
+  });
+  heads.addEventListener("change", () => {
+    if (heads.visible) remember({ head: `${heads.chosen.layer}.${heads.chosen.head}` });
+  });
+}
+
+/** @param {Record<string, string | null>} fields null to remove one */
+function remember(fields) {
+  const address = new URL(window.location.href);
+  for (const [field, value] of Object.entries(fields)) {
+    if (value === null) address.searchParams.delete(field);
+    else address.searchParams.set(field, value);
+  }
+  if (address.href !== window.location.href) window.history.replaceState(null, "", address);
+}
