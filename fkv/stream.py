@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields, replace
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fkv.models.base import VideoModel
-from fkv.transformer.causal import NO_PROBES, Probe, Probes
+from fkv.transformer.causal import Pass, Probe, Probes
 
 from .cache import KVCache
 from .pages import Heads, Pages, PageTables
@@ -410,11 +410,28 @@ class Stream:
         """
         device = self.model.device
         # Triton and CUDA graphs run on the current device.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            return self._step(probe, _Timer(device))
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), torch.inference_mode():
+            passes = self.passes(probe)
+            flow = None
+            while True:
+                try:
+                    each = passes.send(flow)
+                except StopIteration as end:
+                    return end.value
+                flow = self.model.transformer(
+                    each.latents, each.timestep, each.text, each.cache, each.freqs_cis, each.probes
+                )
 
-    @torch.inference_mode()
-    def _step(self, probe: Probe | None, timer: _Timer) -> Chunk:
+    def passes(self, probe: Probe | None = None) -> Generator[Pass, Any, Chunk]:
+        """Generate the next chunk, while someone else computes its passes; see `step`.
+
+        Yields:
+            Each pass, to be sent its flow.
+
+        Returns:
+            The chunk.
+        """
+        timer = _Timer(self.model.device)
         events = self._apply_changes(timer)
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
@@ -426,7 +443,7 @@ class Stream:
         probes = Probes(each for each in (probe, policy_probe) if each is not None)
         with timer.stage("denoise"):
             rope = self._begin(frames)
-            x0, steps = self._denoise(frames, rope, probes)
+            x0, steps = yield from self._denoise(frames, rope, probes)
             self._check_finite(x0)
         cache = self._caches[0]
         attended = {name: group.pages for name, group in cache.groups.items()}
@@ -438,7 +455,7 @@ class Stream:
             if self.policy.caches != "per-step":
                 self._set_reads(cache, "context")
                 latents = self._context_latents(self.index, x0)
-                self._pass(latents, 0.0, cache, rope, probes.begin(self.index, frames, "context"))
+                yield Pass(latents, 0.0, self._text, cache, rope, probes.begin(self.index, frames, "context"))
             kv_bytes = sum(each.bytes() for each in self._caches)
             mass = policy_probe.take()[0] if policy_probe else None
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
@@ -485,7 +502,9 @@ class Stream:
             )
         return FrameMassProbe(passes={wanted})
 
-    def _denoise(self, frames: tuple[int, ...], rope: Tensor, probes: Probes) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _denoise(
+        self, frames: tuple[int, ...], rope: Tensor, probes: Probes
+    ) -> Generator[Pass, Any, tuple[Tensor, tuple[Tensor, ...]]]:
         """Denoise a chunk. Returns its clean latents and, with `keep_steps`, those that each step predicted."""
         sigmas = self.model.schedule.sigmas
         shape = (self.geometry.batch, len(frames), *self.model.latent)
@@ -496,7 +515,8 @@ class Stream:
             cache = self._caches[step if len(self._caches) > 1 else 0]
             self._set_reads(cache, f"step {step}")
             watching = probes.begin(self.index, frames, f"step {step}")
-            x0 = x0_of(x, self._pass(x, 1000 * sigma, cache, rope, watching), sigma)
+            flow = yield Pass(x, 1000 * sigma, self._text, cache, rope, watching)
+            x0 = x0_of(x, flow, sigma)
             if self.keep_steps:
                 steps.append(x0)
             if step + 1 < len(sigmas):
@@ -554,10 +574,8 @@ class Stream:
             if far:
                 cache.reposition(far, POSITION_LIMIT // 2)
 
-    def _pass(
-        self, latents: Tensor, timestep: float, cache: KVCache, rope: Tensor, probes: Probes = NO_PROBES
-    ) -> Tensor:
-        return self.model.transformer(latents, timestep, self._text, cache, rope, probes)
+    def _pass(self, latents: Tensor, timestep: float, cache: KVCache, rope: Tensor) -> Tensor:
+        return self.model.transformer(latents, timestep, self._text, cache, rope)
 
     def _frames(self, chunk: int) -> tuple[int, ...]:
         """The latent frames of a chunk."""

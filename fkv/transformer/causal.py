@@ -123,6 +123,37 @@ class TextContext:
     keys_values: tuple[tuple[Tensor, Tensor], ...]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What a pass of one stream needs.
+
+    Args:
+        latents: [batch, frames, C, h, w].
+        timestep: 0 to 1000.
+        text: The prompt, from `CausalTransformer.prepare_text`.
+        cache: The stream's cache.
+        freqs_cis: Of the chunk's tokens, from `CausalTransformer.rope`.
+        probes: See queries and keys.
+    """
+
+    latents: Tensor
+    timestep: float
+    text: TextContext
+    cache: KVCache
+    freqs_cis: Tensor
+    probes: Probes = NO_PROBES
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for passes that multiply the same weights and may be computed together."""
+        return self.timestep, self.cache.order, self.latents.shape, self.text.keys_values[0][0].shape
+
+
+def _together(rows: Sequence[Tensor]) -> Tensor:
+    """Put rows of a batch one behind the other; a single one is not copied."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
 def check_compiler() -> None:
     """Check that the C++ compiler is there that `torch.compile` would call.
 
@@ -367,14 +398,35 @@ class CausalTransformer:
         weights = self.weights_for(cache.order)
 
         def work(latents: Tensor, freqs_cis: Tensor) -> Tensor:
+            one = Pass(latents, timestep, text, cache, freqs_cis, probes)
             with one_thread_between() if self._fits_one_thread(len(freqs_cis) * len(latents)) else nullcontext():
-                return self._flow(latents, modulation, weights, text, cache, freqs_cis, probes)
+                return self._flow([one], modulation, weights)
 
         inputs = (latents.to(self.device), freqs_cis)
         if self._graphs is None or probes:
             return work(*inputs)
         with self._lock:
             return self._graphs.run(work, inputs, timestep, cache, (modulation, weights, text))
+
+    @torch.inference_mode()
+    def together(self, passes: Sequence[Pass]) -> list[Tensor]:
+        """Run one pass of several streams at once: one product for all, then attention of each over its own cache.
+
+        Rounding differs from that of the passes one by one, since the products have other sizes.
+
+        Args:
+            passes: Of one `Pass.kind`.
+
+        Returns:
+            The flow of each.
+        """
+        first = passes[0]
+        modulation = self._modulation(first.timestep)
+        weights = self.weights_for(first.cache.order)
+        tokens = sum(len(each.freqs_cis) * len(each.latents) for each in passes)
+        with one_thread_between() if self._fits_one_thread(tokens) else nullcontext():
+            flow = self._flow(passes, modulation, weights)
+        return list(flow.split([len(each.latents) for each in passes]))
 
     def _fits_one_thread(self, tokens: int) -> bool:
         """Whether the operations between products and attention are too small for several threads of a processor.
@@ -385,31 +437,37 @@ class CausalTransformer:
         small = tokens * self.heads * self.head_dim <= ONE_THREAD_ELEMENTS
         return small and self.device.type == "cpu" and self.dtype == torch.float32 and not self.compiled
 
-    def _flow(
-        self,
-        latents: Tensor,
-        modulation: PassModulation,
-        weights: Sequence[BlockWeights],
-        text: TextContext,
-        cache: KVCache,
-        freqs_cis: Tensor,
-        probes: Probes,
-    ) -> Tensor:
+    def _flow(self, passes: Sequence[Pass], modulation: PassModulation, weights: Sequence[BlockWeights]) -> Tensor:
         model = self.model
-        x = latents.to(self.dtype).transpose(1, 2)
-        if self.coordinates:
-            x = with_coordinates(x, cache.geometry.frames_per_chunk, cache.opening, self.events)
-        patches = pixel_unshuffle(x.transpose(1, 2), self.patch)
-        patches = patches.permute(0, 1, 3, 4, 2)  # [batch, frames, rows, cols, channels * patch * patch]
+        latents = passes[0].latents
+        batches = [len(each.latents) for each in passes]
+        patches = _together([self._patches(each) for each in passes])
         embedding = model.patch_embedding
         hidden = linear(patches.flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
-        blocks = zip(weights, modulation.blocks, text.keys_values, strict=True)
-        for layer, (block, block_modulation, (keys, values)) in enumerate(blocks):
-            qkv = self._pre_attention(hidden, block, block_modulation, self.eps)
-            attended = self._attend(layer, qkv, block, cache, freqs_cis, probes)
+        texts = zip(*(each.text.keys_values for each in passes), strict=True)
+        blocks = zip(weights, modulation.blocks, texts, strict=True)
+        for layer, (block, block_modulation, text) in enumerate(blocks):
+            qkv = self._pre_attention(hidden, block, block_modulation, self.eps).split(batches)
+            attended = _together(
+                [
+                    self._attend(layer, part, block, each.cache, each.freqs_cis, each.probes)
+                    for part, each in zip(qkv, passes, strict=True)
+                ]
+            )
+            keys, values = (_together(side) for side in zip(*text, strict=True))
             hidden = self._post_attention(hidden, attended, block, block_modulation, self.eps, keys, values)
         out = layer_norm(hidden, 1 + modulation.scale, modulation.shift, self.eps, self.dtype)
         flow = linear(out, model.proj_out.weight, model.proj_out.bias)
         flow = flow.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, patches.shape[1:4])
         flow = flow.permute(0, 1, 6, 2, 4, 3, 5)  # [batch, frames, C, rows, patch, cols, patch]
         return flow.flatten(5).flatten(3, 4).to(latents.dtype)
+
+    def _patches(self, each: Pass) -> Tensor:
+        """The patches of a chunk, with coordinates where the model takes them.
+
+        [batch, frames, rows, cols, channels * patch * patch].
+        """
+        x = each.latents.to(self.device, self.dtype).transpose(1, 2)
+        if self.coordinates:
+            x = with_coordinates(x, each.cache.geometry.frames_per_chunk, each.cache.opening, self.events)
+        return pixel_unshuffle(x.transpose(1, 2), self.patch).permute(0, 1, 3, 4, 2)
