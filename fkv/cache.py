@@ -248,8 +248,12 @@ class KVCache:
 
     def _take(self, group: HeadGroup, side: Literal["keys", "values"], layer: int, slots: np.ndarray) -> Tensor:
         """Copy K or V of pages out of a group, [batch, heads, pages * page_tokens, head_dim]."""
+        return take(self._stored(group, side, layer), self._tokens(slots))
+
+    def _stored(self, group: HeadGroup, side: Literal["keys", "values"], layer: int) -> Tensor:
+        """K or V of a group slot by slot: its buffer, after a copy of the pages that are shared."""
         shared = [take(getattr(run.home, side)[layer], self._tokens(run.pages.slot)) for run in group.runs]
-        return take(join([*shared, getattr(group, side)[layer]]), self._tokens(slots))
+        return join([*shared, getattr(group, side)[layer]])
 
     def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:
         """Free pages. Moves no tensor.
@@ -318,14 +322,37 @@ class KVCache:
             else:
                 self._reads[name] = each
 
-    def pages_read(self, group: HeadGroup) -> Pages:
-        """The pages that a pass reads of a group, in key order, at the positions where it reads them."""
+    def pages_read(self, group: HeadGroup, head: int | None = None) -> Pages:
+        """The pages that a pass reads of a group, in key order, at the positions where it reads them.
+
+        Args:
+            group: The group.
+            head: One of its heads. Without, where heads read different pages, those that any of them reads.
+        """
         reads = self._reads.get(group.name)
         pages = group.pages
         if reads is None:
             return pages
+        if reads.by_head:
+            return pages[np.unique(reads.index) if head is None else reads.index[head]]
         pages = pages[reads.index]
         return pages if reads.position is None else replace(pages, position=reads.position)
+
+    def parted(self, group: HeadGroup, layer: int) -> list[slice]:
+        """Slices of a group's heads in a layer that read the same pages."""
+        count = len(group.heads[layer])
+        return [slice(at, at + 1) for at in range(count)] if self.reads_by_head(group) else [slice(0, count)]
+
+    def reads_by_head(self, group: HeadGroup) -> bool:
+        """Whether the heads of a group read different pages."""
+        return group.name in self._reads and self._reads[group.name].by_head
+
+    def tokens_read(self) -> dict[str, int]:
+        """Key length of each head, by group."""
+        return {
+            name: self.page_tokens * (self._reads[name].index.shape[-1] if name in self._reads else group.live)
+            for name, group in self.groups.items()
+        }
 
     def log_weights(self, group: HeadGroup) -> np.ndarray | None:
         """Log weight of each page that is read of a group, float [pages]; None where all weigh alike."""
@@ -341,6 +368,9 @@ class KVCache:
         """K at the positions where a pass reads them, and V: [batch, heads, tokens, head_dim] each."""
         stored = group.pages
         reads = self._reads.get(group.name) or Reads(np.arange(len(stored)))
+        if reads.by_head:
+            slots = stored.slot[reads.index[list(group.heads[layer])]]
+            return self._by_head(group, "keys", layer, slots), self._by_head(group, "values", layer, slots)
         slots = stored.slot[reads.index]
         keys = self._take(group, "keys", layer, slots)
         if reads.position is not None:
@@ -348,6 +378,14 @@ class KVCache:
             if steps.any():
                 keys = self._shifted(keys.float(), steps).to(keys.dtype)
         return keys, self._take(group, "values", layer, slots)
+
+    def _by_head(self, group: HeadGroup, side: Literal["keys", "values"], layer: int, slots: np.ndarray) -> Tensor:
+        """Copy other pages of each head out of a group, slots [heads, n], as [batch, heads, n * page_tokens, dim]."""
+        stored = self._stored(group, side, layer)
+        batch, heads, tokens, size = stored.shape
+        index = np.arange(heads)[:, None] * (tokens // self.page_tokens) + slots
+        pages = stored.reshape(batch, 1, -1, self.page_tokens * size)
+        return take(pages, torch.from_numpy(index.reshape(-1)).to(self.device)).view(batch, heads, -1, size)
 
     def _shifted(self, keys: Tensor, steps: np.ndarray) -> Tensor:
         """Move keys of pages in time by `steps`, int [pages]: float32 [batch, heads, pages * page_tokens, head_dim]."""
@@ -360,6 +398,18 @@ class KVCache:
         whole = rope_freqs_cis(pages.position.tolist(), geometry.rows, geometry.cols, geometry.head_dim, self.device)
         split = whole.unflatten(0, (len(pages), self.segments, self.page_tokens))
         return split[torch.arange(len(pages)), torch.from_numpy(pages.segment)].flatten(0, 1)
+
+    def stored_keys(self, layer: int, name: str, index: np.ndarray) -> Tensor:
+        """Copy the keys of pages as they are stored: [batch, heads, pages, page_tokens, head_dim].
+
+        Args:
+            layer: attention layer.
+            name: head group.
+            index: rows of the group's `Pages`, int [pages].
+        """
+        group = self.groups[name]
+        keys = self._take(group, "keys", layer, group.pages.slot[index])
+        return keys.unflatten(2, (len(index), self.page_tokens))
 
     def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """Copy pages, with keys before RoPE.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -75,6 +76,22 @@ class Geometry:
         every = tuple(range(self.heads))
         layers = range(self.layers)
         return {f"layer {layer}": tuple(every if other == layer else () for other in layers) for layer in layers}
+
+    def layer_sets(self, size: int, first: int = 0) -> dict[str, Heads]:
+        """A group for each run of neighbouring layers, for policies that let them share what they keep.
+
+        Args:
+            size: Layers of a run; the last run may be shorter.
+            first: Layers before the first run, each of which is a group of its own.
+        """
+        starts = [*range(min(first, self.layers)), *range(min(first, self.layers), self.layers, size), self.layers]
+        every = tuple(range(self.heads))
+        return {
+            f"layer {start}" if end == start + 1 else f"layers {start}-{end - 1}": tuple(
+                every if start <= layer < end else () for layer in range(self.layers)
+            )
+            for start, end in pairwise(starts)
+        }
 
     @property
     def every_head(self) -> dict[str, Heads]:
@@ -152,6 +169,7 @@ class Reads:
 
     Args:
         index: rows of the group's `Pages`, int [n]; the chunk's own pages are listed too, and a page may come twice.
+            Or [heads of the model, n], where heads read different pages, as they are stored and weighed alike.
         position: temporal RoPE position at which the keys of each page are read, int [n]; None reads them as stored.
         log_weight: added to the attention scores of each page, float [n]; None weighs all pages alike.
     """
@@ -159,6 +177,11 @@ class Reads:
     index: np.ndarray
     position: np.ndarray | None = None
     log_weight: np.ndarray | None = None
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads read different pages."""
+        return self.index.ndim == 2
 
 
 PageTables = dict[str, tuple[tuple[np.ndarray, ...], tuple[Run, ...]]]

@@ -119,6 +119,8 @@ def accepts(declared: dict[str, Any]) -> str:
     """The values that a JSON schema accepts, in words."""
     if "anyOf" in declared:
         return " or ".join(accepts(option) for option in declared["anyOf"])
+    if "enum" in declared:
+        return f"{', '.join(declared['enum'][:-1])} or {declared['enum'][-1]}"
     noun = NOUNS.get(declared.get("type", ""), "a value")
     low = declared.get("minimum")
     high = declared.get("maximum")

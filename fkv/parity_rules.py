@@ -236,7 +236,7 @@ class _ReadFacts:
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
         if layer == 0:
-            pages = cache.pages_read(group)
+            pages = cache.pages_read(group, heads[0])
             frames = np.where(pages.edited, EDITED, pages.frame)
             positions = np.where(pages.edited, EDITED, pages.position)
             whole = pages.segment == 0

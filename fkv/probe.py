@@ -266,11 +266,12 @@ class _OpenPass:
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
             tokens = starts[:, None] + sampled_tokens(geometry, queries)
             self.queries = torch.from_numpy(tokens.reshape(-1)).to(device)
-        if group.name not in self.page_frame:
-            page_frame = np.searchsorted(self.key_frames, cache.pages_read(group).frame)
-            self.page_frame[group.name] = torch.from_numpy(page_frame).to(device)
+        name = f"{group.name} {heads[0]}" if cache.reads_by_head(group) else group.name
+        if name not in self.page_frame:
+            page_frame = np.searchsorted(self.key_frames, cache.pages_read(group, heads[0]).frame)
+            self.page_frame[name] = torch.from_numpy(page_frame).to(device)
         self.seen += len(heads)
-        waiting = self.waiting.setdefault(group.name, [])
+        waiting = self.waiting.setdefault(name, [])
         waiting.append(_Waiting([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
         every_head = self.seen == geometry.layers * geometry.heads
         if every_head or sum(each.keys.numel() for each in waiting) >= FLUSH_ELEMENTS:
@@ -315,7 +316,7 @@ def patch_maps(
         Key frame -> softmax mass on each patch, float32 [rows, cols]; NaN in segments that are not cached.
     """
     geometry = cache.geometry
-    pages = cache.pages_read(group)
+    pages = cache.pages_read(group, focus.head)
     focus.check(geometry)
     at = list(heads).index(focus.head)
     first = (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame

@@ -449,7 +449,7 @@ class Stream:
         attended = {name: group.pages for name, group in cache.groups.items()}
         kinds = self._kinds(cache, frames, attended)
         read = {name: cache.pages_read(group) for name, group in cache.groups.items()}
-        kv_tokens_read = {name: len(pages) * cache.page_tokens for name, pages in read.items()}
+        kv_tokens_read = cache.tokens_read()
         context_frames = len({frame for pages in read.values() for frame in pages.frame.tolist()})
         with timer.stage("context"):
             if self.policy.caches != "per-step":

@@ -14,7 +14,8 @@ import { drawPages } from "./xray.js";
  * @property {string} help
  * @property {string} values that it accepts, in words
  * @property {string} unit
- * @property {"checkbox" | "share" | "number"} control
+ * @property {"checkbox" | "choice" | "share" | "number"} control
+ * @property {string[]} options of a choice
  * @property {boolean} whole whether it accepts whole numbers alone
  */
 
@@ -43,7 +44,7 @@ export function mount({ element, props, trigger, watch }) {
 class Picker {
   /** @type {Map<string, { rule: Rule, radio: HTMLInputElement, canvas: HTMLCanvasElement }>} */
   rules = new Map();
-  /** @type {Map<string, HTMLInputElement[]>} controls of each parameter */
+  /** @type {Map<string, (HTMLInputElement | HTMLSelectElement)[]>} controls of each parameter */
   controls = new Map();
   /** @type {string | null} policy that the parameters belong to */
   shown = null;
@@ -104,18 +105,21 @@ class Picker {
     }
     for (const [parameter, controls] of this.controls) {
       for (const control of controls) {
-        if (control.type === "checkbox") control.checked = values[parameter] === "true";
-        else if (control.value !== values[parameter]) control.value = values[parameter];
+        if (control instanceof HTMLInputElement && control.type === "checkbox") {
+          control.checked = values[parameter] === "true";
+        } else if (control.value !== values[parameter]) control.value = values[parameter];
       }
     }
   }
 
   /** @param {Parameter} parameter */
-  control({ name, help, values, unit, control, whole }) {
+  control({ name, help, values, unit, control, options, whole }) {
     const row = made("div", "fkv-parameter");
-    const field = input(control === "checkbox" ? "checkbox" : "number", `${name} of ${this.stream}`);
+    const label = `${name} of ${this.stream}`;
+    const type = control === "checkbox" ? control : "number";
+    const field = control === "choice" ? choice(options, label) : input(type, label);
     const controls = [field];
-    if (control !== "checkbox") {
+    if (field instanceof HTMLInputElement && control !== "checkbox") {
       field.min = "0";
       field.step = whole ? "1" : "any";
     }
@@ -146,8 +150,9 @@ class Picker {
   }
 }
 
-/** @param {HTMLInputElement} control @returns {string} its value as a policy's text has it */
+/** @param {HTMLInputElement | HTMLSelectElement} control @returns {string} its value as a policy's text has it */
 function textOf(control) {
+  if (control instanceof HTMLSelectElement) return control.value;
   if (control.type === "checkbox") return String(control.checked);
   return control.type === "range" ? Number(control.value).toFixed(2) : control.value;
 }
@@ -168,6 +173,14 @@ function made(tag, name = "", text = "") {
 function input(type, label) {
   const node = document.createElement("input");
   node.type = type;
+  node.setAttribute("aria-label", label);
+  return node;
+}
+
+/** @param {string[]} options @param {string} label */
+function choice(options, label) {
+  const node = document.createElement("select");
+  node.append(...options.map((each) => new Option(each)));
   node.setAttribute("aria-label", label);
   return node;
 }

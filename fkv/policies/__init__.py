@@ -25,6 +25,7 @@ from .full import Full
 from .infinity_rope import InfinityRope
 from .longlive import LongLive
 from .mem_rope import MemRope
+from .mpcache import MPCache
 from .near_sink import DeepSink, NearSink
 from .per_step import PerStep
 from .recency import Recency
@@ -55,6 +56,7 @@ POLICIES: dict[str, type[Policy]] = {
         FadeMem,
         EmaSink,
         Ca2Vdm,
+        MPCache,
         RandomRoles,
         NoAnchor,
         NoDynamic,
@@ -115,7 +117,10 @@ def make(name: str, **values: object) -> Policy:
         raise ValueError(f"policy {name!r}: {error}") from None
 
 
-def _value(key: str, text: str) -> object:
+def _value(name: str, key: str, text: str) -> object:
+    """A parameter's value; where the policy declares words, the text itself."""
+    if name in POLICIES and "enum" in schema(POLICIES[name])["properties"].get(key, {}):
+        return text
     if text in ("true", "false"):
         return text == "true"
     for number in (int, float):
@@ -152,7 +157,7 @@ def parse(text: str) -> Policy:
             raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
         if key in values:
             raise ValueError(f"{key} is given twice in {text!r}")
-        values[key] = _value(key, value)
+        values[key] = _value(name, key, value)
     return make(name, **values)
 
 

@@ -80,12 +80,12 @@ class Probe(Protocol):
     def record(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
-        """See one head group of one layer.
+        """See one head group of one layer, or a head of it where heads read different pages.
 
         Args:
             layer: Index of the layer.
             group: The head group.
-            heads: The numbers of its heads in the model.
+            heads: The numbers of these heads in the model.
             query: [batch, heads, chunk tokens, head_dim].
             keys: [batch, heads, live tokens, head_dim].
             cache: The cache that the group belongs to.
@@ -368,7 +368,9 @@ class CausalTransformer:
             out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
         if probes:
             for group, heads, keys, _ in groups:
-                probes.record(layer, group, group.heads[layer], query[:, heads], keys, cache)
+                own_query, own_heads = query[:, heads], group.heads[layer]
+                for part in cache.parted(group, layer):
+                    probes.record(layer, group, own_heads[part], own_query[:, part], keys[:, part], cache)
         return out.transpose(1, 2).flatten(2)
 
     @torch.inference_mode()

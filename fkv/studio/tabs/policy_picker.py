@@ -51,9 +51,10 @@ def _parameters(policy: type[Policy]) -> list[dict[str, Any]]:
     for parameter in describe(policy):
         options = declared[parameter.name].get("anyOf", [declared[parameter.name]])
         share = any(option.get("maximum") == 1 for option in options)
-        kind = "checkbox" if options[0]["type"] == "boolean" else "share" if share else "number"
+        control = {"boolean": "checkbox", "string": "choice"}.get(options[0]["type"], "share" if share else "number")
         words = {"name": parameter.name, "help": parameter.help, "values": parameter.values, "unit": parameter.unit}
-        rows.append(words | {"control": kind, "whole": all(option["type"] == "integer" for option in options)})
+        whole = all(option["type"] == "integer" for option in options)
+        rows.append(words | {"control": control, "options": options[0].get("enum", []), "whole": whole})
     return rows
 
 
