@@ -13,6 +13,7 @@ from fkv.policies.selection import digests, frame_digests, scores, two_levels
 from fkv.probe import FrameMassProbe
 from fkv.sampler import renoise
 from fkv.stream import Stream
+from fkv.transformer.causal import CausalTransformer
 
 
 def stream_of(model, text, chunks, **options):
@@ -44,14 +45,16 @@ class TestCa2Vdm:
 
 
 class TestContextNoise:
-    def test_the_context_pass_reads_noised_latents_and_nothing_else_does(self, small):
+    def test_the_context_pass_reads_noised_latents_and_nothing_else_does(self, small, monkeypatch):
         seen = []
-        stream = Stream(small, policies.parse("full:context_noise=0.05"), "a ball", seed=1, decode=False)
-        run = stream._pass
-        stream._pass = lambda latents, timestep, *rest: (
-            seen.append((timestep, latents)) or run(latents, timestep, *rest)
-        )
-        chunk = stream.step()
+        run = CausalTransformer.__call__
+
+        def seeing(transformer, latents, timestep, *rest):
+            seen.append((timestep, latents))
+            return run(transformer, latents, timestep, *rest)
+
+        monkeypatch.setattr(CausalTransformer, "__call__", seeing)
+        stream, (chunk,) = stream_of(small, "full:context_noise=0.05", 1)
         noise = stream.noise.between(0, len(small.schedule.sigmas) - 1, chunk.latents.shape)
         assert [timestep for timestep, _ in seen] == [1000, 500, 0]
         torch.testing.assert_close(seen[-1][1], renoise(chunk.latents, noise, 0.05))
