@@ -21,7 +21,7 @@ from fkv.training.clips import draw_clips, draw_cut, draw_memory_clips
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
-from fkv.training.rollout import ROUNDS, SIGMAS, Draft, Pool
+from fkv.training.rollout import FEW_SIGMAS, ROUNDS, SIGMAS, Draft, Pool
 from fkv.transformer.causal import CausalTransformer
 from fkv.transformer.coordinates import input_channels, with_coordinates
 from fkv.world.render import GENES
@@ -96,7 +96,7 @@ def test_genes_are_uniform():
 
 def test_draft_goes_through_the_sampler_and_becomes_history():
     given = clips(judged=False)
-    draft, made = Draft(given, given.latents), torch.zeros_like(given.latents)
+    draft, made = Draft.of(given), torch.zeros_like(given.latents)
     assert torch.equal(draft.noisy()[:, 0, :, 0, 0], given.corners[:, 0])
     for sigma in SIGMAS:
         assert draft.sigma == sigma and torch.equal(draft.history, given.latents)
@@ -105,13 +105,40 @@ def test_draft_goes_through_the_sampler_and_becomes_history():
     assert not draft.history[:, :3].any() and torch.equal(draft.history[:, 3:], given.latents[:, 3:])
 
 
+def test_two_steps_learn_what_four_made_of_the_same_noise():
+    given = clips()
+    draft = Draft.of(given)
+    noise = draft.noisy()
+    pupils = [draft.advance(torch.full_like(given.latents, step)) for step in range(4)]
+    assert pupils[:3] == [None] * 3
+    pupil = pupils[3]
+    assert torch.equal(pupil.noisy(), noise) and (pupil.target == 3).all() and pupil.history is given.latents
+    assert not torch.equal(draft.noisy(), noise) and draft.target is given.latents
+    levels = []
+    for _ in FEW_SIGMAS:
+        levels.append(pupil.sigma)
+        assert pupil.advance(pupil.target) is None
+    assert levels == [1.0, 0.5] and pupil.rounds == ROUNDS
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_pool_holds_as_many_pupils_as_are_asked_for(share):
+    pool = Pool(4, clips, random.Random(0), share)
+    taught = 0
+    for _ in range(200):
+        draft = pool.draw()
+        taught += draft.sigmas == FEW_SIGMAS
+        pool.give_back(draft, draft.advance(torch.zeros_like(draft.clips.latents)))
+    assert taught == 0 if share == 0 else taught > 5
+
+
 def test_pool_keeps_drafts_until_their_rounds_are_over():
     pool = Pool(2, clips, random.Random(0))
     seen = []
     for _ in range(200):
         draft = pool.draw()
-        draft.advance(torch.zeros_like(draft.clips.latents))
-        pool.give_back(draft)
+        pupil = draft.advance(torch.zeros_like(draft.clips.latents))
+        pool.give_back(draft, pupil)
         seen.append(draft)
         assert len(pool.drafts) <= 2
     assert max(draft.rounds for draft in seen) == ROUNDS and sum(draft.rounds == ROUNDS for draft in seen) > 2
@@ -126,7 +153,7 @@ def test_loss_falls_on_one_batch():
     steps, losses = optimizers(model, words, 3e-3), []
     for _ in range(25):
         given = clips()
-        loss, errors, x0 = flow_loss(model, words, Draft(given, given.latents), rng, noisy=2)
+        loss, errors, x0 = flow_loss(model, words, Draft.of(given), rng, noisy=2)
         loss.backward()
         for optimizer in steps:
             optimizer.step()
@@ -209,7 +236,7 @@ def test_a_run_resumes_where_it_stopped(tmp_path):
     first = Training(model.train(), words.train(), 1e-3)
     first.prepare(2)
     given = clips()
-    loss, errors, _ = flow_loss(first.transformer, first.words, Draft(given, given.latents), random.Random(0), 2)
+    loss, errors, _ = flow_loss(first.transformer, first.words, Draft.of(given), random.Random(0), 2)
     first.update(loss, errors)
     first.minutes = 3.5
     first.save(tmp_path)
@@ -234,7 +261,7 @@ def test_loss_falls_on_a_clip_of_the_memory_world():
     for _ in range(15):
         training.step = 100  # past the warm-up
         training.set_rate(1.0)
-        loss, errors, _ = flow_loss(training.transformer, training.words, Draft(given, given.latents), rng, noisy=2)
+        loss, errors, _ = flow_loss(training.transformer, training.words, Draft.of(given), rng, noisy=2)
         training.update(loss, errors)
         losses.append(errors["own 1.0"])
     assert losses[-1] < 0.8 * losses[0]
@@ -247,3 +274,18 @@ def test_the_codec_trains_on_both_worlds():
     turns = [codec_training.memory_clip(random.Random(seed), 12)[0] for seed in range(8)]
     moved = [float((clip[1:] - clip[:-1]).abs().mean()) for clip in turns]
     assert max(moved) > 2 * min(moved)  # some clips show a turn of the camera
+
+
+def test_a_codec_that_is_normalised_again_decodes_the_same_from_unit_latents():
+    torch.manual_seed(0)
+    codec = TinyCodec(width=8, depth=1, latents_mean=[0.3] * 16, latents_std=[0.05] * 16).eval()
+    again = codec_training.normalise(codec, random.Random(0), memory=1.0).eval()
+    video, _ = codec_training.batch(random.Random(0), 96, 4, None, memory=1.0)
+    with torch.inference_mode():
+        latents = again.encode(video)
+        torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(16), atol=1e-3, rtol=0)
+        torch.testing.assert_close(latents.std((0, 1, 3, 4)), torch.ones(16), atol=1e-2, rtol=0)
+        few = video[:2]
+        torch.testing.assert_close(
+            again.decode(again.encode(few))[0], codec.decode(codec.encode(few))[0], atol=1e-4, rtol=0
+        )

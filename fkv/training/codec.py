@@ -101,12 +101,18 @@ def loss_of(codec: TinyCodec, video: Tensor, mask: Tensor, noise: float = LATENT
 
 
 @torch.no_grad()
-def normalise(codec: TinyCodec, rng: random.Random) -> TinyCodec:
-    """The same codec with the mean and standard deviation of each latent channel in its configuration."""
-    video, _ = batch(rng, 96, FRAMES_PER_LATENT, None)
+def normalise(codec: TinyCodec, rng: random.Random, memory: float = 0.0) -> TinyCodec:
+    """The same codec with the mean and standard deviation of each latent channel in its configuration.
+
+    Args:
+        codec: It may have a mean and standard deviation already, of an encoder that has changed since.
+        rng: Chooses the clips to measure.
+        memory: Share of clips of the memory world.
+    """
+    video, _ = batch(rng, 96, FRAMES_PER_LATENT, None, memory)
     latents = codec.encode(video)
-    mean = latents.mean((0, 1, 3, 4))
-    std = latents.std((0, 1, 3, 4))
+    mean = codec.mean + codec.std * latents.mean((0, 1, 3, 4))
+    std = codec.std * latents.std((0, 1, 3, 4))
     config = dict(codec.config) | {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
     normal = TinyCodec(**{k: v for k, v in config.items() if not k.startswith("_")})
     normal.load_state_dict(codec.state_dict())
@@ -191,7 +197,9 @@ def main() -> None:
             }
             torch.save(state, state_file)
             ema.to("cpu")
-            (ema if origin else normalise(ema, random.Random(1))).save_pretrained(args.out / "codec")
+            latents_stay = bool(args.decoder_of)
+            finished = ema if latents_stay else normalise(ema, random.Random(1), memory)
+            finished.save_pretrained(args.out / "codec")
             ema.to(args.device)
 
 

@@ -37,7 +37,7 @@ from fkv.kernels import rope_freqs_cis
 from fkv.kernels.rope import axis_dims
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
-from fkv.sampler import Schedule, renoise, x0_of
+from fkv.sampler import renoise, x0_of
 from fkv.transformer.coordinates import input_channels, with_coordinates
 from fkv.world.shots import memory_words
 
@@ -71,7 +71,8 @@ def flow_loss(
         precision: Type of the products.
 
     Returns:
-        The weighted loss, the plain error of x0 per noise level ("own" ones for the draft), and the draft's new x0.
+        The weighted loss, the plain error of x0 per noise level ("own" ones for a draft of the true clips, "two steps"
+        for one that learns from four), and the draft's new x0.
     """
     clips = draft.clips
     x0 = clips.latents
@@ -88,9 +89,11 @@ def flow_loss(
         block.attn2.processor.chunks = chunks
     slight = 0.15 * rng.random() if rng.random() < 0.5 else 0.0
     clean = [renoise(draft.history, torch.randn_like(x0), slight)] * past
-    names = [f"own {draft.sigma}"]
+    own = "own" if draft.target is x0 else "two steps"
+    names = [f"{own} {draft.sigma}"]
     sigmas = [draft.sigma]
     inputs = [draft.noisy()]
+    targets = [draft.target, *[x0] * (noisy - 1)]
     for _ in range(noisy - 1):
         sigma = (rng.choice(draft.sigmas) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)) if past else 1.0
         names.append(str(sigma) if sigma in draft.sigmas else "other")
@@ -107,10 +110,10 @@ def flow_loss(
     total = x0.new_zeros(())
     errors: dict[str, float] = {}
     results: list[Tensor] = []
-    for name, sigma, latents, predicted in zip(names, sigmas, inputs, flow, strict=True):
+    for name, sigma, latents, predicted, target in zip(names, sigmas, inputs, flow, targets, strict=True):
         results.append(x0_of(latents, predicted, sigma))
-        squared = (results[-1] - x0).square()
-        total = total + (squared * weight).mean() / weight.mean() / (1 if name.startswith("own") else sigma)
+        squared = (results[-1] - target).square()
+        total = total + (squared * weight).mean() / weight.mean() / (sigma if latents is not inputs[0] else 1)
         errors[name] = float((squared.detach() * clips.judged).mean() / clips.judged.float().mean())
     return total / noisy, errors, results[0].detach()
 
@@ -316,8 +319,8 @@ def train(
             draft = pool.draw()
             loss, errors, x0 = flow_loss(training.transformer, training.words, draft, rng, noisy, precision)
             training.update(loss, errors)
-            draft.advance(x0)
-            pool.give_back(draft)
+            pupil = draft.advance(x0)
+            pool.give_back(draft, pupil)
             training.minutes = before + (time.time() - began) / 60
             due = time.time() - saved > 60 * save_minutes
             if training.step % 20 == 0 or due:
@@ -347,7 +350,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--chunks", type=int, default=None, help="chunks per clip (default: 4; 8 of the memory world)")
     parser.add_argument("--openings", type=float, default=None, help="share of batches of opening chunks alone")
     parser.add_argument("--history", choices=HISTORIES, default="mixed", help="caches to train under (default: mixed)")
-    parser.add_argument("--few-steps", type=float, default=0.0, help="share of drafts of two denoising steps, not four")
+    parser.add_argument("--few-steps", type=float, default=0.0, help="share of drafts that two steps learn from")
     parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is a draft (default: 2)")
     parser.add_argument("--pool", type=int, default=24, help="drafts under way (default: 24)")
     parser.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="of products (default: bfloat16)")
@@ -400,8 +403,7 @@ def main() -> None:
         training.resume(state_file, args.device)
     rng = random.Random(training.step + 1)
     torch.manual_seed(training.step + 1)
-    four, two = Schedule.even(4).sigmas, Schedule.even(2).sigmas
-    pool = Pool(args.pool, clip_source(args, rng, codec), rng, lambda: two if rng.random() < args.few_steps else four)
+    pool = Pool(args.pool, clip_source(args, rng, codec), rng, args.few_steps)
     precision = PRECISIONS[args.precision]
     train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes)
 
