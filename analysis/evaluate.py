@@ -5,16 +5,11 @@ python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 -
 
 from __future__ import annotations
 
-import json
 import math
-import multiprocessing
 import random
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,8 +34,8 @@ from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.render import GENES, render
 
+from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
 from .measures import chunk_discontinuity, drift, flicker, psnr, ssim, video_of
-from .profile import checkpoint_hash
 
 # Scenes of the evaluation come from seeds above this, those of training from far below.
 HELD_OUT_SEEDS = 2**40
@@ -70,7 +65,6 @@ COLUMNS = {
     "fps_end_to_end": "fps_end_to_end",
     "kv_bytes_peak": "peak KV (bytes)",
 }
-Record = dict[str, Any]
 
 
 def held_out_scene(index: int) -> Scene:
@@ -228,7 +222,9 @@ def _records(
         if policy in pending or policy == REFERENCE:
             chunks = run_stream(model, policy, prompt, seed, seconds, story)
         if policy in pending:
-            names = dict(zip(KEY, (*_identity(model), policy, prompt, seed, seconds, write_story(story)), strict=True))
+            names = dict(
+                zip(KEY, (*identity_of(model), policy, prompt, seed, seconds, write_story(story)), strict=True)
+            )
             if not story.cues:
                 del names["story"]
             device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
@@ -239,18 +235,8 @@ def _records(
             reference = video_of(chunks)
 
 
-def _identity(model: VideoModel) -> tuple[str, ...]:
-    return model.name, checkpoint_hash(model.weights), model.precision
-
-
-@lru_cache(maxsize=1)
-def _load(name: str, device: str, precision: str | None) -> VideoModel:
-    torch.set_num_threads(1)
-    return registry.load(name, device, precision=precision)
-
-
 def _job(name: str, device: str, precision: str | None, *arguments: Any) -> list[Record]:
-    return list(_records(_load(name, device, precision), *arguments))
+    return list(_records(load_once(name, device, precision), *arguments))
 
 
 def evaluate(
@@ -301,8 +287,8 @@ def evaluate(
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
     file = Path(out) / "records.jsonl" if out is not None else None
-    identity = _identity(loaded)
-    finished = {tuple(record.get(name) for name in KEY): record for record in (_finished(file) if file else [])}
+    identity = identity_of(loaded)
+    finished = {tuple(record.get(name) for name in KEY): record for record in (read_records(file) if file else [])}
     records: list[Record] = []
     jobs: list[tuple] = []
     for run in product(range(prompts), range(seeds)):
@@ -319,8 +305,7 @@ def evaluate(
         for record in _run(loaded, (model, device, precision), jobs, workers, ray):
             records.append(record)
             if file:
-                with file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(record) + "\n")
+                append_record(file, record)
             bar.update()
     return sorted(records, key=lambda record: (policies.index(record["policy"]), record["prompt"], record["seed"]))
 
@@ -349,30 +334,12 @@ def _run(
         for job in jobs:
             yield from _records(loaded, *job)
         return
-    # Ctrl-C reaches all processes; only this one reports it.
-    ignore = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *ignore) as pool:
-        for future in as_completed([pool.submit(_job, *by_name, *job) for job in jobs]):
-            yield from future.result()
+    for records in over_processes(_job, [(*by_name, *job) for job in jobs], workers):
+        yield from records
 
 
 def _lacks_reference(record: Record, policies: Sequence[str]) -> bool:
     return record["psnr_to_full"] is None and record["policy"] != REFERENCE and REFERENCE in policies
-
-
-def _finished(file: Path) -> list[Record]:
-    """Read the records of a file, and remove a last line that was cut off."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = file.read_text() if file.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole)
-    try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
-        ) from None
 
 
 def draws_world(model: VideoModel) -> bool:

@@ -1,51 +1,64 @@
 """Does a stream bring back what left the picture, by how long it was away and by what the policy had cached of it.
 
-A probe is a script of prompts for the memory world: the camera turns away from a panel and back, or a thing leaves and
-the prompt asks for "the thing from before". The truth comes from the renderer: a stream's noise decides what its world
-holds (`fkv.world.story`), and the oracle reads the same items before they leave and after they return.
+A probe is a script of prompts for the memory world: the camera turns away from a panel and back, a thing leaves and the
+prompt asks for "the thing from before", or a thing hides behind a wall until noise brings it out. The truth comes from
+the renderer: a stream's noise decides what its world holds (`fkv.world.story`), and the oracle reads the same items
+before they leave and after they return.
 
-python -m fkv eval --recall --policy full,forcing-kv --away 3,20 --prompts 4
+python -m fkv eval --recall --policy full,forcing-kv --away 3,20 --prompts 4 --out runs/recall
 """
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from fkv.models import registry
 from fkv.models.base import VideoModel
-from fkv.policies import parse, write
+from fkv.policies import POLICIES, parse, write
+from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.training.data import genes_of
 from fkv.world import FPS
 from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES
 from fkv.world.shots import Shot, Subject, caption
-from fkv.world.story import CHUNK, LAMPS, STORY_GENES, TURN_FRAMES, ChunkTruth, Story
+from fkv.world.story import CHUNK, LAMPS, RETURN, REVERSES, STORY_GENES, TURN_FRAMES, ChunkTruth, Story
 from fkv.world.witness import read_panel, read_thing
+
+from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
 
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
 TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 REST = 4  # chunks in which the items are read
+HIDES = 4  # chunks after which a thing that hides is behind the wall
+RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2}  # from the return until the items are read
+COMES_OUT = RETURN / 4  # gene
+STAYS = 1 - RETURN / 4
 CHANCE = {
-    "sign colour": 1 / (len(COLOURS) - 1),
+    "sign colour": 1 / len(COLOURS),
     "sign shape": 1 / len(SHAPES),
     "lamps": 1 / LAMPS,
     "window": 1 / 2,
     "thing colour": 1 / len(COLOURS),
     "thing shape": 1 / len(SHAPES),
 }
-LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000)}
-Kind = Literal["panorama", "thing"]
+LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "workers": (1, 64)}
+KEY = ("model", "checkpoint", "precision", "policy", "kind", "prompt", "seed", "away")  # fields that identify a stream
+RESAMPLES = 2000  # of the prompts, for an interval
+Kind = Literal["panorama", "thing", "hidden"]
 Reading = dict[str, Any]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Probe:
 
     Attributes:
         kind: "panorama": the camera turns away and back. "thing": a thing leaves and the prompt refers back to it.
+            "hidden": a thing goes behind a wall and comes out again.
         prompt: Number of the held-out prompt.
         shots: The scene of every chunk.
         before: Chunks in which the items are read before they leave.
@@ -73,7 +87,11 @@ class Probe:
     @property
     def returns(self) -> int:
         """The chunk that brings the items back into the picture."""
-        return self.after.start - (TURN_CHUNKS if self.kind == "panorama" else 1)
+        return self.after.start - RETURN_CHUNKS[self.kind]
+
+    def gene(self, chunk: int) -> float | None:
+        """What decides in a chunk whether a hidden thing comes out; None in other probes, where noise may decide."""
+        return None if self.kind != "hidden" else COMES_OUT if chunk == self.returns - 1 else STAYS
 
 
 def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
@@ -101,6 +119,10 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
         again = Shot(place, time, Subject(None, None, motion, before=True))
         shots = [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
         return Probe(kind, prompt, tuple(shots), range(1, 1 + REST), _last(shots), away * CHUNK / FPS)
+    if kind == "hidden":
+        returns = HIDES + away
+        shots = [Shot(place, time, Subject(None, None, "hiding"))] * (returns + RETURN_CHUNKS[kind] + 2)
+        return Probe(kind, prompt, tuple(shots), range(2), range(len(shots) - 2, len(shots)), away * CHUNK / FPS)
     camera, panel = (("left", -1), ("right", 1))[prompt % 2]
     aside = Shot(place, time, subject, camera)
     shots = (
@@ -126,7 +148,7 @@ def truth_of(probe: Probe, genes: Sequence[Sequence[float]]) -> Reading:
 def _items_of(probe: Probe, chunk: ChunkTruth) -> Reading:
     """The probe's items in one chunk of a story."""
     moment = chunk.moments[-1]
-    if probe.kind == "thing":
+    if probe.kind != "panorama":
         thing = moment.things[0].thing
         return {"thing colour": thing.colour, "thing shape": thing.shape}
     panel = moment.panels[probe.panel]
@@ -136,7 +158,7 @@ def _items_of(probe: Probe, chunk: ChunkTruth) -> Reading:
 def read_items(probe: Probe, frames: np.ndarray) -> Reading:
     """Read the probe's items, with the names of `CHANCE`, from frames uint8 [T, H, W, 3] in which the camera rests."""
     panel = read_panel(frames, probe.shots[0].time)
-    if probe.kind == "thing":
+    if probe.kind != "panorama":
         colour, shape = read_thing(frames, panel.colour)
         return {"thing colour": colour, "thing shape": shape}
     return {"sign colour": panel.colour, "sign shape": panel.shape, "lamps": panel.lamps, "window": panel.lit}
@@ -184,12 +206,33 @@ def cached_share(chunk: Chunk, frames: Sequence[int]) -> float:
     return attended / total if total else 0.0
 
 
-def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> list[Record]:
-    """Stream a probe under a policy and score it, one record per item.
+@dataclass(frozen=True)
+class ProbeNoise:
+    """The noise of a seed, but for the number that decides when a probe's hidden thing comes out."""
 
-    `cached` is the share of the frames that showed the items which the chunk of their return attends to.
+    probe: Probe
+    seeded: SeededNoise
+
+    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
+        noise = self.seeded.initial(chunk, shape)
+        gene = self.probe.gene(chunk)
+        if gene is not None:
+            noise[:, 0, REVERSES[0], 0, 0] = torch.special.ndtri(torch.tensor(gene))
+        return noise
+
+    def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
+        return self.seeded.between(chunk, step, shape)
+
+
+def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record:
+    """Stream a probe under a policy and score it.
+
+    Returns:
+        The fields of `KEY`; `cached`, the share of the frames that showed the items which the chunk of their return
+        attends to; `kv_bytes_peak`; and `items`, see `score`.
     """
-    stream = Stream(model, parse(policy), caption(probe.shots[0], held_out=True), seed)
+    noise = ProbeNoise(probe, SeededNoise(seed))
+    stream = Stream(model, parse(policy), caption(probe.shots[0], held_out=True), noise=noise)
     genes: list[list[float]] = []
     videos: list[np.ndarray] = []
     peak = 0
@@ -199,7 +242,7 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> list[R
     for index, shot in enumerate(probe.shots):
         if index and shot != probe.shots[index - 1]:
             stream.set_prompt(caption(shot, held_out=True))
-        genes.append(genes_of(stream.noise.initial(index, shape)[0, 0, :, 0, 0], STORY_GENES))
+        genes.append(genes_of(noise.initial(index, shape)[0, 0, :, 0, 0], STORY_GENES))
         chunk = stream.step()
         if chunk.video is None:
             raise ValueError(f"model {model.name!r} has no decoder, so there are no frames to read")
@@ -208,87 +251,163 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> list[R
         if index == probe.returns:
             source = range(probe.before.start * frames_per_chunk, probe.before.stop * frames_per_chunk)
             cached = cached_share(chunk, source)
-    names = {"policy": policy, "kind": probe.kind, "prompt": probe.prompt, "seed": seed, "away": probe.seconds}
-    figures = {"cached": cached, "kv_bytes_peak": peak}
-    return [names | figures | record for record in score(probe, np.concatenate(videos), truth_of(probe, genes))]
+    names = (*identity_of(model), policy, probe.kind, probe.prompt, seed, probe.seconds)
+    items = score(probe, np.concatenate(videos), truth_of(probe, genes))
+    return dict(zip(KEY, names, strict=True)) | {"cached": cached, "kv_bytes_peak": peak, "items": items}
+
+
+def _job(name: str, device: str, precision: str | None, *arguments: Any) -> Record:
+    """`run_probe` in a process of its own."""
+    return run_probe(load_once(name, device, precision), *arguments)
 
 
 def recall(
-    model: VideoModel, policies: Sequence[str], prompts: int = 4, seeds: int = 1, away: Sequence[float] = AWAY
+    policies: Sequence[str],
+    prompts: int = 4,
+    seeds: int = 1,
+    away: Sequence[float] = AWAY,
+    model: VideoModel | str = "tiny",
+    device: str = "cpu",
+    precision: str | None = None,
+    out: str | Path | None = None,
+    workers: int = 1,
 ) -> list[Record]:
-    """Run every probe under every policy, one record per item.
+    """Run every probe under every policy.
 
     Args:
-        model: A model of the memory world.
         policies: As `fkv.policies.parse` reads them.
         prompts: Held-out prompts per kind of probe and time away.
         seeds: Seeds per prompt, counted from 0.
         away: Seconds for which the items are out of the picture.
+        model: A model of the memory world, or its name.
+        device: Device of a named model.
+        precision: Precision of a named model.
+        out: Folder whose recall.jsonl finished records are appended to; records found there are not run again.
+        workers: Processes, each with one thread.
+
+    Returns:
+        One record per stream, see `run_probe`.
 
     Raises:
-        ValueError: A number is out of range, there is no policy, or the model does not know the memory world.
+        ValueError: A number is out of range, there is no policy, a policy does not fit the model, or the model does not
+            know the memory world.
     """
-    for name, value in (("prompts", prompts), ("seeds", seeds)):
+    for name, value in (("prompts", prompts), ("seeds", seeds), ("workers", workers)):
         least, most = LIMITS[name]
         if not least <= value <= most:
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
+    if workers > 1 and not isinstance(model, str):
+        raise ValueError("several processes need the model by name, so that each can load it")
+    loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
+    check_events(loaded)
+    written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
+    for policy in written:
+        check_fit(loaded, policy)
+    probes = [make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind)]
+    file = Path(out) / "recall.jsonl" if out is not None else None
+    finished = {tuple(record[name] for name in KEY): record for record in (read_records(file) if file else [])}
+    runs = list(product(written, probes, range(seeds)))
+    keys = [
+        (*identity_of(loaded), policy, probe.kind, probe.prompt, seed, probe.seconds) for policy, probe, seed in runs
+    ]
+    jobs = [run for key, run in zip(keys, runs, strict=True) if key not in finished]
+    with tqdm(total=len(runs), initial=len(runs) - len(jobs), unit="stream", file=sys.stderr) as bar:
+        for record in _run(loaded, (model, device, precision), jobs, workers):
+            finished[tuple(record[name] for name in KEY)] = record
+            if file:
+                append_record(file, record)
+            bar.update()
+    return [finished[key] for key in keys]
+
+
+def check_events(model: VideoModel) -> None:
+    """Raise ValueError unless the model knows the memory world."""
     if not model.transformer.events:
         raise ValueError(
             f"model {model.name!r} was not trained on the memory world, so there is nothing to recall; "
             "train one with python -m fkv.training.generator --stage memory"
         )
-    written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
-    probes = [
-        make_probe(kind, i, seconds) for seconds in away for i in range(prompts) for kind in ("panorama", "thing")
-    ]
-    jobs = [(policy, probe, seed) for policy in written for probe in probes for seed in range(seeds)]
-    return list(_run(model, jobs))
 
 
-def _run(model: VideoModel, jobs: Sequence[tuple[str, Probe, int]]) -> Iterator[Record]:
-    """The records of all jobs, with a progress bar."""
-    for policy, probe, seed in tqdm(jobs, unit="stream", file=sys.stderr):
-        yield from run_probe(model, policy, probe, seed)
+def check_fit(model: VideoModel, policy: str) -> None:
+    """Raise ValueError where a policy does not fit a model, for want of head roles for example."""
+    Stream(model, parse(policy), caption(make_probe("thing", 0, 1).shots[0]))
+
+
+def every_policy(model: VideoModel) -> list[str]:
+    """The policies that a model can stream under with their default parameters."""
+    fitting: list[str] = []
+    for name in POLICIES:
+        try:
+            check_fit(model, name)
+        except ValueError:
+            continue
+        fitting.append(name)
+    return fitting
+
+
+def _run(
+    loaded: VideoModel, by_name: tuple[Any, str, str | None], jobs: Sequence[tuple[str, Probe, int]], workers: int
+) -> Iterator[Record]:
+    """The records of all jobs, as they are ready."""
+    if workers > 1:
+        yield from over_processes(_job, [(*by_name, *job) for job in jobs], workers)
+        return
+    for job in jobs:
+        yield run_probe(loaded, *job)
+
+
+def items_of(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per item of the records of `recall`, with the fields of its stream."""
+    return pd.json_normalize(
+        list(records), "items", [*KEY, "cached", "kv_bytes_peak"], errors="ignore", record_prefix=""
+    )
 
 
 def summary(records: Sequence[Record], by: Sequence[str] = ("policy", "away")) -> pd.DataFrame:
-    """Recall of the items that were shown right, with 95 % intervals.
+    """Recall of the items that were shown right, with 95 % intervals over prompts.
+
+    Items of one prompt are read from the same streams, so the interval resamples prompts, not items.
 
     Args:
-        records: From `recall` or `score`.
-        by: Columns to group by, of the records.
+        records: From `recall`.
+        by: Columns to group by, of the streams or their items.
 
     Returns:
-        One row per group: items, shown (share), recall, low, high, chance, cached, kv_bytes_peak where there is any.
+        One row per group: streams, items, shown (share), recall, low, high, chance, cached, kv_bytes_peak.
     """
-    table = pd.DataFrame(list(records))
     rows: list[Record] = []
-    for key, group in table.groupby(list(by), sort=False):
+    for key, group in items_of(records).groupby(list(by), sort=False):
         shown = group[group["shown"]]
-        low, high = wilson(int(shown["recalled"].sum()), len(shown))
+        low, high = interval(shown)
         row: Record = dict(zip(by, key, strict=True))
-        row |= {"items": len(group), "shown": float(group["shown"].mean())}
         row |= {
+            "streams": len(group[list(KEY)].drop_duplicates()),
+            "items": len(group),
+            "shown": float(group["shown"].mean()),
             "recall": float(shown["recalled"].mean()),
             "low": low,
             "high": high,
-            "chance": float(shown["chance"].mean()),
+            "chance": float(group["chance"].mean()),
         }
-        row |= {name: float(group[name].mean()) for name in ("cached", "kv_bytes_peak") if name in group}
-        rows.append(row)
+        rows.append(row | {name: float(group[name].astype(float).mean()) for name in ("cached", "kv_bytes_peak")})
     return pd.DataFrame(rows)
 
 
-def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); (0, 1) without observations."""
-    if not count:
+def interval(shown: pd.DataFrame) -> tuple[float, float]:
+    """The 95 % bootstrap interval of recall over prompts; (0, 1) with fewer than two prompts.
+
+    Args:
+        shown: Items with columns kind, prompt and recalled.
+    """
+    prompts = shown.groupby(["kind", "prompt"])["recalled"].agg(["sum", "size"]).to_numpy(float)
+    if len(prompts) < 2:
         return 0.0, 1.0
-    share = right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    drawn = prompts[np.random.default_rng(0).integers(len(prompts), size=(RESAMPLES, len(prompts)))].sum(1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+    return float(low), float(high)
 
 
 def table(records: Sequence[Record]) -> str:
@@ -297,7 +416,5 @@ def table(records: Sequence[Record]) -> str:
     shown = means.pivot(index="policy", columns="away", values="recall").reindex(means["policy"].unique())
     shown.columns = [f"recall after {seconds:g} s" for seconds in shown.columns]
     total = summary(records, ("policy",)).set_index("policy")
-    rows = shown.join(
-        total[["low", "high", "chance", *[name for name in ("cached", "kv_bytes_peak") if name in total]]]
-    )
+    rows = shown.join(total[["recall", "low", "high", "items", "shown", "chance", "cached", "kv_bytes_peak"]])
     return rows.to_string(float_format=lambda x: f"{x:,.2f}" if abs(x) < 1000 else f"{x:,.0f}", na_rep="-")

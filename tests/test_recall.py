@@ -2,8 +2,6 @@
 
 import json
 import random
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +20,8 @@ def genes_for(probe: recall.Probe, seed: int) -> list[list[float]]:
     quiet = [0.5] * 6
     rows = [[*quiet, *(rng.random() for _ in range(STORY_GENES - 6))] for _ in probe.shots]
     rows[0][:5] = [rng.random() for _ in range(5)]
+    for chunk, row in enumerate(rows):
+        row[0] = row[0] if probe.gene(chunk) is None else probe.gene(chunk)
     return rows
 
 
@@ -49,7 +49,7 @@ def run(kind, seconds, recalls, count):
     return records
 
 
-@pytest.mark.parametrize("kind", ["panorama", "thing"])
+@pytest.mark.parametrize("kind", ["panorama", "thing", "hidden"])
 @pytest.mark.parametrize("seconds", [3, 20])
 def test_a_perfect_stream_recalls_everything(kind, seconds):
     records = run(kind, seconds, remember_all, 3)
@@ -57,7 +57,7 @@ def test_a_perfect_stream_recalls_everything(kind, seconds):
 
 
 def test_a_stream_that_forgets_recalls_at_chance():
-    records = run("panorama", 6, last_two, 12) + run("thing", 6, last_two, 12)
+    records = [record for kind in ("panorama", "thing", "hidden") for record in run(kind, 6, last_two, 12)]
     assert all(record["shown"] for record in records)
     right = sum(record["recalled"] for record in records)
     expected = sum(record["chance"] for record in records)
@@ -65,7 +65,7 @@ def test_a_stream_that_forgets_recalls_at_chance():
     assert abs(right - expected) < 3 * spread and right < 0.5 * len(records)
 
 
-@pytest.mark.parametrize("kind", ["panorama", "thing"])
+@pytest.mark.parametrize("kind", ["panorama", "thing", "hidden"])
 @pytest.mark.parametrize("seconds", [3.0, 10.5, 60.0])
 def test_a_probe_keeps_its_items_out_of_the_picture_for_that_long(kind, seconds):
     probe = recall.make_probe(kind, 1, seconds)
@@ -76,7 +76,7 @@ def test_a_probe_keeps_its_items_out_of_the_picture_for_that_long(kind, seconds)
     def visible(chunk) -> bool:
         if kind == "panorama":
             return probe.panel in chunk.panels
-        return bool(chunk.moments[-1].things) and chunk.moments[-1].things[0].y > 0
+        return bool((panorama.labels(chunk.moments[8:]) == panorama.THING).sum() > 200)
 
     shown = [visible(chunk) for chunk in story.chunks]
     hidden = [i for i, seen in enumerate(shown) if not seen and i > probe.before[-1]]
@@ -92,24 +92,51 @@ def test_what_a_policy_cached_of_the_items_is_counted(small):
     assert shares["full"] == 1 and shares["sliding-window:window_frames=6"] == 0
 
 
+def stream_record(policy: str, prompt: int, recalled: list[bool], shown=(True, True), **more) -> dict:
+    items = [
+        {"item": "thing colour", "chance": 0.125, "shown": a, "recalled": b, "consistent": b}
+        for a, b in zip(shown, recalled, strict=True)
+    ]
+    names = dict(zip(recall.KEY, ("tiny", "0", "float32", policy, "thing", prompt, 0, 3.0), strict=True))
+    return names | {"cached": 0.5, "kv_bytes_peak": 10, "items": items} | more
+
+
 def test_summary_counts_items_that_were_shown_alone():
-    base = {"policy": "full", "away": 3.0, "chance": 0.25, "cached": 0.5, "kv_bytes_peak": 10}
     records = [
-        base | {"shown": s, "recalled": r} for s, r in ((True, True), (True, False), (False, True), (True, True))
+        stream_record("full", 0, [True, False]),
+        stream_record("full", 1, [True, True], shown=(False, True)),
     ]
     row = recall.summary(records).iloc[0]
-    assert row["recall"] == pytest.approx(2 / 3) and row["shown"] == 0.75 and row["low"] < 2 / 3 < row["high"]
+    assert row["recall"] == pytest.approx(2 / 3) and row["shown"] == 0.75 and row["streams"] == 2
+    assert (row["low"], row["high"]) == (0.5, 1.0) and row["chance"] == 0.125
     assert "recall after 3 s" in recall.table(records)
-    assert recall.wilson(0, 0) == (0.0, 1.0) and recall.wilson(10, 10)[1] == 1.0
 
 
-def test_the_command_reports_recall(small, monkeypatch, capsys):
-    model = replace(small, transformer=SimpleNamespace(events=True))
-    monkeypatch.setattr("fkv.models.registry.load", lambda *args, **settings: model)
-    monkeypatch.setattr(recall, "run_probe", _remember)
-    assert main(["eval", "--recall", "--policy", "full,sliding-window", "--away", "3,20", "--prompts", "2"]) == 0
+def test_the_interval_does_not_narrow_with_items_of_the_same_prompts():
+    few = [stream_record("full", i, [i % 2 == 0] * 2) for i in range(12)]
+    many = [record | {"items": record["items"] * 10} for record in few]
+    narrow, wide = (recall.summary(records).iloc[0] for records in (few, many))
+    assert (narrow["low"], narrow["high"]) == (wide["low"], wide["high"]) and wide["low"] < 0.3
+    assert recall.summary(few[:1]).iloc[0]["high"] == 1.0
+
+
+def test_the_command_reports_recall(small, monkeypatch, capsys, tmp_path):
+    runs = []
+
+    def remember(model, policy, probe, seed):
+        runs.append(policy)
+        names = (*recall.identity_of(small), policy, probe.kind, probe.prompt, seed, probe.seconds)
+        record = stream_record(policy, probe.prompt, [policy == "full"] * 2)
+        return record | dict(zip(recall.KEY, names, strict=True))
+
+    monkeypatch.setattr("fkv.models.registry.load", lambda *args, **settings: small)
+    monkeypatch.setattr(recall, "check_events", lambda model: None)
+    monkeypatch.setattr(recall, "run_probe", remember)
+    command = ["eval", "--recall", "--away", "3,20", "--prompts", "2", "--out", str(tmp_path), "--policy"]
+    assert main([*command, "full"]) == 0 and len(runs) == 12
+    assert main([*command, "full,sliding-window"]) == 0 and runs[12:] == ["sliding-window"] * 12
     out, err = capsys.readouterr()
-    rows = json.loads(out)["recall"]
+    rows = json.loads(out[out.rindex('{\n "recall"') :])["recall"]
     assert [(row["policy"], row["away"], row["recall"]) for row in rows] == [
         ("full", 3.0, 1.0),
         ("full", 20.25, 1.0),
@@ -117,16 +144,21 @@ def test_the_command_reports_recall(small, monkeypatch, capsys):
         ("sliding-window", 20.25, 0.0),
     ]
     assert "recall after 20" in err
+    assert {"recall.json", "recall.png", "recall.svg", "recall.csv"} <= {file.name for file in tmp_path.iterdir()}
+    assert main([*command, "all"]) == 0 and set(runs[24:]) == set(recall.every_policy(small)) - {
+        "full",
+        "sliding-window",
+    }
     assert main(["eval", "--recall", "--away", "soon"]) == 2 and "--away needs seconds" in capsys.readouterr().err
 
 
-def _remember(model, policy, probe, seed):
-    record = {"policy": policy, "away": probe.seconds, "chance": 0.2, "cached": 1.0, "kv_bytes_peak": 1}
-    return [record | {"shown": True, "recalled": policy == "full"}]
+def test_processes_need_a_model_by_name(small):
+    with pytest.raises(ValueError, match="by name"):
+        recall.recall(["full"], model=small, workers=2)
 
 
 def test_a_model_of_todays_world_is_refused(small):
     with pytest.raises(ValueError, match="not trained on the memory world"):
-        recall.recall(small, ["full"])
+        recall.recall(["full"], model=small)
     with pytest.raises(ValueError, match="at least 1 second"):
         recall.make_probe("thing", 0, 0.2)

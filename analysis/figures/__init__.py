@@ -9,6 +9,7 @@ from .cost import ChunkCost
 from .heads import HeadMap
 from .mass import AgeBars, FrameMap, age_table, frame_matrix
 from .pareto import Pareto
+from .recall import Recall
 from .stability import HeadStability
 from .surgery import SurgeryEffects
 from .view import View
@@ -22,6 +23,7 @@ __all__ = [
     "HeadMap",
     "HeadStability",
     "Pareto",
+    "Recall",
     "RoleAtlas",
     "View",
     "age_table",

@@ -16,7 +16,9 @@ from .output import check_ending, emit, outputs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv eval`."""
     parser.add_argument(
-        "--model", default="tiny", help="the model to evaluate; it must generate the toy world (default: tiny)"
+        "--model",
+        default="tiny",
+        help="the model to evaluate, or a folder of one; it must generate the toy world (default: tiny)",
     )
     add_device(parser)
     parser.add_argument(
@@ -25,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the model (default: what the device multiplies in hardware)",
     )
     parser.add_argument(
-        "--policy", default="full,forcing-kv", metavar="P[,P]", help="comma-separated (default: full,forcing-kv)"
+        "--policy",
+        default="full,forcing-kv",
+        metavar="P[,P]",
+        help="comma-separated; with --recall also all, which are those that fit the model (default: full,forcing-kv)",
     )
     parser.add_argument(
         "--prompts",
@@ -76,11 +81,19 @@ def _recall(args: argparse.Namespace) -> int:
         away = [float(seconds) for seconds in args.away.split(",")]
     except ValueError:
         raise ValueError(f"--away needs seconds such as 3,20, not {args.away!r}") from None
-    model = registry.load(args.model, args.device, precision=args.precision)
-    records = recall.recall(model, split(args.policy), args.prompts or 4, args.seeds, away)
+    policies = split(args.policy)
+    if policies == ["all"]:
+        policies = recall.every_policy(registry.load(args.model, args.device, precision=args.precision))
+    prompts = 4 if args.prompts is None else args.prompts
+    records = recall.recall(
+        policies, prompts, args.seeds, away, args.model, args.device, args.precision, folder, args.workers
+    )
     print(recall.table(records), file=sys.stderr)
     found = {"recall": recall.summary(records).to_dict("records"), "records": records}
     if folder:
+        from fkv.analysis.figures import Recall
+
+        Recall(recall.summary(records, ("policy",))).save(folder)
         emit(found, folder / "recall.json")
     emit(found, target)
     return 0

@@ -178,12 +178,17 @@ def check_device(name: str) -> None:
 def entry(name: str) -> ModelEntry:
     """Return a model's entry.
 
+    Args:
+        name: As `fkv models` lists it, or a folder that `fkv.training.publish` wrote.
+
     Raises:
         ValueError: There is no model of this name; the message lists the names.
     """
-    if name not in MODELS:
-        raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if (Path(name) / "transformer").is_dir():
+        return ModelEntry(name, "weights of your own, of the shipped model's architecture", partial(tiny.load, name))
+    raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
 
 
 def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **sampling: Any) -> Release:

@@ -110,7 +110,7 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
     encoder = encoder.to(device).eval().requires_grad_(False)
     role_file = folder / "roles.json"
     return VideoModel(
-        name="tiny",
+        name=folder.name,
         transformer=CausalTransformer(transformer.to(device)),
         encode=lambda prompt: encoder([prompt]),
         schedule=Schedule.even(4),
