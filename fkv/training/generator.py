@@ -20,6 +20,7 @@ import argparse
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -215,6 +216,7 @@ class Training:
     step: int = 0
     minutes: float = 0.0
     smooth: dict[str, float] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.ema = deepcopy((self.transformer, self.words))
@@ -284,7 +286,9 @@ class Training:
                 for slow, fast in zip(slow_module.parameters(), fast_module.parameters(), strict=True):
                     slow.lerp_(fast, 1 - decay)
         for name, error in ({"loss": loss.item()} | errors).items():
-            self.smooth[name] = 0.98 * self.smooth.get(name, error) + 0.02 * error
+            self.seen[name] += 1
+            share = max(0.02, 1 / self.seen[name])
+            self.smooth[name] = (1 - share) * self.smooth.get(name, 0.0) + share * error
 
 
 def train(
