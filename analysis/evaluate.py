@@ -29,7 +29,7 @@ from fkv.storyboard import SetPrompt, Storyboard, write_change
 from fkv.storyboard import write as write_story
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_pixels
-from fkv.world import FPS, HEIGHT, WIDTH, oracle
+from fkv.world import FPS, HEIGHT, WIDTH, oracle, witness
 from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.render import GENES, render
@@ -88,13 +88,14 @@ def marks(seconds: float) -> list[float]:
     return sorted({*(mark for mark in MARKS if mark < seconds), seconds})
 
 
-def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict[str, float]]:
+def adherence(video: np.ndarray, scene: Scene, seconds: float, events: bool = False) -> dict[str, dict[str, float]]:
     """Measure how much of a scene the oracle finds in the seconds before each mark.
 
     Args:
         video: uint8 [T, H, W, 3].
         scene: The scene that the prompt describes.
         seconds: Length of the video.
+        events: Whether things may reverse at chunk borders, as in a model of the memory world.
 
     Returns:
         For each of `marks` (as text) and each word of the scene, the share that is found.
@@ -102,15 +103,21 @@ def adherence(video: np.ndarray, scene: Scene, seconds: float) -> dict[str, dict
     found = {}
     for mark in marks(seconds):
         start = max(0, round((mark - WINDOW_SECONDS) * FPS))
-        found[f"{mark:g}"] = oracle.agreement(scene, oracle.read(video[start : round(mark * FPS)]))
+        found[f"{mark:g}"] = oracle.agreement(scene, _read(video[start : round(mark * FPS)], start, events))
     return found
 
 
-def adherence_by_scene(chunks: Sequence[Chunk]) -> dict[str, dict[str, float]]:
+def _read(frames: np.ndarray, first: int, events: bool) -> oracle.Reading:
+    """Read frames that begin with the stream's video frame `first`."""
+    return witness.read(frames, first) if events else oracle.read(frames)
+
+
+def adherence_by_scene(chunks: Sequence[Chunk], events: bool = False) -> dict[str, dict[str, float]]:
     """Measure adherence at the end of every prompt of a stream, over `WINDOW_SECONDS` of it at most.
 
     Args:
         chunks: Decoded chunks of one stream, whose prompts are captions of the toy world.
+        events: As in `adherence`.
 
     Returns:
         The end of each prompt in seconds, as text -> the share of what it says that the oracle reads, by word.
@@ -119,7 +126,7 @@ def adherence_by_scene(chunks: Sequence[Chunk]) -> dict[str, dict[str, float]]:
     found = {}
     for begin, end in zip(begins, [*begins[1:], len(chunks)], strict=True):
         first = max(begin, end - math.ceil(WINDOW_SECONDS * FPS / CHUNK))
-        reading = oracle.read(video_of(chunks[first:end]))
+        reading = _read(video_of(chunks[first:end]), first * CHUNK, events)
         found[f"{end * CHUNK / FPS:g}"] = oracle.agreement(parse_caption(chunks[begin].prompt), reading)
     return found
 
@@ -163,7 +170,11 @@ def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[s
 
 
 def measure(
-    chunks: Sequence[Chunk], scene: Scene | None, seconds: float, reference: np.ndarray | None = None
+    chunks: Sequence[Chunk],
+    scene: Scene | None,
+    seconds: float,
+    reference: np.ndarray | None = None,
+    events: bool = False,
 ) -> Record:
     """Measure one stream.
 
@@ -172,6 +183,7 @@ def measure(
         scene: The scene that the video should show; None for the scenes that the prompts of the chunks describe.
         seconds: Length of the stream.
         reference: The video of the full cache from the same seed, if there is one.
+        events: As in `adherence`.
 
     Returns:
         adherence, the measures of `measure_motion`, psnr_to_full (dB, `EQUAL_DB` for equal videos) and ssim_to_full,
@@ -180,7 +192,7 @@ def measure(
     """
     video = video_of(chunks)
     return {
-        "adherence": adherence(video, scene, seconds) if scene else adherence_by_scene(chunks),
+        "adherence": adherence(video, scene, seconds, events) if scene else adherence_by_scene(chunks, events),
         **measure_motion(video, len(chunks)),
         "psnr_to_full": None if reference is None else min(EQUAL_DB, psnr(video, reference)),
         "ssim_to_full": None if reference is None else ssim(video, reference),
@@ -228,7 +240,7 @@ def _records(
             if not story.cues:
                 del names["story"]
             device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
-            measured = measure(chunks, scene, seconds, reference)
+            measured = measure(chunks, scene, seconds, reference, model.transformer.events)
             switch = {} if story.cues else {"switch": run_switch(model, policy, prompt, seed)}
             yield names | device | measured | switch
         if policy == REFERENCE:

@@ -14,8 +14,10 @@ from fkv.commands import eval as command
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.stream import Chunk, Timings
-from fkv.world.captions import caption, parse
+from fkv.world import panorama
+from fkv.world.captions import Scene, Thing, caption, parse
 from fkv.world.render import GENES, render
+from fkv.world.story import STORY_GENES
 
 GENES_0 = [0.4] * GENES
 
@@ -52,6 +54,16 @@ def test_a_mark_is_read_from_the_seconds_right_before_it():
     video = np.concatenate([chunk_of(i, before if i < 9 else scene).video for i in range(16)])  # 6.75 and 5.25 seconds
     early, late = ev.adherence(video, scene, 12).values()
     assert early[word] < 1 and set(late.values()) == {1.0}
+
+
+def test_motion_is_read_where_things_reverse():
+    scene = Scene("hills", "day", (Thing("red", "ball", "circling"),))
+    genes = [[0.9] * 6 + [0.5] * (STORY_GENES - 6) for _ in range(12)]
+    for chunk in range(1, 12, 2):
+        genes[chunk][0] = 0.1  # it turns round whenever it can
+    video = panorama.draw([moment for chunk in panorama.tell([scene] * 12, genes).chunks for moment in chunk.moments])
+    blind, aware = (ev.adherence(video, scene, 9, events)["9"] for events in (False, True))
+    assert blind["motion"] == 0 and aware == dict.fromkeys(blind, 1.0)
 
 
 def test_held_out_prompts_say_their_scene_in_a_wording_of_their_own():

@@ -11,6 +11,7 @@ from fkv.models import tiny
 from fkv.stream import Stream
 from fkv.world import oracle
 from fkv.world.captions import parse
+from fkv.world.shots import memory_words
 
 
 def test_the_folder_is_small_enough_to_ship():
@@ -63,3 +64,14 @@ def test_the_command_line_survives_missing_weights(tmp_path, monkeypatch, capsys
 def test_a_prompt_of_too_few_words_is_told_what_to_name(prompt, said):
     hints = tiny.hints(prompt)
     assert (said is None and hints == []) or said in hints[0]
+
+
+def test_a_model_of_the_memory_world_knows_its_own_words():
+    prompt = "something hiding over the sea by day, camera left"
+    assert "“something”, “hiding”" in tiny.hints(prompt)[0]
+    assert not tiny.hints(prompt, vocabulary=memory_words())
+    (said,) = tiny.hints("a dragon, camera left", vocabulary=memory_words())
+    assert "does not know “dragon”" in said and "; and left, ahead, right, hiding" in said
+    assert tiny.hints("camera left", vocabulary=memory_words()) == [
+        "Name a place, a time of day too: the tiny model blurs what is left open."
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from fkv.resources import asset
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 from fkv.world import FPS, HEIGHT, WIDTH
-from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, missing_parts, unknown_words, words
+from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, known_words, missing_parts, unknown_words, words
+from fkv.world.shots import NEW_WORDS
 
 from .base import VideoModel
 from .codec import FRAMES_PER_LATENT, TinyCodec
@@ -58,20 +60,24 @@ class StreamingCodec:
         return state
 
 
-def hints(prompt: str, length: int = 24) -> list[str]:
+def hints(prompt: str, length: int = 24, vocabulary: Sequence[str] = known_words()) -> list[str]:
     """Return sentences about words that are cut or that the model never saw, or else about what is left open.
 
     Args:
         prompt: What the video shows.
         length: How many known words are read.
+        vocabulary: The words that the model knows. Noise decides what a prompt of the memory world leaves open.
     """
-    unknown = [*unknown_words(prompt), *dict.fromkeys(each for each in prompt if category(each) == "So")]
+    unknown = [*unknown_words(prompt, vocabulary), *dict.fromkeys(each for each in prompt if category(each) == "So")]
     known = [word for word in words(prompt) if word not in unknown]
+    more = [word for word in vocabulary if word in NEW_WORDS]
     cut = []
     if len(known) > length:
         cut = [f"The prompt has {len(known)} words that the tiny model knows; the first {length} are read."]
     if not unknown:
         missing = missing_parts(prompt) if prompt.strip() else []
+        if more:
+            missing = [part for part in missing if part in ("place", "time of day")]
         left = [f"Name a {', a '.join(missing)} too: the tiny model blurs what is left open."] if missing else []
         return cut + left
     named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
@@ -79,7 +85,7 @@ def hints(prompt: str, length: int = 24) -> list[str]:
         *cut,
         f"The tiny model does not know {named} and leaves such words out. It knows the colours {', '.join(COLOURS)}; "
         f"the shapes {', '.join(SHAPES)}; the motions {', '.join(MOTIONS)}; the places {', '.join(SCENES)}; "
-        f"the times {', '.join(TIMES)}.",
+        f"the times {', '.join(TIMES)}{'; and ' * bool(more)}{', '.join(more)}.",
     ]
 
 
@@ -119,7 +125,7 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
         roles=roles.load(role_file) if role_file.exists() else None,
         video_frames_per_latent=FRAMES_PER_LATENT,
         fps=FPS,
-        hints=partial(hints, length=encoder.config.length),
+        hints=partial(hints, length=encoder.config.length, vocabulary=tuple(encoder.config.vocabulary)),
         examples=EXAMPLES,
         weights=tuple(sorted((folder / "transformer").glob("*.safetensors"))),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
@@ -158,9 +159,9 @@ def known_words() -> tuple[str, ...]:
     return COLOURS + SHAPES + MOTIONS + SCENES + TIMES + GLUE
 
 
-def unknown_words(text: str) -> list[str]:
-    """The words of `text` outside the vocabulary, each once, in order."""
-    known = set(known_words())
+def unknown_words(text: str, vocabulary: Iterable[str] | None = None) -> list[str]:
+    """The words of `text` outside a vocabulary, by default that of `known_words`, each once, in order."""
+    known = set(known_words() if vocabulary is None else vocabulary)
     return list(dict.fromkeys(word for word in words(text) if word not in known))
 
 

@@ -11,16 +11,16 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from . import HEIGHT, WIDTH
+from . import HEIGHT, WIDTH, oracle
 from .captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, Scene, Thing
-from .oracle import MASK_BORDER, MIN_OVERLAP, best_overlap, close_gaps, colour_labels, match_outline
+from .oracle import MASK_BORDER, MIN_OVERLAP, Reading, best_overlap, close_gaps, colour_labels, match_outline
 from .panorama import (
     BASE,
     HUT,
@@ -84,6 +84,23 @@ def read_panel(frames: np.ndarray, time: str) -> PanelReading:
     shapes = [_sign_shape(frame, column[SIGN], colour) for frame in chosen] if colour else [None]
     lamps = _vote([_count_lamps(frame, column[LAMP]) or None for frame in chosen])
     return PanelReading(colour, _vote(shapes), lamps, _vote([_is_lit(frame, time, column[HUT]) for frame in chosen]))
+
+
+def read(frames: np.ndarray, first: int) -> Reading:
+    """Read a window as `oracle.read` does, with motions that may reverse at chunk borders.
+
+    Args:
+        frames: RGB, uint8 [T, HEIGHT, WIDTH, 3].
+        first: Video frame of the stream with which they begin.
+    """
+    reading = oracle.read(frames)
+    things = tuple(
+        replace(thing, motion=read_motion(frames, first, thing.colour, thing.shape))
+        if thing.colour and thing.shape
+        else thing
+        for thing in reading.things
+    )
+    return replace(reading, things=things)
 
 
 def read_thing(frames: np.ndarray, sign: str | None = None) -> tuple[str | None, str | None]:

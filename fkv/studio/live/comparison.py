@@ -141,7 +141,7 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
                     return
         scene = _scene(model, prompt)
         for known, stream in zip(running, streams, strict=True):
-            records.append(known | quality(stream, streams[0], scene))
+            records.append(known | quality(stream, streams[0], scene, model.transformer.events))
         current.forget_frames()
         yield Progress("running", f"Measured {plan.where(number)}.", current.chunks, tuple(records), strips)
     current.run.ended = "finished"

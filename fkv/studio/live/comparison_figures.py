@@ -53,13 +53,14 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
     }
 
 
-def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | None) -> Record:
+def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | None, events: bool = False) -> Record:
     """Measure a complete stream.
 
     Args:
         chunks: All its chunks.
         reference: Those of the reference stream.
         scene: What the oracle should find, None where it cannot tell.
+        events: Whether things may reverse, as in `fkv.analysis.evaluate.adherence`.
 
     Returns:
         psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence
@@ -69,7 +70,7 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
     video = np.concatenate([chunk.video for chunk in chunks])
     other = np.concatenate([chunk.video for chunk in reference])
     seconds = len(video) / FPS
-    found = adherence(video, scene, seconds)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
+    found = adherence(video, scene, seconds, events)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
     return {
         "psnr_to_reference": None if chunks is reference else min(EQUAL_DB, psnr(video, other)),
         "discontinuity": chunk_discontinuity(video, len(chunks)),
