@@ -29,7 +29,7 @@ from fkv.storyboard import SetPrompt, Storyboard, write_change
 from fkv.storyboard import write as write_story
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_pixels
-from fkv.world import FPS, HEIGHT, WIDTH, oracle, witness
+from fkv.world import FPS, HEIGHT, WIDTH, oracle, shots, witness
 from fkv.world.captions import COLOURS, SCENES, Scene, caption, sample_scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.render import GENES, render
@@ -70,6 +70,11 @@ COLUMNS = {
 def held_out_scene(index: int) -> Scene:
     """Return the scene of evaluation prompt `index`; training saw the words of its caption, not its wording."""
     return sample_scene(random.Random(HELD_OUT_SEEDS + index))
+
+
+def held_out_shot(index: int) -> str:
+    """Return the caption of a shot of the memory world, as evaluation prompt `index`."""
+    return shots.caption(shots.sample_shot(random.Random(HELD_OUT_SEEDS + index)), held_out=True)
 
 
 def switched_scene(index: int) -> tuple[Scene, str]:
@@ -142,10 +147,19 @@ def chunks_until(word: str, scene: Scene, videos: Sequence[np.ndarray]) -> int |
 
 
 def run_stream(
-    model: VideoModel, policy: str, prompt: int, seed: int, seconds: float, story: Storyboard = NO_STORY
+    model: VideoModel,
+    policy: str,
+    prompt: int,
+    seed: int,
+    seconds: float,
+    story: Storyboard = NO_STORY,
+    text: str | None = None,
 ) -> list[Chunk]:
-    """Stream `seconds` of a held-out prompt, or of a storyboard's, and return the chunks, without their latents."""
-    text = story.opening or caption(held_out_scene(prompt), held_out=True)
+    """Stream `seconds` of a prompt and return the chunks, without their latents.
+
+    The prompt is the storyboard's opening, else `text`, else the held-out one of number `prompt`.
+    """
+    text = story.opening or text or caption(held_out_scene(prompt), held_out=True)
     stream = Stream(model, parse(policy), text, seed)
     chunks = []
     for index in range(math.ceil(seconds * FPS / CHUNK)):
@@ -459,12 +473,14 @@ def contact_sheet(
     columns: int = 8,
     story: Storyboard = NO_STORY,
 ) -> None:
-    """Write a PNG of held-out prompts 0..prompts-1 with seeds 0..prompts-1, none selected: frames over time under each.
+    """Draw held-out prompts 0..prompts-1 with seeds 0..prompts-1, none selected: frames over time of each.
+
+    For a model of the memory world every second prompt is a shot.
 
     Args:
         model: The model that streams.
         policy: As `fkv.policies.parse` reads it.
-        path: PNG file to write.
+        path: PNG file to write, or PDF file, which has the prompts on its last page, so that one can name them first.
         prompts: Number of prompts, 1 to 100.
         seconds: Length of each stream, 2 to 3600.
         columns: Frames shown of each stream, 2 to 32.
@@ -472,7 +488,7 @@ def contact_sheet(
     Raises:
         ValueError: The model does not generate the toy world, or a number is out of range.
     """
-    from .evaluation_plots import filmstrips
+    from .evaluation_plots import filmstrip_pages, filmstrips
 
     check_world(model)
     if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
@@ -483,9 +499,11 @@ def contact_sheet(
     titles = []
     strips = []
     for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
-        chunks = run_stream(model, policy, index, index, seconds, story)
+        text = held_out_shot(index) if index % 2 and model.transformer.events else None
+        chunks = run_stream(model, policy, index, index, seconds, story, text)
         video = video_of(chunks)
         shown = np.linspace(0, len(video) - 1, columns).round().astype(int)
         strips.append(video[shown])
         titles.append(f"{chunks[0].prompt}   (seed {index})")
-    filmstrips(titles, strips, (shown / FPS).tolist(), path)
+    draw = filmstrip_pages if Path(path).suffix.lower() == ".pdf" else filmstrips
+    draw(titles, strips, (shown / FPS).tolist(), path)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from .figures.style import SERIES, canvas, drawing
+from .figures.style import SERIES, Palette, canvas, drawing
 
 MEASURES = {
     "discontinuity": ("chunk discontinuity", 1),
@@ -21,6 +22,8 @@ MEASURES = {
 MARKS = "os^Dv"
 # Pixels between the frames of a strip.
 GAP = 3
+# Strips on a page.
+PAGE = 6
 
 
 def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, reference: str = "full") -> None:
@@ -76,19 +79,39 @@ def filmstrips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Seq
         seconds: Times of the frames.
         path: Image file to write.
     """
+    with drawing("light") as theme:
+        _strips(titles, strips, seconds, theme).savefig(path, dpi=130)
+
+
+def filmstrip_pages(
+    titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Sequence[float], path: str | Path
+) -> None:
+    """Write a PDF of numbered strips whose last page has their titles; parameters as in `filmstrips`."""
+    numbers = [str(1 + i) for i in range(len(titles))]
+    with drawing("light") as theme, PdfPages(path) as pages:
+        for first in range(0, len(strips), PAGE):
+            on_page = slice(first, first + PAGE)
+            pages.savefig(_strips(numbers[on_page], strips[on_page], seconds, theme), dpi=130)
+        last = Figure(figsize=(len(seconds) * 1.6, 0.6 + 0.3 * len(titles)))
+        lines = [f"{number}.  {title}" for number, title in zip(numbers, titles, strict=True)]
+        last.text(0.02, 0.5, "\n".join(lines), va="center", linespacing=1.8, color=theme.ink)
+        pages.savefig(last)
+
+
+def _strips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Sequence[float], theme: Palette) -> Figure:
+    """Draw what `filmstrips` writes."""
     width = strips[0].shape[2]
     digits = 0 if max(seconds) >= 20 else 1
     gap = ((0, 0), (0, GAP), (0, 0))
-    with drawing("light") as theme:
-        picture = Figure(figsize=(len(seconds) * 1.6, 0.2 + len(strips) * 1.25))
-        rows = picture.subplots(len(strips), 1, squeeze=False)[:, 0]
-        for row, (axes, title, strip) in enumerate(zip(rows, titles, strips, strict=True)):
-            axes.imshow(np.concatenate([np.pad(frame, gap, constant_values=255) for frame in strip], 1))
-            axes.set_title(title, pad=3, color=theme.ink)
-            axes.set_yticks([])
-            axes.set_xticks(
-                [(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds]
-            )
-            axes.tick_params(length=0, labelbottom=row == len(strips) - 1)
-            axes.spines[:].set_visible(False)
-        picture.savefig(path, dpi=130)
+    picture = Figure(figsize=(len(seconds) * 1.6, 0.2 + len(strips) * 1.25))
+    rows = picture.subplots(len(strips), 1, squeeze=False)[:, 0]
+    for row, (axes, title, strip) in enumerate(zip(rows, titles, strips, strict=True)):
+        axes.imshow(np.concatenate([np.pad(frame, gap, constant_values=255) for frame in strip], 1))
+        axes.set_title(title, pad=3, color=theme.ink)
+        axes.set_yticks([])
+        axes.set_xticks(
+            [(width + GAP) * i + width / 2 for i in range(len(seconds))], [f"{at:.{digits}f} s" for at in seconds]
+        )
+        axes.tick_params(length=0, labelbottom=row == len(strips) - 1)
+        axes.spines[:].set_visible(False)
+    return picture

@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -153,6 +154,20 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     ):
         with pytest.raises(ValueError, match=message):
             command.run(parser.parse_args(words))
+
+
+def test_a_sheet_in_pages_has_its_prompts_on_the_last_one(toy, tmp_path, monkeypatch):
+    asked = []
+
+    def streamed(model, policy, prompt, seed, seconds, story, text):
+        asked.append(text)
+        return [chunk_of(i, ev.held_out_scene(prompt)) for i in range(3)]
+
+    monkeypatch.setattr(ev, "run_stream", streamed)
+    memory = replace(toy, transformer=SimpleNamespace(events=True))
+    ev.contact_sheet(memory, "full", tmp_path / "sheet.pdf", prompts=7, seconds=2)
+    pages = (tmp_path / "sheet.pdf").read_bytes().count(b"/Type /Page ")
+    assert pages == 3 and asked[::2] == [None] * 4 and all(", looking " in text for text in asked[1::2])
 
 
 SCENES = "a red ball bouncing over the hills by day [1.5s] | a blue star drifting over the sea at night [1.5s#]"

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from fkv.commands import profile as command
 from fkv.commands.profile import prompts_for, read_prompts
 from fkv.models import registry
 from fkv.probe import head_scores
+from fkv.world import shots
+from fkv.world.captions import parse as parse_caption
 
 PROMPTS = ("a red ball bouncing over the hills at sunset", "a cyan star drifting over the sea at night")
 
@@ -163,6 +166,8 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
     toy = replace(small, name="tiny")
     assert len(set(prompts_for(toy, 6))) == 6 and prompts_for(toy, 6)[:3] == prompts_for(toy, 3)
     assert not any(toy.hints(prompt) for prompt in prompts_for(toy, 6))
+    memory = prompts_for(replace(toy, transformer=SimpleNamespace(events=True)), 6)
+    assert [parse_caption(text) for text in memory[::2]] and [shots.parse(text) for text in memory[1::2]]
     with pytest.raises(ValueError, match="comes with 0 example prompts"):
         prompts_for(small, 1)
     (tmp_path / "empty.txt").write_text("\n")

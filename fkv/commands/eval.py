@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--oracle", action="store_true", help="also measure the oracle itself, on renders and through the codec"
     )
     parser.add_argument(
-        "--sheet", metavar="FILE", help="also write a contact sheet (PNG) of the prompts under the first policy"
+        "--sheet",
+        metavar="FILE",
+        help="also write a contact sheet under the first policy: PNG, or PDF with the prompts on the last page",
     )
 
 
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.world import FPS
 
     target, sheet, folder = outputs(args, "json", "sheet", "out/")
-    check_ending("sheet", sheet, ".png")
+    check_ending("sheet", sheet, ".png", ".pdf")
     policies = split(args.policy)
     story = parse(read_story(args.story), ANY_ROLES, None, CHUNK / FPS)
     prompts = args.prompts if args.prompts is not None else 8 if story.opening is None else 1

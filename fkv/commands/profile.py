@@ -37,6 +37,8 @@ def read_prompts(path: str) -> list[str]:
 def prompts_for(model: VideoModel, count: int) -> list[str]:
     """Choose prompts to profile with: captions of random scenes for the tiny model, the examples of any other.
 
+    For a model of the memory world every second one is a shot.
+
     Args:
         model: The model to profile.
         count: How many prompts.
@@ -44,10 +46,16 @@ def prompts_for(model: VideoModel, count: int) -> list[str]:
     Raises:
         ValueError: The model has fewer examples.
     """
+    from fkv.world import shots
     from fkv.world.captions import caption, sample_scene
 
+    rng = random.Random(0)
+    if model.transformer.events:
+        return [
+            shots.caption(shots.sample_shot(rng), rng) if i % 2 else caption(sample_scene(rng), rng)
+            for i in range(count)
+        ]
     if model.name == "tiny":
-        rng = random.Random(0)
         return [caption(sample_scene(rng), rng) for _ in range(count)]
     if count > len(model.examples):
         raise ValueError(

@@ -291,6 +291,12 @@ class Training:
             self.smooth[name] = (1 - share) * self.smooth.get(name, 0.0) + share * error
 
 
+def working_minutes(device: str) -> float:
+    """Minutes of work so far: on a CPU those of each of its threads, which neither pause nor other work adds to."""
+    seconds = time.process_time() / torch.get_num_threads() if device == "cpu" else time.time()
+    return seconds / 60
+
+
 def train(
     training: Training,
     pool: Pool,
@@ -300,8 +306,9 @@ def train(
     noisy: int,
     precision: torch.dtype,
     save_minutes: float,
+    device: str,
 ) -> None:
-    """Train until `minutes` of the run are spent.
+    """Train until `minutes` of work are spent.
 
     Args:
         training: The run.
@@ -311,13 +318,13 @@ def train(
         minutes: Length of the whole run, earlier parts included.
         noisy: Noisy copies per step.
         precision: Type of the products.
-        save_minutes: Minutes between two checkpoints.
+        save_minutes: Real minutes between two checkpoints.
+        device: Where the model is.
     """
-    before = training.minutes
-    began = time.time()
-    saved = began
+    before = training.minutes - working_minutes(device)
+    saved = time.time()
     layout = "{l_bar}{bar}| {n:.1f}/{total:.0f} min {postfix}"
-    with tqdm(total=minutes, initial=before, unit="min", mininterval=30, bar_format=layout) as bar:
+    with tqdm(total=minutes, initial=training.minutes, unit="min", mininterval=30, bar_format=layout) as bar:
         while training.minutes < minutes:
             training.set_rate(minutes)
             draft = pool.draw()
@@ -325,7 +332,7 @@ def train(
             training.update(loss, errors)
             pupil = draft.advance(x0)
             pool.give_back(draft, pupil)
-            training.minutes = before + (time.time() - began) / 60
+            training.minutes = before + working_minutes(device)
             due = time.time() - saved > 60 * save_minutes
             if training.step % 20 == 0 or due:
                 bar.n = training.minutes
@@ -347,7 +354,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--from", dest="origin", type=Path, help="start from the weights in this folder (transformer/, text_encoder/)"
     )
     parser.add_argument(
-        "--minutes", type=float, default=100.0, help="length of the run; the learning rate falls towards its end"
+        "--minutes", type=float, default=100.0, help="minutes of work; the learning rate falls in their second half"
     )
     parser.add_argument("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: 5)")
     parser.add_argument("--clips", type=int, default=None, help="clips per step (default: 3; 1 of the memory world)")
@@ -409,7 +416,7 @@ def main() -> None:
     torch.manual_seed(training.step + 1)
     pool = Pool(args.pool, clip_source(args, rng, codec), rng, args.few_steps)
     precision = PRECISIONS[args.precision]
-    train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes)
+    train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":
