@@ -202,6 +202,25 @@ def test_stability_lists_every_head_with_its_range(found):
 # Files and pages.
 
 
+def test_recall_shows_every_policy_with_its_interval_and_chance(tmp_path):
+    rows = pd.DataFrame(
+        [
+            ("full", 4e7, 0.95, 0.9, 1.0, 0.2),
+            ("forcing-kv", 3e6, 0.4, 0.25, 0.55, 0.2),
+            ("never-shown", 3e6, np.nan, 0.0, 1.0, 0.2),
+        ],
+        columns=["policy", "kv_bytes_peak", "recall", "low", "high", "chance"],
+    )
+    view = figures.Recall(rows)
+    assert list(view.table["policy"]) == ["full", "forcing-kv"]
+    points = view.plotly().data[0]
+    assert list(points.x) == [40, 3] and list(points.y) == [0.95, 0.4] and list(points.text) == ["full", "forcing-kv"]
+    assert np.allclose(points.error_y.array, [0.05, 0.15]) and np.allclose(points.error_y.arrayminus, [0.05, 0.15])
+    (axes,) = view.matplotlib("dark").axes
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.texts] == ["full", "forcing-kv"]
+    assert len(view.save(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("theme", PALETTES)
 def test_every_figure_exists_in_three_forms_and_both_themes(run, found, theme):
     for view in [*export.views_of_run(run), *export.views_of_profile(found)]:
