@@ -158,6 +158,13 @@ class KVCache:
         for column, shared_column in zip(group.columns, run.pages.columns, strict=True):
             column[slots] = shared_column
 
+    def aim(self, frames: Sequence[int]) -> None:
+        """Let passes write to the pages of these cached frames, in place of what they hold; not to shared pages."""
+        for group in self.groups.values():
+            pages = group.own_pages[group.own_pages.rows_of(frames)]
+            in_order = np.lexsort((pages.segment, pages.frame))
+            group.write_index.copy_(self._tokens(pages.slot[in_order]))
+
     def memory_key(self) -> tuple[object, ...]:
         """A key that is equal for passes that read and write the same memory, as a CUDA graph needs it."""
         if self._reads or self.select:

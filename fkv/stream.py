@@ -453,6 +453,7 @@ class Stream:
         context_frames = len({frame for pages in read.values() for frame in pages.frame.tolist()})
         with timer.stage("context"):
             if self.policy.caches != "per-step":
+                self._rewrite(cache)
                 self._set_reads(cache, "context")
                 latents = self._context_latents(self.index, x0)
                 yield Pass(latents, 0.0, self._text, cache, rope, probes.begin(self.index, frames, "context"))
@@ -549,12 +550,15 @@ class Stream:
             cache.begin(frames, positions)
         return self._rope(positions)
 
-    def _state(self, cache: KVCache, step: str = "") -> ChunkState:
-        return ChunkState(self.index, self._frames(self.index), cache, step=step, marks=self._marks)
+    def _state(self, cache: KVCache, step: str = "", chunk: int | None = None) -> ChunkState:
+        """What the policy sees of a chunk, by default of the one that is being generated."""
+        chunk = self.index if chunk is None else chunk
+        text_keys = [keys for keys, _ in self._text.keys_values]
+        return ChunkState(chunk, self._frames(chunk), cache, step=step, marks=self._marks, text_keys=text_keys)
 
-    def _set_reads(self, cache: KVCache, step: str) -> None:
+    def _set_reads(self, cache: KVCache, step: str, chunk: int | None = None) -> None:
         """Let the policy choose what the next pass reads."""
-        state = self._state(cache, step)
+        state = self._state(cache, step, chunk)
         cache.set_reads({name: self.policy.reads(name, state) for name in cache.groups})
         cache.select = partial(self._select, state) if self.policy.selects(step, state) else None
 
@@ -563,6 +567,18 @@ class Stream:
         self.policy.select(state, layer, query)
         groups = [group.name for group, _ in state.cache.slices[layer]]
         state.cache.set_reads({name: self.policy.reads(name, state) for name in groups})
+
+    def _rewrite(self, cache: KVCache) -> None:
+        """Compute an earlier chunk anew where the policy asks for it and the whole chunk is cached."""
+        chunk = self.policy.rewrites(self._state(cache))
+        frames = () if chunk is None else self._frames(chunk)
+        if chunk is None or not set(frames) <= set(cache.frames()):
+            return
+        cache.aim(frames)
+        self._set_reads(cache, "rewrite", chunk)
+        latents = self._context_latents(chunk, self._latents[chunk])
+        self._pass(latents, 0.0, cache, self._rope(cache.positions_of(frames)))
+        cache.aim(self._frames(self.index))
 
     def _follow(self, frames: tuple[int, ...]) -> None:
         """Move cached frames forward in time that are too far behind, so that a stream has no end."""
@@ -620,6 +636,7 @@ class Stream:
         new = self._replay(self._cached_chunks()).regrouped(_groups_of(old), old.segments)
         cached = {name: _pages_of(group.pages) for name, group in old.groups.items()}
         new.evict({name: _are_in(cached[name], group.pages) for name, group in new.groups.items()})
+        new.notes = old.notes
         return new.regrouped(_groups_of(new), new.segments)
 
     def _recache_at_once(self) -> KVCache:

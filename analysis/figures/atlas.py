@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from plotly.subplots import make_subplots
 
 from fkv import roles as role_files
+from fkv.policies.pyramid_forcing import CLASSES
 from fkv.resources import asset
 from fkv.roles import HeadRoles
 
@@ -36,7 +37,7 @@ from .style import (
 from .view import View
 
 FOLDER = asset("head_roles")
-PYRAMID = FOLDER / "classes" / "pyramid_self_forcing.json"
+
 # Number of bands of equal depth that the static share is averaged over.
 BANDS = 10
 # Models per row of the Plotly figure.
@@ -214,7 +215,7 @@ def pyramid() -> HeadRoles:
     Its anchor heads, which look at many frames, correspond to dynamic heads; wave and veil heads to static ones. 286 of
     360 heads then have the role that Forcing-KV gives them.
     """
-    data = json.loads(PYRAMID.read_text(encoding="utf-8"))
+    data = json.loads(CLASSES.read_text(encoding="utf-8"))
     static = tuple(tuple(sorted(heads["wave"] + heads["veil"])) for heads in data["layers"])
     return HeadRoles(data["num_heads"], static, provenance={"model": data["model"], "source": data["source"]})
 

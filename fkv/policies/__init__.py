@@ -22,12 +22,15 @@ from .ema_sink import EmaSink
 from .fade_mem import FadeMem
 from .forcing_kv import ForcingKV
 from .full import Full
+from .id_forcing import IdForcing
 from .infinity_rope import InfinityRope
 from .longlive import LongLive
+from .mem_flow import MemFlow
 from .mem_rope import MemRope
 from .mpcache import MPCache
 from .near_sink import DeepSink, NearSink
 from .per_step import PerStep
+from .pyramid_forcing import PyramidForcing
 from .recency import Recency
 from .recompute import Recompute
 from .relax_forcing import RelaxForcing
@@ -57,6 +60,9 @@ POLICIES: dict[str, type[Policy]] = {
         EmaSink,
         Ca2Vdm,
         MPCache,
+        IdForcing,
+        PyramidForcing,
+        MemFlow,
         RandomRoles,
         NoAnchor,
         NoDynamic,

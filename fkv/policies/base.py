@@ -35,8 +35,9 @@ class ChunkState:
         cache: With the pages that the chunk attends to, its own included.
         mass: Attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
         key_frames: Latent frames of the last axis of `mass`.
-        step: The pass that is about to run: `step 0`, `step 1`, ..., `context`, or `recache`.
+        step: The pass that is about to run: `step 0`, `step 1`, ..., `context`, `rewrite` or `recache`.
         marks: What happens with this chunk: `cut`.
+        text_keys: Keys of the prompt in cross-attention, per layer [batch, heads, text tokens, head_dim].
     """
 
     chunk: int
@@ -46,6 +47,7 @@ class ChunkState:
     key_frames: tuple[int, ...] = ()
     step: str = ""
     marks: frozenset[str] = frozenset()
+    text_keys: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,8 @@ class Policy:
 
     @property
     def edits_pages(self) -> bool:
-        """Whether the policy changes the content of pages (`edit`)."""
-        return type(self.unwrapped).edit is not Policy.edit
+        """Whether the policy changes the content of pages of earlier chunks."""
+        return type(self).edit is not Policy.edit or type(self).rewrites is not Policy.rewrites
 
     def stored(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the cache for a model that computes in `dtype`."""
@@ -177,6 +179,13 @@ class Policy:
             layer: attention layer.
             query: after RoPE, [batch, heads in cache order, chunk tokens, head_dim].
         """
+
+    def rewrites(self, state: ChunkState) -> int | None:
+        """An earlier chunk whose keys and values are computed anew right before the context pass, None for no chunk.
+
+        The pass that does so is named `rewrite`; `reads` says what it reads, and its `frames` are those of that chunk.
+        """
+        return None
 
     def settled(self, state: ChunkState) -> bool:
         """Whether the rule has begun to leave frames out."""

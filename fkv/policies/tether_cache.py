@@ -58,6 +58,10 @@ class TetherCache(Policy):
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
         return geometry.every_layer
 
+    @property
+    def edits_pages(self) -> bool:
+        return True  # in `select`
+
     def settled(self, state: ChunkState) -> bool:
         return state.frames[-1] + 1 >= self.budget_frames
 

@@ -51,6 +51,10 @@ class Wrapper(Policy):
         return self.base.silenced_heads
 
     @property
+    def edits_pages(self) -> bool:
+        return self.base.edits_pages
+
+    @property
     def segments(self) -> int:
         return self.base.segments
 
@@ -84,6 +88,9 @@ class Wrapper(Policy):
 
     def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
         self.base.select(state, layer, query)
+
+    def rewrites(self, state: ChunkState) -> int | None:
+        return self.base.rewrites(state)
 
     def settled(self, state: ChunkState) -> bool:
         return self.base.settled(state)
