@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fkv.files import parse_json
 from fkv.models import registry
 from fkv.models.base import VideoModel
 
@@ -48,8 +49,8 @@ def read_records(file: Path) -> list[Record]:
     if whole != text:
         file.write_text(whole)
     try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except json.JSONDecodeError as error:
+        return [parse_json(line, "it") for line in whole.splitlines()]
+    except ValueError as error:
         raise ValueError(
             f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
         ) from None

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fkv import roles as role_files
+from fkv.files import read_json
 from fkv.pages import Pages
 from fkv.policies import Policy
 from fkv.policies.kinds import KINDS as KIND_TABLE
@@ -135,15 +136,13 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     try:
-        if (folder / "record.json").stat().st_size > MAX_JSON:
-            raise ValueError(f"record.json is larger than {MAX_JSON / 1e6:.0f} MB")
-        listed = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        listed = read_json(folder / "record.json", MAX_JSON)
         arrays = load_file(folder / "record.safetensors")
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} is not a recorded run: {Path(error.filename or 'record.safetensors').name} is missing"
         ) from None
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"the record in {folder} cannot be read: {error}") from None
     schema = listed.get("schema") if isinstance(listed, dict) else None
     if schema != SCHEMA:
@@ -164,7 +163,7 @@ def load(folder: str | Path) -> Run:
         )
         roles = role_files.from_json(listed["roles"]) if listed["roles"] else None
         return Run(listed["settings"], chunks, masses, roles)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"the record in {folder} is damaged: {error} is missing or of the wrong kind") from None
 
 

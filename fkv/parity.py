@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from fkv.policies.full import Full
 from fkv.policies.sliding_window import SlidingWindow
 from fkv.transformer.causal import CausalTransformer
 
+from .files import read_json
 from .policies import ChunkState, Policy
 from .probe import FrameMassProbe, head_scores
 from .report import device_name
@@ -32,6 +32,7 @@ from .sampler import Schedule
 from .stream import Chunk, Stream
 
 ROUNDINGS = 8  # how many units in the last place of 1 a type coarser than float32 may be off
+MAX_JSON = 4 << 20  # bytes of meta.json
 
 
 class ParityError(ValueError):
@@ -92,7 +93,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, MAX_JSON)
     except FileNotFoundError:
         raise ParityError(f"{path} is missing") from None
     except (OSError, ValueError) as error:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .files import read_json
+
 Role = Literal["static", "dynamic"]
 ROLES: tuple[Role, Role] = ("static", "dynamic")
 MAX_FILE_BYTES = 4 << 20
@@ -245,21 +247,11 @@ def load(path: str | Path) -> HeadRoles:
     """Read a roles file. Raises RolesError when it is missing, too large, not JSON or malformed."""
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise RolesError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MiB, too large for head roles")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except RolesError:
-        raise
+        data = read_json(path, MAX_FILE_BYTES)
     except OSError as error:
         raise RolesError(f"cannot read head roles from {path}: {error.strerror}") from None
-    except RecursionError:
-        raise RolesError(f"{path.name} is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise RolesError(f"{path.name} is not a text file") from None
-    except json.JSONDecodeError as error:
-        raise RolesError(f"{path.name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except ValueError:
-        raise RolesError(f"{path.name} holds a number with too many digits") from None
+    except ValueError as error:
+        raise RolesError(f"{error}; head roles are a JSON file") from None
     try:
         return from_json(data)
     except RolesError as error:

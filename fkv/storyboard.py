@@ -40,6 +40,7 @@ KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
+MAX_LINES = 2000  # lines or scenes
 WORDS = ("flush", "cut")  # lines that are one word
 ANY_ROLES = HeadRoles(1, ((),), np.zeros((1, 1)))  # roles with scores, for checks before a model is loaded
 
@@ -279,7 +280,13 @@ def parse(
     Raises:
         ValueError: Names the line or scene that cannot be read or begins after the end, and says how to write it.
     """
-    if has_scenes(text):
+    scenes = has_scenes(text)
+    parts = text.count("|") if scenes else len(text.splitlines())
+    if parts > MAX_LINES:
+        raise ValueError(
+            f"the storyboard has {parts:,} {'scenes' if scenes else 'lines'}; at most {MAX_LINES:,} are read"
+        )
+    if scenes:
         return _scenes(text, chunks, chunk_seconds)
     cues = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -316,7 +323,7 @@ def at_chunk(text: str, chunks: int | None, example: str) -> tuple[int, str]:
     number, colon, what = text.partition(":")
     number, what = number.strip(), what.strip()
     if not colon or not number.isdecimal() or not what:
-        raise ValueError(f"{text!r} should be written CHUNK:WHAT, as in {example}")
+        raise ValueError(f"{text!r:.80} should be written CHUNK:WHAT, as in {example}")
     if len(number) > len(str(MAX_CHUNKS)) or not 1 <= int(number) <= MAX_CHUNKS:
         raise ValueError(f"there is no chunk {number:.20}; chunks are counted from 1 to {MAX_CHUNKS:,}")
     if chunks is not None and int(number) > chunks:

@@ -759,14 +759,14 @@ def _are_in(cached: set[tuple[int, int]], pages: Pages) -> np.ndarray:
 
 def check_prompt(prompt: str) -> str:
     """The prompt without surrounding space. Raises ValueError when it is empty, too long or not a text."""
-    if not isinstance(prompt, str) or any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in prompt):
+    text = prompt.strip() if isinstance(prompt, str) else ""
+    if len(text) > MAX_PROMPT:
+        raise ValueError(f"the prompt has {len(text):,} characters; at most {MAX_PROMPT:,} are read")
+    if not isinstance(prompt, str) or any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in text):
         raise ValueError("the prompt must be a text without control characters; describe what the video should show")
-    prompt = prompt.strip()
-    if not prompt:
+    if not text:
         raise ValueError("the prompt is empty; describe what the video should show")
-    if len(prompt) > MAX_PROMPT:
-        raise ValueError(f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read")
-    return prompt
+    return text
 
 
 def check_seed(seed: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fkv.files import read_json
 from fkv.models.release import BASES, CHOICES, RESOLUTIONS
 
 from .model_options import add_device, add_overlap, add_speed, check_options
@@ -88,14 +88,15 @@ def contexts(text: str, frames_per_chunk: int) -> list[int]:
     return list(map(int, parts))
 
 
+MAX_REPORT = 4 << 20  # bytes of an earlier report
+
+
 def read(path: str) -> dict[str, Any]:
     """Read an earlier report. Raises ValueError for a missing file and one that is no report."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = read_json(path, MAX_REPORT)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not JSON") from None
     if not isinstance(data, dict) or not ("results" in data or "attention" in data) or "hardware" not in data:
         raise ValueError(f"{path} is not a report of fkv bench")
     return data

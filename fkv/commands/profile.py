@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from fkv.files import read_text
+
 from .common import print_hints
 from .model_options import add_model, load_model
 from .output import emit, outputs
@@ -17,15 +19,17 @@ from .output import emit, outputs
 if TYPE_CHECKING:
     from fkv.models.base import VideoModel
 
+MAX_PROMPTS_BYTES = 1 << 20
+
 
 def read_prompts(path: str) -> list[str]:
     """Read a text file with one prompt per line. Raises ValueError where there is none or one is not usable."""
     from fkv.stream import check_prompt
 
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        lines = read_text(path, MAX_PROMPTS_BYTES).splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ValueError(
             f"--prompts is a number or a text file with one prompt per line; cannot read {path}: {reason}"
         ) from None

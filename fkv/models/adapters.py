@@ -6,7 +6,6 @@ differences of norms and expect every layer; here only names are converted, with
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fkv.files import parse_json
 
 from .convert import diffusers_names, original_modules
 from .weight_files import CheckpointError
@@ -26,6 +27,11 @@ PART = re.compile(
 )
 FLAT = re.compile(r"^(?:lora_unet|lora_transformer|lycoris|lora)_+(?:diffusion_model_)?")
 ALPHAS = ("lora_alpha", "ss_network_alpha", "network_alpha", "alpha")
+MAX_PATTERNS = 512  # entries of alpha_pattern
+MAX_PATTERN = 256  # characters of one
+MAX_REPEATS = 2  # repetitions in one: the time that a match may take grows with each of them
+REPEATS = re.compile(r"[*+?{]")
+REPEATED_GROUP = re.compile(r"\)[*+{]")
 READ = "LoRA, DoRA and plain differences are read, not LoHa, LoKr or whole weights"
 
 
@@ -35,29 +41,34 @@ class Config:
 
     Attributes:
         alpha: None makes the scale 1.
-        patterns: Alphas of layers by the end of their name, as in peft's `alpha_pattern`.
+        patterns: Alphas of layers by an expression for their name, as in peft's `alpha_pattern`.
         stabilized: peft's `use_rslora`.
     """
 
     alpha: float | None = None
-    patterns: Mapping[str, float] = field(default_factory=dict)
+    patterns: Mapping[re.Pattern[str], float] = field(default_factory=dict)
     stabilized: bool = False
 
     @classmethod
     def of(cls, header: Mapping[str, Any], alpha: float | None = None) -> Config:
-        """Read the header of a file, or peft's configuration; `alpha` takes the place of theirs."""
+        """Read the header of a file, or peft's configuration; `alpha` takes the place of theirs.
+
+        Raises:
+            CheckpointError: Its `alpha_pattern` cannot be used, or could take long to match.
+        """
         try:
-            inner = json.loads(header.get("lora_adapter_metadata", "{}"))
-        except ValueError:
+            inner = parse_json(header.get("lora_adapter_metadata", "{}"), "lora_adapter_metadata")
+        except (TypeError, ValueError):
             inner = {}
+        inner = inner if isinstance(inner, dict) else {}
         plain = dict(header) | {name.removeprefix("transformer."): value for name, value in inner.items()}
         said = next((number for name in ALPHAS if (number := _number(plain.get(name))) is not None), None)
-        patterns = plain.get("alpha_pattern") or {}
+        patterns = _patterns(plain.get("alpha_pattern") or {})
         return cls(said if alpha is None else alpha, patterns if alpha is None else {}, bool(plain.get("use_rslora")))
 
     def scale(self, stem: str, rank: int, alpha: Tensor | None) -> float:
         """The scale of a layer, whose alpha in a tensor comes before all others."""
-        value = next((v for end, v in self.patterns.items() if re.match(rf"(.*\.)?({end})$", stem)), self.alpha)
+        value = next((v for pattern, v in self.patterns.items() if pattern.match(stem)), self.alpha)
         if alpha is not None:
             value = float(alpha)
         return 1.0 if value is None else value / (math.sqrt(rank) if self.stabilized else rank)
@@ -250,6 +261,26 @@ class _Finder:
                 if new in self.parameters:
                     return new
         return None
+
+
+def _patterns(given: Any) -> dict[re.Pattern[str], float]:
+    """Compile an `alpha_pattern`: what the end of a layer's name looks like, and the alpha of that layer."""
+    if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
+        raise CheckpointError(f"the adapter's alpha_pattern must be an object of at most {MAX_PATTERNS} entries")
+    found = {}
+    for text, value in given.items():
+        named = f"the adapter's alpha_pattern {text!r:.40}"
+        alpha = _number(value)
+        if alpha is None:
+            raise CheckpointError(f"{named} must be a number, it is {value!r:.40}")
+        if len(text) > MAX_PATTERN or len(REPEATS.findall(text)) > MAX_REPEATS or REPEATED_GROUP.search(text):
+            most = f"{MAX_PATTERN} characters, {MAX_REPEATS} repetitions, and no repeated group"
+            raise CheckpointError(f"{named} may have at most {most}")
+        try:
+            found[re.compile(rf"(.*\.)?({text})$")] = alpha
+        except re.error as error:
+            raise CheckpointError(f"{named} is no regular expression: {error}") from None
+    return found
 
 
 def _number(value: Any) -> float | None:

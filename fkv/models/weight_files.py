@@ -3,7 +3,6 @@ code in them."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -15,6 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from fkv.files import read_json
+
+MAX_JSON = 4 << 20  # bytes of an index, or of an adapter's settings
 HEAD = 64  # bytes that tell what a file is
 INDEX = ".index.json"
 SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
@@ -107,9 +109,9 @@ def metadata(path: str | Path, data: Any) -> dict[str, Any]:
             found |= tensors.metadata() or {}
     if file.stem.startswith("adapter_model") and config.is_file():
         try:
-            found |= json.loads(config.read_text(encoding="utf-8"))
-        except ValueError:
-            raise CheckpointError(f"{config} is no JSON; download it again") from None
+            found |= read_json(config, MAX_JSON)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{config} holds no settings ({error}); download it again") from None
     return found
 
 
@@ -139,7 +141,7 @@ def _in_folder(folder: Path) -> Path:
 def _shards(index: Path) -> list[Path]:
     """The files that an index names."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index, MAX_JSON)["weight_map"].values()))
         files = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
@@ -187,6 +189,8 @@ def _safetensors(path: Path, place: str) -> dict[str, Any]:
 
 
 def _pytorch(path: Path, place: str) -> Any:
+    if zipfile.is_zipfile(path):
+        _check_zip(path)
     try:
         if path.suffix == ".safetensors":  # torch.load goes by the name of a path
             with path.open("rb") as file:
@@ -205,6 +209,17 @@ def _pytorch(path: Path, place: str) -> Any:
             f"{path.name} is incomplete or no PyTorch checkpoint or safetensors file; download it again, "
             f"or get the weights as .safetensors"
         ) from None
+
+
+def _check_zip(path: Path) -> None:
+    """Raise CheckpointError for an archive that unpacks to more than the file holds; PyTorch compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path.name} is a damaged zip archive ({error}); download it again") from None
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(f"{path.name} is a compressed zip archive and no PyTorch checkpoint; unpack it")
 
 
 def _more_than_tensors(path: Path, found: str) -> str:

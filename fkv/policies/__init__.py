@@ -72,6 +72,7 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
+MAX_TEXT = 20_000  # characters of a policy or a list of them
 COMMON: tuple[Parameter, ...] = describe(Policy)
 """The parameters that all policies have."""
 
@@ -110,13 +111,13 @@ def make(name: str, **values: object) -> Policy:
         ValueError: For an unknown policy or parameter, or a value out of range, with what there is instead.
     """
     if "," in name:
-        raise ValueError(f"expected one policy, got {name!r}")
+        raise ValueError(f"expected one policy, got {name!r:.80}")
     if name not in POLICIES:
-        raise ValueError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+        raise ValueError(f"there is no policy {name!r:.80}; there are {', '.join(POLICIES)}")
     known = defaults(POLICIES[name])
     for key in values:
         if key not in known:
-            raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {', '.join(known)}")
+            raise ValueError(f"policy {name!r} has no parameter {key!r:.80}; it has {', '.join(known)}")
     try:
         return POLICIES[name](**values)  # type: ignore[arg-type]
     except ValueError as error:
@@ -134,7 +135,7 @@ def _value(name: str, key: str, text: str) -> object:
             return number(text)
         except ValueError:
             pass
-    raise ValueError(f"{key} must be a number, true or false, not {text!r}")
+    raise ValueError(f"{key:.80} must be a number, true or false, not {text!r:.80}")
 
 
 def parse(text: str) -> Policy:
@@ -147,28 +148,41 @@ def parse(text: str) -> Policy:
     Raises:
         ValueError: For anything else, as `make` does.
     """
+    _check_length(text)
     text, silenced, heads = text.partition(WITHOUT.rstrip())
     if silenced:
         return silence(parse(text), read_heads(heads))
     if text.startswith(COMMIT):
         frames, _, base = text.removeprefix(COMMIT).partition(" ")
         if not frames.isdecimal() or not base:
-            raise ValueError(f"{text!r} should be written commit:FRAMES POLICY, as in commit:6 longlive")
+            raise ValueError(f"{text!r:.80} should be written commit:FRAMES POLICY, as in commit:6 longlive")
+        if base.lstrip().startswith(COMMIT):
+            raise ValueError(f"{text!r:.80} says {COMMIT} twice")
         return Commit(parse(base.strip()), int(frames))
     name, _, rest = text.partition(":")
     values: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise ValueError(f"{part!r} should be written key=value, as in forcing-kv:retention=0.5")
+            raise ValueError(f"{part!r:.80} should be written key=value, as in forcing-kv:retention=0.5")
         if key in values:
-            raise ValueError(f"{key} is given twice in {text!r}")
+            raise ValueError(f"{key:.80} is given twice in {text!r:.80}")
         values[key] = _value(name, key, value)
     return make(name, **values)
 
 
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"the policy has {len(text):,} characters; at most {MAX_TEXT:,} are read")
+
+
 def split(text: str) -> list[str]:
-    """Split a comma-separated list of policies; `key=value` parts belong to the policy before them."""
+    """Split a comma-separated list of policies; `key=value` parts belong to the policy before them.
+
+    Raises:
+        ValueError: The list is too long to be one.
+    """
+    _check_length(text)
     parts: list[str] = []
     for part in text.split(","):
         if parts and "=" in part and ":" not in part:

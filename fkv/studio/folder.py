@@ -30,7 +30,7 @@ def temporary_folder() -> Path:
     parent = Path(tempfile.gettempdir())
     for old in parent.glob(f"{FOLDER}*-*"):
         owner = old.name.removeprefix(FOLDER).partition("-")[0]
-        if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
+        if owner.isdecimal() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
