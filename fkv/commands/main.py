@@ -18,6 +18,7 @@ DESCRIPTION = "streams, comparisons and measurements; JSON goes to stdout or a f
 COMMANDS = {
     "stream": "generate one stream; write video and report",
     "compare": "run policies interleaved on the same noise and compare them with full",
+    "batch": "generate many streams from one file; what they have in common is computed once",
     "bench": "measure speed and memory; random weights will do",
     "eval": "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory",
     "profile": "score a model's heads and give them roles",

@@ -1,1 +1,1 @@
-"""Several things at once: streams in lockstep or as rows of one pass, decoding beside generation, jobs over a Ray cluster."""
+"""Several things at once: streams in lockstep or as rows of one pass, decoding beside generation, work over Ray."""

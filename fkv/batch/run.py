@@ -1,0 +1,176 @@
+"""Run a plan: streams that fork where jobs part, as many at once as rows and memory allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fkv import policies
+from fkv.cache import unique_bytes
+from fkv.models.base import VideoModel
+from fkv.parallel.rows import step_rows
+from fkv.stream import Chunk, Stream
+
+from .jobs import STREAM, Path
+from .memory import Claim
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that has ended.
+
+    Args:
+        path: The job.
+        chunks: Its chunks, without video.
+        error: Why it failed; None where it did not.
+    """
+
+    path: Path
+    chunks: tuple[Chunk, ...] = ()
+    error: Exception | None = None
+
+
+@dataclass
+class _Row:
+    """A stream on its way through one node."""
+
+    claim: Claim
+    stream: Stream
+    chunks: list[Chunk]
+
+
+class Batch:
+    """Jobs that run as a prefix tree.
+
+    Args:
+        model: The model of all jobs.
+        roots: What to run, see `fkv.batch.memory.claims`.
+        rows: Streams that are stepped at once, at most.
+        budget: Bytes of K and V, at most.
+        share: Whether forked streams share pages; otherwise they copy them.
+        tick: Called after every chunk that was computed.
+        say: Called with a sentence where a job follows only a part of its storyboard.
+
+    Attributes:
+        computed: Chunks computed so far.
+        kv_bytes_peak: The most bytes of K and V in pages while chunks attended, each shared page once.
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        roots: Sequence[Claim],
+        rows: int,
+        budget: int,
+        share: bool,
+        tick: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.computed = 0
+        self.kv_bytes_peak = 0
+        self._model = model
+        self._claims = [claim for root in roots for claim in _below(root)]
+        self._roots = roots
+        self._rows = rows
+        self._budget = budget
+        self._share = share
+        self._tick = tick
+        self._say = say
+        self._running: list[_Row] = []
+        self._parked: dict[Claim, _Row] = {}
+
+    def run(self) -> Iterator[Done]:
+        """Generate everything. Yields each job as soon as it has ended."""
+        while True:
+            yield from self._admit()
+            if not self._running:
+                return
+            yield from self._step()
+
+    def _admit(self) -> Iterator[Done]:
+        """Begin what rows and memory allow; branches of streams that are parked first."""
+        for claim in sorted(filter(lambda claim: claim.ready, self._claims), key=lambda claim: -claim.depth()):
+            if len(self._running) >= self._rows:
+                return
+            claim.state = "running"
+            if sum(root.committed for root in self._roots) > self._budget:
+                claim.state = "waiting"
+                continue
+            try:
+                row = self._begin(claim)
+            except Exception as error:
+                yield from self._fail(claim, error)
+                continue
+            if len(claim.node):
+                self._running.append(row)
+            else:
+                yield from self._end(row)
+
+    def _begin(self, claim: Claim) -> _Row:
+        path = claim.node.paths[0]
+        if claim.parent is None:
+            policy = policies.parse(path.job.policy)
+            return _Row(claim, Stream(self._model, policy, path.prompt, path.job.seed, decode=False), [])
+        trunk = self._parked[claim.parent]
+        last = not any(other.state == "waiting" for other in claim.parent.children)
+        stream = trunk.stream if last else trunk.stream.fork(share=self._share)
+        return _Row(claim, stream, list(trunk.chunks))
+
+    def _step(self) -> Iterator[Done]:
+        """Generate a chunk of every row."""
+        going = []
+        for row in list(self._running):
+            try:
+                for sentence in row.claim.node.paths[0].story.apply(row.stream.index, {STREAM: row.stream}):
+                    self._say(f"{row.claim.node.paths[0].job.name}, chunk {row.stream.index + 1}: {sentence}")
+                going.append(row)
+            except ValueError as error:
+                self._running.remove(row)
+                yield from self._fail(row.claim, error)
+        streams = {id(row.stream): row.stream for row in (*going, *self._parked.values())}.values()
+        kv_bytes = unique_bytes(cache for stream in streams for cache in stream.caches)
+        before = [sum(cache.bytes() for cache in row.stream.caches) for row in going]
+        made = step_rows([row.stream for row in going]) if going else []
+        for row, held, chunk in zip(going, before, made, strict=True):
+            if isinstance(chunk, Exception):
+                self._running.remove(row)
+                yield from self._fail(row.claim, chunk)
+                continue
+            kv_bytes += chunk.kv_bytes - held
+            self.kv_bytes_peak = max(self.kv_bytes_peak, kv_bytes)
+            self.computed += 1
+            self._tick()
+            row.chunks.append(chunk)
+            if row.stream.index == row.claim.node.stop:
+                self._running.remove(row)
+                yield from self._end(row)
+
+    def _end(self, row: _Row) -> Iterator[Done]:
+        """A row has all chunks of its node: its branches may begin, or its job has ended."""
+        if row.claim.children:
+            row.claim.state = "parked"
+            self._parked[row.claim] = row
+            return
+        self._finish(row.claim)
+        yield Done(row.claim.node.paths[0], tuple(row.chunks))
+
+    def _fail(self, claim: Claim, error: Exception) -> Iterator[Done]:
+        for below in _below(claim):
+            below.state = "done"
+        self._finish(claim)
+        for path in claim.node.paths:
+            yield Done(path, error=error)
+
+    def _finish(self, claim: Claim) -> None:
+        """Forget a node, and those before it of which nothing is left to run."""
+        claim.state = "done"
+        parent = claim.parent
+        if parent is not None and all(child.state == "done" for child in parent.children):
+            self._parked.pop(parent, None)
+            self._finish(parent)
+
+
+def _below(claim: Claim) -> Iterator[Claim]:
+    yield claim
+    for child in claim.children:
+        yield from _below(child)
