@@ -83,16 +83,19 @@ def test_it_refuses_clips_that_it_cannot_judge(clip, sentence):
         jury.jurors(clip, 3, 0)
 
 
-def test_the_study_counts_what_juries_get_right(monkeypatch):
-    monkeypatch.setattr(study, "SIZES", (2,))
-    monkeypatch.setattr(study, "BIASED", (1, 2))
-    found = list(study.records([4]))
-    told = study.summary(found)
-    assert list(told["juries"])[2:5] == ["vote of 2", "plain debate of 2", "sparse debate of 2"]
+def test_the_study_counts_what_juries_get_right():
+    found = list(study.records([4], 2, 2))
+    told = study.summary(found, 2, 2)
+    assert list(told["juries"])[2:6] == [
+        "vote of 2",
+        "plain debate of 2",
+        "sparse debate of 2",
+        "vote of 2, 1 biased",
+    ]
     assert told["renders"] == 1 and told["juries"]["plain debate of 2"]["as_plain"] == 1
     assert told["juries"]["plain debate of 2"]["calls"] == 2 * 5
     assert told["juries"][study.ALL_FRAMES]["tokens"] > 72 * jury.FRAME_TOKENS
-    assert study.summary(found * 2)["juries"][study.ONE]["right"] in (0, 2)
+    assert study.summary(found * 2, 2, 2)["juries"][study.ONE]["right"] in (0, 2)
 
 
 # The command.

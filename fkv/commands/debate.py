@@ -35,14 +35,15 @@ def run(args: argparse.Namespace) -> int:
     from fkv.stream import check_seed
 
     [report] = outputs(args, "json")
-    if args.renders is not None:
-        if args.renders < 1:
-            raise ValueError(f"--renders must be at least 1, not {args.renders}")
-        found = list(tqdm(study.records(range(args.renders)), total=args.renders, unit="render", file=sys.stderr))
-        emit(study.summary(found), report)
-        return 0
+    if args.renders is not None and args.renders < 1:
+        raise ValueError(f"--renders must be at least 1, not {args.renders}")
     if not 1 <= args.jurors <= MOST:
         raise ValueError(f"--jurors must be 1 to {MOST}, not {args.jurors}")
+    if args.renders is not None:
+        records = study.records(range(args.renders), args.jurors, args.groups)
+        found = list(tqdm(records, total=args.renders, unit="render", file=sys.stderr))
+        emit(study.summary(found, args.jurors, args.groups), report)
+        return 0
     seated = jury.jurors(jury.load_clip(args.clip), args.jurors, check_seed(args.seed))
     debate = Debate(seated, groups=1 if args.plain else args.groups, sparse=not args.plain)
     transcript = debate.hold(jury.QUESTION, _print)

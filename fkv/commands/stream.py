@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from .common import CHUNKS, add_run, check_run, load, read_story
+from .director_options import add_language_model, endpoint_of
 from .model_options import add_overlap, check_options
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
+    from fkv.debate.ahead import Ahead
+    from fkv.debate.endpoint import Endpoint
+    from fkv.models.base import VideoModel
     from fkv.probe import PassMass
     from fkv.storyboard import Cue
-    from fkv.stream import Chunk
+    from fkv.stream import Chunk, Stream
 
 NAME = "A"  # of the one stream, in storyboards
+RECENT = 4  # chunks that the oracle reads for the director
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHUNK:PROMPT",
         help="continue with another prompt from that chunk on; chunks count from 1; may be repeated",
     )
+    parser.add_argument(
+        "--director", metavar="IDEA", help="agents agree on the scenes while it streams, from an idea in a line"
+    )
+    add_language_model(parser)
     add_overlap(parser)
 
 
@@ -60,28 +69,36 @@ def run(args: argparse.Namespace) -> int:
     check_options(args)
     policy = policies.parse(args.policy)
     text = read_story(args.story)
+    if args.director is not None and (text or args.say):
+        raise ValueError("--director writes the storyboard; leave out --story and --say")
     cues = _cues(args, None if text else args.chunks or CHUNKS)
     if args.recache and not text and not args.say:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     out, report, record = outputs(args, "out", "json", "record/")
     check_ending("out", out, ENDING)
+    endpoint = endpoint_of(args)
     settings = load(args, text, cues, [NAME])
     model = settings.model
+    director = _director(args, model, endpoint) if args.director is not None else None
     if out and model.decoder is None:
         raise ValueError("--out writes a video, and there is no decoder; choose one with --decoder or leave it out")
     probe = FrameMassProbe() if record else None
     stream = Stream(model, policy, settings.prompt, args.seed, settings.roles, decode=not args.overlap)
     masses: list[PassMass] = []
 
+    chunks: list[Chunk] = []
+
     def generate() -> Iterator[Chunk]:
         for index in tqdm(range(settings.chunks), unit="chunk", file=sys.stderr):
-            for sentence in settings.story.apply(index, {NAME: stream}):
+            sentences = settings.story.apply(index, {NAME: stream})
+            if director:
+                sentences += _follow(director, index, stream, chunks)
+            for sentence in sentences:
                 tqdm.write(f"chunk {index + 1}: {sentence}", file=sys.stderr)
             yield stream.step(probe)
             if probe:
                 masses.extend(probe.take())
 
-    chunks: list[Chunk] = []
     with ExitStack() as stack:
         video = stack.enter_context(Mp4Writer(out, model.fps)) if out else None
         for chunk in Overlap(model)(generate()) if args.overlap else generate():
@@ -94,6 +111,42 @@ def run(args: argparse.Namespace) -> int:
         save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
     emit(stream_record(chunks, model, args.seed, args.device), report)
     return 0
+
+
+def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | None) -> Ahead:
+    """The director of `--director`, its first debate held."""
+    from functools import partial
+
+    from fkv.analysis.evaluate import draws_world
+    from fkv.debate.ahead import Ahead
+    from fkv.debate.director import direct
+    from fkv.debate.scenes import Brief
+
+    director = Ahead(
+        Brief(args.director, toy_world=draws_world(model)), partial(direct, endpoint=endpoint, seed=args.seed)
+    )
+    director.begin()
+    return director
+
+
+def _follow(director: Ahead, index: int, stream: Stream, chunks: Sequence[Chunk]) -> list[str]:
+    """Change the stream as the director says. Returns sentences on what it did."""
+    recent = chunks[-RECENT:]
+
+    def facts() -> tuple[str, ...]:
+        import numpy as np
+
+        from fkv.analysis.evaluate import draws_world
+        from fkv.debate.director import measured
+
+        videos = [chunk.video for chunk in recent if chunk.video is not None]
+        readable = draws_world(stream.model) and videos
+        held = {frame for pages in recent[-1].pages.values() for frame in pages.frame.tolist()} if recent else set()
+        seconds = stream.model.video_frames_per_latent / stream.model.fps
+        return measured(np.concatenate(videos) if readable else None, held, seconds)
+
+    changes, sentences = director.changes(index, facts)
+    return [*sentences, *filter(None, (change.apply({NAME: stream}) for change in changes))]
 
 
 def _cues(args: argparse.Namespace, chunks: int | None) -> list[Cue]:

@@ -81,7 +81,7 @@ class Juror:
         noise = np.random.default_rng((self.seed, number)).normal(0.0, self.noise, small.shape)
         noisy = (small + noise).round().clip(0, 255).astype(np.uint8)
         _, jpeg = cv2.imencode(".jpg", noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        seen = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
+        seen = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))[..., ::-1]
         return cv2.resize(seen, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 

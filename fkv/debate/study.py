@@ -15,19 +15,19 @@ from .jury import FRAME_TOKENS, QUESTION, Juror, in_order, jurors
 
 FRAMES = 72
 TWO_THINGS = 0.5  # share of the renders with two things
-SIZES = (3, 6, 9)
-GROUPS = 2
-BIASED = 4, 6  # jurors with a common bias, and of how many
+BIASED = 2 / 3  # share of the jurors with a common bias, in the rows that have some
 ONE = "one juror"
 ALL_FRAMES = "one juror who looks at all frames"
 KINDS = ("vote", "plain debate", "sparse debate")
 
 
-def records(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+def records(numbers: Sequence[int], count: int, groups: int) -> Iterator[dict[str, Any]]:
     """Put renders before every kind of jury.
 
     Args:
         numbers: Of the renders; each chooses a scene, its genes, its first frame and the jurors.
+        count: Jurors.
+        groups: Groups in which they debate sparsely.
 
     Yields:
         Per render: `render`, its number, and for each jury whether its verdict is the truth (`right`), whether it is
@@ -40,22 +40,21 @@ def records(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
         start = rng.randrange(10_000)
         clip = render(scene, range(start, start + FRAMES), [rng.random() for _ in range(GENES)])
         truth = in_order(scene)
-        fair = jurors(clip, max(SIZES), number)
-        biased, size = BIASED
-        tinted = jurors(clip, size, number, biased)[:biased] + fair[biased:size]
+        fair = jurors(clip, count, number)
+        biased = round(BIASED * count)
+        tinted = jurors(clip, count, number, biased)[:biased] + fair[biased:]
         tried = {ONE: _tried([fair[0]], truth), ALL_FRAMES: _tried([replace(fair[0], own=tuple(range(FRAMES)))], truth)}
-        for count in SIZES:
-            tried |= {f"{kind} of {count}": result for kind, result in _juries(fair[:count], truth).items()}
-        tried |= {f"{kind} of {size}, {biased} biased": each for kind, each in _juries(tinted, truth).items()}
+        tried |= {f"{kind} of {count}": each for kind, each in _juries(fair, truth, groups).items()}
+        tried |= {f"{kind} of {count}, {biased} biased": each for kind, each in _juries(tinted, truth, groups).items()}
         yield {"render": number, "juries": tried}
 
 
-def _juries(seated: Sequence[Juror], truth: Any) -> dict[str, dict[str, Any]]:
+def _juries(seated: Sequence[Juror], truth: Any, groups: int) -> dict[str, dict[str, Any]]:
     """The same jurors vote, debate plainly, and debate sparsely."""
     settings: tuple[dict[str, Any], ...] = (
         {"groups": 1, "stages": 0},
         {"groups": 1, "sparse": False},
-        {"groups": GROUPS},
+        {"groups": groups},
     )
     results = {kind: _tried(seated, truth, **each) for kind, each in zip(KINDS, settings, strict=True)}
     plain = results[KINDS[1]]["verdict"]
@@ -75,8 +74,8 @@ def _tried(seated: Sequence[Juror], truth: Any, **settings: Any) -> dict[str, An
     }
 
 
-def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sum records up.
+def summary(found: Sequence[dict[str, Any]], count: int, groups: int) -> dict[str, Any]:
+    """Sum the `records` of juries up.
 
     Returns:
         The settings, and per jury: right verdicts (`right`, of `renders`), verdicts equal to plain debate's
@@ -90,5 +89,12 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "as_plain": None if rows[0]["as_plain"] is None else sum(row["as_plain"] for row in rows),
             **{key: sum(row[key] for row in rows) / len(rows) for key in ("tokens", "calls", "silent_share")},
         }
-    settings = {"renders": len(found), "frames": FRAMES, "groups": GROUPS, "tokens_per_frame": FRAME_TOKENS}
-    return settings | {"juries": juries}
+    return {
+        "command": f"python -m fkv debate --renders {len(found)} --jurors {count} --groups {groups}",
+        "renders": len(found),
+        "jurors": count,
+        "groups": groups,
+        "frames": FRAMES,
+        "tokens_per_frame": FRAME_TOKENS,
+        "juries": juries,
+    }
