@@ -72,6 +72,8 @@ class KVCache:
         self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
         # What the policy remembers about this cache from chunk to chunk.
         self.notes: dict[str, Any] = {}
+        # What the policy computes from the keys of this cache. No other cache takes it over.
+        self.derived: dict[Any, Any] = {}
         # Called with layer and queries before a layer reads, where the policy asks for it.
         self.select: Callable[[int, Tensor], None] | None = None
         self._reads: dict[str, Reads] = {}

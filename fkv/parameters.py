@@ -124,6 +124,9 @@ def accepts(declared: dict[str, Any]) -> str:
     noun = NOUNS.get(declared.get("type", ""), "a value")
     low = declared.get("minimum")
     high = declared.get("maximum")
+    if "exclusiveMinimum" in declared:
+        most = "" if high is None else f", at most {high:g}"
+        return f"{noun} above {declared['exclusiveMinimum']:g}{most}"
     if low is not None and high is not None:
         return f"{noun} from {low:g} to {high:g}"
     if low is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from fkv import policies
-from fkv.pages import Geometry
+from fkv.pages import Geometry, Pages
 from fkv.policies.mpcache import MPCache
 from fkv.policies.selection import digests, frame_digests, scores, two_levels
+from fkv.policies.window_kv import WindowKV
 from fkv.probe import FrameMassProbe
 from fkv.sampler import renoise
 from fkv.stream import Stream
@@ -179,14 +182,23 @@ class TestMPCache:
         assert all(first[1, head] == first[2, head] for head in range(4))
         assert len({first[0, head] for head in range(4)}) > 1 and any(first[0, h] != first[1, h] for h in range(4))
 
-    def test_digests_that_are_kept_equal_those_computed_anew(self, small):
-        stream, _ = stream_of(small, "mpcache:segments_per_frame=4,threshold=1.2", 7)
-        cache = stream.caches[0]
+    @pytest.mark.parametrize("change", ["nothing", "a prompt with re-cache", "another bound", "a fork"])
+    def test_digests_that_are_kept_equal_those_computed_anew(self, small, change):
+        stream, _ = stream_of(small, "mpcache:segments_per_frame=4,threshold=1.2", 5)
+        if change == "another bound":
+            stream.set_policy(policies.parse("mpcache:segments_per_frame=4,threshold=1.2,bound=mean"))
+        elif change == "a prompt with re-cache":
+            stream.set_prompt("a blue star over the hills", recache=True)
+        elif change == "a fork":
+            stream = stream.fork()
+        for _ in range(2):
+            stream.step()
+        cache, bound = stream.caches[0], stream.policy.bound
         for layer, group in ((0, "layer 0"), (2, "layer 2")):
             pages = cache.groups[group].pages
             rows = np.flatnonzero(pages.frame < 18)
             kept = stream.policy._digests(cache, layer, cache.groups[group], rows)
-            torch.testing.assert_close(kept, digests(cache.stored_keys(layer, group, rows), "linear"))
+            torch.testing.assert_close(kept, digests(cache.stored_keys(layer, group, rows), bound))
 
     def test_a_page_is_judged_once_when_it_is_a_chunk_old(self, small):
         stream, chunks = stream_of(small, "mpcache:segments_per_frame=4,threshold=1.2,sink_frames=1", 6)
@@ -267,3 +279,97 @@ class TestMPCache:
     def test_a_word_is_written_and_read_back(self):
         assert policies.write(policies.parse("mpcache:bound=exact")) == "mpcache:bound=exact"
         assert policies.json_schema()["mpcache"]["properties"]["bound"]["enum"] == ["linear", "exact", "mean"]
+
+
+def pages_of(frames, segments):
+    """A page table of whole frames."""
+    frame, segment = np.repeat(frames, segments), np.tile(np.arange(segments), len(frames))
+    return Pages(np.arange(len(frame)), frame, segment, frame, np.zeros(len(frame), bool))
+
+
+class TestWindowKV:
+    def test_budgets_fall_from_the_first_group_to_the_last(self):
+        # 24 pages on average: 24 * (2 - 0.5), then evenly down to 24 * 0.5.
+        assert WindowKV(budget_frames=4, segments_per_frame=6, taper=0.5).budgets(4) == [36, 28, 20, 12]
+        assert WindowKV(budget_frames=4, segments_per_frame=6, taper=1).budgets(3) == [24, 24, 24]
+        assert WindowKV(budget_frames=4, segments_per_frame=6).budgets(1) == [24]
+
+    def test_the_budgets_of_the_authors(self):
+        # 2,048 tokens, groups of 8 of 32 layers, beta 14: 2926, 2341, 1756, 1170.
+        found = WindowKV(budget_frames=2048, segments_per_frame=1, taper=8 / 14).budgets(4)
+        np.testing.assert_allclose(found, [2926, 2341, 1756, 1170], atol=2)
+
+    @pytest.mark.parametrize(
+        "strategy, mass, score",
+        [("max", [1, 5, 2], 3.5), ("average", [1, 5, 3], 3.0), ("max", [4, 1], 4.0), ("max", [7], 7.0)],
+    )
+    def test_window_scores_by_hand(self, strategy, mass, score):
+        assert WindowKV(strategy=strategy).score(np.array(mass, float)) == score
+
+    def test_the_best_windows_of_a_frame_stay(self):
+        policy = WindowKV(window=2, segments_per_frame=4)
+        pages = pages_of([3, 4], 4)
+        mass = np.array([1, 0, 2, 2, 0, 9, 0, 0.5])
+        kept = policy.best_windows(pages, mass, pages.frame < 9, 4)
+        assert [rows.tolist() for rows in kept] == [[4, 5], [2, 3]]
+        average = WindowKV(window=2, segments_per_frame=4, strategy="average")
+        assert [rows.tolist() for rows in average.best_windows(pages, mass, pages.frame < 9, 3)] == [[4, 5]]
+        assert policy.best_windows(pages, mass, pages.frame < 9, 0) == []
+        shuffled = pages[order := np.array([7, 2, 0, 1, 5, 3, 6, 4])]
+        found = policy.best_windows(shuffled, mass[order], shuffled.frame < 9, 4)
+        assert [order[rows].tolist() for rows in found] == [[4, 5], [2, 3]]
+
+    def test_each_group_of_layers_holds_its_budget(self, small):
+        text = "window-kv:shared_layers=1,segments_per_frame=4,window=2,budget_frames=2,taper=0.5,sink_frames=1"
+        _, chunks = stream_of(small, text, 6)
+        held = {name: len(pages) - 12 for name, pages in chunks[-1].pages.items()}
+        assert held == {"layer 0": 12 + 4, "layer 1": 8 + 4, "layer 2": 4 + 4}  # budgets, and the newest frame
+        for pages in chunks[-1].pages.values():
+            cached = set(zip(pages.frame, pages.segment, strict=True))
+            assert {(f, s) for f in (0, 14) for s in range(4)} <= cached
+            assert all(((f, s ^ 1) in cached) for f, s in cached)  # whole windows
+
+    def test_layers_of_a_group_share_a_page_table_chosen_in_the_first(self, small):
+        text = "window-kv:shared_layers=3,segments_per_frame=4,window=1,budget_frames=1"
+        probe = FrameMassProbe(queries=None)
+        stream, _ = stream_of(small, text, 4)
+        chunk = stream.step(probe)
+        (name,) = chunk.pages
+        assert name == "layers 0-2"
+        (mass,), pages = probe.take(), chunk.pages[name]
+        noted = stream.caches[0].notes["page_mass"][name][1]
+        for frame, expected in zip(mass.key_frames, mass.mass[0].mean((0, 1)), strict=True):
+            np.testing.assert_allclose(noted[pages.frame == frame].sum(), expected, rtol=1e-4)
+        left = np.flatnonzero(pages.frame < chunk.frames[-1])
+        best = left[np.argsort(-noted[left])[:4]]
+        assert sorted(np.flatnonzero(chunk.kept[name] & (pages.frame < chunk.frames[-1]))) == sorted(best)
+
+    @pytest.mark.parametrize("layers, size", [(8, 2), (30, 6), (40, 10), (3, 1)])
+    def test_groups_are_about_a_quarter_of_the_layers(self, layers, size):
+        assert WindowKV().layers_of_a_group(layers) == size
+
+    @pytest.mark.parametrize("other", ["full", "mpcache:segments_per_frame=4", "sliding-window"])
+    def test_switching_there_and_back(self, small, other):
+        text = "window-kv:segments_per_frame=4,budget_frames=2"
+        stream, _ = stream_of(small, other, 5)
+        for each in (text, other):
+            stream.set_policy(policies.parse(each))
+            assert all(torch.isfinite(stream.step().latents).all() for _ in range(3))
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [
+            ("shared_layers=2", "shared_layers must divide the model's 3 layers: 1 or 3, not 2"),
+            (
+                "budget_frames=1,sink_frames=1",
+                "the last layers keep budget_frames x taper = 0.571 frames, which must hold the 1 of sink_frames; "
+                "raise budget_frames to 1.75",
+            ),
+            ("taper=1.5", "taper must be a number above 0, at most 1, not 1.5"),
+            ("budget_frames=0", "budget_frames must be a number above 0, not 0"),
+            ("strategy=auto", "strategy must be max or average, not 'auto'"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_in_words(self, small, text, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Stream(small, policies.parse(f"window-kv:segments_per_frame=4,{text}"), "a ball")

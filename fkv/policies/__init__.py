@@ -38,6 +38,7 @@ from .rolling_sink import RollingSink
 from .silenced import WITHOUT, read_heads, silence, write_heads
 from .sliding_window import SlidingWindow
 from .tether_cache import TetherCache
+from .window_kv import WindowKV
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
@@ -60,6 +61,7 @@ POLICIES: dict[str, type[Policy]] = {
         EmaSink,
         Ca2Vdm,
         MPCache,
+        WindowKV,
         IdForcing,
         PyramidForcing,
         MemFlow,

@@ -136,9 +136,7 @@ class MPCache(Policy):
         """Digests of earlier pages; those that were there a chunk ago are known."""
         pages = group.pages[rows]
         wanted = (pages.frame * MOST_POSITIONS + pages.position) * cache.segments + pages.segment
-        noted = cache.notes.setdefault("digests", {})
-        place = (layer, group.heads[layer], self.bound)
-        known, found = noted.get(place, (wanted[:0], None))
+        known, found = cache.derived.get((layer, group.name), (wanted[:0], None))
         new = ~np.isin(wanted, known)
         parts = [] if found is None else [found]
         if new.any():
@@ -147,7 +145,7 @@ class MPCache(Policy):
         order = np.argsort(known)
         at = torch.from_numpy(order[np.searchsorted(known, wanted, sorter=order)])
         joined = torch.cat(parts, 3).index_select(3, at.to(cache.device))
-        noted[place] = wanted, joined
+        cache.derived[layer, group.name] = wanted, joined
         return joined
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
