@@ -10,6 +10,7 @@ import torch
 
 from fkv import policies
 from fkv.pages import Geometry, Pages
+from fkv.policies import ChunkState, page_scores
 from fkv.policies.mpcache import MPCache
 from fkv.policies.selection import digests, frame_digests, scores, two_levels
 from fkv.policies.window_kv import WindowKV
@@ -214,7 +215,8 @@ class TestMPCache:
         stream, _ = stream_of(small, text.format(0), 3)
         stream.step(probe)
         (mass,) = probe.take()
-        judged = stream.caches[0].notes["judged"]["layer 1"].attention
+        state = ChunkState(3, (9, 10, 11), stream.caches[0])
+        judged = page_scores.found(state, "layer 1", stream.caches[0].groups["layer 1"].pages)[6:9]
         # A page is a frame here. The probe has the mean over queries of each frame, the judgement the largest.
         assert (judged >= 12 * mass.mass[1].mean(0).max(0)[6:9] - 1e-5).all() and (judged <= 12).all()
 
@@ -337,7 +339,7 @@ class TestWindowKV:
         (name,) = chunk.pages
         assert name == "layers 0-2"
         (mass,), pages = probe.take(), chunk.pages[name]
-        noted = stream.caches[0].notes["page_mass"][name][1]
+        noted = page_scores.found(ChunkState(4, chunk.frames, stream.caches[0]), name, pages)
         for frame, expected in zip(mass.key_frames, mass.mass[0].mean((0, 1)), strict=True):
             np.testing.assert_allclose(noted[pages.frame == frame].sum(), expected, rtol=1e-4)
         left = np.flatnonzero(pages.frame < chunk.frames[-1])

@@ -17,6 +17,7 @@ from fkv.parameters import Count, Frames, Share
 from fkv.probe import sampled_tokens
 from fkv.roles import HeadRoles
 
+from . import page_scores
 from .base import ChunkState, Policy
 from .kinds import KEPT, RECALLED, SINK
 from .selection import Bound, digests, frame_digests, scores, two_levels
@@ -31,13 +32,6 @@ class Choice(NamedTuple):
     chunk: int
     step: str
     rows: np.ndarray
-
-
-class Judgement(NamedTuple):
-    """Attention on each page that was one chunk old in a chunk, in equal shares, float32 [pages]."""
-
-    chunk: int
-    attention: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class MPCache(Policy):
     def _judge(self, state: ChunkState, layer: int, group: HeadGroup, query: Tensor) -> None:
         """Note the attention on each page one chunk old, in equal shares: the most over queries and shared layers."""
         cache, pages = state.cache, group.pages
-        old = self._one_chunk_old(pages, state)
+        old = pages.rows_of(range(state.frames[0] - len(state.frames), state.frames[0]))
         bins = np.full(len(pages), len(old))
         bins[old] = np.arange(len(old))
         starts = cache.geometry.tokens_per_frame * np.arange(len(state.frames))
@@ -107,14 +101,7 @@ class MPCache(Policy):
         keys = next(keys for other, _, keys, _ in cache.read_stored(layer) if other is group)
         mass = frame_mass(sampled, keys, torch.from_numpy(bins).to(keys.device), len(old) + 1)
         attention = len(pages) * mass.mean(1).amax((0, 1))[:-1].cpu().numpy()
-        noted = cache.notes.setdefault("judged", {})
-        if group.name in noted and noted[group.name].chunk == state.chunk:
-            attention = np.maximum(attention, noted[group.name].attention)
-        noted[group.name] = Judgement(state.chunk, attention)
-
-    @staticmethod
-    def _one_chunk_old(pages: Pages, state: ChunkState) -> np.ndarray:
-        return pages.rows_of(range(state.frames[0] - len(state.frames), state.frames[0]))
+        page_scores.note(state, group.name, pages[old], attention)
 
     def _chosen(self, state: ChunkState, layer: int, group: HeadGroup, query: Tensor) -> np.ndarray:
         """Rows of the pages that each head of the model reads, [model heads, n]; silenced heads read as the first."""
@@ -155,10 +142,7 @@ class MPCache(Policy):
         return Reads(choice.rows)
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        keep = np.ones(len(pages), bool)
-        judged = state.cache.notes.get("judged", {}).get(group)
-        if judged and judged.chunk == state.chunk:
-            keep[self._one_chunk_old(pages, state)] = judged.attention >= self.threshold
+        keep = ~(page_scores.found(state, group, pages) < self.threshold)
         if self.most_frames:
             keep &= pages.frame > state.frames[-1] - self.most_frames
         return keep | (pages.frame < self.sink_frames)

@@ -15,6 +15,7 @@ from fkv.pages import Geometry, Heads, Pages
 from fkv.parameters import Count, Frames
 from fkv.roles import HeadRoles
 
+from . import page_scores
 from .base import ChunkState, Policy
 from .kinds import KEPT, RECALLED, SINK
 
@@ -98,12 +99,12 @@ class WindowKV(Policy):
             if layer == next(at for at, heads_of in enumerate(group.heads) if heads_of):
                 pages = torch.arange(len(group.pages), device=keys.device)
                 mass = frame_mass(query[:, heads], keys, pages, len(pages)).mean((0, 1, 2))
-                cache.notes.setdefault("page_mass", {})[group.name] = state.chunk, mass.cpu().numpy()
+                page_scores.note(state, group.name, group.pages, mass.cpu().numpy())
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         keep = (pages.frame < self.sink_frames) | (pages.frame > state.frames[-1] - self.suffix_frames)
-        chunk, mass = state.cache.notes.get("page_mass", {}).get(group, (None, None))
-        if chunk != state.chunk or len(mass) != len(pages):  # not seen, as just after a switch: the newest count most
+        mass = page_scores.found(state, group, pages)
+        if np.isnan(mass).any():  # no pass has seen them, as just after a switch: the newest count most
             mass = pages.frame.astype(float)
         groups = list(self.groups(state.cache.geometry, None))
         budget = self.budgets(len(groups))[groups.index(group)]
