@@ -21,6 +21,7 @@ ROLES: tuple[Role, Role] = ("static", "dynamic")
 MAX_FILE_BYTES = 4 << 20
 MAX_LAYERS = 1024
 MAX_HEADS = 4096  # per layer
+MAX_NAMED = 64  # heads of other roles that are told by name
 
 
 class RolesError(ValueError):
@@ -119,11 +120,11 @@ class HeadRoles:
         return from_scores(self.scores, **(self.provenance | {"threshold": threshold}))
 
     def changes(self, before: HeadRoles) -> str:
-        """The difference to earlier roles in words: up to three heads by name (`3.2 dynamic`), or their number."""
+        """The difference to earlier roles in words: heads by name (`3.2 dynamic`), or the number of very many."""
         now = self.is_static()
         at = np.argwhere(now != before.is_static()).tolist()
         names = [f"{layer}.{head} {'static' if now[layer, head] else 'dynamic'}" for layer, head in at]
-        return ", ".join(names) if 0 < len(names) <= 3 else f"{len(names)} heads changed"
+        return ", ".join(names) if 0 < len(names) <= MAX_NAMED else f"{len(names)} heads changed"
 
     def check(self, layers: int, heads: int) -> None:
         """Raise RolesError unless the roles are for a model of this size."""

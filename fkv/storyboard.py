@@ -7,6 +7,7 @@ One change a line, each with the number of its chunk:
     11: cut = a green heart over the hills     another prompt, and another scene where the policy knows cuts
     12: A = sliding-window                     another policy for one stream
     15: threshold = 0.7                        other head roles: static from that score on
+    16: heads = 3.2 dynamic, 5.1 static        other roles of single heads, each as layer.head
     18: flush                                  the cache forgets all but the first frame and the two newest
     21: cut                                    another scene under the same prompt, where the policy knows cuts
 
@@ -27,16 +28,18 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from . import policies
 from .policies.silenced import Head, silenced
-from .roles import HeadRoles
+from .roles import HeadRoles, Role
 from .stream import MAX_CHUNKS, Chunk, Stream, check_chunks, check_prompt
 
 NUMBERED = re.compile(r"\s*\d+\s*:")
-KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold)\s*=\s*(.+)", re.DOTALL)
+KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold|heads)\s*=\s*(.+)", re.DOTALL)
+ROLE = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s+(static|dynamic)\s*")
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
@@ -134,6 +137,27 @@ class SetThreshold(Change):
     def apply(self, streams: Streams) -> None:
         roles = next(iter(streams.values())).roles
         SetRoles(at_threshold(roles, self.threshold)).apply(streams)
+
+
+@dataclass(frozen=True)
+class SetHeads(Change):
+    """Give single heads of all streams another role.
+
+    Args:
+        heads: Layer and head of each, and its new role.
+    """
+
+    heads: tuple[tuple[Head, Role], ...]
+
+    def apply(self, streams: Streams) -> None:
+        roles = next(iter(streams.values())).roles
+        if roles is None:
+            raise ValueError("this model's heads have no roles to change; profile it first")
+        for (layer, head), role in self.heads:
+            flipped = roles.flipped(layer, head)
+            if head in flipped.heads(role)[layer]:
+                roles = flipped
+        SetRoles(roles).apply(streams)
 
 
 @dataclass(frozen=True)
@@ -348,6 +372,8 @@ def write_change(change: Change) -> str:
         return f"{change.stream} = {change.policy}"
     if isinstance(change, SetThreshold):
         return f"threshold = {change.threshold}"
+    if isinstance(change, SetHeads):
+        return "heads = " + ", ".join(f"{layer}.{head} {role}" for (layer, head), role in change.heads)
     if isinstance(change, Flush | Cut):
         return type(change).__name__.lower()
     raise ValueError(f"a storyboard has no line for {type(change).__name__}")
@@ -363,7 +389,7 @@ def at_threshold(roles: HeadRoles | None, threshold: float) -> HeadRoles:
 def happened(streams: Streams, chunks: Mapping[str, Chunk]) -> list[str]:
     """Tell what was changed before these chunks of a run, as storyboard lines without their number.
 
-    Head roles that no threshold gives are told as `roles: ...`, which cannot be read back.
+    The number of very many heads with other roles is told as `roles: ...`, which cannot be read back.
     """
     recached = any(
         chunk.timings.rebuild > 0 and streams[name].policy.caches == "shared" for name, chunk in chunks.items()
@@ -381,7 +407,9 @@ def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
     if kind == "policy":
         return write_change(SetPolicy(name, policies.write(stream.policy)))
     threshold = stream.roles.threshold if stream.roles else None
-    return event if threshold is None else write_change(SetThreshold(threshold))
+    if threshold is not None:
+        return write_change(SetThreshold(threshold))
+    return write_change(_heads(what)) if ROLE.match(what) else event
 
 
 def _change(what: str, roles: HeadRoles | None) -> Change:
@@ -400,6 +428,8 @@ def _change(what: str, roles: HeadRoles | None) -> Change:
         threshold = _number(value)
         at_threshold(roles, threshold)
         return SetThreshold(threshold)
+    if key == "heads":
+        return _heads(value)
     policies.parse(value)
     return SetPolicy(key, value)
 
@@ -441,6 +471,14 @@ def _scene(text: str, chunk_seconds: float | None) -> tuple[str, int, bool]:
     if length < 1:
         raise ValueError(f"[{number}{unit}] is no time; a scene lasts at least [1] chunk")
     return prompt, length, bool(cut)
+
+
+def _heads(text: str) -> SetHeads:
+    found = [(part, ROLE.fullmatch(part)) for part in text.split(",")]
+    if unread := [part for part, match in found if match is None]:
+        raise ValueError(f"{unread[0].strip()!r:.40} should be LAYER.HEAD and its role, as in 3.2 dynamic")
+    roles = {(int(match[1]), int(match[2])): cast(Role, match[3]) for _, match in found if match}
+    return SetHeads(tuple(roles.items()))
 
 
 def _recached(cue: Cue) -> Cue:

@@ -103,6 +103,7 @@ CHANGES = st.one_of(
     st.builds(Flush),
     st.builds(SetThreshold, st.sampled_from((0.25, 0.5, 0.75))),
     st.builds(SilenceHead, st.sampled_from("AB"), st.tuples(st.integers(0, 2), st.integers(0, 3))),
+    st.builds(from_scores(SCORES, 0.5).flipped, st.integers(0, 2), st.integers(0, 3)).map(SetRoles),
 )
 
 
@@ -118,10 +119,12 @@ def test_any_run_comes_back_from_what_it_told(small, borders):
     assert [record["events"] for record in again] == [record["events"] for record in records]
 
 
-def test_roles_that_no_threshold_gives_are_told_but_are_no_line(scored):
-    flipped = at_threshold(scored.roles, 0.5).flipped(2, 3)
-    records = play(scored, "", lambda run: run.count == 1 and run.add_change(SetRoles(flipped)), length=2)
-    assert records[1]["events"] == ["roles: 2.3 dynamic"]
+def test_roles_that_no_threshold_gives_are_told_head_by_head(scored):
+    flipped = at_threshold(scored.roles, 0.5).flipped(2, 3).flipped(0, 1)
+    records = play(scored, "", lambda run: run.count == 1 and run.add_change(SetRoles(flipped)), length=3)
+    assert records[1]["events"] == ["heads = 0.1 static, 2.3 dynamic"]
+    again = play(scored, "2: heads = 2.3 dynamic, 0.1 static, 1.1 dynamic", length=3)
+    assert hashes(again) == hashes(records)
 
 
 def test_recache_is_said_to_be_impossible_where_it_is(scored):
@@ -150,6 +153,7 @@ def test_recache_is_said_to_be_impossible_where_it_is(scored):
         ("2: A = nonsense", "line 1.*no policy 'nonsense'"),
         ("2: threshold = high", "line 1.*'high' is not a number"),
         ("2: threshold = 7", "line 1.*from 0 to 1"),
+        ("2: heads = 3.2 dynamic, 4 static", "line 1.*'4 static' should be LAYER.HEAD and its role"),
         ("2: forcing-kv", "line 1.*'forcing-kv' is a policy; write A = forcing-kv"),
         ("9: a star", "line 1.*chunk 9 comes after the last of 4"),
         ("2:   ", "line 1"),

@@ -7,7 +7,7 @@ const FIELDS = ["model", "prompt", "seed", "length", "view", "a", "b", "threshol
 
 /**
  * @param {string} event
- * @returns {boolean} whether a storyboard can say it; head roles that were changed one by one cannot be said
+ * @returns {boolean} whether a storyboard can say it; other roles of very many heads at once cannot be said
  */
 export const sayable = (event) => !/^(\d+: )?roles: /.test(event);
 

@@ -80,6 +80,7 @@ export function positionOf(group, frame) {
  * @property {{ drift: Record<string, number>, psnr?: number | null }} [quality] drift of every stream's colours, in
  *   [0, 1]; PSNR between two streams in dB, null where they are equal
  * @property {Attention} [heads]
+ * @property {Attention} [beside] of the same head in the other stream
  */
 
 /** @typedef {{ record: ChunkRecord, jpegs: Uint8Array[] }} ChunkFile */

@@ -94,6 +94,6 @@ export class Readout {
   kept() {
     if (this.session.shown.state === "recorded") return "";
     const whole = this.session.player.rounds.every((round) => (round.record?.events ?? []).every(sayable));
-    return `The address bar holds this run${whole ? "" : ", except for the head roles that were changed one by one"}.`;
+    return `The address bar holds this run${whole ? "" : ", except for the roles of very many heads"}.`;
   }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def open_tab(tab, name: str) -> None:
         cell(tab, 0, 0).wait_for()  # made by the script that makes everything else there work
 
 
-def watching(visit, chunks: int):
-    """An endless stream started from the Heads tab, so many chunks of which have come with their attention."""
-    tab = visit(query="?view=A&length=0")
+def watching(visit, chunks: int, view: str = "A"):
+    """An endless run started from the Heads tab, so many chunks of which have come with their attention."""
+    tab = visit(query=f"?view={view}&length=0")
     open_tab(tab, "Heads")
     tab.page.locator(".fkv-heads-go").click()
     tab.until(f"{WATCHED}.length >= {chunks}")
@@ -87,7 +88,7 @@ def test_a_flipped_role_shows_in_a_later_chunk_and_on_the_timeline_and_can_be_re
     tab = watching(visit, chunks=1)
     cell(tab, LAYER, HEAD).click()
     tab.press("Flip to dynamic")
-    tab.until(f"window.fkvStudio.marks.some((mark) => mark.text.includes('roles: {LAYER}.{HEAD} dynamic'))")
+    tab.until(f"window.fkvStudio.marks.some((mark) => mark.text.includes('heads = {LAYER}.{HEAD} dynamic'))")
     tab.until(f"!{WATCHED}.at(-1).record.heads.static[{LAYER}].includes({HEAD})")
     tab.page.locator(f'.fkv-cell[aria-label^="layer {LAYER}, head {HEAD}, dynamic"]').wait_for()
     tab.press("Reset to released roles")
@@ -229,3 +230,26 @@ def test_nothing_scrolls_sideways_on_a_phone(visit, name):
     open_tab(tab, name)
     tab.page.locator(".fkv-grid" if name == "Heads" else ".fkv-atlas .gtitle").first.wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_all_heads_show_as_maps_and_one_head_in_both_streams_and_as_files(visit, tmp_path):
+    tab = watching(visit, chunks=1, view="AB")
+    tab.page.locator(".fkv-cells label", has_text="Maps").click()
+    small = tab.page.locator(".fkv-cell canvas")
+    assert small.count() == ROLES.scores.size
+    drawn = "(canvas) => canvas.checkVisibility() && canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3] > 0"
+    assert small.nth(20).evaluate(drawn)
+    tab.page.locator('[data-of="stream"] label', has_text="both").click()
+    tab.until("window.fkvStudio.player.rounds.at(-1).record.beside")
+    playwright.expect(tab.page.locator(".fkv-frames-beside")).to_have_attribute(
+        "aria-label", re.compile("^The same head in stream B: full; ")
+    )
+    cell(tab, LAYER, HEAD).click()
+    tab.press("Flip to dynamic")
+    tab.page.locator('.fkv-cell[data-mark="flipped"]').wait_for()
+    starts = {"png": b"\x89PNG", "svg": b"<svg", "csv": b"query_frame,key_frame,share_of_attention\n"}
+    for kind, start in starts.items():
+        with tab.page.expect_download() as download:
+            tab.page.locator(f'[data-save="{kind}"]').click()
+        download.value.save_as(tmp_path / kind)
+        assert (tmp_path / kind).read_bytes().startswith(start)

@@ -95,7 +95,7 @@ test("the address holds settings, changes and those still planned, and nothing o
   assert.equal(address.searchParams.get("story"), "2: A = full\n9: re-cache = a star");
   assert.deepEqual([...address.searchParams.keys()].sort(), ["prompt", "seed", "story", "talk"]);
   assert.equal(address.pathname, "/path");
-  assert.equal(sayable("7: roles: 1.2 dynamic"), false);
+  assert.deepEqual(["7: roles: 99 heads changed", "heads = 1.2 dynamic"].map(sayable), [false, true]);
 });
 
 test("marks are the first prompt and every change", () => {

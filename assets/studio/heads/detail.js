@@ -3,13 +3,15 @@
 
 import { sheet, strokeLine, texture } from "../canvas.js";
 import { cividis } from "../colours.js";
-import { find, findButton, findCanvas, write } from "../dom.js";
+import { find, findAll, findButton, findCanvas, write } from "../dom.js";
 import { kindColour, shared } from "../shared.js";
+import { toPng, toSvg } from "../svg.js";
+import { save } from "../take.js";
 import { isStatic, percent, shareOf } from "./state.js";
 
 /** @import { Sheet } from "../canvas.js" */
 /** @import { PageKind } from "../shared.js" */
-/** @import { HeadsState } from "./state.js" */
+/** @import { HeadsState, Masses } from "./state.js" */
 
 /** @typedef {{ frame: number, own: number[], keys: number[], mass: number[] }} QueryRow attention of one query frame */
 
@@ -24,6 +26,8 @@ import { isStatic, percent, shareOf } from "./state.js";
  * @property {number} high
  */
 
+const SCORES_DIFFER =
+  "The profile was measured with the full cache; the live score counts only frames that this stream still caches.";
 const ROWS = 24; // query frames that are shown
 const BREAK = 14; // pixels between two keys that are no neighbours
 
@@ -49,6 +53,7 @@ export class Detail {
     this.state = state;
     this.panel = find(tab, ".fkv-detail");
     this.title = find(tab, ".fkv-detail h3");
+    this.why = find(tab, ".fkv-why");
     this.kinds = findCanvas(tab, ".fkv-kinds");
     this.frames = findCanvas(tab, ".fkv-frames");
     this.readout = find(tab, ".fkv-readout");
@@ -57,6 +62,11 @@ export class Detail {
     this.silence.addEventListener("click", () => state.silence());
     this.flip.addEventListener("click", () => state.flip());
     this.frames.addEventListener("pointermove", (event) => this.hover(event));
+    this.besideBox = find(tab, ".fkv-beside");
+    this.besideFrames = findCanvas(tab, ".fkv-frames-beside");
+    /** @type {HTMLButtonElement[]} */
+    this.saves = findAll(tab, "[data-save]");
+    for (const button of this.saves) button.addEventListener("click", () => this.save(button.dataset.save ?? ""));
   }
 
   paint() {
@@ -65,6 +75,7 @@ export class Detail {
     const { applied, returns, roles, running, silenced } = state;
     const role = roles && (isStatic(roles, layer, head) ? "static" : "dynamic");
     write(this.title, [`Layer ${layer}, head ${head}`, ...this.factsOf(role)].join(" · "));
+    write(this.why, state.newest && state.facts.profile?.scores ? SCORES_DIFFER : "");
     this.panel.dataset.head = `${layer}.${head}`;
     write(this.silence, !silenced ? "Silence" : returns ? "Unsilenced from the next run" : "Unsilence");
     write(this.flip, role ? `Flip to ${role === "static" ? "dynamic" : "static"}` : "Flip role");
@@ -72,6 +83,8 @@ export class Detail {
     this.flip.disabled = !state.tuneable || !applied || state.ignoresRoles(layer);
     this.paintKinds();
     this.paintFrames();
+    this.paintBeside();
+    for (const button of this.saves) button.disabled = !this.map;
   }
 
   /** @param {string | null} role @returns {string[]} what is known of the chosen head */
@@ -118,11 +131,16 @@ export class Detail {
 
   /** Query frames of the newest watched chunks, or of the profile. @returns {QueryRow[]} */
   queryRows() {
-    const { attention, chosen, watched } = this.state;
+    const { attention, watched } = this.state;
     const chunks = watched.slice(-Math.ceil(ROWS / 3)).map((record) => record.heads);
-    const seen = chunks.length ? chunks : attention ? [attention] : [];
+    return this.rowsOf(chunks.length ? chunks : attention ? [attention] : []);
+  }
+
+  /** @param {Masses[]} seen @returns {QueryRow[]} the last of them, of the chosen head */
+  rowsOf(seen) {
+    const { layer, head } = this.state.chosen;
     const rows = seen.flatMap(({ frames, key_frames: keys, mass }) => {
-      return frames.map((frame, i) => ({ frame, own: frames, keys, mass: mass[chosen.layer][chosen.head][i] }));
+      return frames.map((frame, i) => ({ frame, own: frames, keys, mass: mass[layer][head][i] }));
     });
     return rows.slice(-ROWS);
   }
@@ -136,14 +154,8 @@ export class Detail {
       return;
     }
     const page = sheet(this.frames);
-    const keys = [...new Set(rows.flatMap((row) => row.keys))].sort((a, b) => a - b);
-    const [left, top, bottom] = [34, 2, page.height - page.size - 6];
-    const breaks = keys.map((key, i) => keys.slice(1, i + 1).filter((other, j) => other - keys[j] > 1).length);
-    const wide = (page.width - left - BREAK * breaks[keys.length - 1]) / keys.length;
-    const high = (bottom - top) / rows.length;
-    const at = keys.map((_, i) => left + i * wide + BREAK * breaks[i]);
-    const peak = Math.max(1, ...rows.flatMap((row) => row.mass));
-    this.map = { rows, keys, at, left, top, wide, high };
+    const peak = peakOf(rows);
+    this.map = layOut(page, rows);
     drawFrames(page, this.map, peak);
     labelFrames(page, this.map);
     const last = rows[rows.length - 1];
@@ -153,6 +165,54 @@ export class Detail {
     const text = `Query frame ${last.frame} looks most at key frames ${most.join(", ")}; ${brightest}.`;
     this.frames.setAttribute("aria-label", text);
     write(this.readout, text);
+  }
+
+  /** The same head in the other stream. */
+  paintBeside() {
+    const { beside, newest, other, stream, watched, streams } = this.state;
+    this.besideBox.hidden = !beside;
+    if (!beside) return;
+    write(find(this.besideBox, "b"), streams.find((name) => name !== stream) ?? "");
+    if (!other || !newest) {
+      blank(this.besideFrames, this.state.waiting);
+      return;
+    }
+    const seen = watched.flatMap((record) => (record.beside ? [record.beside] : []));
+    const rows = this.rowsOf(seen.slice(-Math.ceil(ROWS / 3)));
+    const page = sheet(this.besideFrames);
+    const map = layOut(page, rows);
+    const peak = peakOf(rows);
+    drawFrames(page, map, peak);
+    labelFrames(page, map);
+    const { policy } = newest.streams[other.stream];
+    const text = `${policy}; the brightest cell is ${percent(peak / shared.unit)}`;
+    write(find(this.besideBox, ".fkv-beside-note"), text);
+    this.besideFrames.setAttribute("aria-label", `The same head in stream ${other.stream}: ${text}`);
+  }
+
+  /** Hand out the frame-by-frame map. @param {string} kind png, svg or csv */
+  async save(kind) {
+    const { map } = this;
+    if (!map) return;
+    const { chosen, facts, newest, stream } = this.state;
+    const name = `head-${chosen.layer}.${chosen.head}-${facts.model}`;
+    if (kind === "csv") {
+      save(`${name}.csv`, new Blob([framesCsv(map)], { type: "text/csv" }));
+      return;
+    }
+    const page = sheet(this.frames);
+    const paper = page.colour("--fkv-panel");
+    const whose = newest ? `stream ${stream}, ${newest.streams[stream].policy}` : `profile of ${facts.model}`;
+    const head = [
+      this.title.textContent ?? "",
+      `${whose}; rows: query frames, columns: key frames; brightest ${percent(peakOf(map.rows) / shared.unit)}`,
+    ];
+    const svg = toSvg(page, paper, head, (sheetOfSvg) => {
+      drawFrames(sheetOfSvg, map, peakOf(map.rows));
+      labelFrames(sheetOfSvg, map);
+    });
+    this.paintFrames(); // taking the sheet has cleared the canvas
+    save(`${name}.${kind}`, kind === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await toPng(svg));
   }
 
   /** @param {PointerEvent} event */
@@ -166,6 +226,27 @@ export class Detail {
     const text = value === shared.gone ? "not cached" : percent(value / shared.unit);
     write(this.readout, `Query frame ${row.frame} → key frame ${key}: ${text}`);
   }
+}
+
+/** @param {QueryRow[]} rows @returns {number} the largest mass of any cell */
+const peakOf = (rows) => Math.max(1, ...rows.flatMap((row) => row.mass));
+
+/** @param {Sheet} page @param {QueryRow[]} rows @returns {FramesMap} */
+function layOut({ width, height, size }, rows) {
+  const keys = [...new Set(rows.flatMap((row) => row.keys))].sort((a, b) => a - b);
+  const [left, top, bottom] = [34, 2, height - size - 6];
+  const breaks = keys.map((key, i) => keys.slice(1, i + 1).filter((other, j) => other - keys[j] > 1).length);
+  const wide = (width - left - BREAK * breaks[keys.length - 1]) / keys.length;
+  const high = (bottom - top) / rows.length;
+  return { rows, keys, at: keys.map((_, i) => left + i * wide + BREAK * breaks[i]), left, top, wide, high };
+}
+
+/** @param {FramesMap} map @returns {string} CSV with a row per query frame and key frame; no share where not cached */
+export function framesCsv({ rows }) {
+  const lines = rows.flatMap(({ frame, keys, mass }) => {
+    return keys.map((key, i) => [frame, key, mass[i] === shared.gone ? "" : mass[i] / shared.unit].join(","));
+  });
+  return ["query_frame,key_frame,share_of_attention", ...lines, ""].join("\n");
 }
 
 /**

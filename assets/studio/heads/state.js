@@ -74,6 +74,8 @@ export class HeadsState extends EventTarget {
   patch = { row: 0, col: 0 };
   /** Stream whose attention is shown. */
   stream = "A";
+  /** Whether the same head of the other stream is shown beside it. */
+  beside = false;
   /** @type {"profile" | "live"} where scores come from */
   source = "profile";
   /** Silenced heads that are unsilenced from the next run on, as in `nameOf`. @type {Set<string>} */
@@ -150,6 +152,11 @@ export class HeadsState extends EventTarget {
     return this.watched.at(-1) ?? null;
   }
 
+  /** The newest record of the same head in the other stream. @returns {Attention | null} */
+  get other() {
+    return (this.beside && this.newest?.beside) || null;
+  }
+
   /** The record of the chunk on the screen. */
   get shown() {
     const record = this.player.round?.record;
@@ -205,8 +212,13 @@ export class HeadsState extends EventTarget {
 
   /** Whether the newest chunk was generated with the chosen head silenced. */
   get silenced() {
+    return this.silencedHeads.has(`${this.chosen.layer}.${this.chosen.head}`);
+  }
+
+  /** Heads that were silenced in the newest chunk, as layer.head. */
+  get silencedHeads() {
     const [, heads = ""] = (this.newest?.streams[this.stream]?.policy ?? "").split(" without ");
-    return heads.split("+").includes(`${this.chosen.layer}.${this.chosen.head}`);
+    return new Set(heads.split("+"));
   }
 
   /** Whether the chosen head is silenced, but not in the next run. */
@@ -266,9 +278,10 @@ export class HeadsState extends EventTarget {
     this.update();
   }
 
-  /** @param {string} stream */
-  pickStream(stream) {
+  /** @param {string} stream @param {boolean} beside */
+  pickStream(stream, beside) {
     this.stream = stream;
+    this.beside = beside;
     this.update();
   }
 
@@ -370,7 +383,8 @@ export class HeadsState extends EventTarget {
   /** Tell the server to watch one patch of one head while somebody looks, and nothing otherwise; not too often. */
   tell() {
     const looking = (this.visible || this.overlaid) && this.running;
-    const want = looking ? { stream: this.stream, ...this.chosen, ...this.patch } : { stream: null };
+    const { stream, beside, chosen, patch } = this;
+    const want = looking ? { stream, ...chosen, ...patch, ...(beside ? { beside } : {}) } : { stream: null };
     const key = looking ? JSON.stringify([this.player.key, want]) : null;
     clearTimeout(this.timer);
     if (!this.look || (key === this.sent && !this.unheard)) return;

@@ -49,16 +49,19 @@ class Bar {
     /** @type {HTMLInputElement[]} */
     this.sources = findAll(tab, '[data-of="source"] input');
     this.go.addEventListener("click", () => press("fkv-go"));
-    for (const input of this.streams) input.addEventListener("change", () => state.pickStream(input.value));
+    for (const input of this.streams) {
+      const beside = input.value === "AB";
+      input.addEventListener("change", () => state.pickStream(beside ? "A" : input.value, beside));
+    }
     for (const input of this.sources) {
       input.addEventListener("change", () => state.pickSource(input.value === "live" ? "live" : "profile"));
     }
   }
 
   paint() {
-    const { facts, newest, session, source, stream, streams } = this.state;
+    const { beside, facts, newest, session, source, stream, streams } = this.state;
     for (const input of this.streams) {
-      input.checked = input.value === stream;
+      input.checked = input.value === (beside ? "AB" : stream);
       input.disabled = streams.length < 2;
     }
     for (const input of this.sources) {

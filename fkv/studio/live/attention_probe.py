@@ -19,30 +19,40 @@ from fkv.studio.media.protocol import GONE, UNIT
 
 @dataclass(frozen=True)
 class Watch:
-    """A stream of a visitor's run, by name, and the query patch that is watched."""
+    """What a visitor watches.
+
+    Args:
+        stream: A stream of the run, by name.
+        focus: The query patch that is watched there.
+        beside: Whether the same patch is watched in all other streams, too.
+    """
 
     stream: str
     focus: Focus
+    beside: bool = False
 
     @classmethod
-    def of(cls, stream: Any, layer: Any, head: Any, row: Any, col: Any, geometry: Geometry) -> Watch:
+    def of(
+        cls, stream: Any, layer: Any, head: Any, row: Any, col: Any, geometry: Geometry, beside: Any = False
+    ) -> Watch:
         """Read what the page sends. Raises ValueError when the model has no such head or patch."""
         numbers = (layer, head, row, col)
         if not all(isinstance(number, int) for number in numbers):
             raise ValueError(f"layer, head, row and column must be whole numbers, not {', '.join(map(repr, numbers))}")
         focus = Focus(*numbers)
         focus.check(geometry)
-        return cls(str(stream), focus)
+        return cls(str(stream), focus, beside is True)
 
     def probe(self, stream: Stream) -> FrameMassProbe:
         """The probe to step the stream with. It sees the last pass of a chunk, the context pass where there is one."""
         last = f"step {len(stream.model.schedule.sigmas) - 1}" if stream.policy.caches == "per-step" else "context"
         return FrameMassProbe(passes={last}, focus=self.focus)
 
-    def record(self, seen: PassMass, chunk: Chunk, stream: Stream) -> dict[str, Any]:
+    def record(self, name: str, seen: PassMass, chunk: Chunk, stream: Stream) -> dict[str, Any]:
         """What the probe saw of a chunk, for the page.
 
         Args:
+            name: Of the stream.
             seen: The record of the probe.
             chunk: The chunk.
             stream: Its stream.
@@ -59,7 +69,7 @@ class Watch:
             for frame, patches in seen.maps.items()
         ]
         return {
-            "stream": self.stream,
+            "stream": name,
             "pass": seen.name,
             **_masses(seen.frames, seen.key_frames, np.where(held, seen.mass, GONE / UNIT)),
             "kinds": frame_kinds(chunk, seen.key_frames),
@@ -124,7 +134,7 @@ def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) 
 
 def step(
     streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None
-) -> tuple[dict[str, Chunk], dict[str, Any] | None]:
+) -> tuple[dict[str, Chunk], list[dict[str, Any]]]:
     """Generate the next chunk of every stream, as `fkv.parallel.lockstep.step_all` does.
 
     Args:
@@ -133,12 +143,14 @@ def step(
         watch: What to look at meanwhile, if anything.
 
     Returns:
-        The chunks by stream, and the record of the watch if its stream is among them.
+        The chunks by stream, and the records of the watch: first that of its stream, if it is among them.
     """
-    watched = watch.stream if watch and watch.stream in streams else None
-    probe = watch.probe(streams[watched]) if watched else None
-    made = step_all(streams, turn, {watched: probe} if probe else {})
-    return made, watch.record(probe.take()[0], made[watched], streams[watched]) if probe else None
+    if watch is None or watch.stream not in streams:
+        return step_all(streams, turn, {}), []
+    others = [name for name in streams if watch.beside and name != watch.stream]
+    probes = {name: watch.probe(streams[name]) for name in (watch.stream, *others)}
+    made = step_all(streams, turn, probes)
+    return made, [watch.record(name, each.take()[0], made[name], streams[name]) for name, each in probes.items()]
 
 
 def live_scores(mass: np.ndarray, last_k: int = 4, skip: int = 1) -> list[list[float | None]]:

@@ -103,7 +103,7 @@ class _Clock:
         self.video += seconds
 
 
-def _step(streams: Streams, run: Run) -> tuple[dict[str, Chunk], dict[str, Any] | None]:
+def _step(streams: Streams, run: Run) -> tuple[dict[str, Chunk], list[dict[str, Any]]]:
     """The next chunk of every stream, and what the visitor watches; the streams take turns at being first."""
     order = list(streams) if run.count % 2 == 0 else list(streams)[::-1]
     made, heads = step(streams, order, run.watch)
@@ -155,7 +155,7 @@ def _encoded(
     chunks: dict[str, Chunk],
     hashes: dict[str, str],
     quality: dict[str, Any],
-    heads: dict[str, Any] | None,
+    heads: list[dict[str, Any]],
 ) -> bytes:
     """The chunks of all streams as one file for the page."""
     chunk = next(iter(chunks.values()))
@@ -170,4 +170,5 @@ def _encoded(
         "quality": quality,
         "streams": {name: record(each, streams[name], hashes[name]) for name, each in chunks.items()},
     }
-    return pack(facts | ({"heads": heads} if heads else {}), [each.video for each in chunks.values()])
+    watched = dict(zip(("heads", "beside"), heads, strict=False))
+    return pack(facts | watched, [each.video for each in chunks.values()])
