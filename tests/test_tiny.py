@@ -7,7 +7,7 @@ import pytest
 
 from fkv import policies
 from fkv.commands.main import main
-from fkv.models import tiny
+from fkv.models import registry, tiny
 from fkv.stream import Stream
 from fkv.world import oracle
 from fkv.world.captions import parse
@@ -30,6 +30,13 @@ def test_it_shows_place_time_and_colour_of_the_prompt(shipped, prompt):
     scene = parse(prompt)
     assert (reading.place, reading.time) == (scene.place, scene.time)
     assert scene.things[0].colour in {thing.colour for thing in reading.things}
+
+
+def test_a_folder_of_weights_is_a_model(tmp_path):
+    folder = shutil.copytree(tiny.FOLDER, tmp_path / "mine")
+    assert registry.load(str(folder)).name == "mine"
+    with pytest.raises(ValueError, match="there is no model"):
+        registry.load(str(tmp_path))
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder", "codec"])
