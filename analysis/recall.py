@@ -1,27 +1,21 @@
 """Does a stream bring back what left the picture, by how long it was away and by what the policy had cached of it.
 
-A probe is a script of prompts for the memory world: the camera turns away from a panel and back, a thing leaves and the
-prompt asks for "the thing from before", or a thing hides behind a wall until noise brings it out. The truth comes from
-the renderer: a stream's noise decides what its world holds (`fkv.world.story`), and the oracle reads the same items
-before they leave and after they return.
+Every probe (`probes`) is streamed under every policy. Recall is the share of items, among those that were shown right
+before, that come back right.
 
 python -m fkv eval --recall --policy full,forcing-kv --away 3,20 --prompts 4 --out runs/recall
 """
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from fkv.models import registry
@@ -30,169 +24,16 @@ from fkv.policies import POLICIES, parse, write
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.training.data import genes_of
-from fkv.world import FPS
-from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES
-from fkv.world.shots import Shot, Subject, caption
-from fkv.world.story import CHUNK, LAMPS, RETURN, REVERSES, STORY_GENES, TURN_FRAMES, ChunkTruth, Story
-from fkv.world.witness import read_panel, read_thing
+from fkv.world.shots import caption
+from fkv.world.story import STORY_GENES
 
 from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
+from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
-HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
-TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
-REST = 4  # chunks in which the items are read
-HIDES = 4  # chunks after which a thing that hides is behind the wall
-RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2}  # from the return until the items are read
-COMES_OUT = RETURN / 4  # gene
-STAYS = 1 - RETURN / 4
-CHANCE = {
-    "sign colour": 1 / len(COLOURS),
-    "sign shape": 1 / len(SHAPES),
-    "lamps": 1 / LAMPS,
-    "window": 1 / 2,
-    "thing colour": 1 / len(COLOURS),
-    "thing shape": 1 / len(SHAPES),
-}
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "workers": (1, 64)}
 KEY = ("model", "checkpoint", "precision", "policy", "kind", "prompt", "seed", "away")  # fields that identify a stream
 RESAMPLES = 2000  # of the prompts, for an interval
-Kind = Literal["panorama", "thing", "hidden"]
-Reading = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A script in which something leaves the picture and returns.
-
-    Attributes:
-        kind: "panorama": the camera turns away and back. "thing": a thing leaves and the prompt refers back to it.
-            "hidden": a thing goes behind a wall and comes out again.
-        prompt: Number of the held-out prompt.
-        shots: The scene of every chunk.
-        before: Chunks in which the items are read before they leave.
-        after: Chunks in which they are read after their return.
-        seconds: How long they were out of the picture.
-        panel: Number of the panel that is read.
-    """
-
-    kind: Kind
-    prompt: int
-    shots: tuple[Shot, ...]
-    before: range
-    after: range
-    seconds: float
-    panel: int = 0
-
-    @property
-    def returns(self) -> int:
-        """The chunk that brings the items back into the picture."""
-        return self.after.start - RETURN_CHUNKS[self.kind]
-
-    def gene(self, chunk: int) -> float | None:
-        """What decides in a chunk whether a hidden thing comes out; None in other probes, where noise may decide."""
-        return None if self.kind != "hidden" else COMES_OUT if chunk == self.returns - 1 else STAYS
-
-
-def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
-    """Make a probe.
-
-    Args:
-        kind: See `Probe`.
-        prompt: Number of the held-out prompt.
-        seconds: How long the items are out of the picture, rounded to chunks.
-
-    Raises:
-        ValueError: `seconds` is below 1.
-    """
-    if not seconds >= 1:
-        raise ValueError(f"an item must be away for at least 1 second, not {seconds}")
-    rng = random.Random(HELD_OUT_SEEDS + prompt)
-    place = rng.choice(SCENES)
-    time = rng.choice(TIMES)
-    motion = rng.choice(MOTIONS)
-    away = round(seconds * FPS / CHUNK)
-    subject = Subject(None, None, motion)
-    ahead = Shot(place, time, subject)
-    if kind == "thing":
-        gone = Shot(place, time, None)
-        again = Shot(place, time, Subject(None, None, motion, before=True))
-        shots = [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
-        return Probe(kind, prompt, tuple(shots), range(1, 1 + REST), _last(shots), away * CHUNK / FPS)
-    if kind == "hidden":
-        returns = HIDES + away
-        shots = [Shot(place, time, Subject(None, None, "hiding"))] * (returns + RETURN_CHUNKS[kind] + 2)
-        return Probe(kind, prompt, tuple(shots), range(2), range(len(shots) - 2, len(shots)), away * CHUNK / FPS)
-    camera, panel = (("left", -1), ("right", 1))[prompt % 2]
-    aside = Shot(place, time, subject, camera)
-    shots = (
-        [ahead] * 2 + [aside] * (TURN_CHUNKS + REST) + [ahead] * (TURN_CHUNKS + away) + [aside] * (TURN_CHUNKS + REST)
-    )
-    before = range(2 + TURN_CHUNKS, 2 + TURN_CHUNKS + REST)
-    return Probe(kind, prompt, tuple(shots), before, _last(shots), away * CHUNK / FPS, panel)
-
-
-def _last(shots: Sequence[Shot]) -> range:
-    """The last chunks, in which the camera rests."""
-    return range(len(shots) - REST, len(shots))
-
-
-def truth_of(probe: Probe, genes: Sequence[Sequence[float]]) -> Reading:
-    """What the probe's items are in the world that these genes decide, one row of genes per chunk."""
-    story = Story()
-    for shot, row in zip(probe.shots, genes, strict=True):
-        story.extend(shot, row)
-    return _items_of(probe, story.chunks[probe.before[-1]])
-
-
-def _items_of(probe: Probe, chunk: ChunkTruth) -> Reading:
-    """The probe's items in one chunk of a story."""
-    moment = chunk.moments[-1]
-    if probe.kind != "panorama":
-        thing = moment.things[0].thing
-        return {"thing colour": thing.colour, "thing shape": thing.shape}
-    panel = moment.panels[probe.panel]
-    return {"sign colour": panel.colour, "sign shape": panel.shape, "lamps": panel.lamps, "window": panel.lit}
-
-
-def read_items(probe: Probe, frames: np.ndarray) -> Reading:
-    """Read the probe's items, with the names of `CHANCE`, from frames uint8 [T, H, W, 3] in which the camera rests."""
-    panel = read_panel(frames, probe.shots[0].time)
-    if probe.kind != "panorama":
-        colour, shape = read_thing(frames, panel.colour)
-        return {"thing colour": colour, "thing shape": shape}
-    return {"sign colour": panel.colour, "sign shape": panel.shape, "lamps": panel.lamps, "window": panel.lit}
-
-
-def score(probe: Probe, video: np.ndarray, truth: Reading) -> list[Record]:
-    """Score a stream of a probe, one record per item.
-
-    Args:
-        probe: The script.
-        video: Frames of all its chunks, uint8 [T, H, W, 3].
-        truth: What the items are, see `truth_of`.
-
-    Returns:
-        Records with `item`, `chance`, `shown` (it was right before it left), `recalled` (it is right after its return)
-        and `consistent` (it is after its return what it was before, right or wrong).
-    """
-    before = read_items(probe, _chunks(video, probe.before))
-    after = read_items(probe, _chunks(video, probe.after))
-    return [
-        {
-            "item": item,
-            "chance": CHANCE[item],
-            "shown": before[item] == value,
-            "recalled": after[item] == value,
-            "consistent": before[item] is not None and before[item] == after[item],
-        }
-        for item, value in truth.items()
-    ]
-
-
-def _chunks(video: np.ndarray, chunks: range) -> np.ndarray:
-    """The frames of some chunks."""
-    return video[chunks.start * CHUNK : chunks.stop * CHUNK]
 
 
 def cached_share(chunk: Chunk, frames: Sequence[int]) -> float:
@@ -204,24 +45,6 @@ def cached_share(chunk: Chunk, frames: Sequence[int]) -> float:
         attended += heads * int(np.isin(pages.frame, list(frames)).sum())
         total += heads * len(frames) * chunk.segments
     return attended / total if total else 0.0
-
-
-@dataclass(frozen=True)
-class ProbeNoise:
-    """The noise of a seed, but for the number that decides when a probe's hidden thing comes out."""
-
-    probe: Probe
-    seeded: SeededNoise
-
-    def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
-        noise = self.seeded.initial(chunk, shape)
-        gene = self.probe.gene(chunk)
-        if gene is not None:
-            noise[:, 0, REVERSES[0], 0, 0] = torch.special.ndtri(torch.tensor(gene))
-        return noise
-
-    def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
-        return self.seeded.between(chunk, step, shape)
 
 
 def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record:

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from fkv.analysis import recall
+from fkv.analysis import probes, recall
 from fkv.commands.main import main
 from fkv.policies import parse
 from fkv.stream import Stream
@@ -14,7 +14,7 @@ from fkv.world import panorama
 from fkv.world.story import STORY_GENES, Story, remember_all
 
 
-def genes_for(probe: recall.Probe, seed: int) -> list[list[float]]:
+def genes_for(probe: probes.Probe, seed: int) -> list[list[float]]:
     """Random genes without lights that change, passers-by or reversals."""
     rng = random.Random(seed)
     quiet = [0.5] * 6
@@ -25,7 +25,7 @@ def genes_for(probe: recall.Probe, seed: int) -> list[list[float]]:
     return rows
 
 
-def streamed(probe: recall.Probe, genes, recalls) -> np.ndarray:
+def streamed(probe: probes.Probe, genes, recalls) -> np.ndarray:
     """The video that a viewer with this memory would generate; only the chunks that are read are drawn."""
     story = Story(recalls)
     video = np.zeros((len(probe.shots) * 12, 96, 160, 3), np.uint8)
@@ -43,9 +43,9 @@ def last_two(chunk: int, seen: frozenset[int]) -> frozenset[int]:
 def run(kind, seconds, recalls, count):
     records = []
     for prompt in range(count):
-        probe = recall.make_probe(kind, prompt, seconds)
+        probe = probes.make_probe(kind, prompt, seconds)
         genes = genes_for(probe, prompt)
-        records += recall.score(probe, streamed(probe, genes, recalls), recall.truth_of(probe, genes))
+        records += probes.score(probe, streamed(probe, genes, recalls), probes.truth_of(probe, genes))
     return records
 
 
@@ -68,7 +68,7 @@ def test_a_stream_that_forgets_recalls_at_chance():
 @pytest.mark.parametrize("kind", ["panorama", "thing", "hidden"])
 @pytest.mark.parametrize("seconds", [3.0, 10.5, 60.0])
 def test_a_probe_keeps_its_items_out_of_the_picture_for_that_long(kind, seconds):
-    probe = recall.make_probe(kind, 1, seconds)
+    probe = probes.make_probe(kind, 1, seconds)
     story = Story()
     for shot, row in zip(probe.shots, genes_for(probe, 0), strict=True):
         story.extend(shot, row)
@@ -161,4 +161,4 @@ def test_a_model_of_todays_world_is_refused(small):
     with pytest.raises(ValueError, match="not trained on the memory world"):
         recall.recall(["full"], model=small)
     with pytest.raises(ValueError, match="at least 1 second"):
-        recall.make_probe("thing", 0, 0.2)
+        probes.make_probe("thing", 0, 0.2)
