@@ -266,3 +266,15 @@ def test_a_comparison_on_the_page_runs_and_one_that_nobody_listens_to_ends(addre
         while len(ended) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
     assert ended == ["finished", "left"]
+
+
+# Links.
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "²"), ("seed", "-1"), ("length", "٣x"), ("threshold", "nan")])
+def test_a_link_with_a_value_that_is_no_number_says_so_and_keeps_the_rest(visitor, name, value):
+    event = next(each for each in visitor.config["dependencies"] if any(kind == "load" for _, kind in each["targets"]))
+    body = {"data": [], "fn_index": event["id"], "session_hash": visitor.session}
+    answer = visitor.http.post("/gradio_api/run/predict", params={name: value, "prompt": "a pink box"}, json=body)
+    shown = answer.raise_for_status().json()["data"]
+    assert f"Not read: {name}={value!r}" in str(shown[0]) and "a pink box" in shown

@@ -47,6 +47,7 @@ class Visitor:
         """A bare connection on which `path` has been asked for."""
         url = self.http.base_url
         connection = socket.create_connection((url.host, url.port), timeout=PATIENCE)
+        path = url.path.rstrip("/") + path
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n".encode())
         return connection
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fkv.models.base import VideoModel
 from fkv.studio.live.limits import Limits
@@ -16,10 +17,10 @@ from .client import free_port
 
 
 @contextmanager
-def served(model: VideoModel, limits: Limits | None = None, metrics: bool = False, proxies: str = "") -> Iterator[str]:
-    """The address of a studio with this model until the block ends."""
+def served(model: VideoModel, limits: Limits | None = None, metrics: bool = False, **options: Any) -> Iterator[str]:
+    """The address of a studio with this model until the block ends; options: further ones of `serve`."""
     before, port = (os.environ.get("GRADIO_TEMP_DIR"), tempfile.tempdir), free_port()
-    page = serve(model, "127.0.0.1", port, limits=limits, metrics=metrics, block=False, proxies=proxies)
+    page = serve(model, "127.0.0.1", port, limits=limits, metrics=metrics, block=False, **options)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
