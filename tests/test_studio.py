@@ -296,10 +296,10 @@ def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
 
 
 @pytest.mark.parametrize("text", [None, "", " ", "nonsense", ["full"]])
-def test_a_field_without_a_policy_leaves_the_form_in_order(text):
+def test_a_field_without_a_policy_leaves_the_form_in_order(small, text):
     assert policy_field.views(text, "full") == [("A", "A"), ("Full", "B"), ("Both", "AB")]
     assert "not available" not in policy_field.recache_info(text, "full")
-    picked = policy_picker.picked("A", text)
+    picked = policy_picker.picked(small, "A", text)
     assert picked["name"] is None and picked["problem"].endswith(".")
 
 
@@ -310,17 +310,52 @@ def test_the_picker_offers_every_policy_once_with_its_drawing_and_parameters():
     (hybrid,) = (rule for rule in rules if rule["name"] == "forcing-kv")
     controls = {each["name"]: (each["control"], each["whole"]) for each in hybrid["parameters"]}
     assert controls["retention"] == ("share", False) and controls["sink_frames"] == ("number", True)
-    assert controls["fp8"] == ("checkbox", False)
+    assert controls["fp8"] == ("checkbox", False) and controls["commit"] == ("number", True)
+    assert all(
+        ("commit" in {each["name"] for each in rule["parameters"]}) == (rule["name"] not in ("recompute", "per-step"))
+        for rule in rules
+    )
 
 
-def test_another_parameter_keeps_what_else_a_policy_says():
+def test_another_parameter_keeps_what_else_a_policy_says(small):
     field = "commit:6 forcing-kv:anchor_frames=2 without 3.2"
-    values = policy_picker.picked("A", field)["values"]
+    values = policy_picker.picked(small, "A", field)["values"]
     assert values["anchor_frames"] == "2" and values["retention"] == "0.33" and values["fp8"] == "false"
     changed = policy_picker.choose(field, "forcing-kv", values | {"retention": "1.00", "fp8": "true"})
     assert changed == "commit:6 forcing-kv:anchor_frames=2,retention=1.0,fp8=true without 3.2"
     assert policy_picker.choose(field, "longlive", {}) == "commit:6 longlive without 3.2"
     assert policy_picker.choose("nonsense", "full", {}) == "full"
+
+
+def test_the_picker_lets_the_context_pass_of_any_rule_read_less(small):
+    assert policy_picker.picked(small, "A", "commit:6 longlive without 1.2")["values"]["commit"] == "6"
+    assert policy_picker.choose("longlive without 1.2", "longlive", {"commit": "3"}) == "commit:3 longlive without 1.2"
+    assert policy_picker.choose("commit:3 longlive", "longlive", {"commit": "0"}) == "longlive"
+    with pytest.raises(ValueError, match="should be written commit:FRAMES POLICY"):
+        policy_picker.choose("longlive", "longlive", {"commit": "-1"})
+
+
+def test_the_picker_says_what_a_policy_holds_and_reads_on_this_model(small):
+    figures = {
+        text: policy_picker.picked(small, "A", text)["figures"]
+        for text in (
+            "commit:3 longlive",
+            "sliding-window:window_frames=6",
+            "dummy-forcing",
+            "per-step",
+            "relax-forcing",
+        )
+    }
+    assert figures["commit:3 longlive"] == (
+        "After 24 chunks (18 s) on this model, a head holds 12 frames, 0.2 MB of K and V in all. "
+        "Denoising reads 12 frames, the context pass 3 frames."
+    )
+    assert "a head holds 6 frames, 0.1 MB" in figures["sliding-window:window_frames=6"]
+    assert figures["dummy-forcing"].endswith("What it keeps and reads depends on the video.")
+    assert figures["per-step"].endswith("Denoising reads 72 frames.")
+    assert "holds 72 frames" in figures["relax-forcing"] and "Denoising reads 7 frames" in figures["relax-forcing"]
+    unfit = policy_picker.picked(small, "A", "forcing-kv:segments_per_frame=7")
+    assert unfit["name"] == "forcing-kv" and "7 segments do not divide the 12 tokens" in unfit["problem"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,14 @@ import { drawPages } from "./xray.js";
  * @property {Parameter[]} parameters
  */
 
-/** @typedef {{ stream: string, name: string | null, values: Record<string, string>, problem: string }} Picked */
+/**
+ * @typedef {object} Picked
+ * @property {string} stream
+ * @property {string | null} name of the policy
+ * @property {Record<string, string>} values of its parameters
+ * @property {string} figures what it holds and reads on this model
+ * @property {string} problem
+ */
 
 const PATIENCE = 400; // milliseconds in which another choice replaces the one before, as arrow keys make them
 
@@ -61,6 +68,7 @@ class Picker {
     this.stream = stream;
     this.trigger = trigger;
     this.problem = find(element, ".fkv-problem");
+    this.figures = find(element, ".fkv-figures");
     this.parameters = find(element, ".fkv-parameters");
     const list = find(element, ".fkv-rules");
     for (const { title, policies } of catalogue) {
@@ -94,8 +102,9 @@ class Picker {
   }
 
   /** @param {Picked} picked */
-  show({ name, values, problem }) {
+  show({ name, values, figures, problem }) {
     write(this.problem, problem);
+    write(this.figures, figures);
     for (const { rule, radio } of this.rules.values()) radio.checked = rule.name === name;
     const found = name === null ? undefined : this.rules.get(name);
     if (this.shown !== name) {

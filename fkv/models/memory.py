@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from diffusers import AutoencoderKLWan
@@ -23,11 +22,12 @@ from torch.utils._pytree import tree_leaves
 
 from fkv.cache import GROWTH, KVCache
 from fkv.pages import Geometry
-from fkv.policies import ChunkState, Policy, evict
+from fkv.policies import Policy
 from fkv.roles import HeadRoles
 from fkv.transformer.causal import CausalTransformer
 
 from .convert import empty_model
+from .page_tables import simulated
 from .release import RESOLUTIONS, Base
 from .taehv import SmallDecoder
 from .vae import StreamingVae, without_encoder
@@ -124,40 +124,14 @@ def _kv_bytes(
     geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int
 ) -> int:
     """Count `kv_bytes` of one cache, with all attention on the key frame `look`."""
-    groups = policy.groups(geometry, heads) or geometry.every_head
-    cache: KVCache = _Sizes(geometry, groups, policy.segments_of(geometry), policy.stored(dtype), "meta")
     cached = []
     buffers = []
-    for chunk in range(min(chunks, SIMULATED_CHUNKS)):
-        frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
-        cache.begin(frames)
-        cached.append(cache.bytes())
-        buffers.append(cache.allocated_bytes())
-        state = ChunkState(chunk, frames, cache)
-        if policy.wants_attention(chunk, cache):
-            earlier = tuple(cache.frames())
-            mass = np.zeros((geometry.layers, geometry.heads, len(frames), len(earlier)))
-            mass[..., 0 if look == 0 else -len(frames) - 1] = 1
-            state = dataclasses.replace(state, mass=mass, key_frames=earlier)
-        cache = evict(policy, state)
+    for state in simulated(geometry, policy, heads, min(chunks, SIMULATED_CHUNKS), dtype, look):
+        cached.append(state.cache.bytes())
+        buffers.append(state.cache.allocated_bytes())
     growth = cached[-1] - cached[-2] if chunks > SIMULATED_CHUNKS else 0
     at_the_end = int((cached[-1] + growth * (chunks - len(cached))) * GROWTH) if growth else 0
     return max(*buffers, at_the_end)
-
-
-class _Sizes(KVCache):
-    """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them."""
-
-    def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        contents = torch.zeros(1, 1, len(index), self.page_tokens, self.geometry.head_dim)
-        return contents, contents
-
-    def edit(self, layer: int, name: str, index: np.ndarray, keys: Tensor, values: Tensor) -> None:
-        """Contents do not count."""
-
-    def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=generator)
 
 
 class Peak(TorchDispatchMode):

@@ -212,6 +212,7 @@ def write(policy: Policy) -> str:
 
 
 __all__ = [
+    "COMMIT",
     "COMMON",
     "POLICIES",
     "ChunkState",

@@ -187,7 +187,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
             for name, policy in (("A", first), ("B", second)):
                 with gr.Column(min_width=320):
                     pickers[name] = gr.HTML(
-                        policy_picker.picked(name, policy),
+                        policy_picker.picked(model, name, policy),
                         html_template=page_asset("picker.html"),
                         js_on_load=script("picker", "pick"),
                         catalogue=rules,
@@ -336,17 +336,22 @@ class Handlers:
 
         return change_policy
 
+    def picked_of(self, stream: str) -> Callable[[Any], dict[str, Any]]:
+        """What the picker of a stream shows for a policy field."""
+        return partial(policy_picker.picked, self._model, stream)
+
     def pick_policy_of(self, stream: str) -> Callable[..., list[Any]]:
         """A handler for the policy picker of a stream, which writes into the policy field."""
         change_policy = self.change_policy_of(stream)
+        picked = self.picked_of(stream)
 
         def pick_policy(text: str | None, event: gr.EventData, request: gr.Request) -> list[Any]:
             try:
                 policy = policy_picker.choose(text, event._data["name"], event._data["values"])
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                return [gr.skip(), policy_picker.picked(stream, text) | {"problem": sentence(error)}]
+                return [gr.skip(), picked(text) | {"problem": sentence(error)}]
             change_policy(policy, request)
-            return [policy, policy_picker.picked(stream, policy)]
+            return [policy, picked(policy)]
 
         return pick_policy
 
@@ -451,7 +456,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
         policy.input(h.change_policy_of(name), policy, None, **AT_ONCE)
         policy.change(lambda a, b: gr.Radio(choices=policy_field.views(a, b)), both, c.view, **AT_ONCE)
         policy.change(lambda a, b: gr.Checkbox(info=policy_field.recache_info(a, b)), both, c.recache, **AT_ONCE)
-        policy.change(partial(policy_picker.picked, name), policy, picker, **LATEST)
+        policy.change(h.picked_of(name), policy, picker, **LATEST)
         picker.pick(h.pick_policy_of(name), policy, [policy, picker], **LATEST)
     page.load(h.restore, None, [c.stage, *c.form], **AT_ONCE | {"trigger_mode": "once"})
 

@@ -10,13 +10,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from fkv import policies
+from fkv.models.base import VideoModel
+from fkv.models.page_tables import footprint
 from fkv.parameters import describe, schema
-from fkv.policies import POLICIES, Policy
-from fkv.policies.commit import Commit
+from fkv.policies import COMMIT, POLICIES, Policy
 from fkv.policies.silenced import silence
 from fkv.studio.errors import sentence
 from fkv.studio.live import forms
 from fkv.studio.media.assets import page_asset
+
+COUNTED_CHUNKS = 24
+MOST_PAGES = 5000  # per frame and all groups; with more, counting takes seconds
+SHORTER_CONTEXT = {
+    "name": "commit",
+    "help": "newest frames that the context pass reads (Commit Forcing), 0 for what the rule reads",
+    "values": "a whole number of at least 0",
+    "unit": "latent frames",
+    "control": "number",
+    "options": [],
+    "whole": True,
+}
+"""A control that every rule with a context pass has: the policy is wrapped as `commit:FRAMES POLICY`."""
 
 FAMILIES = {"released": "As released", "ablation": "Ours and ablations", "baseline": "Baselines"}
 
@@ -55,31 +69,58 @@ def _parameters(policy: type[Policy]) -> list[dict[str, Any]]:
         words = {"name": parameter.name, "help": parameter.help, "values": parameter.values, "unit": parameter.unit}
         whole = all(option["type"] == "integer" for option in options)
         rows.append(words | {"control": control, "options": options[0].get("enum", []), "whole": whole})
-    return rows
+    return [*rows, SHORTER_CONTEXT] if policy.caches == "shared" else rows
 
 
-def picked(stream: str, text: Any) -> dict[str, Any]:
+def picked(model: VideoModel, stream: str, text: Any) -> dict[str, Any]:
     """What the picker of a stream shows for a text field.
 
     Returns:
-        `stream`; `name` of the policy and its parameters' `values` as texts; `problem`, a sentence where the field
-        holds no policy.
+        `stream`; `name` of the policy and its parameters' `values` as texts; `figures`, what it holds and reads on this
+        model; `problem`, a sentence where the field holds no policy, or none for this model.
     """
+    shown: dict[str, Any] = {"stream": stream, "name": None, "values": {}, "figures": "", "problem": ""}
     try:
-        policy = policies.parse(forms.text(text, "the policy")).unwrapped
+        policy = policies.parse(forms.text(text, "the policy"))
+        base = policy.unwrapped
+        values = {each.name: str(getattr(base, each.name)).lower() for each in describe(type(base))}
+        shown |= {"name": base.name, "values": values | {"commit": str(policy.unsilenced.commit_frames)}}
+        return shown | {"figures": figures(model, policy)}
     except ValueError as error:
-        return {"stream": stream, "name": None, "values": {}, "problem": sentence(error).replace("<", "‹")}
-    values = {each.name: str(getattr(policy, each.name)).lower() for each in describe(type(policy))}
-    return {"stream": stream, "name": policy.name, "values": values, "problem": ""}
+        return shown | {"problem": sentence(error).replace("<", "‹")}
+
+
+def figures(model: VideoModel, policy: Policy) -> str:
+    """What a policy holds and reads on a model, counted from page tables; "" where there are too many pages to count.
+
+    Raises:
+        ValueError: The policy does not fit the model.
+    """
+    transformer = model.transformer
+    geometry = transformer.geometry(*model.latent[1:], model.frames_per_chunk)
+    if len(policy.groups(geometry, model.roles) or [""]) * policy.segments_of(geometry) > MOST_PAGES:
+        return ""
+    steps = len(model.schedule.sigmas)
+    counted = footprint(geometry, policy, model.roles, COUNTED_CHUNKS, transformer.dtype, steps)
+    after = f"After {counted.chunks} chunks ({counted.chunks * model.chunk_seconds:.0f} s) on this model,"
+    holds = f"{_frames(counted.frames)}, {counted.bytes / 1e6:.1f} MB of K and V in all"
+    if policy.watches_attention:
+        return f"{after} a head holds at most {holds}. What it keeps and reads depends on the video."
+    context = "" if counted.context is None else f", the context pass {_frames(counted.context)}"
+    return f"{after} a head holds {holds}. Denoising reads {_frames(counted.denoise)}{context}."
+
+
+def _frames(count: float) -> str:
+    return f"{count:.3g} frame{'' if count == 1 else 's'}"
 
 
 def choose(text: Any, name: str, values: Mapping[str, str]) -> str:
     """Put a policy into a text field.
 
     Args:
-        text: The field; heads that are silenced there, and a shorter context pass, stay.
+        text: The field; heads that are silenced there stay, and a shorter context pass unless `values` has another.
         name: The policy.
-        values: Its parameters as texts; the others have their defaults.
+        values: Its parameters as texts, and `commit`; the others have their defaults.
 
     Returns:
         The new text.
@@ -87,12 +128,14 @@ def choose(text: Any, name: str, values: Mapping[str, str]) -> str:
     Raises:
         ValueError: With a sentence, for a parameter out of range or several that contradict each other.
     """
-    written = ",".join(f"{key}={value}" for key, value in values.items())
-    policy = policies.parse(f"{name}:{written}")
+    written = ",".join(f"{key}={value}" for key, value in values.items() if key != "commit")
+    chosen = f"{name}:{written}"
+    policy = policies.parse(chosen)
     try:
         old = policies.parse(forms.text(text, "the policy"))
     except ValueError:
-        return policies.write(policy)
-    if isinstance(old.unsilenced, Commit):
-        policy = Commit(policy, old.unsilenced.frames)
+        old = policy
+    commit = values.get("commit", str(old.unsilenced.commit_frames))
+    if commit != "0":
+        policy = policies.parse(f"{COMMIT}{commit} {chosen}")
     return policies.write(silence(policy, old.silenced_heads))
