@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -492,9 +493,10 @@ def _hint(sentences: Sequence[str]) -> str:
 
 def _share(text: str | None) -> float | None:
     try:
-        return min(1.0, max(0.0, float(text or "")))
+        share = float(text or "")
     except ValueError:
         return None
+    return None if math.isnan(share) else min(1.0, max(0.0, share))
 
 
 def _number(text: str | None) -> int | None:
