@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 def identity_of(model: VideoModel) -> tuple[str, str, str]:
     """What tells the records of one model from those of another: its name, its weights and its precision."""
-    return model.name, checkpoint_hash(model.weights), model.precision
+    return model.name, checkpoint_hash(model.weights, model.adapters), model.precision
 
 
 @lru_cache(maxsize=1)

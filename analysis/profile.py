@@ -266,7 +266,7 @@ def profile(
     names = tuple(record.name for record in records)
     return Profile(
         model=model.name,
-        checkpoint=checkpoint_hash(model.weights),
+        checkpoint=checkpoint_hash(model.weights, model.adapters),
         runs=runs,
         passes=names,
         scored=names if passes == "all" else (CONTEXT,),
@@ -280,12 +280,15 @@ def profile(
     )
 
 
-def checkpoint_hash(files: Iterable[Path]) -> str:
-    """Return the first 16 digits of the SHA-256 of weight files, one after another; empty without files."""
+def checkpoint_hash(files: Iterable[Path], adapters: Iterable[str] = ()) -> str:
+    """Return the first 16 digits of the SHA-256 of weight files, one after another, and of the strengths of adapters
+    among them, as in `VideoModel.adapters`; empty without files."""
     digest = hashlib.sha256()
     files = list(files)
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+    for adapter in adapters:
+        digest.update(adapter.encode())
     return digest.hexdigest()[:16] if files else ""

@@ -4,11 +4,11 @@ installed."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import tempfile
 import time
-from ast import literal_eval
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ import pytest
 from gradio_client.exceptions import AppError
 
 from fkv import roles
+from fkv.policies import POLICIES
 from fkv.stream import Stream
 from fkv.studio import launch
 from fkv.studio.live import disconnect, telemetry
@@ -237,7 +238,9 @@ def test_mcp_offers_the_same_three_as_tools(address):
         tool.description and all(p.get("description") for p in tool.inputSchema["properties"].values())
         for tool in tools
     )
-    assert list(literal_eval(answer.text)["policies"]) == ["full", "sliding-window"]  # Gradio writes Python here
+    assert list(json.loads(answer.text)["policies"]) == ["full", "sliding-window"]
+    clip = next(tool for tool in tools if tool.name == "generate_clip")
+    assert all(name in clip.inputSchema["properties"]["policy"]["description"] for name in POLICIES)
 
 
 def test_an_mcp_client_who_leaves_ends_the_run(address, slowly, ended):

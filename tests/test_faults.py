@@ -334,12 +334,12 @@ def test_a_full_disk_while_a_clip_is_written_is_a_sentence(address, monkeypatch)
         path.symlink_to("/dev/full")
         return "full"
 
-    names = SimpleNamespace(token_urlsafe=lambda size: full("forcing-kv.mp4"))
+    names = SimpleNamespace(token_urlsafe=lambda size: full("forcing-kv-studio-full-seed0.mp4"))
     monkeypatch.setattr(artifacts, "secrets", names)
     assert "disk of this machine is full" in _clip(address)
     monkeypatch.undo()
     assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("full"))
-    assert _clip(address).endswith("/forcing-kv.mp4")
+    assert _clip(address).endswith("/forcing-kv-studio-full-seed0.mp4")
 
 
 def _clip(address: str) -> str:

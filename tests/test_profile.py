@@ -158,6 +158,8 @@ def test_the_checkpoint_hash_is_the_files_sha256(tmp_path):
     (tmp_path / "w").write_bytes(b"weights")
     assert checkpoint_hash([tmp_path / "w"]) == hashlib.sha256(b"weights").hexdigest()[:16]
     assert checkpoint_hash([]) == ""
+    strengths = [checkpoint_hash([tmp_path / "w"], [f"style.safetensors:{strength}"]) for strength in (1, 0.5)]
+    assert len({checkpoint_hash([tmp_path / "w"]), *strengths}) == 3
 
 
 def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp_path):

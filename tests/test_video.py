@@ -9,7 +9,9 @@ import shutil
 import av
 import numpy as np
 import pytest
+import torch
 
+from fkv.models.frames import to_frames
 from fkv.video import Mp4Writer
 
 COLOURS = {
@@ -115,3 +117,12 @@ def test_other_endings_are_refused_in_a_sentence(name, tmp_path):
     with pytest.raises(ValueError, match="must end with .mp4"):
         write(tmp_path / name, (96, 160))
     assert not (tmp_path / name).exists()
+
+
+def test_a_decoder_that_gives_nan_ends_with_a_sentence_and_infinity_is_clamped():
+    pixels = torch.zeros(1, 3, 4, 4)
+    pixels[0, 0, 0, 0] = float("inf")
+    assert to_frames(pixels)[0, 0, 0].tolist() == [255, 128, 128]
+    pixels[0, 0, 0, 1] = float("nan")
+    with pytest.raises(ValueError, match="the decoder gave pixels that are not numbers .* try another --decoder"):
+        to_frames(pixels)

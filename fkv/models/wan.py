@@ -44,9 +44,10 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     fit.check(release, setup, device)
     weights = local(release.weights)
     loras = [dataclasses.replace(lora, file=local(lora.file)) for lora in release.loras]
+    # first, so that weights that will not do are refused before more is downloaded
+    transformer = load_transformer(weights, base, release.key, loras, precision=setup.precision, device=device)
     encoder, tokenizer = fetch(TEXT_ENCODER), fetch(TOKENIZER)
     decoder = _decoder(setup.decoder, device)
-    transformer = load_transformer(weights, base, release.key, loras, precision=setup.precision, device=device)
     home, runs = {"device": (device, device), "offload": ("cpu", device), "cpu": ("cpu", "cpu")}[setup.text]
     encode = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
     return VideoModel(

@@ -24,6 +24,7 @@ from fkv.studio.serving.admission import PLACES, Admission
 from fkv.studio.serving.connections import bound, most_connections
 from fkv.studio.serving.health import health
 from fkv.studio.serving.health import metrics as metrics_routes
+from fkv.studio.serving.mcp import answer_in_json
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
 from fkv.studio.serving.requests import LOOPBACK
 from fkv.studio.tabs.atlas import figure_route
@@ -104,6 +105,8 @@ def serve(
     """
     if mcp and find_spec("mcp") is None:
         raise ValueError('--mcp needs a package: pip install "gradio[mcp]"')
+    if mcp:
+        answer_in_json()
     registry = Registry(limits)
     routes = [
         module_route(),

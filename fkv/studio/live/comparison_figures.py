@@ -119,6 +119,7 @@ def report(
     """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and
     chunk."""
     rows = table(records).astype(object)
+    hints = model.hints_of(plan.prompts)
     return {
         "model": model.name,
         "device": device_name(device),
@@ -128,6 +129,7 @@ def report(
         "prompts": list(plan.prompts),
         "seeds": list(plan.seeds),
         "chunks": plan.chunks,
+        **({"hints": hints} if hints else {}),
         "meaning": FPS_MEANING
         | {
             "/".join(MEASURES): "medians over chunks",

@@ -56,7 +56,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
             raise ValueError(last["text"])
     facts = {
         "model": model.name,
-        "checkpoint": checkpoint_hash(model.weights),
+        "checkpoint": checkpoint_hash(model.weights, model.adapters),
         "prompt": plan.prompt,
         "seed": seed,
         "policies": plan.texts,
@@ -72,7 +72,7 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
     if not file.exists():
         return None
     facts, chunks = unpack(file.read_bytes())
-    if (facts["model"], facts["checkpoint"]) != (model.name, checkpoint_hash(model.weights)):
+    if (facts["model"], facts["checkpoint"]) != (model.name, checkpoint_hash(model.weights, model.adapters)):
         return None
     run = Run(memory=sum(map(len, chunks)))
     for chunk in chunks:

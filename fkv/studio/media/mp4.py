@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,13 @@ class Recording:
     fps: int
     source: str
     plain: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the file: the policies and the hash of the first stream's frames at the end."""
+        streams = unpack(self.files[-1])[0]["streams"].values()
+        names = [re.split("[: ]", own["policy"])[0] for own in streams]
+        return "-".join(["forcing-kv-studio", *names, next(iter(streams))["hash"][:8]]) + ".mp4"
 
 
 def write(recording: Recording, path: Path) -> Iterator[int]:

@@ -16,7 +16,7 @@ import gradio as gr
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
 from fkv.parameters import Share, check
-from fkv.policies import parse, split, write
+from fkv.policies import POLICIES, parse, split, write
 from fkv.report import stream_record
 from fkv.stream import Chunk, check_prompt, check_seed
 from fkv.studio.errors import sentence
@@ -55,6 +55,12 @@ def add_endpoints(model: VideoModel, registry: Registry, play: Play) -> None:
         )
 
 
+def lists_policies(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: name the policies where the description of an endpoint says POLICIES."""
+    function.__doc__ = (function.__doc__ or "").replace("POLICIES", ", ".join(POLICIES))
+    return function
+
+
 class Endpoints:
     """The functions behind the endpoints; their docstrings are the descriptions that programs read."""
 
@@ -66,6 +72,7 @@ class Endpoints:
         self._device = model.device  # read here: on ZeroGPU only the main thread knows the GPU by name
         self._score = _scoring(model, registry.limits.seconds)
 
+    @lists_policies
     def generate_clip(
         self, prompt: str, policy: str = "forcing-kv", chunks: int = 7, seed: int = 0
     ) -> tuple[str, dict[str, Any]]:
@@ -73,7 +80,7 @@ class Endpoints:
 
         Args:
             prompt: What the video shows.
-            policy: What the KV cache keeps, as name or name:parameter=value.
+            policy: What the KV cache keeps, as name or name:parameter=value. The names: POLICIES.
             chunks: Length, 1 to 120.
             seed: The same seed gives the same noise.
         """
@@ -82,10 +89,10 @@ class Endpoints:
             current.total = check("the number of chunks", chunks, forms.ClipChunks)
             check_seed(seed)
             check_prompt(prompt)
-            parse(forms.text(policy, "the policy"))
+            name = parse(forms.text(policy, "the policy")).name
             self._wait(current)
             with (
-                self._artifacts.write("forcing-kv.mp4") as path,
+                self._artifacts.write(f"forcing-kv-studio-{name}-seed{seed}.mp4") as path,
                 Mp4Writer(path, self._model.fps) as out,
                 closing(self._play((policy,), prompt, seed, chunks, 0)) as steps,
             ):
@@ -97,13 +104,14 @@ class Endpoints:
                     current.check()
         return str(path), stream_record(made, self._model, seed, self._device)
 
+    @lists_policies
     def compare(self, policies: str, prompt: str, chunks: int = 7, seed: int = 0) -> dict[str, Any]:
         """Compare cache policies on the same prompt and noise: FPS, speed against the first policy, KV bytes, PSNR to
         the first policy, discontinuity, and adherence to the prompt where an oracle can read the model.
 
         Args:
             policies: Policies with commas between them, each as name or name:parameter=value; the first is the
-                reference.
+                reference. The names: POLICIES.
             prompt: What the videos show.
             chunks: Length of each stream, 2 to 60; 240 in all.
             seed: The same seed gives the same noise.
@@ -145,7 +153,8 @@ class Endpoints:
 
             progress = partial(_check_kv, current.limits) if here() else checked  # the former can be pickled
             found = next(self._score(lines, chunks, threshold, seed, progress))
-        return found
+            hints = self._model.hints_of(lines)
+        return found | ({"hints": hints} if hints else {})
 
     @contextmanager
     def _turn(self, kind: Kind, **settings: Any) -> Iterator[Turn]:

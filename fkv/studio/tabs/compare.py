@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,11 +167,12 @@ class Handlers:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
             return
         run = registry.begin(visitor(request))
+        hints = " ".join(self._model.hints_of(plan.prompts))
         last = READY
         comparison = compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
         with closing(comparison) as steps:
             for step in steps:
-                yield self._shown(plan, run, step, last)
+                yield self._shown(plan, run, replace(step, text=f"{step.text} {hints}".strip()), last)
                 last = step
 
     def stop(self, request: gr.Request) -> None:

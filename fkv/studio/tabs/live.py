@@ -386,8 +386,8 @@ class Handlers:
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        with self._artifacts.write("forcing-kv.mp4") as path:
-            recording = Recording(run.chunks(), self._model.fps, run.source, plain)
+        recording = Recording(run.chunks(), self._model.fps, run.source, plain)
+        with self._artifacts.write(recording.name) as path:
             with Encoding(recording, path).running() as work:
                 while work.wait(0.5):
                     yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
