@@ -32,6 +32,23 @@ def test_the_core_knows_neither_gradio_nor_plotly_nor_the_page():
     assert not {"gradio", "plotly", "fkv.studio"} & loaded_by(core)
 
 
+HEAVY = {"diffusers", "transformers", "peft", "accelerate", "gradio", "pandas", "plotly", "seaborn", "matplotlib", "av"}
+"""What takes longer to import than the shipped model to load; each is imported where it is used."""
+
+
+def test_a_stream_of_the_shipped_model_imports_nothing_that_it_does_not_use(tmp_path):
+    loaded = tmp_path / "loaded.json"
+    script = (
+        "import json, pathlib, sys\n"
+        "from fkv.commands.main import main\n"
+        "main(['stream', '--chunks', '1', '--json', sys.argv[1]])\n"
+        "pathlib.Path(sys.argv[1]).write_text(json.dumps(list(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", script, loaded], cwd=ROOT, capture_output=True, check=True)
+    modules = {name.partition(".")[0] for name in json.loads(loaded.read_text())}
+    assert "torch" in modules and not HEAVY & modules
+
+
 def test_storage_knows_neither_policies_nor_roles():
     assert not [name for name in loaded_by(["fkv.cache"]) if name.startswith(("fkv.policies", "fkv.roles"))]
 

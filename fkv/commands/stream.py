@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.stream import Stream
-    from fkv.video import ENDING, Mp4Writer
 
     check_run(args)
     check_options(args)
@@ -75,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
     if args.recache and not text and not args.say:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     out, report, record = outputs(args, "out", "json", "record/")
-    check_ending("out", out, ENDING)
+    if out:
+        from fkv.video import ENDING, Mp4Writer
+
+        check_ending("out", out, ENDING)
     endpoint = endpoint_of(args)
     settings = load(args, text, cues, [NAME])
     model = settings.model

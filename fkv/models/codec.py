@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .stored import Config, StoredModel
 
 FRAMES_PER_LATENT = 4
 
@@ -24,7 +24,7 @@ class _Residual(nn.Module):
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 
-class TinyCodec(ModelMixin, ConfigMixin):
+class TinyCodec(StoredModel):
     """Convolutional video codec with a latent like Wan's: Z channels, 4x in time, 8x in space.
 
     Each latent frame is encoded from its four video frames and decoded together with the latent frame before it, so
@@ -41,7 +41,6 @@ class TinyCodec(ModelMixin, ConfigMixin):
     mean: Tensor
     std: Tensor
 
-    @register_to_config
     def __init__(
         self,
         latent_channels: int = 16,
@@ -51,6 +50,13 @@ class TinyCodec(ModelMixin, ConfigMixin):
         latents_std: list[float] | None = None,
     ) -> None:
         super().__init__()
+        self.config = Config(
+            latent_channels=latent_channels,
+            width=width,
+            depth=depth,
+            latents_mean=latents_mean,
+            latents_std=latents_std,
+        )
         pixels = 3 * FRAMES_PER_LATENT
         wide = 2 * width
         self.encoder = nn.Sequential(

@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,11 +25,8 @@ from fkv.policies import Policy
 from fkv.roles import HeadRoles
 from fkv.transformer.causal import CausalTransformer
 
-from .convert import empty_model
 from .page_tables import simulated
 from .release import RESOLUTIONS, Base
-from .taehv import SmallDecoder
-from .vae import StreamingVae, without_encoder
 
 REFERENCE = RESOLUTIONS["480p"]  # where decoders are counted; what they need grows with the area
 SIMULATED_CHUNKS = 48  # a cache that still grows after so many chunks grows evenly from then on
@@ -39,6 +35,8 @@ SIMULATED_CHUNKS = 48  # a cache that still grows after so many chunks grows eve
 @lru_cache
 def transformer(base: Base) -> CausalTransformer:
     """Make the transformer of a base on the meta device."""
+    from .convert import empty_model
+
     return CausalTransformer(empty_model(base.original))
 
 
@@ -54,6 +52,11 @@ def decoder_elements(name: str) -> tuple[int, int, int]:
     Returns:
         Weights, state between chunks, and the most that is alive on top of both while a chunk is decoded.
     """
+    from diffusers import AutoencoderKLWan
+
+    from .taehv import SmallDecoder
+    from .vae import StreamingVae, without_encoder
+
     is_vae = name == "vae"
     with torch.device("meta"):
         decoder: Any = StreamingVae(without_encoder(AutoencoderKLWan())) if is_vae else SmallDecoder()
@@ -77,6 +80,8 @@ def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
 
     All blocks are alike, so a model of two is counted.
     """
+    from .convert import empty_model
+
     model = empty_model(dataclasses.replace(base, layers=2).original)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,10 +14,12 @@ from fkv.kernels.dispatch import setting
 from fkv.transformer.causal import CausalTransformer, check_compiler
 from fkv.transformer.graphs import check_graphs
 
-from . import fit, tiny, wan
+from . import tiny
 from .base import VideoModel
-from .checkpoints import Named, check_file, loras_of
 from .release import BASES, RESOLUTIONS, Lora, Release, Setup, Source
+
+if TYPE_CHECKING:
+    from .checkpoints import Named
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ class ModelEntry:
 
 def _entry(help: str, release: Release) -> ModelEntry:
     """Make the entry of a release."""
-    return ModelEntry(release.name, help, partial(wan.load, release), release)
+    return ModelEntry(release.name, help, partial(_load_release, release), release)
+
+
+def _load_release(release: Release, device: str = "cpu", **setup: str) -> VideoModel:
+    from . import wan  # late, like every import of diffusers and transformers: the shipped model starts without them
+
+    return wan.load(release, device, **setup)
 
 
 RELEASES = (
@@ -204,6 +212,8 @@ def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **
         ValueError: A file is missing, a setting is out of range, the base is unknown, or names and shapes show that the
             file is no checkpoint of it.
     """
+    from .checkpoints import check_file, loras_of
+
     if base not in BASES:
         raise ValueError(f"there is no base {base!r}; there are {', '.join(BASES)}")
     release = Release(Path(checkpoint).stem, base, Path(checkpoint), "its own", **sampling)
@@ -250,7 +260,7 @@ def load_checkpoint(
         ValueError: As in `load` and `checkpoint_release`.
     """
     check_device(device)
-    return wan.load(checkpoint_release(checkpoint, base, lora, **(sampling or {})), device, **setup)
+    return _load_release(checkpoint_release(checkpoint, base, lora, **(sampling or {})), device, **setup)
 
 
 def check_speed(device: str, compile: bool, graphs: bool) -> None:
@@ -298,6 +308,8 @@ def table() -> str:
 
 def _facts(release: Release) -> list[str]:
     """Return the lines of a real model in `table`."""
+    from . import fit
+
     files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
     needs = {
         size: fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9

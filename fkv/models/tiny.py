@@ -10,7 +10,6 @@ from unicodedata import category
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from fkv import roles
@@ -26,6 +25,7 @@ from .codec import FRAMES_PER_LATENT, TinyCodec
 from .frames import to_frames
 from .parts import loading
 from .precision import COMPUTE, check_precision, native_precision, use_fp8
+from .wan_transformer import WanTransformer
 from .words import WordEncoder
 
 FOLDER = asset("tiny")
@@ -107,9 +107,9 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
 
     def part(cls: Any, name: str, dtype: torch.dtype = dtype) -> Any:
         with loading(f"the tiny model's {name}", folder / name, "restore the folder from the repository"):
-            return cls.from_pretrained(folder / name, local_files_only=True, torch_dtype=dtype)
+            return cls.from_pretrained(folder / name, dtype)
 
-    transformer = part(WanTransformer3DModel, "transformer")
+    transformer = part(WanTransformer, "transformer")
     encoder = part(WordEncoder, "text_encoder", torch.float32)
     codec = part(TinyCodec, "codec")
     use_fp8(transformer, precision)

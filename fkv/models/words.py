@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from fkv.world.captions import known_words, words
 
+from .stored import Config, StoredModel
 
-class WordEncoder(ModelMixin, ConfigMixin):
+
+class WordEncoder(StoredModel):
     """Encodes prompts word by word.
 
     Args:
@@ -21,11 +21,10 @@ class WordEncoder(ModelMixin, ConfigMixin):
         vocabulary: The known words; those of the toy world by default. Other words of a prompt are left out.
     """
 
-    @register_to_config
     def __init__(self, dim: int = 96, length: int = 24, vocabulary: list[str] | None = None) -> None:
         super().__init__()
         vocabulary = vocabulary or list(known_words())
-        self.register_to_config(vocabulary=vocabulary)
+        self.config = Config(dim=dim, length=length, vocabulary=vocabulary)
         self.index = {word: i + 1 for i, word in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary) + 1, dim)
         self.position = nn.Parameter(torch.randn(length, dim) * 0.5)

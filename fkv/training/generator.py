@@ -402,7 +402,7 @@ def main() -> None:
     codec = TinyCodec.from_pretrained(args.codec).float().to(args.device).requires_grad_(False)
     if args.origin:
         transformer: Any = WanTransformer3DModel.from_pretrained(args.origin / "transformer", torch_dtype=torch.float32)
-        words: Any = WordEncoder.from_pretrained(args.origin / "text_encoder", torch_dtype=torch.float32)
+        words: Any = WordEncoder.from_pretrained(args.origin / "text_encoder")
     else:
         transformer, words = build(args.width, args.layers, 32, codec.config["latent_channels"])
     if args.stage == "memory":

@@ -14,11 +14,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
@@ -40,6 +39,9 @@ from fkv.pages import Geometry, HeadGroup, Heads
 from .block import BlockWeights, Modulation, layer_norm, post_attention, pre_attention
 from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
+
+if TYPE_CHECKING:
+    from fkv.models.precision import AnyWan
 
 # How many head-order copies of the fused weights to cache, and in how many bytes together: enough for two of Wan 1.3B.
 # One is always cached, and two with CUDA graphs: a captured pass ends with its weights, so two streams side by side
@@ -188,14 +190,15 @@ class CausalTransformer:
     channels get coordinate channels (the tiny model).
 
     Args:
-        model: The model; it is set to evaluation in place and its weights are shared.
+        model: The model, or `fkv.models.wan_transformer.WanTransformer`; it is set to evaluation in place and its
+            weights are shared.
 
     Raises:
         ValueError: The model is an image-to-video one, which this project does not stream, or its patches are not
             squares of one latent frame.
     """
 
-    def __init__(self, model: WanTransformer3DModel) -> None:
+    def __init__(self, model: AnyWan) -> None:
         config = model.config
         if config.image_dim is not None or config.added_kv_proj_dim is not None:
             raise ValueError("this is an image-to-video checkpoint; only text-to-video models can be streamed")
