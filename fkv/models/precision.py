@@ -17,10 +17,6 @@ from fkv.kernels import linear, multiplies_fp8
 if TYPE_CHECKING:  # importing diffusers takes longer than loading the shipped model
     from diffusers import WanTransformer3DModel
 
-    from .wan_transformer import WanTransformer
-
-    AnyWan = WanTransformer3DModel | WanTransformer
-
 COMPUTE = {  # the names are also in fkv.models.release.CHOICES
     "bf16": torch.bfloat16,
     "fp32": torch.float32,
@@ -61,7 +57,7 @@ class Fp8Linear(nn.Linear):
         return linear(x, self.weight, self.bias, fast=self.fast)
 
 
-def stored_as(model: AnyWan, name: str, precision: str) -> torch.dtype:
+def stored_as(model: WanTransformer3DModel, name: str, precision: str) -> torch.dtype:
     """Return the type of one weight: float32 where diffusers keeps it, fp8 in `FP8_LAYERS`, else the compute type.
 
     Args:
@@ -76,7 +72,7 @@ def stored_as(model: AnyWan, name: str, precision: str) -> torch.dtype:
     return COMPUTE[precision]
 
 
-def precision_of(model: AnyWan) -> str:
+def precision_of(model: WanTransformer3DModel) -> str:
     """Return the precision of a model by name, a key of `COMPUTE`, or the name of another type."""
     block = model.blocks[0]
     down_proj = block.ffn.net[2]
@@ -86,7 +82,7 @@ def precision_of(model: AnyWan) -> str:
     return next((name for name, computes in COMPUTE.items() if computes == dtype), str(dtype).removeprefix("torch."))
 
 
-def use_fp8(model: AnyWan, precision: str) -> None:
+def use_fp8(model: WanTransformer3DModel, precision: str) -> None:
     """Convert the layers of `FP8_LAYERS` to fp8 in place where `precision` asks for it."""
     if not precision.startswith("fp8"):
         return

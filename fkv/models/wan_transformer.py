@@ -7,7 +7,6 @@ no `forward`: `fkv.transformer` runs the blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ class WanTransformer(StoredModel):
 
     def __init__(
         self,
-        patch_size: Sequence[int] = (1, 2, 2),
+        patch_size: tuple[int, int, int] = (1, 2, 2),
         num_attention_heads: int = 40,
         attention_head_dim: int = 128,
         in_channels: int = 16,
@@ -58,7 +57,7 @@ class WanTransformer(StoredModel):
         if wrong := [name for name, value in others.items() if name not in fixed or fixed[name] != value]:
             raise ValueError(f"the transformer has {wrong[0]}={others[wrong[0]]}, which is not of Wan's text-to-video")
         self.config = Config(
-            patch_size=tuple(patch_size),
+            patch_size=patch_size,
             num_attention_heads=num_attention_heads,
             attention_head_dim=attention_head_dim,
             in_channels=in_channels,
@@ -71,7 +70,7 @@ class WanTransformer(StoredModel):
             **fixed,
         )
         dim = num_attention_heads * attention_head_dim
-        self.patch_embedding = nn.Conv3d(in_channels, dim, tuple(patch_size), tuple(patch_size))
+        self.patch_embedding = nn.Conv3d(in_channels, dim, patch_size, patch_size)
         self.condition_embedder = _Conditions(dim, text_dim, freq_dim)
         self.blocks = nn.ModuleList(_Block(dim, num_attention_heads, ffn_dim, eps) for _ in range(num_layers))
         self.proj_out = nn.Linear(dim, out_channels * math.prod(patch_size))

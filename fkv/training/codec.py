@@ -148,7 +148,8 @@ def main() -> None:
     memory = 0.5 if args.world == "memory" else 0.0
     codec.encoder.requires_grad_(not args.decoder_of)
     ema = deepcopy(codec).to(args.device)
-    codec = codec.to(args.device, memory_format=torch.channels_last)
+    codec = codec.to(args.device)
+    codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in PyTorch's annotations
     trained = [parameter for parameter in codec.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0, betas=(0.9, 0.98))
     state_file = args.out / "state.pt"

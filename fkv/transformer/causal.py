@@ -41,7 +41,7 @@ from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
 
 if TYPE_CHECKING:
-    from fkv.models.precision import AnyWan
+    from diffusers import WanTransformer3DModel
 
 # How many head-order copies of the fused weights to cache, and in how many bytes together: enough for two of Wan 1.3B.
 # One is always cached, and two with CUDA graphs: a captured pass ends with its weights, so two streams side by side
@@ -198,7 +198,7 @@ class CausalTransformer:
             squares of one latent frame.
     """
 
-    def __init__(self, model: AnyWan) -> None:
+    def __init__(self, model: WanTransformer3DModel) -> None:
         config = model.config
         if config.image_dim is not None or config.added_kv_proj_dim is not None:
             raise ValueError("this is an image-to-video checkpoint; only text-to-video models can be streamed")
