@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from fkv.kernels import rope_freqs_cis
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full, evict
+from fkv.training import clips as clips_module
 from fkv.training import codec as codec_training
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
-from fkv.training.clips import draw_clips, draw_cut, draw_memory_clips
+from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
@@ -164,7 +166,7 @@ def test_loss_falls_on_one_batch():
 
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_clips_of_the_world_fit_together(chunks):
-    made = draw_clips(random.Random(3), TinyCodec(width=8, depth=1), 2, chunks, "cpu")
+    made = encoded(TinyCodec(width=8, depth=1), render_clips(random.Random(3), 16, 2, chunks), "cpu")
     assert made.latents.shape == (2, 3 * chunks, 16, 12, 20) and made.weight.shape == (2, 3 * chunks, 1, 12, 20)
     assert [len(each) for each in made.prompts] == [chunks] * 2 and len(made.chunks) == chunks
     assert made.weight.min() == 1 and made.weight.max() == 4 and made.judged[:3].all()
@@ -173,11 +175,25 @@ def test_clips_of_the_world_fit_together(chunks):
 @pytest.mark.parametrize("chunks", [1, 8])
 def test_memory_clips_fit_together(chunks):
     for seed in range(3):
-        made = draw_memory_clips(random.Random(seed), TinyCodec(width=8, depth=1), 2, chunks, "cpu")
+        made = encoded(TinyCodec(width=8, depth=1), render_memory_clips(random.Random(seed), 16, 2, chunks), "cpu")
         assert made.latents.shape == (2, 3 * chunks, 16, 12, 20) and made.corners.shape == (2, chunks, 16)
         assert [len(each) for each in made.prompts] == [chunks] * 2 and len(made.chunks) == chunks
         assert torch.equal(made.noise()[:, ::3, :, 0, 0], made.corners) and made.judged[:3].all()
         assert made.history.chunks == tuple(made.chunks)
+
+
+def test_every_process_renders_clips_of_its_own(monkeypatch):
+    stream = ClipStream(render_clips, 16, 2, 2, openings=0.5, seed=3)
+
+    def batches(process: int | None) -> list:
+        monkeypatch.setattr(clips_module, "get_worker_info", lambda: process and SimpleNamespace(id=process))
+        return list(islice(stream, 4))
+
+    alone, again, other = batches(None), batches(None), batches(1)
+    assert {tuple(batch.video.shape[:2]) for batch in alone} == {(2, 24), (4, 12)}
+    assert [batch.prompts for batch in alone] == [batch.prompts for batch in again]
+    assert torch.equal(alone[0].video, again[0].video) and torch.equal(alone[0].corners, again[0].corners)
+    assert not {batch.prompts[0][0] for batch in alone} & {batch.prompts[0][0] for batch in other}
 
 
 def test_cuts_hold_what_left_and_returned():
@@ -254,7 +270,7 @@ def test_loss_falls_on_a_clip_of_the_memory_world():
     training.prepare(8)
     rng = random.Random(0)
     torch.manual_seed(0)
-    given = draw_memory_clips(rng, TinyCodec(width=8, depth=1), 1, 8, "cpu")
+    given = encoded(TinyCodec(width=8, depth=1), render_memory_clips(rng, 16, 1, 8), "cpu")
     latents = given.latents[..., :4, :8]
     given = replace(given, latents=(latents - latents.mean()) / latents.std(), weight=given.weight[..., :4, :8])
     losses = []

@@ -1,14 +1,19 @@
-"""Draw training clips: of today's world, and of the memory world, whose prompts make things leave and return."""
+"""Draw training clips: of today's world, and of the memory world, whose prompts make things leave and return.
+
+Rendering needs no model, so `ClipStream` does it in processes beside the training; `encoded` makes latents of it.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import IterableDataset, get_worker_info
 
 from fkv.models.codec import FRAMES_PER_LATENT, TinyCodec
 from fkv.world import shots
@@ -41,16 +46,73 @@ def change(scene: Scene, rng: random.Random) -> Scene:
     return Scene(scene.place if kind == 1 else other.place, scene.time if kind == 1 else other.time, things)
 
 
-@torch.no_grad()
-def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, device: str) -> Clips:
-    """Draw clips of today's world.
+@dataclass(frozen=True)
+class Rendered:
+    """A training batch before it is encoded; `Clips` has the same fields.
+
+    Attributes:
+        video: From -1 to 1, [B, T, 3, H, W].
+        mask: The pixels that count more, [B, T, 1, H, W] in {0, 1}.
+        prompts: One per clip and chunk.
+        corners: See `Clips`.
+        chunks: Chunk indices of the clip.
+        history: See `Clips`.
+    """
+
+    video: Tensor
+    mask: Tensor
+    prompts: list[list[str]]
+    corners: Tensor
+    chunks: list[int]
+    history: History | None = None
+
+
+class ClipStream(IterableDataset):
+    """Batches of clips without end, another sequence in every process of a `DataLoader`.
+
+    Args:
+        render: Renders `count` clips of `chunks` chunks, called as `render(rng, channels, count, chunks)`.
+        channels: Channels of the latents.
+        clips: Clips per batch.
+        chunks: Chunks per clip.
+        openings: Share of batches of opening chunks alone, as many chunks in all.
+        seed: Chooses the sequences.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[random.Random, int, int, int], Rendered],
+        channels: int,
+        clips: int,
+        chunks: int,
+        openings: float,
+        seed: int,
+    ) -> None:
+        self.render = render
+        self.channels = channels
+        self.clips = clips
+        self.chunks = chunks
+        self.openings = openings
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Rendered]:
+        process = get_worker_info()
+        if process:
+            cv2.setNumThreads(0)  # the processes share the cores already
+        rng = random.Random(f"{self.seed} {process.id if process else 0}")
+        while True:
+            chunks = 1 if rng.random() < self.openings else self.chunks
+            yield self.render(rng, self.channels, self.clips * self.chunks // chunks, chunks)
+
+
+def render_clips(rng: random.Random, channels: int, count: int, chunks: int) -> Rendered:
+    """Render clips of today's world.
 
     Args:
         rng: Source of randomness.
-        codec: Encodes the frames.
+        channels: Channels of the latents.
         count: Number of clips.
         chunks: Chunks per clip. All clips share their chunk indices; the first one opens the stream.
-        device: Where to encode.
     """
     far = rng.random() < 0.4
     start = rng.randrange(1, FARTHEST_CHUNK) if far else 1
@@ -60,7 +122,7 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
     prompts: list[list[str]] = []
     corners: list[Tensor] = []
     for _ in range(count):
-        corner = torch.randn(codec.config["latent_channels"])
+        corner = torch.tensor([rng.gauss(0.0, 1.0) for _ in range(channels)])
         genes = genes_of(corner)
         scene = sample_scene(rng, two=0.5)
         switch = rng.randrange(1, chunks) if chunks > 1 and rng.random() < 0.3 else chunks
@@ -76,18 +138,25 @@ def draw_clips(rng: random.Random, codec: TinyCodec, count: int, chunks: int, de
         videos.append(torch.cat(video))
         masks.append(torch.cat(mask))
         corners.append(corner)
-    latents, weight = encode(codec, torch.stack(videos), torch.stack(masks), device)
-    return Clips(latents, weight, prompts, torch.stack(corners)[:, None].to(device), indices, judged(indices, device))
+    return Rendered(torch.stack(videos), torch.stack(masks), prompts, torch.stack(corners)[:, None], indices)
 
 
 @torch.no_grad()
-def encode(codec: TinyCodec, video: Tensor, mask: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """Encode video [B, T, 3, H, W] and turn the mask of its things, [B, T, 1, H, W], into weights of the latents."""
+def encoded(codec: TinyCodec, rendered: Rendered, device: str) -> Clips:
+    """Encode a batch on a device, and turn the mask of its things into weights of the latents."""
     with torch.autocast(device, dtype=torch.bfloat16):
-        latents = codec.encode(video.to(device)).float()
-    mask = mask.to(device).unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
+        latents = codec.encode(rendered.video.to(device)).float()
+    mask = rendered.mask.to(device).unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
     mask = F.max_pool2d(mask.flatten(0, 1), 8).unflatten(0, mask.shape[:2])
-    return latents, 1 + 3 * mask
+    return Clips(
+        latents,
+        1 + 3 * mask,
+        rendered.prompts,
+        rendered.corners.to(device),
+        rendered.chunks,
+        judged(rendered.chunks, device),
+        rendered.history,
+    )
 
 
 def judged(chunks: Sequence[int], device: str) -> Tensor:
@@ -153,27 +222,24 @@ def script(rng: random.Random, cut: Cut) -> list[Scene | Shot]:
     return scenes
 
 
-@torch.no_grad()
-def draw_memory_clips(
+def render_memory_clips(
     rng: random.Random,
-    codec: TinyCodec,
+    channels: int,
     count: int,
     chunks: int,
-    device: str,
     kinds: Sequence[Kind] = MIXED,
     panorama: float = 0.8,
-) -> Clips:
-    """Draw clips of the memory world.
+) -> Rendered:
+    """Render clips of the memory world.
 
     What a pruned history has lost is drawn anew from the noise of the chunk that shows it, so the true frames follow
     from what the chunk sees, under every kind of history.
 
     Args:
         rng: Source of randomness.
-        codec: Encodes the frames.
+        channels: Channels of the latents.
         count: Number of clips. All clips share their chunk indices, their history and the camera's turns.
         chunks: Chunks per clip.
-        device: Where to encode.
         kinds: Kinds of history to choose from.
         panorama: Share of batches with shots; the others hold captions of today's world, with events.
     """
@@ -191,16 +257,14 @@ def draw_memory_clips(
     corners: list[Tensor] = []
     for _ in range(count):
         scenes = script(rng, cut) if is_panorama else _plain_script(rng, cut.chunks)
-        corner = torch.randn(len(cut.chunks), codec.config["latent_channels"])
+        corner = torch.tensor([[rng.gauss(0.0, 1.0) for _ in range(channels)] for _ in cut.chunks])
         truth = _tell(rng, scenes, corner, history)
         moments = [moment for chunk in truth for moment in chunk.moments]
         videos.append(to_pixels(draw(moments)))
         masks.append(memory_mask(labels(moments)))
         prompts.append(_captions(rng, [scenes[chunk] for chunk in cut.chunks]))
         corners.append(corner)
-    latents, weight = encode(codec, torch.stack(videos), torch.stack(masks), device)
-    stacked = torch.stack(corners).to(device)
-    return Clips(latents, weight, prompts, stacked, list(cut.chunks), judged(cut.chunks, device), history)
+    return Rendered(torch.stack(videos), torch.stack(masks), prompts, torch.stack(corners), list(cut.chunks), history)
 
 
 def _plain_script(rng: random.Random, chunks: Sequence[int]) -> list[Scene | Shot]:

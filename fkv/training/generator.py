@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fkv.commands.model_options import add_device
@@ -43,7 +44,7 @@ from fkv.transformer.coordinates import input_channels, with_coordinates
 from fkv.world.shots import memory_words
 
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
-from .clips import draw_clips, draw_memory_clips
+from .clips import ClipStream, Rendered, encoded, render_clips, render_memory_clips
 from .data import Clips
 from .history import CHUNK_FRAMES, FULL, MIXED, draw_history
 from .rollout import Draft, Pool
@@ -364,6 +365,9 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--few-steps", type=float, default=0.0, help="share of drafts that two steps learn from")
     parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is a draft (default: 2)")
     parser.add_argument("--pool", type=int, default=24, help="drafts under way (default: 24)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that render beside the training, for a GPU (default: 0)"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="of products (default: bfloat16)")
     parser.add_argument("--width", type=int, default=192, help="of a model trained from scratch")
     parser.add_argument("--layers", type=int, default=8, help="of a model trained from scratch")
@@ -380,17 +384,15 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     return parser, args
 
 
-def clip_source(args: argparse.Namespace, rng: random.Random, codec: TinyCodec) -> Callable[[], Clips]:
+def clip_source(args: argparse.Namespace, seed: int, codec: TinyCodec) -> Callable[[], Clips]:
     """Return a function that draws the clips of one step, some of them openings alone."""
-    draw: Callable[..., Clips] = draw_clips
+    render: Callable[..., Rendered] = render_clips
     if args.stage == "memory":
-        draw = partial(draw_memory_clips, kinds=HISTORIES[args.history])
-
-    def fresh() -> Clips:
-        chunks = 1 if rng.random() < args.openings else args.chunks
-        return draw(rng, codec, args.clips * args.chunks // chunks, chunks, args.device)
-
-    return fresh
+        render = partial(render_memory_clips, kinds=HISTORIES[args.history])
+    stream = ClipStream(render, codec.config["latent_channels"], args.clips, args.chunks, args.openings, seed)
+    context = "spawn" if args.workers else None
+    batches = iter(DataLoader(stream, None, num_workers=args.workers, multiprocessing_context=context))
+    return lambda: encoded(codec, next(batches), args.device)
 
 
 def main() -> None:
@@ -414,7 +416,7 @@ def main() -> None:
         training.resume(state_file, args.device)
     rng = random.Random(training.step + 1)
     torch.manual_seed(training.step + 1)
-    pool = Pool(args.pool, clip_source(args, rng, codec), rng, args.few_steps)
+    pool = Pool(args.pool, clip_source(args, training.step + 1, codec), rng, args.few_steps)
     precision = PRECISIONS[args.precision]
     train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes, args.device)
 
