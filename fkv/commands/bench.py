@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
     import torch
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
+SOURCES = ("ca2", "selection")
+"""Options that measure one claim of a source, each a module of `fkv.bench`."""
+CLAIM = ("resolution", "layers", "decoder", "policies", "compile", "graphs", "overlap", "ray", "warmup", "attention")
 UNUSED = {
     "attention": ("measures one layer", STREAMS),
-    "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention")),
+    "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, "selection", "against", "official")),
+    "selection": ("measures mpcache", (*CLAIM, "against", "official")),
+    "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
 }
+CONTEXT = {"streams": "21", "ca2": "84", "selection": "84"}
 """Options that leave others without effect: what they do instead, and the others."""
 
 
@@ -55,10 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policies", "comma-separated", "full,forcing-kv")
     add(
         "--context",
-        "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included",
-        "21",
+        "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "
+        f"(default: {CONTEXT['streams']}; {CONTEXT['ca2']} with --ca2 and --selection, which take one)",
     )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
+    add("--ca2", "measure what one cache for all steps saves: seconds by chunk, bytes by steps", action="store_true")
+    add(
+        "--selection",
+        "measure mpcache: keys read, seconds of choosing, PSNR to full, overlap of choices; --repeats counts seeds",
+        action="store_true",
+    )
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     add_device(parser)
@@ -97,7 +110,7 @@ def read(path: str) -> dict[str, Any]:
         data = read_json(path, MAX_REPORT)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    if not isinstance(data, dict) or not ("results" in data or "attention" in data) or "hardware" not in data:
+    if not isinstance(data, dict) or not {"results", "attention", *SOURCES} & data.keys() or "hardware" not in data:
         raise ValueError(f"{path} is not a report of fkv bench")
     return data
 
@@ -134,6 +147,36 @@ def _attention(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
     return {**head, "dtype": _name(dtype), "kernels": report.kernel_choices(), "attention": measured}
 
 
+def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Measure the claim of a source, by the module of `fkv.bench` with its name."""
+    import torch
+
+    from fkv.bench import models
+
+    bench = import_module(f"fkv.bench.{name}")
+    device = torch.device(args.device)
+    head = _head(args, device)
+    model = models.build(args.model, device, args.precision)
+    [context, *more] = contexts(args.context or CONTEXT[name], model.frames_per_chunk)
+    if more:
+        raise ValueError(f"--{name} takes one --context, not {args.context}")
+    total = bench.chunks_of(context, model.frames_per_chunk, args.repeats)
+    with tqdm(total=total, unit="chunk", file=sys.stderr) as bar:
+        measured = bench.measure(model, context, args.repeats, progress=bar.update)
+    precision = args.precision or model.precision
+    return {**head, "model": model.name, "precision": precision, "meaning": bench.MEANINGS, name: measured}
+
+
+def _report_claim(args: argparse.Namespace, measured: dict[str, Any], name: str, target: Path | None) -> None:
+    """Print and write the report of a claim."""
+    bench = import_module(f"fkv.bench.{name}")
+    emit(measured, target)
+    print("\n".join([f"{measured['model']}; {measured['hardware']['device']}", *bench.table(measured[name])]),
+          file=sys.stderr)  # fmt: skip
+    if args.figure:
+        bench.figure(measured, Path(args.figure))
+
+
 def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Measure streams of every policy at every context length."""
     from fkv import policies
@@ -146,7 +189,7 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     head = _head(args, device)
     model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
     transformer = model.transformer
-    lengths = contexts(args.context, model.frames_per_chunk)
+    lengths = contexts(args.context or CONTEXT["streams"], model.frames_per_chunk)
     registry.speed_up(transformer, args.compile, args.graphs)
     sample = ceilings(device, transformer.dtype)
     rows: list[dict[str, Any]] = []
@@ -191,7 +234,7 @@ def _over_ray(args: argparse.Namespace) -> dict[str, Any]:
     """
     from fkv.parallel.ray_map import over_ray
 
-    lengths = [length.strip() for length in args.context.split(",")]
+    lengths = [length.strip() for length in (args.context or CONTEXT["streams"]).split(",")]
     jobs = [(argparse.Namespace(**vars(args) | {"context": length}),) for length in lengths]
     reports = {str(one["results"][0]["context"]): one for one in over_ray(_one, jobs, args.ray, args.device)}
     first = reports[lengths[0]]
@@ -240,6 +283,10 @@ def run(args: argparse.Namespace) -> int:
     args.warmup = max(args.warmup, streams.CAPTURE_CHUNKS) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None
+    claim = next((name for name in SOURCES if getattr(args, name) or name in (known or {})), None)
+    if claim:
+        _report_claim(args, known or _claim(args, claim), claim, target)
+        return 0
     one_layer = args.attention if known is None else "attention" in known
     if drawing and one_layer:
         raise ValueError("--figure draws the speed of streams; a report of one layer has none")

@@ -1,0 +1,146 @@
+"""The claims of the sources, measured: choices and their overlap, operations, figures, reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fkv import policies
+from fkv.bench import ca2, selection
+from fkv.choices import ChoiceProbe
+from fkv.commands import bench
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
+from fkv.policies.mpcache import MPCache
+from fkv.stream import Stream
+
+
+def run(*options):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.run(parser.parse_args(["--device", "cpu", "--repeats", "2", *options]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_scale(small):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+        patch.setattr(selection, "VARIANTS", ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0"))
+        yield
+
+
+def seen(chosen, passes=("step 0", "context")):
+    """A probe that has seen choices, (pass, layer, head) -> pages."""
+    probe = ChoiceProbe(list(passes))
+    probe._read = {place: set(pages) for place, pages in chosen.items()}
+    return probe
+
+
+def test_overlap_by_hand():
+    a, b, c, always = (0, 1), (0, 2), (1, 0), (0, 0)
+    probe = seen(
+        {
+            ("step 0", 0, 0): [always, a, b],
+            ("step 0", 1, 0): [always, b, c],
+            ("context", 0, 0): [always, a, b],
+            ("context", 1, 0): [always, a],
+        }
+    )
+    found = probe.overlap()
+    # Layers: {a, b} and {b, c} share 1 of 3; {a, b} and {a} 1 of 2. Passes: all of 2, none of 3.
+    np.testing.assert_allclose(found.layers, [[1, (1 / 3 + 1 / 2) / 2], [(1 / 3 + 1 / 2) / 2, 1]])
+    np.testing.assert_allclose(found.steps, [[1, 0.5], [0.5, 1]])
+
+
+def test_shared_choices_overlap_wholly_and_no_choice_is_unknown(small):
+    for text, layers in (("mpcache:first_layers=1", 1), ("full", np.nan)):
+        stream = Stream(small, policies.parse(f"{text},threshold=0" if layers == 1 else text), "a ball", decode=False)
+        for _ in range(6):
+            stream.step(probe := ChoiceProbe())
+        found = probe.overlap()
+        assert found.passes == ("step 0", "step 1", "context")
+        np.testing.assert_allclose(found.layers[1, 2], layers)
+        np.testing.assert_allclose(found.steps, np.full((3, 3), layers))
+        assert not found.layers[0, 1] == 1
+
+
+def test_operations_by_hand():
+    # 10 frames of 4 pages, 2 strips, keys of 8. Level 1 keeps 5 of 10, level 2 8 of the 20 pages of these frames.
+    linear = selection.operations(MPCache(), frames=10, pages=40, strips=2, head_dim=8)
+    top = (9 + 8 + 7 + 6 + 5) + sum(range(12, 20))
+    assert linear == {
+        "comparisons": top + 30,
+        "multiplications_before": 2 * 8 * 2 * 30,
+        "multiplications": 8 * 2 * 30,
+        "one_hot_bits": 5 * 10 + 8 * 20,
+    }
+    exact = selection.operations(MPCache(bound="exact"), frames=10, pages=40, strips=2, head_dim=8)
+    assert exact["comparisons"] == top + 30 + 8 * 2 * 30 and exact["multiplications"] == 2 * 8 * 2 * 30
+    flat = selection.operations(MPCache(ratio1=1.0), frames=10, pages=40, strips=1, head_dim=8)
+    assert flat["comparisons"] == sum(range(32, 40)) and flat["one_hot_bits"] == 8 * 40
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A report of each claim, by name."""
+    folder = tmp_path_factory.mktemp("claims")
+    for name, context in (("selection", "21"), ("ca2", "15")):
+        assert run(f"--{name}", "--context", context, "--json", str(folder / f"{name}.json")) == 0
+    return {
+        name: (json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.json") for name in bench.SOURCES
+    }
+
+
+def test_the_report_of_selection(recorded):
+    report, _ = recorded["selection"]
+    found = report["selection"]
+    full, chosen, flat, window = found["rows"]
+    assert full["kv_tokens_read"] == full["kv_tokens"] == 21 * 12 and full["psnr_vs_full"] is None
+    assert chosen["kv_tokens_read"] < chosen["kv_tokens"] <= 21 * 12 and chosen["psnr_vs_full"] > 5
+    assert 0 < chosen["choosing_s"] < chosen["generate_s"] and full["choosing_s"] == 0
+    assert flat["operations"]["comparisons"] > 0 and window["policy"].startswith("sliding-window:window_frames=")
+    assert abs(window["kv_tokens_read"] - chosen["kv_tokens_read"]) <= 12
+    assert len(found["overlap"]["layers"]) == 3 and len(found["overlap"]["steps"]) == 3
+    assert set(report["meaning"]) >= {"overlap", "operations", "psnr_vs_full"}
+
+
+def test_the_report_of_ca2(recorded):
+    found = recorded["ca2"][0]["ca2"]
+    assert all(len(seconds) == 5 and sorted(seconds) == seconds for seconds in found["cumulative_s"].values())
+    assert [row["per_step"] // row["shared"] for row in found["bytes"]] == [4, 8, 16, 50]
+    assert found["bytes"][0]["shared"] == found["kv_bytes"]["full"] == 15 * 12 * 2 * 12 * 12 * 4
+
+
+@pytest.mark.parametrize("name", ["ca2", "selection"])
+def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
+    report, file = recorded[name]
+    picture = tmp_path / "figure.png"
+    assert run("--read", str(file), "--figure", str(picture)) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == report and "mpcache" in printed.err or "ca2-vdm" in printed.err
+    assert Image.open(picture).size[0] > 1000
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--selection", "--context", "21,42"], "--selection takes one --context, not 21,42"),
+        (["--ca2", "--context", "20"], "--context takes multiples of the chunk's 3"),
+        (["--ca2", "--selection"], "--ca2 measures recompute, full and ca2-vdm, where --selection would do nothing"),
+        (["--selection", "--policies", "full"], "--selection measures mpcache, where --policies would do nothing"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(*options)
+
+
+@pytest.mark.parametrize("module", [ca2, selection])
+def test_the_progress_bar_counts_every_chunk(module, small):
+    counted = []
+    module.measure(small, 12, 1, progress=lambda: counted.append(1))
+    assert len(counted) == module.chunks_of(12, 3, 1)
