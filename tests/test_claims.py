@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fkv import policies
+from fkv.analysis import equal_bytes
 from fkv.bench import ca2, selection
 from fkv.choices import ChoiceProbe
 from fkv.commands import bench
@@ -144,3 +145,38 @@ def test_the_progress_bar_counts_every_chunk(module, small):
     counted = []
     module.measure(small, 12, 1, progress=lambda: counted.append(1))
     assert len(counted) == module.chunks_of(12, 3, 1)
+
+
+class TestEqualBytes:
+    NAMES = ("window-kv", "sliding-window", "forcing-kv", "dummy-forcing", "ca2-vdm")
+
+    @pytest.mark.parametrize("share", [0.4, 0.6])
+    def test_policies_hold_about_as_much(self, small, share):
+        chunks, wanted = 10, share * 30
+        texts = equal_bytes.fitted(small, self.NAMES, [share], chunks * small.chunk_seconds)
+        assert texts[0] == "full" and [text.partition(":")[0] for text in texts[1:]] == list(self.NAMES)
+        frame = 12 * 2 * 4 * 3 * 12 * 4  # bytes of a latent frame in all heads
+        for text in texts[1:]:
+            stream = Stream(small, policies.parse(text), equal_bytes.PROMPT, decode=False)
+            held = [stream.step().kv_bytes / frame for _ in range(chunks)]
+            assert held[-1] == pytest.approx(equal_bytes.peak_bytes(small, policies.parse(text), chunks) / frame)
+            assert held[-1] <= wanted
+            name, setting = text.partition(":")[0], int(float(text.rpartition("=")[2]))
+            setting //= 3 if name == "ca2-vdm" else 1
+            more = policies.parse(equal_bytes.SETTINGS[name](setting + 1))
+            # Dummies never keep more than a frame, so dummy-forcing may hold less than it is given.
+            assert equal_bytes.peak_bytes(small, more, chunks) / frame > wanted or name == "dummy-forcing"
+
+    def test_a_policy_that_cannot_hold_so_little_is_refused(self, small):
+        with pytest.raises(ValueError, match="window-kv cannot hold as little as .* MB; allow it more with --bytes"):
+            equal_bytes.fitted(small, ["window-kv"], [0.05], 21)
+
+    def test_a_policy_without_a_setting_is_refused(self, small):
+        with pytest.raises(ValueError, match="longlive cannot be fitted to bytes; these can: sliding-window"):
+            equal_bytes.fitted(small, ["longlive"], [0.5], 21)
+
+    @pytest.mark.parametrize("text", ["half", "0", "120", "12,,50", "-3"])
+    def test_shares_are_percentages(self, text):
+        with pytest.raises(ValueError, match="--bytes takes percentages above 0, at most 100, such as 12,25,50"):
+            equal_bytes.shares(text)
+        assert equal_bytes.shares("12,25,50") == [0.12, 0.25, 0.5]

@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--away", default="3,10,20,60", metavar="S[,S]", help="with --recall, seconds out of the picture (3,10,20,60)"
     )
     parser.add_argument(
+        "--bytes",
+        metavar="P[,P]",
+        help="give each policy these shares of full's bytes, in percent, in a stream of --seconds; full joins",
+    )
+    parser.add_argument(
         "--oracle", action="store_true", help="also measure the oracle itself, on renders and through the codec"
     )
     parser.add_argument(
@@ -70,6 +75,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write a contact sheet under the first policy: PNG, or PDF with the prompts on the last page",
     )
+
+
+def _fitted(args: argparse.Namespace, policies: list[str], seconds: float) -> list[str]:
+    """The policies, with --bytes in settings that hold equal bytes, which are said on stderr."""
+    if args.bytes is None:
+        return policies
+    from fkv.analysis import equal_bytes
+    from fkv.models import registry
+
+    wanted = equal_bytes.shares(args.bytes)
+    model = registry.load(args.model, args.device, precision=args.precision)
+    found = equal_bytes.fitted(model, policies, wanted, seconds)
+    print(f"at {args.bytes} % of the bytes of full: {', '.join(found[1:])}", file=sys.stderr)
+    return found
 
 
 def _recall(args: argparse.Namespace) -> int:
@@ -86,6 +105,7 @@ def _recall(args: argparse.Namespace) -> int:
     policies = split(args.policy)
     if policies == ["all"]:
         policies = recall.every_policy(registry.load(args.model, args.device, precision=args.precision))
+    policies = _fitted(args, policies, args.seconds or 60)
     prompts = 4 if args.prompts is None else args.prompts
     records = recall.recall(
         policies, prompts, args.seeds, away, args.model, args.device, args.precision, folder, args.workers
@@ -130,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = args.seconds
     if seconds is None:
         seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
+    policies = _fitted(args, policies, seconds)
     records = evaluate(
         policies,
         prompts,
