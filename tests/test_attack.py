@@ -25,6 +25,8 @@ from fkv.studio.live import disconnect, telemetry
 from fkv.studio.server import takes_files
 from fkv.studio.serving import admission, requests
 from fkv.studio.serving.admission import Admission, Messages
+from tests.load.attack import SHORT, run
+from tests.load.attacks import CHECKS, Target
 from tests.load.client import ROOT, Studio, Visitor, free_port
 
 PLAIN = {"Content-Type": "application/json"}
@@ -278,3 +280,12 @@ def test_a_link_with_a_value_that_is_no_number_says_so_and_keeps_the_rest(visito
     answer = visitor.http.post("/gradio_api/run/predict", params={name: value, "prompt": "a pink box"}, json=body)
     shown = answer.raise_for_status().json()["data"]
     assert f"Not read: {name}={value!r}" in str(shown[0]) and "a pink box" in shown
+
+
+# The short form of tests.load.attack.
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_it_holds_against_a_few_attempts_of_every_kind(address, tmp_path, name):
+    (row,) = run({name: CHECKS[name]}, Target(address, tmp_path, SHORT))
+    assert row.attempts and not row.failed, row

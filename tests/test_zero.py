@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def test_elsewhere_work_is_done_here_without_the_package(monkeypatch):
     assert zerogpu.here()
     with pytest.raises(ImportError):
         zerogpu.lend(work, lambda: 1.0)
+
+
+@pytest.mark.parametrize(("limit", "ended"), [("turn", "turn"), ("idle", "idle")])
+def test_a_lent_run_stands_under_the_bounds_that_only_the_studio_sees(small, monkeypatch, limit, ended):
+    monkeypatch.setattr(zerogpu, "here", lambda: True)
+    monkeypatch.setattr(zerogpu, "lend", lambda work, seconds: work)
+    plan = Plan.from_form(prompt=PROMPT, seed=3, length=0, view="A", a="full", b="full")
+    queue, run = Queue(), Run(1 << 24)
+    limits = Limits(**{"lead": 1e9, limit: 0.0})
+    with closing(live(small, plan, run, queue, limits, zerogpu.generating(small))) as manifests:
+        next(manifests)
+        with queue.join("next"):
+            *_, last = manifests
+    assert (last["state"], run.ended) == ("done", ended) and run.count < 4
 
 
 def test_what_is_asked_of_a_run_is_mirrored_in_order():

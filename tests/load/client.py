@@ -165,10 +165,16 @@ def studio(*arguments: str, **environment: str) -> Iterator[Studio]:
 class Studio:
     """A running `app.py`: its address, its log, its memory, its folders."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str] = (), environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        arguments: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
         self.folder, port = folder, free_port()
         self.address, self.log = f"http://127.0.0.1:{port}", folder / "log"
-        command = [sys.executable, "app.py", "--port", str(port), *arguments]
+        command = [*wrapper, sys.executable, "app.py", "--port", str(port), *arguments]
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
                 command,

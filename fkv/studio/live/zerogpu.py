@@ -134,6 +134,11 @@ def generating(model: VideoModel) -> Generate:
                 if chunk is not None:
                     run.put(chunk)
                     turn.chunks = run.count
+                if state in ("live", "paused") and (
+                    over := turn.over()
+                ):  # who waits and who fetches is known here only
+                    yield "done", over
+                    return
                 yield state, text
 
     return near

@@ -1,0 +1,112 @@
+"""What one visitor or program does to the others: places, sessions, keys, changes, links."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+from tests.load.client import Visitor, settle
+
+from . import Attempt, Target, check
+
+SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+@check("programs that fill the queue leave the page its places")
+def places(target: Target) -> Iterator[Attempt]:
+    body = {"data": ["a red ball", "full", 120, 0]}
+    with Visitor(target.address) as attacker, Visitor(target.address) as visitor:
+        for _ in range(target.count(160)):
+            status = attacker.http.post("/gradio_api/call/generate_clip", json=body).status_code
+            yield f"a call: {status}", status in (200, 503)
+        event = visitor.event("fkv-go")
+        for _ in range(target.count(30)):
+            status = visitor.join(event, visitor.form(event, prompt="a red ball", chunks=1)).status_code
+            yield f"Go live: {status}", status == 200
+    with Visitor(target.address) as watcher:  # nobody listens to the calls, so they end
+        yield "the queue is empty again", not settle(watcher, 120)["waiting"]
+
+
+@check("strangers cannot cut a stream")
+def strangers(target: Target) -> Iterator[Attempt]:
+    with (
+        Visitor(target.address) as visitor,
+        target.client() as client,
+        closing(visitor.go(chunks=0, stream="A")) as shown,
+    ):
+        seen = next(manifest for manifest in shown if manifest.get("chunks"))
+        event = visitor.event("fkv-stop")
+        for _ in range(target.count(2081)):
+            body = {"data": [], "fn_index": event["id"], "session_hash": secrets.token_hex(8)}
+            status = client.post("/gradio_api/queue/join", json=body).status_code
+            yield f"a session of its own: {status}", status in (200, 400, 422, 503)
+            if secrets.randbelow(200) == 0:
+                next(shown)
+        later = next(manifest for manifest in shown if manifest.get("chunks", 0) > seen["chunks"] + 1)
+        yield f"the stream: {later['state']}", later["state"] == "live"
+
+
+@check("nobody reaches the run of another")
+def keys(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as first, Visitor(target.address) as second:
+        with closing(first.go(chunks=0, stream="A")) as shown:
+            key = next(manifest for manifest in shown if manifest.get("chunks"))["run"]
+            guesses = [key[:-1], key.swapcase(), key[::-1], "*", "%00", "..", second.session, first.session]
+            guesses += [secrets.token_urlsafe(16) for _ in range(target.count(200))]
+            for guess in guesses:
+                status = second.http.get(f"/stage/{guess}/0").status_code
+                yield f"/stage/{guess}/0: {status}", status in (404, 400)
+            for press in ("fkv-stop", "fkv-pause", "fkv-change"):
+                second.press(press)
+            state = next(shown)["state"]
+            yield f"after the presses of another: {state}", state == "live"
+
+
+@check("a change at any moment ends no run")
+def changes(target: Target) -> Iterator[Attempt]:
+    for number in range(target.count(6)):
+        with Visitor(target.address) as visitor, ExitStack() as stack:
+            ahead = stack.enter_context(Visitor(target.address)) if number % 2 else None
+            if ahead is not None:  # the visitor waits in line while the changes come
+                running = stack.enter_context(closing(ahead.go(chunks=0, stream="A")))
+                next(manifest for manifest in running if manifest.get("chunks"))
+            with closing(visitor.go(chunks=3, stream="AB")) as shown:
+                next(shown)
+                for press in ("fkv-change", "fkv-flush", "fkv-cut", "fkv-pause", "fkv-pause"):
+                    visitor.press(press)
+                if ahead is not None:
+                    ahead.press("fkv-stop")
+                *_, last = shown
+            yield f"{'in line' if ahead else 'at the start'}: {last['text']}", last["state"] == "done"
+
+
+@check("links with absurd values keep what can be read, scripts stay text")
+def links(target: Target) -> Iterator[Attempt]:
+    values = ("²", "-1", "1e9", "9" * 400, "NaN", SCRIPT, "\ud7ff", "%00", "", "x" * 4000)
+    with Visitor(target.address) as visitor:
+        loaded = (each for each in visitor.config["dependencies"] if any(kind == "load" for _, kind in each["targets"]))
+        event = next(loaded)
+        body = {"data": [], "fn_index": event["id"], "session_hash": visitor.session}
+        for name in ("seed", "length", "view", "a", "b", "threshold", "story", "prompt", "model"):
+            for value in values:
+                answer = visitor.http.post("/gradio_api/run/predict", params={name: value}, json=body)
+                text = answer.text
+                yield (
+                    f"{name}={value[:20]!r}: {answer.status_code}",
+                    answer.status_code == 200 and "Traceback" not in text,
+                )
+
+
+@check("prompts, policies and timelines of scripts are told as text")
+def scripts(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as visitor:
+        for field in ({"prompt": SCRIPT}, {"prompt": "a red ball", "what changes": f"2: {SCRIPT}"}):
+            try:
+                with closing(visitor.go(chunks=2, stream="A", **field)) as shown:
+                    *_, last = shown
+                yield f"{field}: {last['state']}", last["state"] in ("done", "error")
+            except LookupError:
+                yield f"the page has no {list(field)[-1]}", False
+            time.sleep(0.1)
