@@ -68,7 +68,7 @@ def keys(target: Target) -> Iterator[Attempt]:
 def changes(target: Target) -> Iterator[Attempt]:
     for number in range(target.count(6)):
         with Visitor(target.address) as visitor, ExitStack() as stack:
-            ahead = stack.enter_context(Visitor(target.address)) if number % 2 else None
+            ahead = stack.enter_context(Visitor(target.address)) if number % 2 == 0 else None
             if ahead is not None:  # the visitor waits in line while the changes come
                 running = stack.enter_context(closing(ahead.go(chunks=0, stream="A")))
                 next(manifest for manifest in running if manifest.get("chunks"))
