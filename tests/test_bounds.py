@@ -12,10 +12,14 @@ from typing import Any, get_args
 import gradio as gr
 import pytest
 
+from fkv.debate.director import Direction, direct
+from fkv.debate.scenes import Brief
+from fkv.debate.transcript import Event
 from fkv.models.base import VideoModel
 from fkv.studio.live import telemetry
 from fkv.studio.live.comparison import compare, player
 from fkv.studio.live.comparison_plan import ComparisonPlan
+from fkv.studio.live.directing import debate
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -65,11 +69,21 @@ def endpoint(name: str, *arguments: Any) -> Callable[[VideoModel, Registry], str
     return call
 
 
+def director(model: VideoModel, registry: Registry, run: Run | None = None, listener: Any = None) -> str:
+    def slowed(brief: Brief, seen: Callable[[Event], None]) -> Direction:
+        return direct(brief, seen=lambda event: (time.sleep(0.02), seen(event)))
+
+    limits = registry.limits
+    *_, last = debate(model, Brief(PROMPT), slowed, run or Run(0), registry.queue, limits, listener)
+    return last.text
+
+
 RUNS: dict[str, list[Callable[[VideoModel, Registry], str]]] = {
     "live": [live_run],
     "compare": [compare_tab, endpoint("compare", "full,per-step", PROMPT, 5, 0)],
     "clip": [endpoint("generate_clip", PROMPT, "full", 8, 0)],
     "profile": [endpoint("profile", "\n".join([PROMPT] * 3), 4, 0.8, 0)],
+    "director": [director],
 }
 """Per kind, every way in which such a run begins; programs of MCP call the same endpoints."""
 TABLE = [(kind, run) for kind, runs in RUNS.items() for run in runs]
@@ -99,6 +113,9 @@ def test_the_table_lists_every_kind_of_run():
 @every_run
 def test_the_kv_cache_is_bounded(toy, ended, kind, begin):
     text = begin(toy, Registry(Limits(lead=1e9, kv=1)))
+    if kind == "director":  # it has none
+        assert ended[-1]["ended"] == "finished"
+        return
     assert (ended[-1]["kind"], ended[-1]["ended"]) == (kind, "kv limit")
     assert ended[-1]["chunks"] <= 2 and (kind == "compare" or "KV cache exceeded" in text)
 
@@ -134,7 +151,7 @@ def test_memory_for_frames_is_bounded(toy, ended, kind, begin):
     registry = Registry(Limits(lead=1e9, total=100))
     run = registry.begin("visitor")
     begin(toy, registry, run) if begin is live_run else begin(toy, registry)
-    if kind in ("live", "profile"):  # the one drops its oldest chunks, the other decodes nothing
+    if kind in ("live", "profile", "director"):  # the first drops its oldest chunks, the others decode nothing
         assert ended[-1]["ended"] == "finished" and run.frame_bytes == 0
     else:
         assert ended[-1]["ended"] == "memory limit" and ended[-1]["chunks"] <= 2
@@ -144,7 +161,7 @@ def test_memory_for_frames_is_bounded(toy, ended, kind, begin):
 def test_a_run_ends_for_which_nobody_waits(toy, ended, monkeypatch, kind, begin):
     monkeypatch.setattr(endpoints, "Caller", Silent)
     registry = Registry(Limits(lead=1e9, idle=0.0))
-    begin(toy, registry, None, Silent()) if begin is compare_tab else begin(toy, registry)
+    begin(toy, registry, None, Silent()) if begin in (compare_tab, director) else begin(toy, registry)
     expected = "idle" if kind == "live" else "left"
     assert (ended[-1]["kind"], ended[-1]["ended"]) == (kind, expected) and ended[-1]["chunks"] <= 4
 

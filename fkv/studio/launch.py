@@ -67,6 +67,7 @@ class LimitOptions:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line and the environment."""
+    from fkv.commands.director_options import add_language_model
     from fkv.commands.model_options import add_model
     from fkv.models.release import CHOICES
 
@@ -103,6 +104,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--metrics", action="store_true", default=env("FKV_METRICS") == "1", help="figures for Prometheus at /metrics"
     )
+    add_language_model(parser)
     mcp = env("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     parser.add_argument("--mcp", action="store_true", default=mcp, help="also offer the API as tools of an MCP server")
     parser.add_argument(
@@ -134,6 +136,9 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
         check_port(args.host, args.port)
         options = LimitOptions.from_arguments(args)
+        from fkv.commands.director_options import endpoint_of
+
+        endpoint = endpoint_of(args)  # refused before a model is loaded
         from fkv.commands.model_options import load_model
         from fkv.models.memory import free_memory
         from fkv.studio.live import model_thread, telemetry, zerogpu
@@ -153,6 +158,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
             args.mcp,
             folder=folder,
             proxies=args.trust_proxy,
+            endpoint=endpoint,
         )
     except (ValueError, OSError) as error:
         print(f"fkv-studio: {error}", file=sys.stderr)

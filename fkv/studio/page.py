@@ -6,6 +6,7 @@ from html import escape
 
 import gradio as gr
 
+from fkv.debate.endpoint import Endpoint
 from fkv.models.base import VideoModel
 from fkv.report import device_name
 from fkv.studio.live.comparison import player
@@ -13,6 +14,7 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.serving.endpoints import add_endpoints
 from fkv.studio.tabs.atlas import atlas_tab
 from fkv.studio.tabs.compare import compare_tab, visitor
+from fkv.studio.tabs.director import director_drawer, directs
 from fkv.studio.tabs.heads import heads_tab
 from fkv.studio.tabs.live import live_tab
 
@@ -20,12 +22,19 @@ from .live import zerogpu
 from .tabs import about
 
 
-def build(model: VideoModel, registry: Registry) -> gr.Blocks:
-    """Build the studio for one model; every visitor's run goes through `registry`."""
+def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = None) -> gr.Blocks:
+    """Build the studio for one model.
+
+    Args:
+        model: What generates.
+        registry: The runs of all visitors.
+        endpoint: The director's language model, None for none.
+    """
 
     def leave(request: gr.Request) -> None:
         registry.close(request.session_hash)
         registry.close(visitor(request))
+        registry.close(directs(request))
 
     play = player(model, registry.limits)
     with gr.Blocks(
@@ -37,6 +46,8 @@ def build(model: VideoModel, registry: Registry) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
                 controls = live_tab(page, model, registry)
+                with controls.drawers:
+                    director_drawer(model, registry, endpoint, controls.story)
             with gr.Tab("Heads", id="heads"):
                 heads_tab(model, registry, controls)
             with gr.Tab("Atlas", id="atlas"):

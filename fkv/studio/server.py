@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fkv.debate.endpoint import Endpoint
 from fkv.models.base import VideoModel
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.sessions import Registry
@@ -84,6 +85,7 @@ def serve(
     block: bool = True,
     folder: Path | None = None,
     proxies: str = "",
+    endpoint: Endpoint | None = None,
 ) -> gr.Blocks:
     """Serve the page until the process is told to end.
 
@@ -99,6 +101,7 @@ def serve(
         block: Wait for the end; otherwise return once the page is served.
         folder: For temporary files, by default a new one.
         proxies: Addresses and networks, with commas between them, whose `X-Forwarded-For` names the visitor.
+        endpoint: The director's language model, None for none.
 
     Raises:
         ValueError: If metrics or mcp need a package that is missing.
@@ -116,7 +119,7 @@ def serve(
         *(metrics_routes(registry) if metrics else ()),
     ]
     folder = folder or temporary_folder()
-    page = build(model, registry).queue(max_size=PLACES, api_open=False)
+    page = build(model, registry, endpoint).queue(max_size=PLACES, api_open=False)
     most = most_connections()
     bound(most, proxies)
     gate = Middleware(

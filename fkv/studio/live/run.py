@@ -6,10 +6,10 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fkv.storyboard import Change
+from fkv.storyboard import Change, Cue
 
 from .attention_probe import Watch
 
@@ -66,6 +66,7 @@ class Run:
         self._on_chunk = on_chunk
         self._control = Control()
         self._changes: list[Change] = []
+        self._cues: list[Cue] = []
         self._chunks: OrderedDict[int, bytes] = OrderedDict()
         self._count = 0
         self._paused_at = 0.0
@@ -126,12 +127,19 @@ class Run:
         with self._wake:
             self._changes = [*self._changes, change][-MAX_CHANGES:]
 
+    def add_cues(self, cues: Iterable[Cue]) -> None:
+        """Change the streams when these chunks begin; replaces what was to come by earlier calls."""
+        with self._wake:
+            self._cues = list(cues)[-MAX_CHANGES:]
+
     # For the generating thread.
 
     def take_changes(self) -> list[Change]:
-        """The changes that were added since the last call."""
+        """The changes that were added since the last call, and those of cues whose chunk is next or has passed."""
         with self._wake:
-            changes = self._changes
+            due = [cue.change for cue in self._cues if cue.chunk <= self._count]
+            self._cues = [cue for cue in self._cues if cue.chunk > self._count]
+            changes = self._changes + due
             self._changes = []
             return changes
 

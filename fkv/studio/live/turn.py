@@ -23,10 +23,16 @@ from .telemetry import Tally, log_run
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["live", "compare", "clip", "profile"]
+Kind = Literal["live", "compare", "clip", "profile", "director"]
 
 WAIT = 1.0  # seconds between two status reports of a run that waits or pauses
-WORK: dict[Kind, str] = {"live": "stream", "compare": "comparison", "clip": "clip", "profile": "profile"}
+WORK: dict[Kind, str] = {
+    "live": "stream",
+    "compare": "comparison",
+    "clip": "clip",
+    "profile": "profile",
+    "director": "debate",
+}
 REJOIN = {"live": "Press Go live to rejoin the queue."}  # what a visitor may do once the turn is over
 
 

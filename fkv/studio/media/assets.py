@@ -36,7 +36,8 @@ def style() -> str:
         "".join(f"--fkv-kind-{kind.key}:{kind.colour(theme)};" for kind in KINDS.values())
         for theme in ("light", "dark")
     )
-    return f":root{{{light}}}body.dark{{{dark}}}{page_asset('style.css')}{page_asset('heads.css')}"
+    sheets = "".join(map(page_asset, ("style.css", "heads.css", "director.css")))
+    return f":root{{{light}}}body.dark{{{dark}}}{sheets}"
 
 
 def script(module: str, *events: str) -> str:

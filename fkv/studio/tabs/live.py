@@ -87,6 +87,7 @@ class Controls(NamedTuple):
     plain: gr.Checkbox
     record: gr.Button
     download: gr.DownloadButton
+    drawers: gr.Column
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -199,6 +200,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         story = gr.Textbox(
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
         )
+    drawers = gr.Column(elem_id="fkv-drawers")  # of other files, such as the director's
     with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
         plain = gr.Checkbox(False, label="Plain", info="only the frames, without labels and charts", scale=2)
         record = gr.Button("Make MP4", elem_id="fkv-film", scale=1)
@@ -227,6 +229,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         plain=plain,
         record=record,
         download=download,
+        drawers=drawers,
     )
 
 
