@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
 def run() -> int:
     """Serve the page until a signal ends the process, at any moment, without a word and without leftovers."""
+    gc.disable()  # until the page is served: while modules are imported, nearly everything stays
     folder = temporary_folder()
     end_at_signals(folder)
     return main(folder=folder)

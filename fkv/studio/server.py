@@ -130,6 +130,7 @@ def serve(
         admit=Admission(page).refuse,
         share=most // 2,
     )
+    gc.enable()
     gc.freeze()  # so that `errors.free` does not scan what stays loaded after every run
     atexit.register(gc.unfreeze)
     page.launch(
