@@ -53,7 +53,7 @@ REFERENCE = "full"
 NO_STORY = Storyboard()
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
 # Fields that identify a record.
-KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story")
+KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story", "steps")
 # Columns of the printed table and their headings.
 COLUMNS = {
     "discontinuity": "chunk discontinuity",
@@ -249,7 +249,7 @@ def _records(
             chunks = run_stream(model, policy, prompt, seed, seconds, story)
         if policy in pending:
             names = dict(
-                zip(KEY, (*identity_of(model), policy, prompt, seed, seconds, write_story(story)), strict=True)
+                zip(KEY[:-1], (*identity_of(model), policy, prompt, seed, seconds, write_story(story)), strict=True)
             )
             if not story.cues:
                 del names["story"]
@@ -261,8 +261,9 @@ def _records(
             reference = video_of(chunks)
 
 
-def _job(name: str, device: str, precision: str | None, *arguments: Any) -> list[Record]:
-    return list(_records(load_once(name, device, precision), *arguments))
+def _job(name: str, device: str, precision: str | None, steps: int | None, *arguments: Any) -> list[Record]:
+    model = load_once(name, device, precision)
+    return list(_records(model if steps is None else model.with_steps(steps), *arguments))
 
 
 def evaluate(
@@ -277,6 +278,7 @@ def evaluate(
     workers: int = 1,
     ray: str | None = None,
     story: Storyboard = NO_STORY,
+    steps: int | None = None,
 ) -> list[Record]:
     """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1.
 
@@ -293,6 +295,7 @@ def evaluate(
         ray: Address of a Ray cluster to use instead, one stream at a time per device; see `fkv.parallel.ray_map`.
         story: Prompts of the toy world, applied to every stream; adherence is then read at the end of each, and
             switches are not measured. A storyboard that begins with a prompt leaves one prompt to run.
+        steps: Denoising steps, by default those of the model.
 
     Returns:
         One record per stream, see `measure`.
@@ -312,6 +315,7 @@ def evaluate(
         raise _not_readable(model)
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
+    loaded = loaded if steps is None else loaded.with_steps(steps)
     file = Path(out) / "records.jsonl" if out is not None else None
     identity = identity_of(loaded)
     finished = {tuple(record.get(name) for name in KEY): record for record in (read_records(file) if file else [])}
@@ -319,7 +323,8 @@ def evaluate(
     jobs: list[tuple] = []
     for run in product(range(prompts), range(seeds)):
         found = {
-            policy: finished.get((*identity, policy, *run, seconds, write_story(story) or None)) for policy in policies
+            policy: finished.get((*identity, policy, *run, seconds, write_story(story) or None, steps))
+            for policy in policies
         }
         usable = {
             policy: record for policy, record in found.items() if record and not _lacks_reference(record, policies)
@@ -328,7 +333,9 @@ def evaluate(
         records += usable.values()
         jobs += [(policies, pending, *run, seconds, story)] if pending else []
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, (model, device, precision), jobs, workers, ray):
+        for record in _run(loaded, (model, device, precision, steps), jobs, workers, ray):
+            if steps is not None:
+                record["steps"] = steps
             records.append(record)
             if file:
                 append_record(file, record)
@@ -347,7 +354,7 @@ def _check_limit(name: str, value: Any) -> None:
 
 def _run(
     loaded: VideoModel,
-    by_name: tuple[Any, str, str | None],
+    by_name: tuple[Any, str, str | None, int | None],
     jobs: list[tuple],
     workers: int,
     ray: str | None,

@@ -58,6 +58,7 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
     return {
         "index": chunk.index,
         "policy": chunk.policy,
+        "steps": chunk.steps,
         "prompt": chunk.prompt,
         "events": list(chunk.events),
         **{f"{stage}_s": getattr(chunk.timings, stage) for stage in STAGES},

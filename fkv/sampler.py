@@ -52,6 +52,20 @@ class Schedule:
         """Space the levels of `steps` steps evenly: 1, 1 - 1/steps, ..."""
         return cls(tuple(1 - i / steps for i in range(steps)))
 
+    def with_steps(self, count: int) -> Schedule:
+        """Take some of the levels, evenly spread from the first: of four, two steps take the first and the third.
+
+        Args:
+            count: How many.
+
+        Raises:
+            ValueError: There are not so many.
+        """
+        most = len(self.sigmas)
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+            raise ValueError(f"the number of steps must be a whole number from 1 to {most}, not {count!r}")
+        return Schedule(tuple(self.sigmas[i * most // count] for i in range(count)))
+
 
 def x0_of(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
     """The clean latents that follow from a predicted flow.

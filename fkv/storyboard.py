@@ -8,6 +8,7 @@ One change a line, each with the number of its chunk:
     12: A = sliding-window                     another policy for one stream
     15: threshold = 0.7                        other head roles: static from that score on
     16: heads = 3.2 dynamic, 5.1 static        other roles of single heads, each as layer.head
+    17: steps = 2                              fewer denoising steps
     18: flush                                  the cache forgets all but the first frame and the two newest
     21: cut                                    another scene under the same prompt, where the policy knows cuts
 
@@ -38,7 +39,7 @@ from .roles import HeadRoles, Role
 from .stream import MAX_CHUNKS, Chunk, Stream, check_chunks, check_prompt
 
 NUMBERED = re.compile(r"\s*\d+\s*:")
-KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold|heads)\s*=\s*(.+)", re.DOTALL)
+KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold|heads|steps)\s*=\s*(.+)", re.DOTALL)
 ROLE = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s+(static|dynamic)\s*")
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
@@ -203,6 +204,24 @@ class Cut(Change):
             if name not in without_cuts:
                 stream.cut()
         return f"{_named(streams, without_cuts)} went on: this policy has no cut." if without_cuts else None
+
+
+@dataclass(frozen=True)
+class SetSteps(Change):
+    """Give all streams another number of denoising steps, except those whose policy keeps a cache for each step.
+
+    Args:
+        steps: 1 to the number of the model's steps.
+    """
+
+    steps: int
+
+    def apply(self, streams: Streams) -> str | None:
+        per_step = [name for name, stream in streams.items() if stream.next_policy.caches == "per-step"]
+        for name, stream in streams.items():
+            if name not in per_step or len(per_step) == len(streams):
+                stream.set_steps(self.steps)
+        return f"{_named(streams, per_step)} went on: there is a cache for each step." if per_step else None
 
 
 def _without_cuts(streams: Streams) -> list[str]:
@@ -374,6 +393,8 @@ def write_change(change: Change) -> str:
         return f"threshold = {change.threshold}"
     if isinstance(change, SetHeads):
         return "heads = " + ", ".join(f"{layer}.{head} {role}" for (layer, head), role in change.heads)
+    if isinstance(change, SetSteps):
+        return f"steps = {change.steps}"
     if isinstance(change, Flush | Cut):
         return type(change).__name__.lower()
     raise ValueError(f"a storyboard has no line for {type(change).__name__}")
@@ -406,6 +427,8 @@ def _line(event: str, name: str, stream: Stream, recached: bool) -> str:
         return write_change(SetPrompt(what, recached and kind != "cut", kind == "cut"))
     if kind == "policy":
         return write_change(SetPolicy(name, policies.write(stream.policy)))
+    if kind == "steps":
+        return write_change(SetSteps(int(what)))
     threshold = stream.roles.threshold if stream.roles else None
     if threshold is not None:
         return write_change(SetThreshold(threshold))
@@ -430,6 +453,10 @@ def _change(what: str, roles: HeadRoles | None) -> Change:
         return SetThreshold(threshold)
     if key == "heads":
         return _heads(value)
+    if key == "steps":
+        if not re.fullmatch("[1-9]", value):
+            raise ValueError(f"{value!r:.40} is no number of denoising steps, as in steps = 2")
+        return SetSteps(int(value))
     policies.parse(value)
     return SetPolicy(key, value)
 

@@ -24,7 +24,7 @@ from .policies import ChunkState, Policy, evict
 from .policies.kinds import HELD
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
-from .sampler import Noise, SeededNoise, renoise, x0_of
+from .sampler import Noise, Schedule, SeededNoise, renoise, x0_of
 
 MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
@@ -90,6 +90,7 @@ class Chunk:
         kinds: Head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
         heads: Head group -> its heads per layer.
         read: Head group -> the pages that the last denoising pass read, at the positions where it read them.
+        steps: Its denoising steps.
         kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
     """
 
@@ -111,6 +112,7 @@ class Chunk:
     kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
     read: dict[str, Pages] = field(default_factory=dict)
+    steps: int = 0
     kv_tokens_read: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -212,6 +214,7 @@ class Stream:
         keep_steps: bool = False,
     ) -> None:
         self.model = model
+        self._schedule = model.schedule
         self.noise = noise or SeededNoise(check_seed(seed))
         self._decoder = model.decoder if decode else None
         self.keep_steps = keep_steps
@@ -366,6 +369,27 @@ class Stream:
         cache = evict(self.policy, ChunkState(self.index - 1, self._frames(self.index - 1), cache))
         return cache.regrouped(groups, cache.segments)
 
+    def set_steps(self, count: int) -> None:
+        """Go on with another number of denoising steps.
+
+        Args:
+            count: 1 to the number of steps that the model came with.
+
+        Raises:
+            ValueError: It has not so many, or the policy keeps a cache for each step.
+        """
+        if self.next_policy.caches == "per-step":
+            raise ValueError(f"policy {self.next_policy.name!r} keeps a cache for each step; start anew with {count}")
+        self._pending.changes.append(partial(self._change_steps, self._schedule.with_steps(count)))
+
+    def _change_steps(self, schedule: Schedule, timer: _Timer) -> str | None:
+        if schedule == self.model.schedule:
+            return None
+        self.model = replace(self.model, schedule=schedule)
+        if self.index == 0:
+            self._caches = self._new_caches()
+        return f"steps: {len(schedule.sigmas)}"
+
     def flush(self) -> None:
         """Forget everything but the first frame and the two newest ones, so that a new prompt acts at once.
 
@@ -487,6 +511,7 @@ class Stream:
             kinds=kinds,
             heads=_groups_of(cache),
             read=read,
+            steps=len(self.model.schedule.sigmas),
             kv_tokens_read=kv_tokens_read,
         )
 

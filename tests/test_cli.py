@@ -92,6 +92,13 @@ def test_a_recorded_stream_can_be_analysed(capsys, tmp_path):
     assert code == 0 and {path.suffix for path in (tmp_path / "figures").iterdir()} >= {".png", ".svg", ".csv", ".html"}
 
 
+def test_steps_are_set_for_a_run_and_change_in_it(capsys, tmp_path):
+    (tmp_path / "story.txt").write_text("2: steps = 1")
+    code, printed = run(capsys, "stream", "--steps", "2", "--chunks", "2", "--story", str(tmp_path / "story.txt"))
+    chunks = json.loads(printed.out)["chunks"]
+    assert code == 0 and [(chunk["steps"], chunk["events"]) for chunk in chunks] == [(2, []), (1, ["steps: 1"])]
+
+
 def test_compare_reports_ratios_against_full(capsys):
     code, printed = run(
         capsys, "compare", "--policies", "full,forcing-kv:segments_per_frame=4,retention=3", "--chunks", "5"
@@ -171,6 +178,7 @@ def test_text_that_is_not_read_gets_a_hint_wherever_it_enters(capsys, tmp_path):
         (["--out", ""], "--out is empty; name a file or leave it out"),
         (["--record", __file__], "is a file; name a folder"),
         (["--json", "/tmp/" + 300 * "x"], "File name too long"),
+        (["--steps", "5"], "number of steps must be a whole number from 1 to 2, not 5"),
         (["--steps", "1000"], "--steps is of a checkpoint of your own"),
         (["--frames-per-chunk", "0", "--checkpoint", __file__], "--frames-per-chunk must be from 1 to 21"),
         (["--steps", "250,500", "--checkpoint", __file__], "--steps are falling numbers"),
@@ -245,6 +253,8 @@ def test_compare_follows_a_storyboard_and_says_what_a_policy_cannot(capsys, tmp_
         ("a star", ["stream"], "line 1 of the storyboard"),
         (" \n", ["stream"], "is empty; write a line such as"),
         ("2: threshold = 0.5", ["stream"], "no scores"),
+        ("2: steps = 9", ["stream"], "number of steps must be a whole number from 1 to"),
+        ("2: steps = many", ["stream"], "'many' is no number of denoising steps"),
     ],
 )
 def test_a_storyboard_that_cannot_be_followed_is_refused(story, args, message, capsys, tmp_path):

@@ -156,6 +156,25 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
             command.run(parser.parse_args(words))
 
 
+def test_figures_by_steps(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = "--policy full --prompts 1 --seconds 2 --steps 1,2 --out".split()
+    assert command.run(parser.parse_args([*options, str(tmp_path)])) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert list(data["policies"]) == ["full, 1 step", "full, 2 steps"]
+    assert [record["steps"] for record in data["records"]] == [1, 2]
+    assert data["records"][0]["adherence"] != data["records"][1]["adherence"] or (
+        data["records"][0]["discontinuity"] != data["records"][1]["discontinuity"]
+    )
+    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("it is recorded already"))
+    assert command.run(parser.parse_args([*options, str(tmp_path)])) == 0
+    for steps, message in (("1,many", "numbers of steps such as 1,2,4"), ("3", "from 1 to 2, not 3")):
+        with pytest.raises(ValueError, match=message):
+            command.run(parser.parse_args(["--policy", "full", "--steps", steps]))
+
+
 def test_a_sheet_in_pages_has_its_prompts_on_the_last_one(toy, tmp_path, monkeypatch):
     asked = []
 

@@ -37,3 +37,12 @@ def test_noise_depends_on_seed_chunk_and_step_alone():
         SeededNoise(4).initial(0, (8,)),
     ]
     assert all(not torch.equal(x, y) for i, x in enumerate(draws) for y in draws[:i])
+
+
+def test_fewer_steps_take_levels_that_the_model_knows():
+    four = Schedule.warped()
+    assert [four.with_steps(count).sigmas for count in (1, 2, 4)] == [four.sigmas[:1], four.sigmas[::2], four.sigmas]
+    assert four.with_steps(3).sigmas == four.sigmas[:3] and Schedule.even(4).with_steps(2) == Schedule.even(2)
+    for count in (0, 5, True):
+        with pytest.raises(ValueError, match="whole number from 1 to 4"):
+            four.with_steps(count)

@@ -20,6 +20,7 @@ from fkv.storyboard import (
     SetPolicy,
     SetPrompt,
     SetRoles,
+    SetSteps,
     SetThreshold,
     SilenceHead,
     Storyboard,
@@ -101,6 +102,7 @@ CHANGES = st.one_of(
     st.builds(SetPrompt, PROMPTS, cut=st.just(True)),
     st.builds(SetPolicy, st.sampled_from("AB"), st.sampled_from(("full", "sliding-window", "forcing-kv"))),
     st.builds(Flush),
+    st.builds(SetSteps, st.integers(1, 2)),
     st.builds(SetThreshold, st.sampled_from((0.25, 0.5, 0.75))),
     st.builds(SilenceHead, st.sampled_from("AB"), st.tuples(st.integers(0, 2), st.integers(0, 3))),
     st.builds(from_scores(SCORES, 0.5).flipped, st.integers(0, 2), st.integers(0, 3)).map(SetRoles),
@@ -244,6 +246,7 @@ def test_a_new_prompt_with_a_cut_begins_another_scene_where_the_policy_knows_cut
         (SetPrompt("a blue star", cut=True), "infinity-rope", "A (full): this policy has no cut; the prompt changes"),
         (Cut(), "infinity-rope", "A (full) went on: this policy has no cut."),
         (Flush(), "recompute", "B (recompute) went on: there is no cache to flush."),
+        (SetSteps(1), "per-step", "B (per-step) went on: there is a cache for each step."),
     ],
 )
 def test_streams_that_cannot_follow_a_change_are_named(change, b, words, small):
@@ -341,6 +344,7 @@ CHANGES = st.one_of(
     PROMPTS.map(lambda prompt: SetPrompt(prompt, recache=True)),
     PROMPTS.map(lambda prompt: SetPrompt(prompt, cut=True)),
     st.floats(0, 1).map(SetThreshold),
+    st.integers(1, 9).map(SetSteps),
     st.sampled_from([Flush(), Cut()]),
     st.tuples(st.sampled_from("AB"), st.sampled_from(["full", "forcing-kv:retention=0.5", "full without 3.2"])).map(
         lambda pair: SetPolicy(*pair)

@@ -265,3 +265,25 @@ def test_values_that_are_not_finite_end_the_stream_with_a_sentence(value, small)
     finally:
         bias.copy_(before)
     assert Stream(small, policies.parse("forcing-kv"), "a red ball").step().latents.isfinite().all()
+
+
+def test_steps_change_between_chunks_and_come_back(small):
+    live, plain, short = stream(small), stream(small), stream(small.with_steps(1))
+    live.set_steps(2)  # those that it has
+    live.set_steps(1)
+    one = live.step()
+    live.set_steps(2)
+    two = live.step()
+    assert (one.steps, one.events, two.steps, two.events) == (1, ("steps: 1",), 2, ("steps: 2",))
+    assert torch.equal(one.latents, short.step().latents)
+    assert not torch.equal(one.latents, plain.step().latents) and small.schedule == plain.model.schedule
+
+
+def test_steps_are_set_before_a_policy_with_a_cache_for_each(small):
+    live = stream(small)
+    live.set_steps(1)
+    live.set_policy(policies.make("per-step"))
+    live.step()
+    assert len(live.caches) == 1
+    with pytest.raises(ValueError, match="keeps a cache for each step"):
+        live.set_steps(2)

@@ -24,9 +24,9 @@ CHUNKS = 14
 MAX_STORY_BYTES = 1 << 20
 STORY_HELP = (
     "a text file, or - for stdin, that says what changes when: lines such as `6: a blue star`, `6: re-cache = a blue "
-    "star` or `6: threshold = 0.7`, whose chunks count from 1; or scenes with durations in seconds or chunks, `a red "
-    "ball [10s] | the same ball at night [12#]`, where # marks a hard cut, which today is a mark only and leaves the "
-    "cache as it is"
+    "star`, `6: threshold = 0.7` or `6: steps = 2`, whose chunks count from 1; or scenes with durations in seconds or "
+    "chunks, `a red ball [10s] | the same ball at night [12#]`, where # marks a hard cut, which today is a mark only "
+    "and leaves the cache as it is"
 )
 
 
@@ -147,6 +147,9 @@ def load(
     chunks = length or story.chunks or CHUNKS
     story = story.with_cues(cues)
     story.check_fits(chunks, streams)
+    for cue in story.cues:
+        if isinstance(cue.change, storyboard.SetSteps):
+            model.schedule.with_steps(cue.change.steps)
     if args.recache:
         story = story.with_recache()
     prompt = story.opening or args.prompt or PROMPT

@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_story(parser)
     parser.add_argument(
+        "--steps", metavar="N[,N]", help="how many denoising steps, for figures by steps (default: the model's number)"
+    )
+    parser.add_argument(
         "--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)"
     )
     parser.add_argument(
@@ -91,6 +94,16 @@ def _fitted(args: argparse.Namespace, policies: list[str], seconds: float) -> li
     return found
 
 
+def _steps(text: str | None) -> list[int | None]:
+    """Read numbers of steps, [None] for the model's own. Raises ValueError for another text."""
+    if text is None:
+        return [None]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--steps needs numbers of steps such as 1,2,4, not {text!r}") from None
+
+
 def _recall(args: argparse.Namespace) -> int:
     """Score recall; table to stderr, report to --json or stdout."""
     from fkv.analysis import recall
@@ -98,6 +111,8 @@ def _recall(args: argparse.Namespace) -> int:
     from fkv.policies import split
 
     target, folder = outputs(args, "json", "out/")
+    if args.steps is not None:
+        raise ValueError("--recall scores the model as it is; leave out --steps")
     try:
         away = [float(seconds) for seconds in args.away.split(",")]
     except ValueError:
@@ -151,19 +166,24 @@ def run(args: argparse.Namespace) -> int:
     if seconds is None:
         seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
     policies = _fitted(args, policies, seconds)
-    records = evaluate(
-        policies,
-        prompts,
-        args.seeds,
-        seconds,
-        args.model,
-        args.device,
-        args.precision,
-        folder,
-        args.workers,
-        args.ray,
-        story,
-    )
+    records = []
+    for steps in _steps(args.steps):
+        found = evaluate(
+            policies,
+            prompts,
+            args.seeds,
+            seconds,
+            args.model,
+            args.device,
+            args.precision,
+            folder,
+            args.workers,
+            args.ray,
+            story,
+            steps,
+        )
+        of_steps = "" if steps is None else f", {steps} {'step' if steps == 1 else 'steps'}"
+        records += [record | {"policy": record["policy"] + of_steps} for record in found]
     print(table(records), file=sys.stderr)
     more: dict[str, Any] = {}
     if args.oracle or sheet:
@@ -177,13 +197,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"oracle on {source}: {shares}", file=sys.stderr)
         measures = ", ".join(f"{name} {value:.3f}" for name, value in renders.items())
         print(f"renders: {measures}", file=sys.stderr)
-    found = report(records, **more)
+    told = report(records, **more)
     if folder:
         from fkv.analysis.evaluation_plots import overview
 
         overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
-        emit(found, folder / "report.json")
+        emit(told, folder / "report.json")
     if sheet:
         contact_sheet(model, policies[0], sheet, prompts, seconds, story=story)
-    emit(found, target)
+    emit(told, target)
     return 0

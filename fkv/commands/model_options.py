@@ -39,8 +39,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         type=_steps,
-        metavar="STEP,...",
-        help="denoising steps of --checkpoint, falling from 1000 (default: 1000,750,500,250)",
+        metavar="N",
+        help="how many denoising steps, of any model: 1 to its own number (default); "
+        "or which, of --checkpoint, falling from 1000 (default: 1000,750,500,250)",
     )
     parser.add_argument("--shift", type=float, help="shift of --checkpoint's schedule (default: 5)")
     parser.add_argument(
@@ -60,14 +61,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 SAMPLING = ("steps", "shift", "frames_per_chunk")
 
 
-def _steps(text: str) -> tuple[int, ...]:
-    """Read STEP,STEP,..."""
-    return tuple(int(step) for step in text.split(","))
+def _steps(text: str) -> int | tuple[int, ...]:
+    """Read a number of steps, N of one digit, or steps of the table of 1000, STEP,STEP,..."""
+    return int(text) if text.isdecimal() and len(text) == 1 else tuple(int(step) for step in text.split(","))
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return how a checkpoint of one's own is sampled, as far as it was set."""
-    return {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    found = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    if isinstance(args.steps, int):  # how many of the model's own, see `load_model`
+        del found["steps"]
+    return found
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +141,7 @@ def load_model(args: argparse.Namespace) -> VideoModel:
     else:
         model = registry.load(args.model, args.device, **setup)
     registry.speed_up(model.transformer, args.compile, args.graphs)
-    return model
+    return model.with_steps(args.steps) if isinstance(args.steps, int) else model
 
 
 def setup_of(args: argparse.Namespace) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +85,10 @@ class VideoModel:
     def hints_of(self, prompts: Iterable[str]) -> list[str]:
         """Return what the user should know about several prompts, each sentence once."""
         return list(dict.fromkeys(hint for prompt in dict.fromkeys(prompts) for hint in self.hints(prompt)))
+
+    def with_steps(self, count: int) -> VideoModel:
+        """Return the same model with fewer denoising steps, see `Schedule.with_steps`."""
+        return replace(self, schedule=self.schedule.with_steps(count))
 
     @property
     def chunk_seconds(self) -> float:
