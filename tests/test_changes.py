@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fkv import policies
 from fkv.commands.main import main
-from fkv.storyboard import Change, SetPolicy, SetPrompt, SetRoles, SilenceHead, Storyboard, parse
+from fkv.storyboard import Change, SetPolicy, SetPrompt, SetRoles, SetSteps, SilenceHead, Storyboard, parse
 from fkv.stream import Stream
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
@@ -39,6 +39,7 @@ PROMPTS = st.sampled_from(("a blue star", "a pink box in the city"))
 CHANGES = st.one_of(
     st.builds(SetPrompt, PROMPTS, st.booleans(), st.booleans()),
     st.builds(SetPolicy, st.just("A"), st.sampled_from(NAMES)),
+    st.builds(SetSteps, st.integers(1, 2)),
     st.builds(SilenceHead, st.just("A"), st.tuples(st.integers(0, 2), st.integers(0, 3))),
     st.tuples(st.integers(0, 2), st.integers(0, 3)),  # the head whose role is flipped
     st.sampled_from(("flush", "cut")),
