@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fkv.policies import POLICIES, ForcingKV, Full, PerStep
+from fkv.policies.mpcache import MPCache
 from fkv.probe import Focus, FrameMassProbe, head_scores
 from fkv.roles import HeadRoles, from_scores
 from fkv.storyboard import SetRoles
@@ -108,6 +109,15 @@ def test_every_policy_can_be_watched(small, name):
     for _ in range(3):
         _, (seen,) = step(own, "A", Watch("A", FOCUS))
     assert seen["pass"] == ("step 1" if isinstance(policy, PerStep) else "context") and len(seen["maps"]) >= 3
+
+
+def test_the_overlap_of_choices_is_told_where_heads_choose(small):
+    own = streams(small, MPCache(segments_per_frame=4, threshold=0, first_layers=1), Full())
+    for _ in range(6):
+        _, (chosen, full) = step(own, "AB", Watch("A", FOCUS, beside=True))
+    overlap = chosen["overlap"]
+    assert overlap["passes"] == ["step 0", "step 1", "context"] and full["overlap"] is None
+    assert overlap["layers"][1][2] == 1 > overlap["layers"][0][1] > 0 and overlap["steps"] == [[1] * 3] * 3
 
 
 def test_the_first_chunk_has_no_scores(small):

@@ -49,6 +49,16 @@ export function positionOf(group, frame) {
 
 /** @typedef {[frame: number, rows: number[][]]} PatchMap mass of one query patch on every patch of a key frame */
 
+/** @typedef {(number | null)[][]} Shares of pages that both read, among those that one or the other reads */
+
+/**
+ * How far choices of pages agree in a chunk.
+ * @typedef {object} Choices
+ * @property {string[]} passes
+ * @property {Shares} layers of each two layers
+ * @property {Shares} steps of each two passes
+ */
+
 /**
  * Where the heads of one stream looked in a chunk.
  * @typedef {object} Attention
@@ -65,6 +75,7 @@ export function positionOf(group, frame) {
  * @property {number[][] | null} static static heads of each layer
  * @property {number | null} threshold
  * @property {{ static: number[], dynamic: number[] } | null} cost bytes of a head of either role in each layer
+ * @property {Choices | null} [overlap] where heads choose what they read
  */
 
 /**

@@ -43,12 +43,12 @@ class MPCache(Policy):
     part: frames by their digests first, then pages of these frames; the first and the newest frame and the chunk
     itself always. Neighbouring layers share both, and the denoising steps share the choice of the first.
 
-    The authors hide queries and keys from the machine that computes; only their rules are here. Where a choice costs as
-    much as it saves, below about 30 frames of context, the policy is slower than `full`.
+    The authors hide queries and keys from the machine that computes; only their rules are here. A choice takes time, so
+    it pays in long contexts alone.
     """
 
     name = "mpcache"
-    help = "evicts once and reads few of the pages it holds, chosen by the queries; pays from about 40 frames on"
+    help = "evicts once and reads few of the pages it holds, chosen by the queries; meant for long contexts"
     paper = "arXiv 2501.06807"
     reading = "S1 + a fifth of all pages held, chosen per head + R1 + C3"
 

@@ -4,6 +4,7 @@
 import { press } from "../controls.js";
 import { find, findAll, onLayout, write } from "../dom.js";
 import { learn } from "../shared.js";
+import { ChoicesPanel } from "./choices.js";
 import { Detail } from "./detail.js";
 import { Grid } from "./grid.js";
 import { Patches } from "./patches.js";
@@ -18,7 +19,9 @@ export function mount({ element, props, trigger }) {
   learn(props.facts);
   heads.connect(props.value, trigger);
   const tab = find(element, ".fkv-heads");
+  /** @type {{ paint(): void }[]} */
   const parts = [new Bar(tab, heads), new Grid(tab, heads), new RolesPanel(tab, heads), new Detail(tab, heads)];
+  parts.push(new ChoicesPanel(tab, heads));
   const patches = new Patches(tab, heads);
   const paint = () => {
     for (const part of parts) part.paint();

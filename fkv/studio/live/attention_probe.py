@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fkv.choices import ChoiceProbe, Overlap
 from fkv.pages import Geometry, Heads
 from fkv.parallel.lockstep import step_all
 from fkv.policies.kinds import DROPPED, KEPT
@@ -15,6 +16,7 @@ from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.protocol import GONE, UNIT
+from fkv.transformer.causal import Probes
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Watch:
         last = f"step {len(stream.model.schedule.sigmas) - 1}" if stream.policy.caches == "per-step" else "context"
         return FrameMassProbe(passes={last}, focus=self.focus)
 
-    def record(self, name: str, seen: PassMass, chunk: Chunk, stream: Stream) -> dict[str, Any]:
+    def record(
+        self, name: str, seen: PassMass, chunk: Chunk, stream: Stream, overlap: Overlap | None = None
+    ) -> dict[str, Any]:
         """What the probe saw of a chunk, for the page.
 
         Args:
@@ -56,12 +60,14 @@ class Watch:
             seen: The record of the probe.
             chunk: The chunk.
             stream: Its stream.
+            overlap: How far choices of pages agree, where heads choose.
 
         Returns:
             `mass` [layers][heads][query frames][key frames]; `scores` [layers][heads], None where they say nothing;
             `kinds`, head group -> what its pages of each key frame are for (`fkv.policies.kinds`); `groups`
             [layers][heads], the group of each head; `maps`, rows of [key frame, mass per patch] of the focus; `static`,
-            the static heads of each layer; `threshold`, which gives them, or None; `cost`, see `head_bytes`.
+            the static heads of each layer; `threshold`, which gives them, or None; `cost`, see `head_bytes`;
+            `overlap`, see `shared_choices`.
         """
         held = seen.mass.sum(-2, keepdims=True) > 0
         maps = [
@@ -80,6 +86,7 @@ class Watch:
             "static": stream.roles and stream.roles.static,
             "threshold": stream.roles and stream.roles.threshold,
             "cost": head_bytes(chunk, stream),
+            "overlap": overlap and shared_choices(overlap),
         }
 
 
@@ -148,9 +155,29 @@ def step(
     if watch is None or watch.stream not in streams:
         return step_all(streams, turn, {}), []
     others = [name for name in streams if watch.beside and name != watch.stream]
-    probes = {name: watch.probe(streams[name]) for name in (watch.stream, *others)}
+    masses = {name: watch.probe(streams[name]) for name in (watch.stream, *others)}
+    choices = {name: ChoiceProbe() for name in masses if streams[name].policy.watches_attention}
+    probes = {name: Probes([each, choices[name]]) if name in choices else each for name, each in masses.items()}
     made = step_all(streams, turn, probes)
-    return made, [watch.record(name, each.take()[0], made[name], streams[name]) for name, each in probes.items()]
+    overlaps = {name: each.overlap() for name, each in choices.items()}
+    return made, [
+        watch.record(name, each.take()[0], made[name], streams[name], overlaps.get(name))
+        for name, each in masses.items()
+    ]
+
+
+def shared_choices(overlap: Overlap) -> dict[str, Any] | None:
+    """How far choices agree, for the page: `passes` by name, the matrices `layers` and `steps`, None where unknown.
+
+    None where no head chose anything.
+    """
+    if np.isnan(overlap.steps).all():
+        return None
+    matrices = {
+        name: [[None if np.isnan(share) else round(float(share), 3) for share in row] for row in matrix]
+        for name, matrix in (("layers", overlap.layers), ("steps", overlap.steps))
+    }
+    return {"passes": list(overlap.passes), **matrices}
 
 
 def live_scores(mass: np.ndarray, last_k: int = 4, skip: int = 1) -> list[list[float | None]]:
