@@ -3,7 +3,7 @@
 
 /** @import { Round } from "./playhead.js" */
 
-const FIELDS = ["model", "prompt", "seed", "length", "view", "a", "b", "threshold", "story"];
+const FIELDS = ["model", "prompt", "seed", "length", "view", "a", "b", "threshold", "story", "branch"];
 
 /**
  * @param {string} event

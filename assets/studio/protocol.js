@@ -87,7 +87,8 @@ export function positionOf(group, frame) {
  * @property {string} prompt
  * @property {[rows: number, cols: number]} grid patches of a latent frame
  * @property {string[]} events
- * @property {Record<string, StreamRecord>} streams
+ * @property {Record<string, StreamRecord>} streams the past of a branch has A alone
+ * @property {string} [branch] how B leaves A with this chunk
  * @property {{ drift: Record<string, number>, psnr?: number | null }} [quality] drift of every stream's colours, in
  *   [0, 1]; PSNR between two streams in dB, null where they are equal
  * @property {Attention} [heads]

@@ -3,7 +3,7 @@
 
 import { remember } from "./address.js";
 import { Controls, press, promptField } from "./controls.js";
-import { find, findAll, findCanvas, onLayout, write } from "./dom.js";
+import { find, findAll, findButton, findCanvas, onLayout, write } from "./dom.js";
 import { heads } from "./heads/state.js";
 import { listen } from "./keyboard.js";
 import { sayExpanded, setTalk, toggleDark, toggleHelp, toggleTalk } from "./modes.js";
@@ -73,8 +73,19 @@ export function mount({ element, props, trigger, watch }) {
     views.paint(true);
     paint();
   });
+  const branch = findButton(stage, ".fkv-branch");
+  /** Show the streams of the chunk shown: the past of a branch is one stream. */
+  const followStreams = () => {
+    const streams = Object.keys(player.round?.record?.streams ?? {}).join("");
+    if (streams && streams !== stage.dataset.streams) {
+      stage.dataset.streams = streams;
+      views.look();
+    }
+    branch.disabled = !player.round?.record || player.loop;
+  };
   player.addEventListener("chunk", () => {
     timeline.collect();
+    followStreams();
     remember(session.shown.link ?? "", player.rounds);
     readout.show();
     paint();
@@ -100,6 +111,7 @@ export function mount({ element, props, trigger, watch }) {
     ".": () => controls.step(),
     "?": toggleHelp,
     a: () => views.attention.click(),
+    b: () => branch.click(),
     c: () => views.cache.click(),
     d: toggleDark,
     e: () => controls.takeExample(announce),
@@ -114,6 +126,12 @@ export function mount({ element, props, trigger, watch }) {
     ...Object.fromEntries(views.radios.map((radio, i) => [String(i + 1), () => radio.click()])),
   });
   find(stage, ".fkv-play").addEventListener("click", playPause);
+  branch.addEventListener("click", () => {
+    say(`Branching after chunk ${player.at + 1}: generating its past once more.`);
+    const prompt = player.round?.record?.prompt ?? "";
+    trigger("branch", { chunk: player.at + 1, prompt, query: window.location.search });
+    session.goPressed();
+  });
   for (const button of findAll(stage, ".fkv-begin")) button.addEventListener("click", () => press("fkv-go"));
   document.addEventListener("click", ({ target }) => {
     const button = /** @type {Element} */ (target).closest?.("button");

@@ -13,7 +13,8 @@ const FEWEST = 12; // chunks that the timeline of an endless run has room for at
 /** @param {Round[]} rounds @returns {Mark[]} the first prompt, and every change by the chunk from which it holds */
 export function marksOf(rounds) {
   return rounds.flatMap(({ number, record }) => {
-    const text = number === 0 ? (record?.prompt ?? "") : (record?.events ?? []).join(", ");
+    const changes = [...(record?.events ?? []), ...(record?.branch ? [record.branch] : [])];
+    const text = number === 0 ? (record?.prompt ?? "") : changes.join(", ");
     return number === 0 || text ? [{ chunk: number, text }] : [];
   });
 }
@@ -99,11 +100,15 @@ export class Timeline {
   draw(count, shown) {
     const { pen, width, height, size, ink, colour } = sheet(this.canvas);
     const { room } = this;
+    const found = this.session.player.rounds.findIndex((round) => round.record?.branch);
+    const branch = found < 0 ? Infinity : found;
     const cell = width / room;
     const top = size + 6;
     for (let i = 0; i < room; i++) {
       pen.fillStyle = i === shown ? ink : colour(i < count ? "--fkv-done" : "--fkv-kind-dropped");
-      pen.fillRect(i * cell, top, Math.max(0.5, cell - (cell > 4 ? 2 : 0)), height - top);
+      const wide = Math.max(0.5, cell - (cell > 4 ? 2 : 0));
+      pen.fillRect(i * cell, top, wide, height - top);
+      if (i >= branch) pen.clearRect(i * cell, (top + height) / 2 - 1, wide, 2); // two futures
     }
     pen.textAlign = "left";
     pen.fillStyle = ink;

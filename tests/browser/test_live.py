@@ -472,3 +472,29 @@ def test_a_tap_moves_the_divider_and_words_make_a_prompt(visit):
     expect(tab.page.get_by_label("Prompt", exact=True)).to_have_value("an orange ball bouncing over the city at sunset")
     tab.page.locator("#fkv-die").click()
     expect(tab.page.get_by_label("Seed")).not_to_have_value("0")
+
+
+def test_a_stream_branches_into_two_futures_of_one_past(visit):
+    tab = visit(query="?" + urlencode({"length": 4, "view": "A", "a": "forcing-kv", "b": "forcing-kv"}))
+    tab.press("Go live")
+    tab.until("window.fkvStudio.state === 'done' && window.fkvStudio.player.rounds.length === 4")
+    before = hashes(tab, 3)
+    tab.page.evaluate("window.fkvStudio.player.seek(1)")
+    tab.still()
+    tab.page.get_by_label("Prompt", exact=True).fill("a cyan star drifting over the sea at night")
+    tab.page.get_by_role("button", name="Branch from here").click()
+    tab.until(
+        "window.fkvStudio.state === 'done' && window.fkvStudio.player.rounds.length === 4"
+        " && Object.keys(window.fkvStudio.player.rounds[3].record.streams).length === 2"
+    )
+    tab.page.get_by_role("button", name="Storyboard").click()
+    expect(tab.page.get_by_label("Where B leaves A")).to_have_value("3: a cyan star drifting over the sea at night")
+    after = hashes(tab, 3)
+    assert after[0] == before[0] and after[1] != after[0]
+    assert "branch=3" in tab.page.evaluate("location.search")
+    second = tab.page.locator('.fkv-screen[data-stream="B"]')
+    tab.page.evaluate("window.fkvStudio.player.seek(0)")
+    expect(second).to_be_hidden()  # the past is drawn once
+    tab.page.evaluate("window.fkvStudio.player.seek(3)")
+    expect(second).to_be_visible()
+    assert tab.stage("marks")[1]["text"].startswith("branch 3: a cyan star")

@@ -15,7 +15,7 @@ from fkv.studio.media.protocol import pack, record
 
 from .attention_probe import step
 from .limits import span
-from .plan import Plan, side_by_side
+from .plan import Branch, Plan, side_by_side
 from .quality import Quality
 from .run import Run
 from .turn import WAIT, Turn, counted
@@ -43,14 +43,13 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         yield "done", "Stopped before the first chunk."
         return
     yield "live", f"Starting {plan.streams}."
-    streams = {
-        name: Stream(model, policy, plan.prompt, plan.seed, plan.roles) for name, policy in plan.policies.items()
-    }
+    begun = [name for name in plan.policies if name == "A" or plan.branch is None]
+    streams = {name: Stream(model, plan.policies[name], plan.prompt, plan.seed, plan.roles) for name in begun}
     hashes = {name: hashlib.sha256() for name in streams}
     clock = _Clock(run, turn.limits.lead)
     quality = Quality()
     notice = ""
-    ran: dict[str, list[tuple[int, str]]] = {name: [] for name in streams}  # from which chunk under which policy
+    ran: dict[str, list[tuple[int, str]]] = {name: [] for name in plan.policies}  # from which chunk under which policy
     while plan.chunks is None or run.count < plan.chunks:
         clock.rest()
         while run.paused and not turn.exceeded():
@@ -59,6 +58,10 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         if text := turn.over():
             yield "done", text
             return
+        branches = plan.branch is not None and run.count == plan.branch.chunk
+        if plan.branch and branches:
+            streams["B"] = plan.branch.begin(streams["A"], plan.policies["B"])
+            hashes["B"] = hashes["A"].copy()
         for change in plan.story.changes(run.count):
             run.add_change(change)
         notice = _change(streams, run, notice)
@@ -71,12 +74,13 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
             if not ran[name] or ran[name][-1][1] != policy:
                 ran[name].append((run.count + 1, policy))
         digests = {name: each.hexdigest()[:16] for name, each in hashes.items()}
-        run.put(_encoded(streams, chunks, digests, quality.of(chunks), heads))
+        facts = {"branch": f"branch {plan.branch.write()}"} if plan.branch and branches else {}
+        run.put(_encoded(streams, chunks, digests, quality.of(chunks), heads, facts))
         turn.chunks = run.count
         clock.add(next(iter(chunks.values())).video_frames / model.fps)
         yield "live", f"{_streaming(plan, run, streams)}. {notice}".strip()
     run.ended = "finished"
-    yield "done", f"Finished: {counted(run.count)}, {clock.video:.1f} s of video, {_ran(ran)}."
+    yield "done", f"Finished: {counted(run.count)}, {clock.video:.1f} s of video, {_ran(ran, plan.branch)}."
 
 
 class _Clock:
@@ -129,8 +133,10 @@ def _change(streams: Streams, run: Run, notice: str) -> str:
     return " ".join(filter(None, texts))
 
 
-def _ran(policies: dict[str, list[tuple[int, str]]]) -> str:
+def _ran(policies: dict[str, list[tuple[int, str]]], branch: Branch | None) -> str:
     """The policies of a run in words, each with the chunk from which it held where one was changed."""
+    if branch:
+        return f"A {_then(policies['A'])}; from chunk {branch.chunk + 1} on B {_then(policies['B'])}"
     if all(len(changes) == 1 for changes in policies.values()):
         return side_by_side(changes[0][1] for changes in policies.values())
     texts = [f"{name} {_then(changes)}" for name, changes in policies.items()]
@@ -146,7 +152,8 @@ def _then(changes: list[tuple[int, str]]) -> str:
 
 def _streaming(plan: Plan, run: Run, streams: Streams) -> str:
     total = f" of {plan.chunks}" if plan.chunks else ""
-    running = side_by_side(policies.write(stream.policy) for stream in streams.values())
+    written = [policies.write(stream.policy) for stream in streams.values()]
+    running = f"{' and '.join(written)}, one past" if plan.branch and len(written) > 1 else side_by_side(written)
     return f"Streaming chunk {run.count}{total}: {running}, seed {plan.seed}"
 
 
@@ -156,8 +163,9 @@ def _encoded(
     hashes: dict[str, str],
     quality: dict[str, Any],
     heads: list[dict[str, Any]],
+    branch: dict[str, str],
 ) -> bytes:
-    """The chunks of all streams as one file for the page."""
+    """The chunks of all streams as one file for the page. What a branch changes of B is no event of the run."""
     chunk = next(iter(chunks.values()))
     stream = next(iter(streams.values()))
     facts = {
@@ -166,9 +174,9 @@ def _encoded(
         "per_latent": stream.model.video_frames_per_latent,
         "prompt": chunk.prompt,
         "grid": [stream.geometry.rows, stream.geometry.cols],
-        "events": happened(streams, chunks),
+        "events": happened(streams, {"A": chunks["A"]} if branch else chunks),
         "quality": quality,
         "streams": {name: record(each, streams[name], hashes[name]) for name, each in chunks.items()},
     }
     watched = dict(zip(("heads", "beside"), heads, strict=False))
-    return pack(facts | watched, [each.video for each in chunks.values()])
+    return pack(facts | branch | watched, [each.video for each in chunks.values()])

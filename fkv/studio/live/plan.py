@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,60 @@ from urllib.parse import urlencode
 from fkv import policies, storyboard
 from fkv.parameters import check
 from fkv.roles import HeadRoles
+from fkv.sampler import SeededNoise
 from fkv.storyboard import Storyboard
-from fkv.stream import check_prompt, check_seed
+from fkv.stream import Stream, check_prompt, check_seed
 
 from . import forms
 
 VIEWS = ("A", "B", "AB")
+BRANCH = re.compile(r"(\d{1,6})(?:\s+seed\s*=\s*(\d{1,10}))?\s*(?::\s*(.*))?", re.DOTALL)
+BRANCH_EXAMPLE = "9: a blue star, or 9 seed=7: a blue star"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Where B leaves A, which has been the only stream until then.
+
+    Args:
+        chunk: The first chunk that B has of its own, counted from 0.
+        prompt: Of B from there on; empty for that of A.
+        seed: Of B's noise from there on, None for that of A.
+    """
+
+    chunk: int
+    prompt: str = ""
+    seed: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Branch | None:
+        """Read `CHUNK`, `CHUNK: PROMPT` or `CHUNK seed=SEED: PROMPT`, chunks counted from 1; None for no text.
+
+        Raises:
+            ValueError: For any other text, and for chunk 1, before which there is no past.
+        """
+        if not text.strip():
+            return None
+        found = BRANCH.fullmatch(text.strip())
+        if not found:
+            raise ValueError(f"a branch is written CHUNK: PROMPT, as in {BRANCH_EXAMPLE}, not {text!r:.60}")
+        chunk, seed, prompt = int(found[1]), found[2], (found[3] or "").strip()
+        if chunk < 2:
+            raise ValueError("a branch needs a past: from chunk 2 on at the earliest")
+        return cls(chunk - 1, check_prompt(prompt) if prompt else "", None if seed is None else check_seed(int(seed)))
+
+    def write(self) -> str:
+        """Write the branch as `read` reads it."""
+        seed = "" if self.seed is None else f" seed={self.seed}"
+        return f"{self.chunk + 1}{seed}" + (f": {self.prompt}" if self.prompt else "")
+
+    def begin(self, trunk: Stream, policy: policies.Policy) -> Stream:
+        """Fork B from A. Raises ValueError where B cannot take the policy."""
+        stream = trunk.fork(None if self.seed is None else SeededNoise(self.seed))
+        stream.set_policy(policy)
+        if self.prompt:
+            stream.set_prompt(self.prompt)
+        return stream
 
 
 @dataclass(frozen=True)
@@ -31,6 +80,7 @@ class Plan:
         link: The query that brings the form back.
         roles: Head roles, None for the model's.
         story: What changes when.
+        branch: Where B leaves A; None where both run from the beginning.
     """
 
     prompt: str
@@ -41,6 +91,7 @@ class Plan:
     link: str
     roles: HeadRoles | None = None
     story: Storyboard = Storyboard()
+    branch: Branch | None = None
 
     @classmethod
     def from_form(
@@ -54,6 +105,7 @@ class Plan:
         b: Any,
         threshold: float | None = None,
         story: Any = "",
+        branch: Any = "",
         roles: HeadRoles | None = None,
         chunk_seconds: float | None = None,
     ) -> Plan:
@@ -68,6 +120,7 @@ class Plan:
             b: The policy of B.
             threshold: Where to split the scores of the heads, None for the roles as they are.
             story: The storyboard.
+            branch: Where B leaves A, see `Branch.read`.
             roles: The model's head roles.
             chunk_seconds: Seconds of video in one chunk, for a storyboard with durations.
 
@@ -85,6 +138,18 @@ class Plan:
         split = None if threshold is None else storyboard.at_threshold(roles, threshold)
         timeline = storyboard.parse(story, split or roles, chunks, chunk_seconds)
         prompt = timeline.opening or prompt
+        fork = Branch.read(forms.text(branch, "the branch"))
+        if fork and view != "AB":
+            raise ValueError("a branch has two futures; choose A and B as the stream")
+        if fork and chunks is not None and fork.chunk >= chunks:
+            raise ValueError(f"the branch begins with chunk {fork.chunk + 1}, after the last of {chunks}")
+        texts = {name: text for name, text in written.items() if name in view}
+        chosen = {name: policies.parse(text) for name, text in texts.items()}
+        if fork and chosen["A"].caches != chosen["B"].caches:
+            raise ValueError(
+                f"B cannot leave A for {chosen['B'].name!r}: it stores other things than {chosen['A'].name!r}; "
+                "let both run from the beginning"
+            )
         fields = {
             "prompt": prompt,
             "seed": seed,
@@ -94,22 +159,25 @@ class Plan:
             "b": written["B"],
             "threshold": threshold,
             "story": storyboard.write(timeline.without_opening()),
+            "branch": fork.write() if fork else "",
         }
-        texts = {name: text for name, text in written.items() if name in view}
         return cls(
             prompt=prompt,
             seed=seed,
             chunks=chunks,
-            policies={name: policies.parse(text) for name, text in texts.items()},
+            policies=chosen,
             texts=texts,
             link=urlencode({name: value for name, value in fields.items() if value not in (None, "")}),
             roles=split,
             story=timeline,
+            branch=fork,
         )
 
     @property
     def streams(self) -> str:
         """The streams in words."""
+        if self.branch:
+            return f"{self.texts['A']}, which {self.texts['B']} leaves with chunk {self.branch.chunk + 1}"
         return side_by_side(self.texts.values())
 
 

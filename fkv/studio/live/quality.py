@@ -37,6 +37,8 @@ class Quality:
         shares = {name: colour_shares(video) for name, video in videos.items()}
         if prompt != self._prompt:
             self._prompt, self._first = prompt, shares
+        for name, share in shares.items():  # of a stream that begins later
+            self._first.setdefault(name, share)
         apart = {name: round(colour_distance(self._first[name], share), PRECISION) for name, share in shares.items()}
         if len(videos) < 2:
             return {"drift": apart}

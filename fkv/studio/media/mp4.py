@@ -73,12 +73,14 @@ def write(recording: Recording, path: Path) -> Iterator[int]:
     if not recording.files:
         raise ValueError("there is nothing to record yet; press Go live first")
     board = None
+    names = list(unpack(recording.files[-1])[0]["streams"])
     with Mp4Writer(path, recording.fps) as out:
         for number, file in enumerate(recording.files, 1):
             record, jpegs = unpack(file)
             frames = [_decoded(jpeg) for jpeg in jpegs]
             count = len(jpegs) // len(record["streams"])
-            rows = [frames[i::count] for i in range(count)]
+            sides = len(names) // len(record["streams"])  # the past of a branch is that of both streams
+            rows = [frames[i::count] * sides for i in range(count)]
             if recording.plain:
                 out.write(np.stack([_even(np.hstack(row)) for row in rows]))
             else:
@@ -140,7 +142,7 @@ class _Board:
     """Everything around the frames, drawn once per chunk."""
 
     def __init__(self, records: Sequence[Record], shape: tuple[int, ...], source: str) -> None:
-        self.records, self.names = records, list(records[0]["streams"])
+        self.records, self.names = records, list(records[-1]["streams"])
         wide = FRAME if len(self.names) > 1 else 2 * FRAME + GAP
         self.size = wide, round(wide * shape[0] / shape[1])
         self.width, self.height = 2 * FRAME + 3 * GAP, (HEAD + self.size[1] + FOOT) // 2 * 2
@@ -152,8 +154,8 @@ class _Board:
             for i, name in enumerate(self.names)
         }
         self._text(GAP, self.height - 12, 11, COLOURS.soft).set_text(f"{source} · Forcing-KV Studio")
-        fps = {name: [own and own["fps_denoise"] for own in self._own(name)] for name in self.names}
-        held = {name: [own and own["kv_bytes"] / 1e6 for own in self._own(name)] for name in self.names}
+        fps = {name: [own["fps_denoise"] if own else np.nan for own in self._own(name)] for name in self.names}
+        held = {name: [own["kv_bytes"] / 1e6 if own else np.nan for own in self._own(name)] for name in self.names}
         self.cursors = [
             self._chart(0, "denoise FPS per chunk", fps),
             self._chart(1, "KV memory, MB while a chunk attends", held),
@@ -164,7 +166,11 @@ class _Board:
         record = self.records[number]
         self.prompt.set_text(shorten(f"chunk {record['index'] + 1} · {record['prompt']}", 115, placeholder="…"))
         for name, (title, figures) in self.reads.items():
-            own = record["streams"][name]
+            own = record["streams"].get(name)
+            if own is None:
+                title.set_text(f"{name} begins later; until then it is {self.names[0]}")
+                figures.set_text("")
+                continue
             title.set_text(shorten(f"{name} {own['policy']}", 56, placeholder="…"))
             rates = f"{own['fps_denoise']:.1f} denoise FPS · {own['fps_end_to_end']:.1f} end to end"
             figures.set_text(f"{rates} · {own['kv_bytes'] / 1e6:.1f} MB KV")
@@ -179,8 +185,8 @@ class _Board:
                 frame[HEAD : HEAD + high, x : x + wide] = cv2.resize(picture, self.size, interpolation=cv2.INTER_CUBIC)
             yield frame
 
-    def _own(self, name: str) -> list[Record]:
-        return [record["streams"][name] for record in self.records]
+    def _own(self, name: str) -> list[Record | None]:
+        return [record["streams"].get(name) for record in self.records]
 
     def _left(self, i: int) -> int:
         return GAP + i * (FRAME + GAP)
@@ -217,7 +223,7 @@ class _Board:
                 size=10,
                 color=COLOURS.ink,
             )
-        axes.set_ylim(0, 1.08 * max(max(values) for values in lines.values()))
+        axes.set_ylim(0, 1.08 * max(np.nanmax(values) for values in lines.values()))
         axes.set_xlim(chunks[0], max(chunks[-1], chunks[0] + 1))
         axes.locator_params(nbins=4)
         axes.xaxis.get_major_locator().set_params(integer=True)

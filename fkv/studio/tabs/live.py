@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 from html import escape
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -22,7 +23,7 @@ from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
 from fkv.studio.live.attention_probe import first_focus
 from fkv.studio.live.live import live
-from fkv.studio.live.plan import VIEWS, Plan
+from fkv.studio.live.plan import BRANCH_EXAMPLE, VIEWS, Branch, Plan
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
@@ -57,6 +58,13 @@ STORY_HELP = (
     "`a red ball [10s] | the same ball at night [12#]`; `#` marks a hard cut. "
     "Changes that you make during a run are added to the address in the same form."
 )
+BRANCH_HELP = (
+    "Empty: both run from the beginning. `9: a blue star` lets B begin as A and go its own way from chunk 9 on, under "
+    "this prompt and the policy of B; `9 seed=7` with other noise. Branch from here, below the video, fills it in."
+)
+SAME_FUTURE = (
+    "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
+)
 PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
 AT_ONCE = PRIVATE | {"queue": False}
 LATEST = AT_ONCE | {"trigger_mode": "always_last"}
@@ -84,6 +92,7 @@ class Controls(NamedTuple):
     threshold: gr.Slider
     recache: gr.Checkbox
     story: gr.Textbox
+    branch: gr.Textbox
     plain: gr.Checkbox
     record: gr.Button
     download: gr.DownloadButton
@@ -102,6 +111,7 @@ class Controls(NamedTuple):
             policies["B"],
             self.threshold,
             self.story,
+            self.branch,
         ]
 
     @property
@@ -154,7 +164,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
-        js_on_load=script("stage", "look"),
+        js_on_load=script("stage", "look", "branch"),
         streams=["A", "B"],
         facts=page_facts(),
         focus=first_focus(model.geometry, model.roles),
@@ -200,6 +210,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         story = gr.Textbox(
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
         )
+        branch = gr.Textbox("", label="Where B leaves A", info=BRANCH_HELP, placeholder=BRANCH_EXAMPLE, max_lines=1)
     drawers = gr.Column(elem_id="fkv-drawers")  # of other files, such as the director's
     with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
         plain = gr.Checkbox(False, label="Plain", info="only the frames, without labels and charts", scale=2)
@@ -226,6 +237,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         threshold=threshold,
         recache=recache,
         story=story,
+        branch=branch,
         plain=plain,
         record=record,
         download=download,
@@ -286,6 +298,32 @@ class Handlers:
         else:
             yield from self.start(form, request)
 
+    def branch(self, form: dict[Any, Any], event: gr.EventData, request: gr.Request) -> Iterator[list[Any]]:
+        """Begin a run that repeats the run shown up to a chunk, and goes on from there as it did and as the form says.
+
+        Yields:
+            What `start` yields, and the form of the new run.
+        """
+        controls = self._controls
+        unchanged = [gr.skip()] * len(controls.form)
+        try:
+            values = branched(
+                dict(parse_qsl(str(event._data["query"]).lstrip("?"))),
+                int(event._data["chunk"]),
+                str(event._data["prompt"]),
+                Future(form[controls.prompt], form[controls.seed], str(form[controls.policies["B"]])),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            yield [{"state": "error", "text": sentence(error)}, *_buttons("error"), *unchanged]
+            return
+        new = dict(zip(controls.form, values, strict=True))
+        new[controls.length] = form[controls.length]
+        if new[controls.threshold] is None:
+            new[controls.threshold] = self._model.profile_threshold or form[controls.threshold]
+        for shown in self.start(form | new, request):
+            yield [*shown, *new.values()]
+            new = dict.fromkeys(new, gr.skip())
+
     def _plan(self, form: dict[Any, Any]) -> Plan:
         controls = self._controls
         threshold = form[controls.threshold]
@@ -299,6 +337,7 @@ class Handlers:
             b=form[controls.policies["B"]],
             threshold=None if released is None or threshold == released else threshold,
             story=form[controls.story],
+            branch=form[controls.branch],
             roles=self._model.roles,
             chunk_seconds=self._model.chunk_seconds,
         )
@@ -423,11 +462,52 @@ class Handlers:
             "b": get("b"),
             "threshold": _share(get("threshold")),
             "story": get("story"),
+            "branch": get("branch"),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
             text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
         values = [{"state": "idle"} | self._recorded | {"text": text} if text else None, *read.values()]
         return [gr.skip() if value is None else value for value in values]
+
+
+class Future(NamedTuple):
+    """What B does after the branch."""
+
+    prompt: str
+    seed: int
+    policy: str
+
+
+def branched(past: dict[str, str], chunk: int, prompt: str, future: Future) -> list[Any]:
+    """The form of a run that branches from another one.
+
+    Args:
+        past: The fields of the other run's link.
+        chunk: The last chunk that both futures have, counted from 1.
+        prompt: Of that chunk.
+        future: What B does afterwards.
+
+    Returns:
+        Values of `Controls.form`; None for the length, and for the model's own threshold.
+
+    Raises:
+        ValueError: B would do what A does.
+    """
+    name = "b" if past.get("view") == "B" else "a"
+    policy, seed = past[name], int(past.get("seed", 0))
+    other = Branch(
+        chunk, "" if future.prompt.strip() == prompt else future.prompt, None if future.seed == seed else future.seed
+    )
+    if future.policy == policy and not other.prompt and other.seed is None:
+        raise ValueError(SAME_FUTURE)
+    lines = [line.partition(":") for line in past.get("story", "").splitlines()]
+    kept = [
+        f"{number}:{what.replace(f'{name.upper()} =', 'A =', 1)}"
+        for number, _, what in lines
+        if int(number) <= chunk and not what.strip().startswith("A =" if name == "b" else "B =")
+    ]
+    threshold = _share(past.get("threshold"))
+    return [past["prompt"], seed, None, "AB", policy, future.policy, threshold, "\n".join(kept), other.write()]
 
 
 def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
@@ -440,6 +520,8 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c.go.click(h.forget_recording, None, c.download, **AT_ONCE)
     c.prompt.submit(h.enter, form, c.shown, **queued)
     c.change.click(h.change_prompt, [c.prompt, c.recache], None, **AT_ONCE)
+    c.stage.branch(h.branch, form, [*c.shown, *c.form], **queued)
+    c.stage.branch(h.forget_recording, None, c.download, **AT_ONCE)
     c.flush.click(h.flush, None, None, **AT_ONCE)
     c.cut.click(h.cut, None, None, **AT_ONCE)
     c.pause.click(h.toggle_pause, None, None, **AT_ONCE)
