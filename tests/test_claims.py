@@ -11,7 +11,7 @@ from PIL import Image
 
 from fkv import policies
 from fkv.analysis import equal_bytes
-from fkv.bench import ca2, selection
+from fkv.bench import branches, ca2, selection
 from fkv.choices import ChoiceProbe
 from fkv.commands import bench
 from fkv.models import registry
@@ -31,6 +31,14 @@ def small_scale(small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
         patch.setattr(selection, "VARIANTS", ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0"))
+        for name, value in {
+            "BRANCHES": 3,
+            "OWN_CHUNKS": 2,
+            "ROWS": (1, 2),
+            "SPEED": ("full", "sliding-window"),
+        }.items():
+            patch.setattr(branches, name, value)
+        patch.setattr(branches, "POLICIES", ("full", "forcing-kv:segments_per_frame=6,start_chunk=1"))
         yield
 
 
@@ -89,7 +97,7 @@ def test_operations_by_hand():
 def recorded(tmp_path_factory):
     """A report of each claim, by name."""
     folder = tmp_path_factory.mktemp("claims")
-    for name, context in (("selection", "21"), ("ca2", "15")):
+    for name, context in (("selection", "21"), ("ca2", "15"), ("branches", "9")):
         assert run(f"--{name}", "--context", context, "--json", str(folder / f"{name}.json")) == 0
     return {
         name: (json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.json") for name in bench.SOURCES
@@ -116,13 +124,29 @@ def test_the_report_of_ca2(recorded):
     assert found["bytes"][0]["shared"] == found["kv_bytes"]["full"] == 15 * 12 * 2 * 12 * 12 * 4
 
 
-@pytest.mark.parametrize("name", ["ca2", "selection"])
+def test_the_report_of_branches(recorded):
+    found = recorded["branches"][0]["branches"]
+    frame = 12 * 12 * 12 * 2 * 4  # bytes: tokens, heads of all layers, elements, K and V, float32
+    neither, sharing, compression, both = found["bytes"]
+    assert neither["bytes"] == [3 * 12 * frame, 3 * 15 * frame]
+    assert sharing["bytes"] == [(9 + 3 * 3) * frame, (9 + 3 * 6) * frame]
+    assert [row["past"] for row in found["bytes"]] == ["copied", "shared"] * 2
+    assert both["bytes"][0] < compression["bytes"][0] < neither["bytes"][0]
+    assert all(row["buffers"][i] >= row["bytes"][i] for row in found["bytes"] for i in range(2))
+    assert [(row["policy"], row["rows"]) for row in found["together"]] == [
+        (name, rows) for name in ("full", "sliding-window") for rows in (1, 2)
+    ]
+    assert all(row["together"] > 0 and row["alone"] > 0 and row["ratio"] > 0 for row in found["together"])
+
+
+@pytest.mark.parametrize("name", ["ca2", "selection", "branches"])
 def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
     report, file = recorded[name]
     picture = tmp_path / "figure.png"
     assert run("--read", str(file), "--figure", str(picture)) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out) == report and "mpcache" in printed.err or "ca2-vdm" in printed.err
+    assert json.loads(printed.out) == report
+    assert {"ca2": "ca2-vdm", "selection": "mpcache", "branches": "forcing-kv"}[name] in printed.err
     assert Image.open(picture).size[0] > 1000
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fkv import policies
-from fkv.cache import unique_bytes
 from fkv.models.base import VideoModel
-from fkv.parallel.rows import step_rows
+from fkv.parallel.rows import step_counted
 from fkv.stream import Chunk, Stream
 
 from .jobs import STREAM, Path
@@ -127,17 +126,14 @@ class Batch:
             except ValueError as error:
                 self._running.remove(row)
                 yield from self._fail(row.claim, error)
-        streams = {id(row.stream): row.stream for row in (*going, *self._parked.values())}.values()
-        kv_bytes = unique_bytes(cache for stream in streams for cache in stream.caches)
-        before = [sum(cache.bytes() for cache in row.stream.caches) for row in going]
-        made = step_rows([row.stream for row in going]) if going else []
-        for row, held, chunk in zip(going, before, made, strict=True):
+        parked = [row.stream for row in self._parked.values()]
+        made, kv_bytes = step_counted([row.stream for row in going], parked) if going else ([], 0)
+        self.kv_bytes_peak = max(self.kv_bytes_peak, kv_bytes)
+        for row, chunk in zip(going, made, strict=True):
             if isinstance(chunk, Exception):
                 self._running.remove(row)
                 yield from self._fail(row.claim, chunk)
                 continue
-            kv_bytes += chunk.kv_bytes - held
-            self.kv_bytes_peak = max(self.kv_bytes_peak, kv_bytes)
             self.computed += 1
             self._tick()
             row.chunks.append(chunk)

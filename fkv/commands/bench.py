@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     import torch
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
-SOURCES = ("ca2", "selection")
+SOURCES = ("ca2", "selection", "branches")
 """Options that measure one claim of a source, each a module of `fkv.bench`."""
 CLAIM = ("resolution", "layers", "decoder", "policies", "compile", "graphs", "overlap", "ray", "warmup", "attention")
 UNUSED = {
     "attention": ("measures one layer", STREAMS),
-    "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, "selection", "against", "official")),
-    "selection": ("measures mpcache", (*CLAIM, "against", "official")),
+    "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, "selection", "branches", "against", "official")),
+    "selection": ("measures mpcache", (*CLAIM, "branches", "against", "official")),
+    "branches": ("measures forked streams", (*CLAIM, "against", "official")),
     "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
 }
-CONTEXT = {"streams": "21", "ca2": "84", "selection": "84"}
+CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42"}
 """Options that leave others without effect: what they do instead, and the others."""
 
 
@@ -63,13 +64,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--context",
         "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "
-        f"(default: {CONTEXT['streams']}; {CONTEXT['ca2']} with --ca2 and --selection, which take one)",
+        f"(default: {CONTEXT['streams']}; {CONTEXT['ca2']} with --ca2 and --selection, {CONTEXT['branches']} with "
+        "--branches, which take one)",
     )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--ca2", "measure what one cache for all steps saves: seconds by chunk, bytes by steps", action="store_true")
     add(
         "--selection",
         "measure mpcache: keys read, seconds of choosing, PSNR to full, overlap of choices; --repeats counts seeds",
+        action="store_true",
+    )
+    add(
+        "--branches",
+        "measure forked streams: bytes with pages copied and shared, passes together and one by one",
         action="store_true",
     )
     add("--repeats", "interleaved rounds that count", 5, type=int)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fkv.cache import unique_bytes
 from fkv.stream import Chunk, Stream, Timings
 from fkv.transformer.causal import CausalTransformer, Pass
 
@@ -35,6 +36,24 @@ def step_rows(streams: Sequence[Stream]) -> list[Chunk | Exception]:
     with torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext(), torch.inference_mode():
         rows = _Rows(model.transformer, [stream.passes() for stream in streams])
         return [_share(each, len(streams)) if isinstance(each, Chunk) else each for each in rows.run()]
+
+
+def step_counted(streams: Sequence[Stream], waiting: Sequence[Stream] = ()) -> tuple[list[Chunk | Exception], int]:
+    """Do as `step_rows`, and count memory.
+
+    Args:
+        streams: See `step_rows`.
+        waiting: Streams that hold pages meanwhile.
+
+    Returns:
+        What `step_rows` returns, and the bytes of K and V in pages while the chunks attended, each shared page once.
+    """
+    everyone = {id(stream): stream for stream in (*streams, *waiting)}.values()
+    kv_bytes = unique_bytes(cache for stream in everyone for cache in stream.caches)
+    before = [sum(cache.bytes() for cache in stream.caches) for stream in streams]
+    made = step_rows(streams)
+    kv_bytes += sum(chunk.kv_bytes - held for chunk, held in zip(made, before, strict=True) if isinstance(chunk, Chunk))
+    return made, kv_bytes
 
 
 def _share(chunk: Chunk, rows: int) -> Chunk:
