@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
@@ -12,6 +14,7 @@ from .style import STATIC, Palette
 from .view import View
 
 SPEED = "denoise FPS, median over chunks"
+SPREAD = ("fps_denoise_low", "fps_denoise_high")
 # Share of the greatest speed within which labels would overlap.
 NEAR = 0.15
 # Diameter of the largest marker in Plotly's pixels; in a file, in points, two thirds of it.
@@ -28,7 +31,8 @@ class Pareto(View):
     kv_bytes_peak (bytes), and front, whether no other policy beats it in both.
 
     Args:
-        rows: Index policy; columns fps_denoise, kv_bytes_peak, adherence, psnr_to_reference.
+        rows: Index policy; columns fps_denoise, kv_bytes_peak, adherence, psnr_to_reference; where they have
+            fps_denoise_low and fps_denoise_high, bars show the middle half of the speeds over chunks.
     """
 
     def __init__(self, rows: pd.DataFrame) -> None:
@@ -36,9 +40,12 @@ class Pareto(View):
         quality = "adherence" if self._adherence else "psnr_to_reference"
         self._axis = "adherence to the prompt" if self._adherence else "PSNR to the reference, dB"
         table = rows.assign(quality=rows[quality]).dropna(subset="quality")
-        table = table[["fps_denoise", "quality", "kv_bytes_peak"]].astype(float).reset_index()
+        table = table[["fps_denoise", "quality", "kv_bytes_peak", *(end for end in SPREAD if end in table)]]
+        table = table.astype(float).reset_index()
         table = table.assign(front=_front(table))
         subtitle = "filled: unbeaten in both · area: peak KV"
+        if SPREAD[0] in table:
+            subtitle += " · bars: middle half of the chunks"
         super().__init__("pareto", "Speed against quality", subtitle, table, height=420, size=(6.4, 4.4))
         self._front = table[table["front"]].sort_values("fps_denoise")
 
@@ -61,6 +68,7 @@ class Pareto(View):
             textposition=["bottom center" if below else "top center" for below in _below(table)],
             textfont={"size": 14},
             customdata=table["kv_bytes_peak"] / 1e6,
+            error_x=self._spread(colours),
             hovertemplate="%{text}<br>%{x:.1f} FPS of denoising, %{customdata:.2f} MB KV<br>"
             + self._axis
             + " %{y}<extra></extra>",
@@ -80,6 +88,14 @@ class Pareto(View):
             figure.update_yaxes(range=ADHERENCE_RANGE, tickformat=".0%", tickvals=ADHERENCE_TICKS)
         return figure.update_layout(showlegend=False)
 
+    def _spread(self, colours: Palette) -> dict[str, Any] | None:
+        """Plotly's bars around the medians; None where the spread of the speeds is not known."""
+        table = self.table
+        if SPREAD[0] not in table:
+            return None
+        low, high = (abs(table[end] - table["fps_denoise"]) for end in SPREAD)
+        return {"type": "data", "array": high, "arrayminus": low, "color": colours.soft, "thickness": 1.2, "width": 4}
+
     def _draw(self, figure: Figure, colours: Palette) -> None:
         table = self.table
         ax = figure.subplots()
@@ -89,6 +105,8 @@ class Pareto(View):
             at = (row.fps_denoise, row.quality)
             fill = STATIC if row.front else "none"
             ax.scatter(*at, size, fill, edgecolors=STATIC, alpha=0.85, clip_on=False)
+            if SPREAD[0] in table:
+                ax.hlines(row.quality, row.fps_denoise_low, row.fps_denoise_high, colors=colours.soft, lw=1.2)
             gap = size**0.5 / 2 + 4
             ax.annotate(
                 row.policy,

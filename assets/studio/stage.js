@@ -11,6 +11,7 @@ import { FACTOR } from "./overlay.js";
 import { Panels } from "./panels.js";
 import { Readout } from "./readout.js";
 import { session } from "./session.js";
+import { sortTables } from "./sort.js";
 import { learn } from "./shared.js";
 import { followTabs, openTab } from "./tabs.js";
 import { offer } from "./take.js";
@@ -175,6 +176,7 @@ export function mount({ element, props, trigger, watch }) {
   offer(stage, session);
   followTabs(heads);
   sayExpanded();
+  sortTables();
   const query = new URLSearchParams(window.location.search);
   if (query.get("talk") === "1") setTalk(true);
   else if (query.get("embed") === "1") document.body.classList.add("fkv-embed");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -90,6 +91,14 @@ def test_two_policies_two_chunks_from_start_to_files(compare):
     assert found["PNG"].startswith(b"\x89PNG") and found["CSV"].decode().splitlines()[1].startswith("full,")
     told = json.loads(found["JSON"])
     assert f"{told['policies']['full']['fps_denoise']:.1f}" == full[0] and len(told["streams"]) == 2
+    order = page.locator(".fkv-table tbody th")
+    page.get_by_role("button", name="peak KV, MB").click()
+    assert order.all_inner_texts()[0].startswith("full")
+    page.get_by_role("button", name="peak KV, MB").click()
+    assert order.all_inner_texts()[0].startswith("forcing-kv")
+    assert page.locator("#fkv-pareto .xerror").count() == 2  # the spread over chunks
+    start(page, 2)
+    expect(page.locator(".fkv-earlier summary")).to_have_text(re.compile("^full, forcing-kv · "))
 
 
 def test_cancel_ends_it_between_chunks_and_the_next_one_starts(compare):

@@ -26,7 +26,12 @@ Record = dict[str, Any]
 # Measured per chunk; a policy's figure is the median over all chunks.
 MEASURES = ["fps_denoise", "fps_end_to_end", "ratio_denoise"]
 # Measured per stream once it is complete; a policy's figure is the mean over streams.
-NOISE = {"ratio_denoise_low": 0.25, "ratio_denoise_high": 0.75}  # quantiles over chunks, which tell noise from a result
+# Quantiles over chunks, which tell noise from a result: column, quantile.
+NOISE = {
+    f"{name}_{end}": (name, share)
+    for name in ("fps_denoise", "ratio_denoise")
+    for end, share in (("low", 0.25), ("high", 0.75))
+}
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
 
 
@@ -81,13 +86,13 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per policy: medians over chunks (`MEASURES`), the middle half of the ratios (`NOISE`), kv_bytes_peak,
+    """One row per policy: medians over chunks (`MEASURES`), the middle half of speeds (`NOISE`), kv_bytes_peak,
     means over complete streams (`QUALITY`), streams."""
     streams = pd.DataFrame(records).reindex(columns=["policy", "kv_bytes_peak", *QUALITY])
     by_policy = streams.astype(dict.fromkeys(QUALITY, float)).groupby("policy", sort=False)
     chunks = pd.DataFrame([chunk | {"policy": stream["policy"]} for stream in records for chunk in stream["chunks"]])
     by_chunk = chunks.groupby("policy", sort=False)
-    noise = {name: by_chunk["ratio_denoise"].quantile(share) for name, share in NOISE.items()}
+    noise = {name: by_chunk[column].quantile(share) for name, (column, share) in NOISE.items()}
     medians = by_chunk[MEASURES].median().assign(**noise)
     figures = medians.join(by_policy["kv_bytes_peak"].max()).join(by_policy[QUALITY].mean())
     return figures.assign(streams=by_policy.size())
@@ -136,7 +141,7 @@ def report(
             "ratio_denoise": "seconds of the reference / of the policy, text and decoding excluded",
             "/".join(
                 NOISE
-            ): "between them lies the middle half of the ratios; where 1 lies between them, the ratio is noise",
+            ): "between them lies the middle half of the chunks; where 1 lies between them, the ratio is noise",
             "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
             "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
             "discontinuity": "1: moves evenly across chunks",

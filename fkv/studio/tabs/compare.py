@@ -33,6 +33,7 @@ from fkv.world.oracle import WORDS
 
 CHOSEN = ["full", "forcing-kv", "sliding-window"]
 CHUNKS = 7
+EARLIER = 8  # finished comparisons that the page keeps
 KINDS = ("csv", "png", "json")  # files to download
 COLUMNS = {  # of the table: what they are called there and how their numbers are written
     "fps_denoise": ("denoise FPS", "{:.1f}"),
@@ -73,11 +74,23 @@ class Controls(NamedTuple):
     strips: gr.HTML
     plot: gr.Plot
     files: list[gr.DownloadButton]
+    earlier: gr.HTML
+    finished: gr.State
 
     @property
     def shown(self) -> list[gr.components.Component]:
         """What a comparison changes, in the order in which `Handlers.start` yields it."""
-        return [self.bar, self.rows, self.strips, self.plot, *self.files, self.go, self.cancel]
+        return [
+            self.bar,
+            self.rows,
+            self.strips,
+            self.plot,
+            *self.files,
+            self.go,
+            self.cancel,
+            self.earlier,
+            self.finished,
+        ]
 
 
 def visitor(request: gr.Request) -> str:
@@ -90,7 +103,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
     controls = _controls(model)
     handlers = Handlers(model, registry, play)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    form = [controls.names, controls.prompts, controls.seeds, controls.chunks]
+    form = [controls.names, controls.prompts, controls.seeds, controls.chunks, controls.finished]
     waiting = registry.limits.waiting + 1
     controls.go.click(handlers.start, form, controls.shown, concurrency_limit=waiting, **quiet)
     controls.cancel.click(handlers.stop, None, None, queue=False, **quiet)
@@ -130,6 +143,8 @@ def _controls(model: VideoModel) -> Controls:
                 for kind in KINDS
             ]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
+        earlier = gr.HTML("", apply_default_css=False)
+        finished = gr.State([])  # HTML of this visitor's finished comparisons, the newest first
     return Controls(
         names=names,
         prompts=prompts,
@@ -142,6 +157,8 @@ def _controls(model: VideoModel) -> Controls:
         strips=strips,
         plot=plot,
         files=files,
+        earlier=earlier,
+        finished=finished,
     )
 
 
@@ -157,14 +174,20 @@ class Handlers:
         self._device = model.device  # read here: on ZeroGPU only the main thread knows the GPU by name
 
     def start(
-        self, names: list[str], prompts: str, seeds: str, chunks: float | None, request: gr.Request
+        self,
+        names: list[str],
+        prompts: str,
+        seeds: str,
+        chunks: float | None,
+        finished: list[str],
+        request: gr.Request,
     ) -> Iterator[list[Any]]:
-        """Run a comparison, and update the tab until it ends."""
+        """Run a comparison, and update the tab until it ends; `finished` are the tables of those before."""
         registry = self._registry
         try:
             plan = ComparisonPlan.from_form(names, prompts, seeds, chunks)
         except ValueError as error:
-            yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error")]
+            yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error"), *[gr.skip()] * 2]
             return
         run = registry.begin(visitor(request))
         hints = " ".join(self._model.hints_of(plan.prompts))
@@ -172,8 +195,11 @@ class Handlers:
         comparison = compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
         with closing(comparison) as steps:
             for step in steps:
-                yield self._shown(plan, run, replace(step, text=f"{step.text} {hints}".strip()), last)
+                shown = self._shown(plan, run, replace(step, text=f"{step.text} {hints}".strip()), last)
                 last = step
+                yield [*shown, _earlier(finished), gr.skip()]
+        if last.records:
+            yield [*[gr.skip()] * 9, gr.skip(), [_told(plan, shown[1]), *finished][:EARLIER]]
 
     def stop(self, request: gr.Request) -> None:
         if run := self._registry.of(visitor(request)):
@@ -203,6 +229,18 @@ class Handlers:
         return [gr.DownloadButton(value=str(path), interactive=True) for path in paths.values()]
 
 
+def _told(plan: ComparisonPlan, rows: str) -> str:
+    """A finished comparison as HTML, folded in: what was compared, and its table."""
+    prompts = plan.prompts[0] if len(plan.prompts) == 1 else f"{len(plan.prompts)} prompts"
+    title = f"{', '.join(plan.policies)} · {prompts} · seeds {', '.join(map(str, plan.seeds))} · {plan.chunks} chunks"
+    return f'<details class="fkv-small"><summary>{escape(title)}</summary>{rows}</details>'
+
+
+def _earlier(finished: Sequence[str]) -> str:
+    tables = "".join(finished)
+    return f'<section class="fkv-earlier"><h3>Earlier on this page</h3>{tables}</section>' if tables else ""
+
+
 def _complete(step: Progress) -> int:
     """How many streams are complete and measured."""
     return sum("adherence" in record for record in step.records)
@@ -225,18 +263,26 @@ def _bar(step: Progress, total: int) -> str:
 def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     """The figures as an HTML table; a dash stands for what is not known yet, or does not apply."""
     columns = {name: title for name, (title, _) in COLUMNS.items() if draws_world or name not in ("adherence", *WORDS)}
-    head = "".join(f'<th scope="col">{title}</th>' for title in columns.values())
+    head = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in columns.values())
     policies = {} if figures is None else figures.to_dict("index")
-    body = "".join(_row(policy, [_cell(name, row) for name in columns]) for policy, row in policies.items())
+    body = "".join(
+        _row(policy, {name: _cell(name, row) for name in columns}, row, first=not i)
+        for i, (policy, row) in enumerate(policies.items())
+    )
     empty = f'<tr class="fkv-none"><td colspan="{len(columns) + 1}">No figures yet.</td></tr>'
     return (
         '<div class="fkv-table" role="region" aria-label="Figures per policy" tabindex="0"><table>'
-        f'<thead><tr><th scope="col">policy</th>{head}</tr></thead><tbody>{body or empty}</tbody></table></div>'
+        f'<thead><tr><th scope="col"><button type="button">policy</button></th>{head}</tr></thead>'
+        f"<tbody>{body or empty}</tbody></table></div>"
     )
 
 
-def _row(policy: str, cells: Sequence[str]) -> str:
-    return f'<tr><th scope="row">{escape(policy)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+def _row(policy: str, cells: Mapping[str, str], row: Mapping[str, float], first: bool) -> str:
+    """A row; `data-value` is what the script sorts by."""
+    written = "".join(
+        f'<td data-value="{"" if pd.isna(row[name]) else float(row[name])}">{cell}</td>' for name, cell in cells.items()
+    )
+    return f'<tr{" data-first" if first else ""}><th scope="row">{escape(policy)}</th>{written}</tr>'
 
 
 def _cell(name: str, row: Mapping[str, float]) -> str:

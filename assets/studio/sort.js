@@ -1,0 +1,36 @@
+// @ts-check
+/** Tables of Compare are sorted by the column whose heading is pressed: first the largest value, then the smallest. */
+
+import { findAll } from "./dom.js";
+
+export function sortTables() {
+  document.addEventListener("click", ({ target }) => {
+    const heading = /** @type {Element} */ (target).closest?.(".fkv-table thead th");
+    if (heading) sortBy(/** @type {HTMLTableCellElement} */ (heading));
+  });
+}
+
+/** @param {HTMLTableCellElement} heading */
+function sortBy(heading) {
+  const table = /** @type {HTMLTableElement} */ (heading.closest("table"));
+  const down = heading.getAttribute("aria-sort") !== "descending";
+  for (const other of findAll(table, "thead th")) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const cell = (/** @type {Element} */ row) => /** @type {HTMLElement} */ (row.children[heading.cellIndex]);
+  const rows = /** @type {HTMLTableRowElement[]} */ (findAll(table, "tbody tr"));
+  rows.sort((a, b) => (down ? -1 : 1) * compare(cell(a), cell(b)));
+  table.tBodies[0].append(...rows);
+}
+
+/**
+ * Numbers by their value, unknown ones below all others; names by the alphabet.
+ * @param {HTMLElement} a
+ * @param {HTMLElement} b
+ */
+function compare(a, b) {
+  if (a.dataset.value === undefined || b.dataset.value === undefined) {
+    return (b.textContent ?? "").localeCompare(a.textContent ?? "");
+  }
+  const [x, y] = [a, b].map(({ dataset }) => (dataset.value === "" ? -Infinity : Number(dataset.value)));
+  return x === y ? 0 : x < y ? -1 : 1;
+}
