@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack, closing, nullcontext
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 
 from fkv import roles
 from fkv.analysis import export, record
+from fkv.analysis.figures.heads import HeadMap
 from fkv.models.checkpoints import CheckpointError, read
 from fkv.policies import parse
 from fkv.stream import Stream, check_prompt
@@ -216,9 +218,9 @@ def test_a_prompt_stays_text_in_the_chunk_and_in_hints(visitor):
         assert "<img" not in visitor.http.post("/gradio_api/run/predict", json=body).text.replace("\\u003c", "<")
 
 
-@pytest.mark.parametrize("name", [path.name for path in (ROOT / "assets" / "studio").glob("*.js")])
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "assets" / "studio").rglob("*.js")])
 def test_page_scripts_write_text_never_html(name):
-    text = (ROOT / "assets" / "studio" / name).read_text()
+    text = next((ROOT / "assets" / "studio").rglob(name)).read_text()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
         assert way not in text
 
@@ -248,6 +250,15 @@ def test_exported_pages_keep_prompts_as_text(small, tmp_path):
 
     plain, hostile = exported("a red ball", "small", tmp_path / "a"), exported(SCRIPT, SCRIPT, tmp_path / "b")
     assert hostile.tags == plain.tags and hostile.handlers == plain.handlers
+
+
+def test_names_in_head_roles_stay_text_in_figures(shipped, tmp_path):
+    named = replace(
+        shipped.roles, provenance=shipped.roles.provenance | {"model": rf"{SCRIPT} $\frac{{", "last_k": [SCRIPT]}
+    )
+    view = HeadMap(named)
+    assert "<script>alert" not in view.plotly().to_json() and "<img" not in view.to_html().partition("<body>")[2]
+    assert r"$\frac{" in next(path for path in view.save(tmp_path) if path.suffix == ".svg").read_text()
 
 
 def test_a_video_file_does_not_carry_the_prompt(small, tmp_path):

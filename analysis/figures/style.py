@@ -159,8 +159,18 @@ def canvas(title: str, subtitle: str, width: float, height: float, colours: Pale
     """Return an empty matplotlib figure of this size in inches with a title and a line below it."""
     below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.62 / height))
     figure = Figure(figsize=(width, height), layout=below)
-    figure.text(0.012, 1 - 0.14 / height, title, ha="left", va="top", size=13, weight="bold", color=colours.ink)
-    figure.text(0.012, 1 - 0.40 / height, subtitle, ha="left", va="top", size=9, color=colours.soft)
+    figure.text(
+        0.012,
+        1 - 0.14 / height,
+        title,
+        ha="left",
+        va="top",
+        size=13,
+        weight="bold",
+        color=colours.ink,
+        parse_math=False,
+    )
+    figure.text(0.012, 1 - 0.40 / height, subtitle, ha="left", va="top", size=9, color=colours.soft, parse_math=False)
     return figure
 
 

@@ -56,7 +56,7 @@ class View(ABC):
             ValueError: There is no theme of this name.
         """
         figure = self._plotly(palette(theme))
-        title = {"text": self.title, "subtitle": {"text": self.subtitle}}
+        title = {"text": _as_text(self.title), "subtitle": {"text": _as_text(self.subtitle)}}
         return figure.update_layout(template=f"fkv-{theme}", title=title, height=self.height)
 
     def matplotlib(self, theme: Theme = "light") -> Figure:
@@ -88,3 +88,8 @@ class View(ABC):
             figure.savefig(svg, metadata={"Date": None})
         self.table.to_csv(csv, index=False, float_format="%.6g")
         return [png, svg, csv]
+
+
+def _as_text(text: str) -> str:
+    """A text for Plotly, which reads links and tags in it: prompts and names of models are typed by others."""
+    return escape(text, quote=False)

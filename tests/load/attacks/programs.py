@@ -135,7 +135,7 @@ def log(target: Target) -> Iterator[Attempt]:
 @check("an interrupt in the first second prints nothing and leaves nothing", own=True)
 def interrupts(target: Target) -> Iterator[Attempt]:
     for _ in range(target.count(38)):
-        delay = random.uniform(0.05, 1.2)
+        delay = random.uniform(0.15, 1.2)
         folder = target.folder / "interrupted"
         folder.mkdir(exist_ok=True)
         command = [sys.executable, "app.py", "--port", str(free_port())]
