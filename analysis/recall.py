@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
-from fkv.policies import POLICIES, parse, write
+from fkv.policies import parse, write
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.training.data import genes_of
@@ -157,18 +157,6 @@ def check_events(model: VideoModel) -> None:
 def check_fit(model: VideoModel, policy: str) -> None:
     """Raise ValueError where a policy does not fit a model, for want of head roles for example."""
     Stream(model, parse(policy), caption(make_probe("thing", 0, 1).shots[0]))
-
-
-def every_policy(model: VideoModel) -> list[str]:
-    """The policies that a model can stream under with their default parameters."""
-    fitting: list[str] = []
-    for name in POLICIES:
-        try:
-            check_fit(model, name)
-        except ValueError:
-            continue
-        fitting.append(name)
-    return fitting
 
 
 def _run(

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from fkv import policies
 from fkv.analysis import evaluate as ev
+from fkv.analysis import evaluation_table
 from fkv.commands import eval as command
+from fkv.commands.common import read_policies
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.stream import Chunk, Timings
@@ -134,9 +137,11 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
-    policies = "full,forcing-kv:segments_per_frame=4,retention=3"
-    options = ["--prompts", "1", "--seconds", "2", "--out", str(out), "--sheet", str(sheet)]
-    assert command.run(parser.parse_args(["--policy", policies, *options])) == 0
+    texts = "full,forcing-kv:segments_per_frame=4,retention=3"
+    page = tmp_path / "table.md"
+    options = ["--prompts", "1", "--seconds", "2", "--out", str(out), "--sheet", str(sheet), "--table", str(page)]
+    assert command.run(parser.parse_args(["--policy", texts, *options])) == 0
+    assert [line[:9] for line in page.read_text().splitlines()[2:4]] == ["| `full` ", "| `forcin"]
     printed = capsys.readouterr()
     data = json.loads(printed.out)
     assert list(data["policies"]) == ["full", "forcing-kv:segments_per_frame=4,retention=3"]
@@ -267,3 +272,38 @@ def test_another_precision_is_another_record(toy, tmp_path, monkeypatch):
     assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == [
         "fp8"
     ]
+
+
+def record_of(policy: str, prompt: int, adherence: float) -> dict:
+    """A record of a stream that a table can be made of."""
+    flat = {"discontinuity": 1.0, "drift": {"colours": 0.1}, "flicker": 0.1, "kv_bytes_peak": 2_000_000}
+    read = {"adherence": {"5": {"colour": 1.0}, "60": {"colour": adherence, "shape": adherence}}}
+    switch = {"switch": {"success": 1.0}, "psnr_to_full": None if policy == "full" else 30.0}
+    return {"policy": policy, "prompt": prompt, "seed": 0, "seconds": 60.0} | flat | read | switch
+
+
+def test_the_table_marks_what_differs_from_full_on_the_same_prompts():
+    hard = [0.5, 0.9, 0.6, 0.8, 0.7, 1.0]
+    records = [record_of("full", prompt, share) for prompt, share in enumerate(hard)]
+    records += [record_of("longlive", prompt, share - 0.1) for prompt, share in enumerate(hard)]
+    records += [record_of("memflow", prompt, hard[-1 - prompt]) for prompt in range(6)]
+    rows = evaluation_table.markdown(records).splitlines()
+    cells = {row.split(" | ")[0].strip("| `"): row.split(" | ")[2] for row in rows if row.startswith("| `")}
+    assert cells["full"].startswith("0.750 (0.") and cells["longlive"].startswith("**0.650** (0.")
+    assert cells["memflow"].startswith("0.750 (")
+    assert "6 held-out prompts" in "\n".join(rows) and "| S3 + R6 + C3 |" in "\n".join(rows)
+
+
+def test_few_prompts_give_no_interval():
+    shares = {"full": 1.0, "longlive": 0.5}
+    records = [record_of(policy, prompt, shares[policy]) for policy in shares for prompt in (0, 1)]
+    assert "| `longlive` | S3 + R6 + C3 | 0.500 |" in evaluation_table.markdown(records)
+
+
+def test_all_stands_for_every_policy_that_fits(small):
+    fitting = policies.fitting(small.geometry, small.roles)
+    assert "forcing-kv" in fitting and "recompute" in fitting
+    assert read_policies("all,commit:6 longlive", lambda: small) == [*fitting, "commit:6 longlive"]
+    assert "forcing-kv" not in policies.fitting(small.geometry, None)
+    with pytest.raises(ValueError, match="there is no policy 'al'"):
+        read_policies("al", lambda: small)

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from fkv import policies
 from fkv.analysis import probes, recall
 from fkv.commands.main import main
 from fkv.policies import parse
@@ -145,7 +146,7 @@ def test_the_command_reports_recall(small, monkeypatch, capsys, tmp_path):
     ]
     assert "recall after 20" in err
     assert {"recall.json", "recall.png", "recall.svg", "recall.csv"} <= {file.name for file in tmp_path.iterdir()}
-    assert main([*command, "all"]) == 0 and set(runs[24:]) == set(recall.every_policy(small)) - {
+    assert main([*command, "all"]) == 0 and set(runs[24:]) == set(policies.fitting(small.geometry, small.roles)) - {
         "full",
         "sliding-window",
     }

@@ -69,7 +69,8 @@ def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True
     else:
         for cache in stream.caches:
             fill_cache(cache, policy, chunks)
-        stream.restore(replace(stream.snapshot(), index=chunks))
+        latents = torch.randn(1, model.frames_per_chunk, *model.latent, device=model.device)
+        stream.restore(replace(stream.snapshot(), index=chunks, latents=dict.fromkeys(range(chunks), latents)))
     return stream
 
 

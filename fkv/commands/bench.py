@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from fkv.files import read_json
 from fkv.models.release import BASES, CHOICES, RESOLUTIONS
 
+from .common import read_policies
 from .model_options import add_device, add_overlap, add_speed, check_options
 from .output import PICTURES, check_ending, emit, outputs
 
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"own (default) or none for tiny; none (default), vae or small for {wan}",
         choices=("own", *CHOICES["decoder"]),
     )
-    add("--policies", "comma-separated", "full,forcing-kv")
+    add("--policies", "comma-separated; all stands for those that fit the model", "full,forcing-kv")
     add(
         "--context",
         "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "
@@ -192,9 +194,10 @@ def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     from fkv.models import registry
     from fkv.report import FPS_MEANING
 
-    chosen = [policies.parse(text) for text in policies.split(args.policies)]
     head = _head(args, device)
-    model = models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder)
+    build = cache(lambda: models.build(args.model, device, args.precision, args.resolution, args.layers, args.decoder))
+    chosen = [policies.parse(text) for text in read_policies(args.policies, build)]
+    model = build()
     transformer = model.transformer
     lengths = contexts(args.context or CONTEXT["streams"], model.frames_per_chunk)
     registry.speed_up(transformer, args.compile, args.graphs)

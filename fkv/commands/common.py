@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,29 @@ STORY_HELP = (
     "chunks, `a red ball [10s] | the same ball at night [12#]`, where # marks a hard cut, which today is a mark only "
     "and leaves the cache as it is"
 )
+
+
+def read_policies(text: str, load: Callable[[], VideoModel]) -> list[str]:
+    """Split a comma-separated list of policies.
+
+    Args:
+        text: The list; `all` in it stands for every policy that fits the model with its default parameters.
+        load: Gives the model; called where the list has `all`.
+
+    Raises:
+        ValueError: A policy cannot be read.
+    """
+    from fkv import policies
+
+    parts = policies.split(text)
+    for part in parts:
+        if part != "all":
+            policies.parse(part)
+    if "all" in parts:
+        model = load()
+        at = parts.index("all")
+        parts[at : at + 1] = policies.fitting(model.geometry, model.roles)
+    return parts
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from fkv.models.release import CHOICES
 
-from .common import add_story, read_story
+from .common import add_story, read_policies, read_story
 from .model_options import add_device
 from .output import check_ending, emit, outputs
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="full,forcing-kv",
         metavar="P[,P]",
-        help="comma-separated; with --recall also all, which are those that fit the model (default: full,forcing-kv)",
+        help="comma-separated; all stands for those that fit the model (default: full,forcing-kv)",
     )
     parser.add_argument(
         "--prompts",
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", help="folder for records, report and figure; a later run continues from its records"
     )
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+    parser.add_argument(
+        "--table", metavar="FILE", help="also write a Markdown table with 95 %% intervals over prompts there"
+    )
     parser.add_argument(
         "--recall", action="store_true", help="score what returns after it left the picture; for models of that world"
     )
@@ -108,7 +112,6 @@ def _recall(args: argparse.Namespace) -> int:
     """Score recall; table to stderr, report to --json or stdout."""
     from fkv.analysis import recall
     from fkv.models import registry
-    from fkv.policies import split
 
     target, folder = outputs(args, "json", "out/")
     if args.steps is not None:
@@ -117,9 +120,7 @@ def _recall(args: argparse.Namespace) -> int:
         away = [float(seconds) for seconds in args.away.split(",")]
     except ValueError:
         raise ValueError(f"--away needs seconds such as 3,20, not {args.away!r}") from None
-    policies = split(args.policy)
-    if policies == ["all"]:
-        policies = recall.every_policy(registry.load(args.model, args.device, precision=args.precision))
+    policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))
     policies = _fitted(args, policies, args.seconds or 60)
     prompts = 4 if args.prompts is None else args.prompts
     records = recall.recall(
@@ -153,13 +154,13 @@ def run(args: argparse.Namespace) -> int:
         table,
     )
     from fkv.models import registry
-    from fkv.policies import split
     from fkv.storyboard import ANY_ROLES, parse
     from fkv.world import FPS
 
-    target, sheet, folder = outputs(args, "json", "sheet", "out/")
+    target, sheet, page, folder = outputs(args, "json", "sheet", "table", "out/")
     check_ending("sheet", sheet, ".png", ".pdf")
-    policies = split(args.policy)
+    check_ending("table", page, ".md")
+    policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))
     story = parse(read_story(args.story), ANY_ROLES, None, CHUNK / FPS)
     prompts = args.prompts if args.prompts is not None else 8 if story.opening is None else 1
     seconds = args.seconds
@@ -203,6 +204,10 @@ def run(args: argparse.Namespace) -> int:
 
         overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
         emit(told, folder / "report.json")
+    if page:
+        from fkv.analysis.evaluation_table import markdown
+
+        Path(page).write_text(markdown(records), encoding="utf-8")
     if sheet:
         contact_sheet(model, policies[0], sheet, prompts, seconds, story=story)
     emit(told, target)

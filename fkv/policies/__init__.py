@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fkv.pages import Geometry
 from fkv.parameters import Parameter, defaults, describe, schema
+from fkv.roles import HeadRoles
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, Policy, evict
@@ -95,6 +97,25 @@ def variant_of(policy: type[Policy]) -> str | None:
     """The name of the policy whose parameters a policy has too, as those of `forcing-kv` in its ablations."""
     base = next((other for other in POLICIES.values() if other is policy.__base__), None)
     return base.name if base and own_parameters(base) else None
+
+
+def fitting(geometry: Geometry, roles: HeadRoles | None) -> list[str]:
+    """The policies that fit a model with their default parameters.
+
+    Args:
+        geometry: Sizes of the model.
+        roles: Its head roles, if there are any.
+    """
+    names = []
+    for name, rule in POLICIES.items():
+        policy = rule()
+        try:
+            geometry.check_segments(policy.segments_of(geometry))
+            geometry.check_groups(policy.groups(geometry, roles) or geometry.every_head)
+        except ValueError:
+            continue
+        names.append(name)
+    return names
 
 
 def json_schema() -> dict[str, Any]:
@@ -218,6 +239,7 @@ __all__ = [
     "ChunkState",
     "Policy",
     "assignment",
+    "fitting",
     "evict",
     "json_schema",
     "make",

@@ -96,12 +96,11 @@ def figures(model: VideoModel, policy: Policy) -> str:
     Raises:
         ValueError: The policy does not fit the model.
     """
-    transformer = model.transformer
-    geometry = transformer.geometry(*model.latent[1:], model.frames_per_chunk)
+    geometry = model.geometry
     if len(policy.groups(geometry, model.roles) or [""]) * policy.segments_of(geometry) > MOST_PAGES:
         return ""
     steps = len(model.schedule.sigmas)
-    counted = footprint(geometry, policy, model.roles, COUNTED_CHUNKS, transformer.dtype, steps)
+    counted = footprint(geometry, policy, model.roles, COUNTED_CHUNKS, model.transformer.dtype, steps)
     after = f"After {counted.chunks} chunks ({counted.chunks * model.chunk_seconds:.0f} s) on this model,"
     holds = f"{_frames(counted.frames)}, {counted.bytes / 1e6:.1f} MB of K and V in all"
     if policy.watches_attention:

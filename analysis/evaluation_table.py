@@ -1,0 +1,89 @@
+"""The evaluation as one Markdown table: every policy with 95 % intervals over prompts, and what differs from full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fkv.policies import parse
+
+from .evaluate import REFERENCE
+from .jobs import Record
+
+RESAMPLES = 4000
+FEWEST = 6  # prompts; with fewer, equal signs on all prompts are no rare coincidence
+MEASURES = {
+    "adherence": ("adherence at the end", "{:.3f}"),
+    "drift.colours": ("drift of colours", "{:.3f}"),
+    "discontinuity": ("chunk discontinuity", "{:.2f}"),
+    "flicker": ("flicker", "{:.4f}"),
+    "switch.success": ("switch success", "{:.2f}"),
+    "psnr_to_full": ("PSNR to full, dB", "{:.1f}"),
+}
+NOTES = """
+Means over {streams} streams of {seconds:g} s per policy ({prompts} held-out prompts), in brackets 95 % bootstrap
+intervals over prompts, from {fewest} prompts on. **Bold**: the difference from `full` on the same prompts has an
+interval without 0. Reads: latent frames by default, S sink, M memory, R recent, C current. KV: the most bytes of K and
+V while a chunk attended.
+"""
+
+
+def by_prompt(records: Sequence[Record]) -> pd.DataFrame:
+    """Average the measures over the seeds of each prompt.
+
+    Returns:
+        One row per policy and prompt (the index), in the order of the records; columns are keys of `MEASURES`, and
+        `kv_bytes_peak`.
+    """
+    rows = pd.json_normalize(list(records))
+    rows["adherence"] = [np.mean(list(list(record["adherence"].values())[-1].values())) for record in records]
+    rows = rows.reindex(columns=["policy", "prompt", *MEASURES, "kv_bytes_peak"])
+    return rows.groupby(["policy", "prompt"], sort=False).mean()
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean; infinite with fewer than `FEWEST` values."""
+    if len(values) < FEWEST:
+        return -np.inf, np.inf
+    drawn = values[np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Return the table and how to read it."""
+    found = by_prompt(records)
+    names = list(dict.fromkeys(record["policy"] for record in records))
+    headings = ["policy", "reads", *(heading for heading, _ in MEASURES.values()), "KV, MB"]
+    lines = [headings, ["-"] * len(headings), *(_row(found, name) for name in names)]
+    notes = NOTES.format(
+        fewest=FEWEST,
+        streams=len(records) // len(names),
+        seconds=records[0]["seconds"],
+        prompts=len({record["prompt"] for record in records}),
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n" + notes
+
+
+def _row(found: pd.DataFrame, name: str) -> list[str]:
+    own = found.loc[name]
+    reference = found.loc[REFERENCE] if REFERENCE in found.index.get_level_values(0) and name != REFERENCE else None
+    cells = [
+        _cell(own[key], None if reference is None else reference[key], look) for key, (_, look) in MEASURES.items()
+    ]
+    return [f"`{name}`", parse(name).unwrapped.reading, *cells, f"{own['kv_bytes_peak'].mean() / 1e6:.1f}"]
+
+
+def _cell(own: pd.Series, reference: pd.Series | None, look: str) -> str:
+    """The mean with its interval, bold where it differs from the reference."""
+    values = own.dropna()
+    if values.empty:
+        return "-"
+    mean = look.format(values.mean())
+    low, high = interval(values.to_numpy())
+    if reference is not None:
+        difference = interval((own - reference).dropna().to_numpy())
+        mean = f"**{mean}**" if difference[0] > 0 or difference[1] < 0 else mean
+    return f"{mean} ({look.format(low)} to {look.format(high)})" if np.isfinite(low) else mean
