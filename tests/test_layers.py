@@ -49,6 +49,10 @@ def test_a_stream_of_the_shipped_model_imports_nothing_that_it_does_not_use(tmp_
     assert "torch" in modules and not HEAVY & modules
 
 
+def test_the_studio_starts_without_the_libraries_of_other_models():
+    assert not {"diffusers", "transformers", "peft", "accelerate"} & loaded_by(["fkv.studio.server"])
+
+
 def test_storage_knows_neither_policies_nor_roles():
     assert not [name for name in loaded_by(["fkv.cache"]) if name.startswith(("fkv.policies", "fkv.roles"))]
 
