@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import fkv
+from docs import debate as debate_page
 from docs import policies as policies_page
 from fkv.commands.main import COMMANDS, _parser
 from fkv.policies import POLICIES
@@ -130,6 +131,10 @@ def test_every_recipe_of_contributing_has_at_most_ten_lines_of_text():
 def test_the_page_of_policies_is_current():
     assert policies_page.PAGE.read_text(encoding="utf-8") == policies_page.page(), "run python -m docs.policies"
     assert all(f"## {name}\n" in policies_page.page() for name in POLICIES)
+
+
+def test_the_page_of_debates_is_current():
+    assert debate_page.PAGE.read_text(encoding="utf-8") == debate_page.page(), "run python -m docs.debate"
 
 
 def test_the_drawings_of_policies_are_current():
