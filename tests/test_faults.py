@@ -210,6 +210,15 @@ def test_missing_asset_at_start_is_one_sentence(monkeypatch, tmp_path, capsys):
     assert "restore it from the repository" in told and told.count("\n") == 1 and str(tmp_path) not in told
 
 
+def test_no_temporary_folder_at_start_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    assert launch.run() == 2
+    assert capsys.readouterr().err == (
+        "fkv-studio: no folder for temporary files can be written; name one with TMPDIR\n"
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--longest-turn", "-1"], ["--most-waiting", "-3"], ["--longest-run", "nan"]])
 def test_impossible_limits_are_refused(arguments, capsys):
     assert launch.main(["--port", "0", *arguments]) == 2

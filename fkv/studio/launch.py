@@ -170,6 +170,10 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 def run() -> int:
     """Serve the page until a signal ends the process, at any moment, without a word and without leftovers."""
     gc.disable()  # until the page is served: while modules are imported, nearly everything stays
-    folder = temporary_folder()
+    try:
+        folder = temporary_folder()
+    except OSError:
+        print("fkv-studio: no folder for temporary files can be written; name one with TMPDIR", file=sys.stderr)
+        return 2
     end_at_signals(folder)
     return main(folder=folder)
