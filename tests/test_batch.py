@@ -165,6 +165,11 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
     found = json.loads(report.read_text())
     assert found["chunks_asked"] == 16 and found["chunks_computed"] == (3 + 2) + (2 + 4) and found["timing"] == "shared"
     assert not any("fps" in key for key in found)
+    assert run("alone", "--alone") == 0
+    plain = json.loads(report.read_text())
+    assert plain["chunks_computed"] == plain["chunks_asked"] == 16
+    whole, alone = (json.loads((tmp_path / out / "manifest.json").read_text()) for out in ("whole", "alone"))
+    assert whole == alone
     assert "11 of 16 chunks to compute: 31.2% saved" in capsys.readouterr().err
 
     write, written = Mp4Writer.write, []

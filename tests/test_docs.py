@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import fkv
+from docs import batch as batch_page
 from docs import debate as debate_page
 from docs import policies as policies_page
 from fkv.commands.main import COMMANDS, _parser
@@ -167,3 +168,15 @@ def test_the_checks_of_ci_exist():
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
     hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"][0]["hooks"]
     assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "types", "eslint"}
+
+
+def test_the_page_on_batches_is_written_from_the_newest_record():
+    assert batch_page.PAGE.read_text(encoding="utf-8") == batch_page.page(), "run `python -m docs.batch`"
+
+
+def test_what_branches_take_becomes_tables():
+    held = [{"policy": "full", "past": past, "bytes": [4e6, most]} for past, most in (("copied", 8e6), ("shared", 2e6))]
+    speed = [{"policy": "full", "rows": 2, "together": 3.0, "alone": 2.0, "ratio": 1.5}]
+    lines = batch_page.tables({"branches": 8, "context": 42, "bytes": held, "together": speed})
+    assert "| policy | past | 1 | 2 | times less |" in lines and "| full | shared | 4.0 | 2.0 | 4.0 |" in lines
+    assert "| full | 2 | 3.00 | 2.00 | 1.50 |" in lines

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="share the pages of a common past in place of copying them: less memory, other rounding",
     )
+    parser.add_argument(
+        "--alone", action="store_true", help="generate every stream from its beginning, to measure what is saved"
+    )
     parser.add_argument("--sheet", metavar="FILE", help="also write a contact sheet of all videos (PNG)")
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
 
@@ -83,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Folder(out, model, exact=args.rows == 1 and not args.share)
     records = folder.finished(jobs)
     waiting = [path for path in paths if path.job.name not in records]
-    nodes = plan.grow(waiting)
+    nodes = [plan.Node(0, len(path), [path]) for path in waiting] if args.alone else plan.grow(waiting)
     roots = claims(nodes, Memory(model, args.share), budget)
     computed = sum(root.node.computed for root in roots)
     asked = plan.asked(waiting)
