@@ -15,12 +15,14 @@ import pytest
 
 from fkv import storyboard
 from fkv.commands import main
+from fkv.commands.director_options import endpoint_of
 from fkv.debate import director, endpoint, scenes
 from fkv.debate.ahead import LEAD, REST, Ahead
 from fkv.debate.director import ROLES, direct
 from fkv.debate.endpoint import Endpoint, Unanswered
 from fkv.debate.scenes import Brief, Take
 from fkv.storyboard import SetPrompt
+from fkv.studio import launch
 from fkv.world.render import GENES, render
 
 HILLS = "a red ball bouncing over the hills at sunset"
@@ -349,6 +351,13 @@ def test_a_brief_that_cannot_be_met_is_refused(settings, sentence):
         Brief(**{"idea": "a red ball"} | settings)
 
 
+def test_the_environment_names_the_language_model(monkeypatch):
+    monkeypatch.setenv("FKV_LLM_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("FKV_LLM_MODEL", "talker")
+    assert endpoint_of(launch.arguments([])) == Endpoint("http://127.0.0.1:9/v1", "talker")
+    assert endpoint_of(launch.arguments(["--llm", "http://127.0.0.1:8/v1"])).url == "http://127.0.0.1:8/v1"
+
+
 # Without a language model.
 
 
@@ -463,6 +472,7 @@ def test_a_stream_goes_on_when_the_language_model_is_down(capsys):
         (["--director", "a ball", "--llm", "nowhere", "--llm-model", "x"], "begins with http:// or https://"),
         (["--director", "a ball", "--llm", "http://127.0.0.1:9/v1"], "name the language model with --llm-model"),
         (["--director", "a ball", "--llm-model", "x"], "--llm-model goes with --llm URL"),
+        (["--llm", "http://127.0.0.1:9/v1"], "--llm and --llm-model go with --director IDEA"),
     ],
 )
 def test_bad_options_are_answered_with_a_sentence(capsys, options, sentence):

@@ -17,24 +17,21 @@ def add_language_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm",
         metavar="URL",
-        default=os.environ.get("FKV_LLM_URL"),
         help=f"endpoint of the director's language model in OpenAI's protocol, as http://127.0.0.1:8080/v1; {KEY_HELP} "
         "(default: FKV_LLM_URL, or none: a grammar writes the tiny model's scenes)",
     )
     parser.add_argument(
         "--llm-model",
         metavar="NAME",
-        default=os.environ.get("FKV_LLM_MODEL"),
         help="the language model, as its endpoint names it (default: FKV_LLM_MODEL)",
     )
 
 
 def endpoint_of(args: argparse.Namespace) -> Endpoint | None:
-    """The language model that the options name, None for none. Raises ValueError for an unusable or half a name."""
+    """The language model that options and environment name, None for none. Raises ValueError for half a name."""
     from fkv.debate.endpoint import Endpoint
 
-    if not args.llm:
-        if args.llm_model and not os.environ.get("FKV_LLM_MODEL"):
-            raise ValueError("--llm-model goes with --llm URL")
-        return None
-    return Endpoint(args.llm, args.llm_model or "")
+    url = args.llm or os.environ.get("FKV_LLM_URL")
+    if not url and args.llm_model:
+        raise ValueError("--llm-model goes with --llm URL")
+    return Endpoint(url, args.llm_model or os.environ.get("FKV_LLM_MODEL", "")) if url else None

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
         raise ValueError("--director writes the storyboard; leave out --story and --say")
+    if args.director is None and (args.llm or args.llm_model):
+        raise ValueError("--llm and --llm-model go with --director IDEA")
     cues = _cues(args, None if text else args.chunks or CHUNKS)
     if args.recache and not text and not args.say:
         raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         from fkv.video import ENDING, Mp4Writer
 
         check_ending("out", out, ENDING)
-    endpoint = endpoint_of(args)
+    endpoint = None if args.director is None else endpoint_of(args)
     settings = load(args, text, cues, [NAME])
     model = settings.model
     director = _director(args, model, endpoint) if args.director is not None else None
@@ -127,6 +129,7 @@ def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | 
     director = Ahead(
         Brief(args.director, toy_world=draws_world(model)), partial(direct, endpoint=endpoint, seed=args.seed)
     )
+    print("the director's agents debate before the first chunk", file=sys.stderr)
     director.begin()
     return director
 
