@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,9 @@ MEASURES = {
     "switch.success": ("switch success", "{:.2f}"),
     "psnr_to_full": ("PSNR to full, dB", "{:.1f}"),
 }
+STEPS = re.compile(r"(.*?)((?:, \d+ steps?)?)")
+"""A policy's name and the number of denoising steps, where several were compared."""
+
 NOTES = """
 Means over {streams} streams of {seconds:g} s per policy ({prompts} held-out prompts), in brackets 95 % bootstrap
 intervals over prompts, from {fewest} prompts on. **Bold**: the difference from `full` on the same prompts has an
@@ -69,11 +73,13 @@ def markdown(records: Sequence[Record]) -> str:
 
 def _row(found: pd.DataFrame, name: str) -> list[str]:
     own = found.loc[name]
-    reference = found.loc[REFERENCE] if REFERENCE in found.index.get_level_values(0) and name != REFERENCE else None
+    policy, steps = STEPS.fullmatch(name).groups()  # type: ignore[union-attr]  # it matches every name
+    full = REFERENCE + steps
+    reference = found.loc[full] if full in found.index.get_level_values(0) and name != full else None
     cells = [
         _cell(own[key], None if reference is None else reference[key], look) for key, (_, look) in MEASURES.items()
     ]
-    return [f"`{name}`", parse(name).unwrapped.reading, *cells, f"{own['kv_bytes_peak'].mean() / 1e6:.1f}"]
+    return [f"`{name}`", parse(policy).unwrapped.reading, *cells, f"{own['kv_bytes_peak'].mean() / 1e6:.1f}"]
 
 
 def _cell(own: pd.Series, reference: pd.Series | None, look: str) -> str:

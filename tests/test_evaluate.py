@@ -294,6 +294,14 @@ def test_the_table_marks_what_differs_from_full_on_the_same_prompts():
     assert "6 held-out prompts" in "\n".join(rows) and "| S3 + R6 + C3 |" in "\n".join(rows)
 
 
+def test_policies_of_as_many_steps_are_compared_in_the_table():
+    shares = {"full, 4 steps": 1.0, "longlive, 4 steps": 0.5, "full, 1 step": 0.5, "longlive, 1 step": 0.5}
+    records = [record_of(policy, prompt, shares[policy]) for policy in shares for prompt in range(6)]
+    rows = evaluation_table.markdown(records)
+    assert "| `longlive, 4 steps` | S3 + R6 + C3 | **0.500** (" in rows
+    assert "| `longlive, 1 step` | S3 + R6 + C3 | 0.500 (" in rows
+
+
 def test_few_prompts_give_no_interval():
     shares = {"full": 1.0, "longlive": 0.5}
     records = [record_of(policy, prompt, shares[policy]) for policy in shares for prompt in (0, 1)]

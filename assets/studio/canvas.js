@@ -57,7 +57,7 @@ export function strokeLine(pen, x1, y1, x2, y2) {
 /**
  * Mark an area by a pattern, so that it is not told by colour alone.
  * @param {CanvasRenderingContext2D} pen
- * @param {string} pattern "/", "|", ".", "-" or "" for none
+ * @param {string} pattern "/", "|", ".", "-", "x" or "" for none
  * @param {number} x
  * @param {number} y
  * @param {number} width
@@ -71,8 +71,11 @@ export function texture(pen, pattern, x, y, width, height) {
   pen.clip();
   pen.strokeStyle = pen.fillStyle = "rgba(255,255,255,.75)";
   pen.lineWidth = 1;
-  if (pattern === "/") {
+  if (pattern === "/" || pattern === "x") {
     for (let d = -height; d < width; d += 5) strokeLine(pen, x + d, y + height, x + d + height, y);
+  }
+  if (pattern === "x") {
+    for (let d = -height; d < width; d += 5) strokeLine(pen, x + d, y, x + d + height, y + height);
   } else if (pattern === "-") {
     for (let d = 3; d < height; d += 5) strokeLine(pen, x, y + d, x + width, y + d);
   } else if (pattern === "|") {

@@ -33,7 +33,7 @@ class PageKind:
     name: str
     light: str
     dark: str
-    pattern: Literal["", "/", "|", ".", "-"] = ""
+    pattern: Literal["", "/", "|", ".", "-", "x"] = ""
 
     def colour(self, theme: str) -> str:
         """The colour of the theme `light` or `dark`."""
@@ -48,7 +48,7 @@ KINDS: dict[str, PageKind] = {
         PageKind(MOVED, "M", "moved most", "#e69f00", "#e69f00", "."),
         PageKind(RECALLED, "R", "recalled", "#d55e00", "#e8843c", "-"),
         PageKind(KEPT, "K", "kept", "#6b7684", "#8d99a8"),
-        PageKind(HELD, "H", "held, not read", "#c3c9d2", "#3d4652"),
+        PageKind(HELD, "H", "held, not read", "#9fa8b5", "#4d5866", "x"),
         PageKind(CURRENT, "C", "current chunk", "#56b4e9", "#56b4e9"),
         PageKind(DROPPED, "×", "dropped", "#78808c2e", "#a0aab829"),
     )
