@@ -61,7 +61,7 @@ def draw_context(
     def tokens(frames: Sequence[int], segments: Sequence[tuple[int, int]] = ()) -> Tensor:
         found = [frame * tokens_per_frame + i for frame in frames for i in range(tokens_per_frame)]
         found += [frame * tokens_per_frame + part * segment + i for frame, part in segments for i in range(segment)]
-        return torch.tensor(sorted(found), dtype=torch.int64)
+        return torch.tensor(sorted(found), dtype=torch.int64, device=table.device)
 
     local = [tokens(history.static_frames(i)) for i in range(chunks)]
     wide = [tokens(history.frames(i), history.segments(i, rng)) for i in range(chunks)]
@@ -117,7 +117,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, span: slice, tokens: Tensor) -> Ten
 
     def visible(x: Tensor) -> Tensor:
         current = x[:, :, :, span]
-        past = x[:1].index_select(3, tokens.to(x.device))
+        past = x[:1].index_select(3, tokens)
         return torch.cat([past.expand(current.shape[0], -1, -1, -1, -1), current], 3)
 
     scores = (q[:, :, :, span] * q.shape[-1] ** -0.5) @ visible(k).transpose(-1, -2)

@@ -51,8 +51,8 @@ class Rendered:
     """A training batch before it is encoded; `Clips` has the same fields.
 
     Attributes:
-        video: From -1 to 1, [B, T, 3, H, W].
-        mask: The pixels that count more, [B, T, 1, H, W] in {0, 1}.
+        video: RGB, uint8 [B, T, H, W, 3].
+        mask: The pixels that count more, bool [B, T, 1, H, W].
         prompts: One per clip and chunk.
         corners: See `Clips`.
         chunks: Chunk indices of the clip.
@@ -133,8 +133,9 @@ def render_clips(rng: random.Random, channels: int, count: int, chunks: int) -> 
         mask: list[Tensor] = []
         for index, at in zip(indices, scenes, strict=True):
             frames = range(index * CHUNK, (index + 1) * CHUNK)
-            video.append(to_pixels(render(at, frames, genes)))
-            mask.append(object_mask(at, frames, genes, video[-1]))
+            drawn = render(at, frames, genes)
+            video.append(torch.from_numpy(drawn))
+            mask.append(object_mask(at, frames, genes, to_pixels(drawn)).bool())
         videos.append(torch.cat(video))
         masks.append(torch.cat(mask))
         corners.append(corner)
@@ -145,8 +146,9 @@ def render_clips(rng: random.Random, channels: int, count: int, chunks: int) -> 
 def encoded(codec: TinyCodec, rendered: Rendered, device: str) -> Clips:
     """Encode a batch on a device, and turn the mask of its things into weights of the latents."""
     with torch.autocast(device, dtype=torch.bfloat16):
-        latents = codec.encode(rendered.video.to(device)).float()
-    mask = rendered.mask.to(device).unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
+        pixels = rendered.video.to(device).movedim(-1, 2).float().div_(127.5).sub_(1)
+        latents = codec.encode(pixels).float()
+    mask = rendered.mask.to(device).float().unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)
     mask = F.max_pool2d(mask.flatten(0, 1), 8).unflatten(0, mask.shape[:2])
     return Clips(
         latents,
@@ -260,8 +262,8 @@ def render_memory_clips(
         corner = torch.tensor([[rng.gauss(0.0, 1.0) for _ in range(channels)] for _ in cut.chunks])
         truth = _tell(rng, scenes, corner, history)
         moments = [moment for chunk in truth for moment in chunk.moments]
-        videos.append(to_pixels(draw(moments)))
-        masks.append(memory_mask(labels(moments)))
+        videos.append(torch.from_numpy(draw(moments)))
+        masks.append(memory_mask(labels(moments)).bool())
         prompts.append(_captions(rng, [scenes[chunk] for chunk in cut.chunks]))
         corners.append(corner)
     return Rendered(torch.stack(videos), torch.stack(masks), prompts, torch.stack(corners), list(cut.chunks), history)
