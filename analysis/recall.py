@@ -8,6 +8,7 @@ python -m fkv eval --recall --policy full,forcing-kv --away 3,20 --prompts 4 --o
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -208,17 +209,27 @@ def summary(records: Sequence[Record], by: Sequence[str] = ("policy", "away")) -
 
 
 def interval(shown: pd.DataFrame) -> tuple[float, float]:
-    """The 95 % bootstrap interval of recall over prompts; (0, 1) with fewer than two prompts.
+    """The 95 % interval of recall over prompts: bootstrap; where all prompts agree, Wilson's with one vote a prompt.
 
     Args:
-        shown: Items with columns kind, prompt and recalled.
+        shown: Items with columns kind, prompt and recalled; without any, the interval is (0, 1).
     """
     prompts = shown.groupby(["kind", "prompt"])["recalled"].agg(["sum", "size"]).to_numpy(float)
-    if len(prompts) < 2:
+    if not len(prompts):
         return 0.0, 1.0
+    shares = prompts[:, 0] / prompts[:, 1]
+    if np.ptp(shares) == 0:
+        return wilson(shares[0], len(prompts))
     drawn = prompts[np.random.default_rng(0).integers(len(prompts), size=(RESAMPLES, len(prompts)))].sum(1)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
     return float(low), float(high)
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` votes (Wilson 1927)."""
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def table(records: Sequence[Record]) -> str:

@@ -118,7 +118,10 @@ def test_the_interval_does_not_narrow_with_items_of_the_same_prompts():
     many = [record | {"items": record["items"] * 10} for record in few]
     narrow, wide = (recall.summary(records).iloc[0] for records in (few, many))
     assert (narrow["low"], narrow["high"]) == (wide["low"], wide["high"]) and wide["low"] < 0.3
-    assert recall.summary(few[:1]).iloc[0]["high"] == 1.0
+    agreed = recall.summary([stream_record("full", i, [True, True]) for i in range(4)]).iloc[0]
+    assert agreed["recall"] == agreed["high"] == 1.0 and 0.4 < agreed["low"] < 0.6
+    unseen = recall.summary([stream_record("full", 0, [True, True], shown=(False, False))]).iloc[0]
+    assert (unseen["low"], unseen["high"]) == (0.0, 1.0)
 
 
 def test_the_command_reports_recall(small, monkeypatch, capsys, tmp_path):
