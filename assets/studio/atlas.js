@@ -5,6 +5,12 @@ import { find, findAll, onTheme, ROOT } from "./dom.js";
 
 /** @import { Component } from "./stage.js" */
 
+/** What screen readers call the figures. @type {Record<string, string>} */
+const TITLES = {
+  "role-atlas": "Role atlas: which heads are static, model by model",
+  "head-map": "Roles and scores of all heads",
+};
+
 /** @param {Component<{ name: string, models: string[] }>} component */
 export function mount({ element, props, trigger }) {
   const { name, models } = props.value;
@@ -20,6 +26,9 @@ export function mount({ element, props, trigger }) {
     for (const link of /** @type {HTMLAnchorElement[]} */ (findAll(element, "a"))) {
       link.href = `${ROOT}atlas/${name}.${link.dataset.ending}?${query}`;
     }
+    const figure = document.getElementById(`fkv-${name}`);
+    figure?.setAttribute("role", "figure");
+    figure?.setAttribute("aria-label", model ? `${TITLES[name]} of ${model}` : TITLES[name]);
     trigger("draw", { model, theme });
   }
 

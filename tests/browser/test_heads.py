@@ -214,6 +214,7 @@ def test_the_atlas_shows_figures_and_hands_out_files(visit):
     playwright.expect(titles).to_have_text(["Role atlas: which heads are static, model by model", "Head roles of tiny"])
     tab.page.locator(".fkv-downloads select:visible").select_option("LongLive")
     playwright.expect(titles.nth(1)).to_have_text("Head roles of LongLive")
+    playwright.expect(tab.page.get_by_role("figure", name="Roles and scores of all heads of LongLive")).to_be_visible()
     links = [link.get_attribute("href") for link in tab.page.locator(".fkv-downloads a").all()]
     assert len(links) == 6
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "csv": b"model,layer"}

@@ -46,7 +46,7 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
         js_on_load=script("atlas", "draw"),
         apply_default_css=False,
     )
-    with gr.Column(elem_classes="fkv-atlas"):
+    with gr.Column(elem_classes="fkv-atlas", elem_id=f"fkv-{name}"):
         plot = gr.Plot(show_label=False, container=False)
 
     def draw(event: gr.EventData) -> go.Figure:
