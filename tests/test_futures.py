@@ -1,9 +1,11 @@
 """A live run that branches: one past, then two futures, and the same ones from its link."""
 
+import dataclasses
 from urllib.parse import parse_qsl
 
 import pytest
 
+from fkv.models.vae import StreamingVae
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Branch, Plan
@@ -61,6 +63,17 @@ def _form(link):
     fields = dict(parse_qsl(link))
     fields.pop("model")
     return fields | {name: int(fields[name]) for name in ("seed", "length")}
+
+
+def test_a_decoder_whose_state_cannot_be_copied_refuses_before_the_past(small):
+    class Decoder:
+        copy = StreamingVae.copy
+
+        def __call__(self, latents, state):
+            raise AssertionError("a chunk was decoded")
+
+    files, last = run(dataclasses.replace(small, decoder=Decoder()), plan(branch="4: a blue star"))
+    assert not files and last["state"] == "error" and "use --decoder small" in last["text"]
 
 
 @pytest.mark.parametrize("fields", [{}, {"branch": "4"}, {"branch": "4 seed=3"}])

@@ -37,7 +37,7 @@ class Decoder(Protocol):
         """Copy a state, for a second stream that goes on from it.
 
         Args:
-            state: As a call returned it.
+            state: As a call returned it; None before the first.
 
         Raises:
             ValueError: The state is too large to have twice.

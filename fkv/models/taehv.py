@@ -111,7 +111,7 @@ class SmallDecoder(nn.Module):
         pixels, state = self.decode(latents[0].to(parameter.device, parameter.dtype), state)
         return to_frames(pixels, 0), state
 
-    def copy(self, state: list[Tensor]) -> list[Tensor]:
+    def copy(self, state: list[Tensor] | None) -> list[Tensor] | None:
         """Return the state itself, which no call changes."""
         return state
 

@@ -55,7 +55,7 @@ class StreamingCodec:
         pixels, state = self.codec.decode(latents.to(parameter.device, parameter.dtype), state)
         return to_frames(pixels[0]), state
 
-    def copy(self, state: Tensor) -> Tensor:
+    def copy(self, state: Tensor | None) -> Tensor | None:
         """Return the state itself, which no call changes."""
         return state
 

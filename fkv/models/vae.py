@@ -72,7 +72,7 @@ class StreamingVae:
         pixels, state = self.decode(latents, state)
         return to_frames(pixels[0].transpose(0, 1)), state
 
-    def copy(self, state: list[Any]) -> list[Any]:
+    def copy(self, state: list[Any] | None) -> list[Any]:
         """Refuse: the state is too large to have twice. Raises ValueError."""
         raise ValueError(
             "the VAE's state is too large to copy for a second stream; use --decoder small, or branch without decoding"

@@ -43,6 +43,8 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         yield "done", "Stopped before the first chunk."
         return
     yield "live", f"Starting {plan.streams}."
+    if plan.branch and model.decoder is not None:
+        model.decoder.copy(None)  # a decoder whose state cannot be had twice refuses before the past is generated
     begun = [name for name in plan.policies if name == "A" or plan.branch is None]
     streams = {name: Stream(model, plan.policies[name], plan.prompt, plan.seed, plan.roles) for name in begun}
     hashes = {name: hashlib.sha256() for name in streams}
