@@ -229,7 +229,7 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share of `count` votes (Wilson 1927)."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def table(records: Sequence[Record]) -> str:
