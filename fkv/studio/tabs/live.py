@@ -65,6 +65,7 @@ BRANCH_HELP = (
 SAME_FUTURE = (
     "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
 )
+UNREAD = "This run cannot be read, so it cannot be branched. Press Go live, then Branch from here."
 PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
 AT_ONCE = PRIVATE | {"queue": False}
 LATEST = AT_ONCE | {"trigger_mode": "always_last"}
@@ -313,8 +314,9 @@ class Handlers:
                 str(event._data["prompt"]),
                 Future(form[controls.prompt], form[controls.seed], str(form[controls.policies["B"]])),
             )
-        except (ValueError, TypeError, KeyError) as error:
-            yield [{"state": "error", "text": sentence(error)}, *_buttons("error"), *unchanged]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            text = sentence(error) if type(error) is ValueError else UNREAD
+            yield [{"state": "error", "text": text}, *_buttons("error"), *unchanged]
             return
         new = dict(zip(controls.form, values, strict=True))
         new[controls.length] = form[controls.length]
@@ -494,7 +496,7 @@ def branched(past: dict[str, str], chunk: int, prompt: str, future: Future) -> l
         ValueError: B would do what A does.
     """
     name = "b" if past.get("view") == "B" else "a"
-    policy, seed = past[name], int(past.get("seed", 0))
+    policy, seed = past[name], _number(past.get("seed")) or 0
     other = Branch(
         chunk, "" if future.prompt.strip() == prompt else future.prompt, None if future.seed == seed else future.seed
     )
@@ -504,7 +506,7 @@ def branched(past: dict[str, str], chunk: int, prompt: str, future: Future) -> l
     kept = [
         f"{number}:{what.replace(f'{name.upper()} =', 'A =', 1)}"
         for number, _, what in lines
-        if int(number) <= chunk and not what.strip().startswith("A =" if name == "b" else "B =")
+        if (_number(number.strip()) or 0) <= chunk and not what.strip().startswith("A =" if name == "b" else "B =")
     ]
     threshold = _share(past.get("threshold"))
     return [past["prompt"], seed, None, "AB", policy, future.policy, threshold, "\n".join(kept), other.write()]
