@@ -18,6 +18,7 @@ from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.policies.mpcache import MPCache
 from fkv.stream import Stream
+from fkv.training import demands
 
 
 def run(*options):
@@ -204,3 +205,31 @@ class TestEqualBytes:
         with pytest.raises(ValueError, match="--bytes takes percentages above 0, at most 100, such as 12,25,50"):
             equal_bytes.shares(text)
         assert equal_bytes.shares("12,25,50") == [0.12, 0.25, 0.5]
+
+
+class TestDemands:
+    def test_a_label_needs_a_difference_beyond_the_noise(self):
+        assert demands.label([1.0, 1.2, 0.8, 1.0]) == "max" and demands.label([-1.0, -1.2, -0.8]) == "average"
+        assert demands.label([1.0, -0.9, 0.8, -1.1]) is None
+
+    def test_a_classifier_is_judged_on_what_it_was_not_fitted_to(self):
+        generator = np.random.default_rng(0)
+        labels = generator.integers(0, 2, 60)
+        told = generator.normal(size=(60, 5)) + 3 * labels[:, None]
+        found = demands.judge(told, labels)
+        assert found["classifier"] > 0.9 > found["majority"] and found["ships"]
+        assert not demands.judge(generator.normal(size=(60, 5)), labels)["ships"]
+        assert demands.judge(told, np.ones(60, int))["majority"] == 1
+
+    def test_few_seeds_and_prompts_are_refused(self, small):
+        with pytest.raises(ValueError, match="labels need at least 8 seeds, not 2"):
+            demands.study(small, 8, 2, 5, 4)
+        with pytest.raises(ValueError, match="4 folds need at least 4 prompts, not 3"):
+            demands.study(small, 3, 8, 5, 4)
+
+    def test_the_figure_is_printed_and_recorded(self, tmp_path, capsys):
+        target = tmp_path / "demands.json"
+        demands.main(["--prompts", "4", "--seconds", "2.25", "--budget-frames", "1", "--json", str(target)])
+        found = json.loads(target.read_text())
+        assert capsys.readouterr().out.startswith("of 4 prompts ")
+        assert len(found["prompts"]) == 4 and all(row["gain_db"] != 0 for row in found["prompts"])

@@ -63,7 +63,7 @@ class MPCache(Policy):
     reuse_steps: Annotated[bool, Field(description="the choice of the first pass serves the whole chunk")] = True
     threshold: Annotated[
         float, Field(ge=0, description="least attention on a page that stays, in equal shares; 0 evicts nothing")
-    ] = 7.0
+    ] = 5.0
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1
     most_frames: Annotated[Frames, Field(description="age at which pages go in any case; 0 for never")] = 0
     segments_per_frame: Annotated[Count, Field(ge=1, description="pages of a latent frame")] = 6
