@@ -26,6 +26,8 @@ silenced heads after `without`: `--policy "forcing-kv:retention=0.5,sink_frames=
 What a policy reads is given in latent frames for its default parameters and chunks of 3 frames: S sink, M memory,
 R recent, C the current chunk.
 
+What `ca2-vdm`, `mpcache` and `window-kv` cost and bring is measured in [sources.md](sources.md).
+
 This page is written from the code by `python -m docs.policies`.
 """
 

@@ -17,6 +17,7 @@ import fkv
 from docs import batch as batch_page
 from docs import debate as debate_page
 from docs import policies as policies_page
+from docs import sources as sources_page
 from fkv.commands.main import COMMANDS, _parser
 from fkv.policies import POLICIES
 
@@ -136,6 +137,15 @@ def test_the_page_of_policies_is_current():
 
 def test_the_page_of_debates_is_current():
     assert debate_page.PAGE.read_text(encoding="utf-8") == debate_page.page(), "run python -m docs.debate"
+
+
+def test_the_page_of_the_sources_is_current():
+    assert sources_page.PAGE.read_text(encoding="utf-8") == sources_page.page(), "run python -m docs.sources"
+    for name, command in sources_page.COMMANDS.items():
+        words = split(command)
+        if words[2] == "fkv":
+            _parser([words[3]]).parse_args(words[3:])
+        assert command in sources_page.page(), name
 
 
 def test_the_drawings_of_policies_are_current():
