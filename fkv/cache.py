@@ -474,6 +474,14 @@ class KVCache:
         """Bytes of K and V in occupied pages, from the page tables."""
         return sum(group.live * self._page_bytes(group) for group in self.groups.values())
 
+    def bytes_by_frame(self) -> dict[int, int]:
+        """Bytes of K and V in occupied pages, by the latent frame that they are of."""
+        found: dict[int, int] = {}
+        for group in self.groups.values():
+            for frame in group.pages.frame.tolist():
+                found[frame] = found.get(frame, 0) + self._page_bytes(group)
+        return found
+
     def allocated_bytes(self) -> int:
         """Bytes of the K and V buffers, from the page tables, those included that other caches read too."""
         return pinned_bytes([self])

@@ -92,6 +92,7 @@ class Chunk:
         read: Head group -> the pages that the last denoising pass read, at the positions where it read them.
         steps: Its denoising steps.
         kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
+        passes: Passes of the transformer: one per denoising step, the context pass, and those of cache rebuilds.
     """
 
     index: int
@@ -114,6 +115,7 @@ class Chunk:
     read: dict[str, Pages] = field(default_factory=dict)
     steps: int = 0
     kv_tokens_read: dict[str, int] = field(default_factory=dict)
+    passes: int = 0
 
     @property
     def video_frames(self) -> int:
@@ -226,6 +228,7 @@ class Stream:
         self._pending = _Pending(self._policy, self._roles)
         self._caches = self._new_caches()
         self._index = 0
+        self._rebuild_passes = 0
         self._prompt = ""
         self._opening = check_prompt(prompt) if text is None else ""
         self._decoder_state: Any = None
@@ -456,6 +459,7 @@ class Stream:
             The chunk.
         """
         timer = _Timer(self.model.device)
+        self._rebuild_passes = 0
         events = self._apply_changes(timer)
         if self.policy.caches == "none":
             with timer.stage("rebuild"):
@@ -513,6 +517,7 @@ class Stream:
             read=read,
             steps=len(self.model.schedule.sigmas),
             kv_tokens_read=kv_tokens_read,
+            passes=len(self.model.schedule.sigmas) + (self.policy.caches != "per-step") + self._rebuild_passes,
         )
 
     def _policy_probe(self) -> FrameMassProbe | None:
@@ -616,6 +621,7 @@ class Stream:
                 cache.reposition(far, POSITION_LIMIT // 2)
 
     def _pass(self, latents: Tensor, timestep: float, cache: KVCache, rope: Tensor) -> Tensor:
+        self._rebuild_passes += 1
         return self.model.transformer(latents, timestep, self._text, cache, rope)
 
     def _frames(self, chunk: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 CHUNKS = 14
+STREAM = "A"  # the one stream of a run, in storyboards
 MAX_STORY_BYTES = 1 << 20
 STORY_HELP = (
     "a text file, or - for stdin, that says what changes when: lines such as `6: a blue star`, `6: re-cache = a blue "
@@ -89,6 +90,48 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_story(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a storyboard."""
     parser.add_argument("--story", metavar="FILE", help=STORY_HELP)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change the one stream of a run on its way."""
+    parser.add_argument(
+        "--switch",
+        action="append",
+        default=[],
+        metavar="CHUNK:POLICY",
+        help="continue with another policy from that chunk on; chunks count from 1; may be repeated",
+    )
+    parser.add_argument(
+        "--say",
+        action="append",
+        default=[],
+        metavar="CHUNK:PROMPT",
+        help="continue with another prompt from that chunk on; chunks count from 1; may be repeated",
+    )
+
+
+def cues_of(args: argparse.Namespace) -> list[Cue]:
+    """The changes of `add_changes`.
+
+    Raises:
+        ValueError: One cannot be read or comes after the end, or `--recache` goes with no prompt.
+    """
+    from fkv import policies
+    from fkv.storyboard import Cue, SetPolicy, SetPrompt, at_chunk
+    from fkv.stream import check_prompt
+
+    if args.recache and not args.story and not args.say:
+        raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
+    chunks = None if args.story else args.chunks or CHUNKS
+    cues = []
+    for text in args.switch:
+        chunk, policy = at_chunk(text, chunks, "5:forcing-kv")
+        policies.parse(policy)
+        cues.append(Cue(chunk, SetPolicy(STREAM, policy)))
+    for text in args.say:
+        chunk, prompt = at_chunk(text, chunks, "5:a blue star")
+        cues.append(Cue(chunk, SetPrompt(check_prompt(prompt))))
+    return cues
 
 
 def read_story(path: str | None) -> str:

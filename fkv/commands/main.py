@@ -19,6 +19,7 @@ COMMANDS = {
     "stream": "generate one stream; write video and report",
     "compare": "run policies interleaved on the same noise and compare them with full",
     "batch": "generate many streams from one file; what they have in common is computed once",
+    "search": "try several futures of a stream, chunk by chunk, and keep the best",
     "bench": "measure speed and memory; random weights will do",
     "eval": "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory",
     "profile": "score a model's heads and give them roles",

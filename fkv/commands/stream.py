@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .common import CHUNKS, add_run, check_run, load, read_story
+from .common import STREAM, add_changes, add_run, check_run, cues_of, load, read_story
 from .director_options import add_language_model, endpoint_of
 from .model_options import add_overlap, check_options
 from .output import check_ending, emit, outputs
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from fkv.debate.endpoint import Endpoint
     from fkv.models.base import VideoModel
     from fkv.probe import PassMass
-    from fkv.storyboard import Cue
     from fkv.stream import Chunk, Stream
 
-NAME = "A"  # of the one stream, in storyboards
 RECENT = 4  # chunks that the oracle reads for the director
 
 
@@ -35,20 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`"
     )
-    parser.add_argument(
-        "--switch",
-        action="append",
-        default=[],
-        metavar="CHUNK:POLICY",
-        help="continue with another policy from that chunk on; chunks count from 1; may be repeated",
-    )
-    parser.add_argument(
-        "--say",
-        action="append",
-        default=[],
-        metavar="CHUNK:PROMPT",
-        help="continue with another prompt from that chunk on; chunks count from 1; may be repeated",
-    )
+    add_changes(parser)
     parser.add_argument(
         "--director", metavar="IDEA", help="agents agree on the scenes while it streams, from an idea in a line"
     )
@@ -72,16 +57,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--director writes the storyboard; leave out --story and --say")
     if args.director is None and (args.llm or args.llm_model):
         raise ValueError("--llm and --llm-model go with --director IDEA")
-    cues = _cues(args, None if text else args.chunks or CHUNKS)
-    if args.recache and not text and not args.say:
-        raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
+    cues = cues_of(args)
     out, report, record = outputs(args, "out", "json", "record/")
     if out:
         from fkv.video import ENDING, Mp4Writer
 
         check_ending("out", out, ENDING)
     endpoint = None if args.director is None else endpoint_of(args)
-    settings = load(args, text, cues, [NAME])
+    settings = load(args, text, cues, [STREAM])
     model = settings.model
     director = _director(args, model, endpoint) if args.director is not None else None
     if out and model.decoder is None:
@@ -94,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     def generate() -> Iterator[Chunk]:
         for index in tqdm(range(settings.chunks), unit="chunk", file=sys.stderr):
-            sentences = settings.story.apply(index, {NAME: stream})
+            sentences = settings.story.apply(index, {STREAM: stream})
             if director:
                 sentences += _follow(director, index, stream, chunks)
             for sentence in sentences:
@@ -151,21 +134,4 @@ def _follow(director: Ahead, index: int, stream: Stream, chunks: Sequence[Chunk]
         return measured(np.concatenate(videos) if readable else None, held, seconds)
 
     changes, sentences = director.changes(index, facts)
-    return [*sentences, *filter(None, (change.apply({NAME: stream}) for change in changes))]
-
-
-def _cues(args: argparse.Namespace, chunks: int | None) -> list[Cue]:
-    """The changes of `--switch` and `--say`; `chunks` is the length of the run, None where it is not known yet."""
-    from fkv import policies
-    from fkv.storyboard import Cue, SetPolicy, SetPrompt, at_chunk
-    from fkv.stream import check_prompt
-
-    cues = []
-    for text in args.switch:
-        chunk, policy = at_chunk(text, chunks, "5:forcing-kv")
-        policies.parse(policy)
-        cues.append(Cue(chunk, SetPolicy(NAME, policy)))
-    for text in args.say:
-        chunk, prompt = at_chunk(text, chunks, "5:a blue star")
-        cues.append(Cue(chunk, SetPrompt(check_prompt(prompt))))
-    return cues
+    return [*sentences, *filter(None, (change.apply({STREAM: stream}) for change in changes))]

@@ -1,0 +1,124 @@
+"""The futures of a real stream: chunks are generated, rewarded and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from fkv import policies
+from fkv.cache import KVCache
+from fkv.policies import Policy
+from fkv.sampler import BranchNoise, Noise
+from fkv.storyboard import SetPolicy, SetPrompt, Storyboard
+from fkv.stream import Chunk, Stream
+
+from .moves import STREAM, Move
+from .rewards import Rewards
+from .tree import Node, score_of
+
+Begin = Callable[[Noise], Stream]
+"""A new stream with that noise, whose chunks have a video."""
+LOOK = (20, 12)  # width and height of the small frames that are compared
+LOOK_FRAMES = 3
+
+
+class Grower(Protocol):
+    """Gives nodes of a tree their children."""
+
+    def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
+        """Add a child for each move. The parent gets no others later."""
+
+
+class Futures:
+    """Streams that fork where futures part. Their pages are shared.
+
+    Args:
+        begin: Begins a stream.
+        seed: Of the plain stream.
+        rewards: What counts.
+        newest: Chunks whose mean reward is the score of a leaf.
+
+    Attributes:
+        reward_calls: Chunks that have been rewarded.
+    """
+
+    def __init__(self, begin: Begin, seed: int, rewards: Rewards, newest: int) -> None:
+        self._begin = begin
+        self._seed = seed
+        self._rewards = rewards
+        self._newest = newest
+        self.reward_calls = 0
+
+    def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
+        """Generate a chunk for each move."""
+        streams = [self._stream(parent, move, number == len(moves)) for number, move in enumerate(moves, 1)]
+        parent.stream = None
+        return [self._child(parent, move, stream) for move, stream in zip(moves, streams, strict=True)]
+
+    def _stream(self, parent: Node, move: Move, last: bool) -> Stream:
+        noise = BranchNoise(self._seed, (*parent.path, move.noise))
+        if parent.stream is None:
+            return self._begin(noise)
+        if not last:
+            return parent.stream.fork(noise, share=True)
+        parent.stream.noise = noise
+        return parent.stream
+
+    def _child(self, parent: Node, move: Move, stream: Stream) -> Node:
+        for change in move.changes:
+            change.apply({STREAM: stream})
+        chunk = stream.step()
+        seen = [node.chunk for node in parent.lineage if node.chunk is not None]
+        reward, parts = self._rewards([*seen, chunk])
+        self.reward_calls += 1
+        return Node(
+            parent,
+            move,
+            reward,
+            score_of(parent, reward, self._newest),
+            parts,
+            look_of(chunk, parent.chunk),
+            held_by(stream.caches, len(chunk.frames)),
+            chunk.passes,
+            chunk,
+            stream,
+        )
+
+
+def look_of(chunk: Chunk, before: Chunk | None) -> np.ndarray:
+    """What a chunk shows, as a vector of length 1: small frames of it without the mean colours of the chunk before."""
+    small = _small(chunk)
+    mean = _small(before).mean(0) if before is not None else small.mean((0, 1, 2))
+    look = (small - mean).ravel()
+    return look / max(float(np.linalg.norm(look)), 1e-12)
+
+
+def _small(chunk: Chunk) -> np.ndarray:
+    """Small frames of a chunk, float32 [LOOK_FRAMES, height, width, 3]."""
+    assert chunk.video is not None
+    moments = np.linspace(0, len(chunk.video) - 1, LOOK_FRAMES).round().astype(int)
+    small = [cv2.resize(frame, LOOK, interpolation=cv2.INTER_AREA) for frame in chunk.video[moments]]
+    return np.stack(small).astype(np.float32)
+
+
+def held_by(caches: Sequence[KVCache], frames_per_chunk: int) -> dict[int, int]:
+    """Bytes of K and V in the caches of a stream by the chunk, from 0, whose frames they are of."""
+    held: dict[int, int] = {}
+    for cache in caches:
+        for frame, size in cache.bytes_by_frame().items():
+            held[frame // frames_per_chunk] = held.get(frame // frames_per_chunk, 0) + size
+    return held
+
+
+def most_passes(begin: Begin, seed: int, story: Storyboard, chunks: int) -> int:
+    """Passes of the transformer that a chunk of a future can take."""
+    stream = begin(BranchNoise(seed))
+    changes = [cue.change for cue in story.cues]
+    rules = [stream.policy, *(policies.parse(each.policy) for each in changes if isinstance(each, SetPolicy))]
+    recaches = any(each.recache for each in changes if isinstance(each, SetPrompt))
+    rebuild = chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
+    rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
+    return len(stream.model.schedule.sigmas) + 1 + rebuild + rewrite

@@ -1,0 +1,87 @@
+"""What a search found and took, as JSON; and the best path as the plain stream that repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fkv.sampler import BranchNoise
+from fkv.storyboard import Cue, Storyboard, write
+from fkv.stream import Chunk
+
+from .futures import Begin
+from .moves import STREAM
+from .rewards import Rewards
+from .search import Search
+from .tree import Node
+
+
+def story_of(path: Sequence[Node]) -> Storyboard:
+    """The changes along a path."""
+    return Storyboard(tuple(Cue(index, change) for index, node in enumerate(path) for change in node.move.changes))
+
+
+def replay(begin: Begin, seed: int, path: Sequence[int], story: Storyboard, chunks: int) -> list[Chunk]:
+    """Generate a path as a stream that never forks; the empty path is the plain stream.
+
+    Args:
+        begin: A new stream with that noise.
+        seed: Of the plain stream.
+        path: The noise of each chunk.
+        story: The changes along the path.
+        chunks: Length of the stream.
+    """
+    stream = begin(BranchNoise(seed, tuple(path)))
+    made = []
+    for index in range(chunks):
+        story.apply(index, {STREAM: stream})
+        made.append(stream.step())
+    return made
+
+
+def rewarded(rewards: Rewards, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Mean reward of a video and of its parts, `reward` and `parts`."""
+    each = [rewards(chunks[: end + 1]) for end in range(len(chunks))]
+    parts = {name: sum(parts[name] for _, parts in each) / len(each) for name in rewards.parts}
+    return {"reward": sum(reward for reward, _ in each) / len(each), "parts": parts}
+
+
+def found(search: Search, path: Sequence[Node]) -> dict[str, Any]:
+    """The path of a search and what the search took."""
+    levels = search.levels
+    return {
+        "path": list(path[-1].path),
+        "story": write(story_of(path)),
+        "passes": sum(level.passes for level in levels),
+        "passes_per_chunk": sum(level.passes for level in levels) / len(path),
+        "reward_calls": sum(level.leaves for level in levels),
+        "kv_bytes_peak": max(level.kv_bytes for level in levels),
+        "kv_bytes_mean": sum(level.kv_bytes for level in levels) / len(levels),
+        "kv_bytes_mean_if_copied": sum(level.kv_bytes_copied for level in levels) / len(levels),
+        "seconds": sum(level.seconds for level in levels),
+        "strategy_s": sum(level.strategy_s for level in levels),
+    }
+
+
+def tree_of(search: Search, path: Sequence[Node]) -> dict[str, Any]:
+    """The whole tree: what every chunk took, and every node with its reward and why it ended."""
+    numbers = {node: number for number, node in enumerate(search.root)}
+    return {
+        "levels": [asdict(level) for level in search.levels],
+        "nodes": [
+            {
+                "parent": numbers[node.parent],
+                "chunk": node.depth,
+                "noise": node.move.noise,
+                "reward": node.reward,
+                "parts": node.parts,
+                "score": node.score,
+                "passes": node.passes,
+                "on_path": node in path,
+                "why_dropped": node.fate,
+            }
+            for node in search.root
+            if node.parent is not None
+        ],
+    }

@@ -1,0 +1,179 @@
+"""Rewards: how good a chunk is, given the chunks before it, from 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from fkv.stream import Chunk
+from fkv.world import oracle
+from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
+from fkv.world.captions import parse as scene_of
+
+SEEN = 3  # newest chunks of a path that a reward sees
+CHANGEABLE = ("colour", "shape", "place", "time")  # what the oracle reads from a single chunk
+FORBIDDABLE = COLOURS + SHAPES + SCENES + TIMES
+
+
+class Reward(Protocol):
+    """A reward of the newest of up to `SEEN` chunks, decoded, in their order. Returns 0 to 1."""
+
+    def __call__(self, chunks: Sequence[Chunk]) -> float: ...
+
+
+def continuity(chunks: Sequence[Chunk]) -> float:
+    """1 / (1 + change at the chunk's beginning / mean change between its frames), at most 1/2 for an even motion.
+
+    Changes are mean absolute differences of neighbouring frames. The first chunk has no border before it, and 1.
+    """
+    if len(chunks) < 2:
+        return 1.0
+    before, video = _video(chunks[-2]), _video(chunks[-1])
+    frames = np.concatenate([before[-1:], video]).astype(np.float32)
+    border, *inside = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    mean = float(np.mean(inside))
+    total = mean + float(border)
+    return mean / total if total else 1.0
+
+
+def change(chunks: Sequence[Chunk]) -> float:
+    """How much of what a new prompt changes is seen: the share of its other words that the oracle reads.
+
+    1 where the prompt has been the same for `SEEN` chunks. The sooner a change is seen, the more chunks have 1.
+    """
+    new = scene_of(chunks[-1].prompt)
+    old = next((scene_of(chunk.prompt) for chunk in reversed(chunks) if chunk.prompt != chunks[-1].prompt), new)
+    changed = [word for word in CHANGEABLE if _named(old, word) != _named(new, word)]
+    if not changed:
+        return 1.0
+    read = oracle.agreement(new, oracle.read(_video(chunks[-1])))
+    return sum(read[word] for word in changed) / len(changed)
+
+
+def adherence(chunks: Sequence[Chunk]) -> float:
+    """The share of the prompt's words that the oracle reads, motions left out."""
+    read = oracle.agreement(scene_of(chunks[-1].prompt), oracle.read(_video(chunks[-1])))
+    return sum(read[word] for word in CHANGEABLE) / len(CHANGEABLE)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """1 unless the oracle sees a word that is forbidden, then 0.
+
+    Args:
+        forbidden: Words of `FORBIDDABLE`.
+
+    Raises:
+        ValueError: There is none, or one that the oracle does not read.
+    """
+
+    forbidden: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if unread := [word for word in self.forbidden if word not in FORBIDDABLE]:
+            raise ValueError(f"the oracle does not read {unread[0]!r:.60}; it reads {', '.join(FORBIDDABLE)}")
+        if not self.forbidden:
+            raise ValueError("rules forbid words, as in rules:red,night")
+
+    def __call__(self, chunks: Sequence[Chunk]) -> float:
+        reading = oracle.read(_video(chunks[-1]))
+        seen = {reading.place, reading.time}
+        seen |= {word for thing in reading.things for word in (thing.colour, thing.shape)}
+        return float(not seen & set(self.forbidden))
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A function of the user's own: of a chunk's video, uint8 [T, H, W, 3], and its prompt, from 0 to 1.
+
+    Args:
+        name: As `module:function`.
+        function: The function.
+    """
+
+    name: str
+    function: Callable[[np.ndarray, str], float]
+
+    @classmethod
+    def load(cls, name: str) -> Outside:
+        """Import a function. Raises ValueError when it cannot be imported."""
+        module, _, function = name.partition(":")
+        try:
+            return cls(name, getattr(import_module(module), function))
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"cannot load the reward {name!r:.80}: {error}") from None
+
+    def __call__(self, chunks: Sequence[Chunk]) -> float:
+        value = float(self.function(_video(chunks[-1]), chunks[-1].prompt))
+        if not 0 <= value <= 1:
+            raise ValueError(f"the reward {self.name} must be from 0 to 1, not {value}")
+        return value
+
+
+PLAIN: dict[str, Reward] = {"continuity": continuity, "change": change, "adherence": adherence}
+OF_THE_TOY_WORLD = ("change", "adherence", "rules")
+NAMES = (*PLAIN, "rules:WORD,...", "MODULE:FUNCTION")
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Several rewards, whose mean counts.
+
+    Args:
+        parts: By name.
+    """
+
+    parts: dict[str, Reward]
+
+    def __call__(self, chunks: Sequence[Chunk]) -> tuple[float, dict[str, float]]:
+        """The reward of the newest chunk, and its parts by name."""
+        parts = {name: part(chunks[-SEEN:]) for name, part in self.parts.items()}
+        return sum(parts.values()) / len(parts), parts
+
+    @property
+    def need_the_oracle(self) -> bool:
+        """Whether one of them reads the toy world."""
+        return any(name.partition(":")[0] in OF_THE_TOY_WORLD for name in self.parts)
+
+
+def parse(text: str) -> Rewards:
+    """Read rewards as the command line writes them, joined by `+`, as in `continuity+rules:red,night`.
+
+    Raises:
+        ValueError: There is no such reward, or it cannot be loaded.
+    """
+    return Rewards({name: _one(name) for name in text.replace(" ", "").split("+")})
+
+
+def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
+    """Raise ValueError when a reward compares with prompts, and one of them names no scene."""
+    if {"change", "adherence"} & set(rewards.parts):
+        for prompt in prompts:
+            scene_of(prompt)
+
+
+def _one(name: str) -> Reward:
+    kind, colon, rest = name.partition(":")
+    if name in PLAIN:
+        return PLAIN[name]
+    if kind == "rules":
+        return Rules(tuple(filter(None, words(rest))))
+    if colon:
+        return Outside.load(name)
+    raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(NAMES)}, joined by +")
+
+
+def _video(chunk: Chunk) -> np.ndarray:
+    assert chunk.video is not None
+    return chunk.video
+
+
+def _named(scene: Scene, word: str) -> object:
+    """What a scene says of a word: its place, its time, or a word of each thing."""
+    if word in ("place", "time"):
+        return getattr(scene, word)
+    return sorted(getattr(thing, word) for thing in scene.things)

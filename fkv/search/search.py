@@ -1,0 +1,152 @@
+"""A search: leaves grow children, chunk by chunk, and what is far enough behind the leaves is decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from fkv.cache import unique_bytes
+
+from .futures import Grower
+from .moves import Moves
+from .strategies import Strategy
+from .tree import Node, best
+
+OFF_PATH = "not on the path of the best leaf when its chunk was decided"
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one more chunk of the tree took.
+
+    Args:
+        depth: Of its nodes, 1 for the first chunk.
+        leaves: How many there are.
+        width: How many there could have been.
+        passes: Passes of the transformer.
+        kv_bytes: K and V of all leaves, each shared page once.
+        kv_bytes_copied: The same if every leaf had its own.
+        best: Score of the best leaf.
+        seconds: Of everything.
+        strategy_s: Of the strategy's decision.
+    """
+
+    depth: int
+    leaves: int
+    width: int
+    passes: int
+    kv_bytes: int
+    kv_bytes_copied: int
+    best: float
+    seconds: float
+    strategy_s: float
+
+
+@dataclass
+class Search:
+    """One search.
+
+    Args:
+        strategy: Which leaves get how many children.
+        moves: How siblings differ.
+        grower: Makes the children.
+        chunks: Length of the video.
+        width: Children of all leaves together, at most.
+        lookahead: A chunk is decided once the tree is that many chunks ahead of it; None decides at the end.
+        passes: Passes of the transformer, at most.
+        most: Passes that a chunk can take.
+        tick: Called with every chunk that was generated.
+
+    Raises:
+        ValueError: A number is out of range, or the passes are not enough for one stream.
+    """
+
+    strategy: Strategy
+    moves: Moves
+    grower: Grower
+    chunks: int
+    width: int
+    lookahead: int | None
+    passes: int
+    most: int
+    tick: Callable[[Node], object] = lambda node: None
+    root: Node = field(default_factory=Node)
+    levels: list[Level] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"the width must be at least 1, not {self.width}")
+        if self.lookahead is not None and self.lookahead < 0:
+            raise ValueError(f"the lookahead must be at least 0, not {self.lookahead}")
+        if self.passes < self.most * self.chunks:
+            raise ValueError(
+                f"{self.passes} passes are not enough for one stream of {self.chunks} chunks; "
+                f"allow at least {self.most * self.chunks}"
+            )
+
+    def run(self) -> Iterator[Node]:
+        """Search. Yields the chunks of the video in their order, each as soon as it is decided."""
+        leaves = [self.root]
+        for depth in range(1, self.chunks + 1):
+            leaves = self._grow(leaves, depth)
+            decided = depth - (self.chunks if self.lookahead is None else self.lookahead)
+            if decided > 0:
+                chosen = best(leaves).at(decided)
+                leaves = self._keep(leaves, chosen)
+                yield chosen
+        end = best(leaves)
+        self._keep(leaves, end)
+        waiting = self.chunks if self.lookahead is None else min(self.lookahead, self.chunks)
+        yield from end.lineage[self.chunks - waiting :]
+
+    def _grow(self, leaves: Sequence[Node], depth: int) -> list[Node]:
+        began = time.perf_counter()
+        width = self._affordable(depth)
+        counts = self.strategy.children(leaves, width)
+        decided = time.perf_counter()
+        grown = []
+        for leaf, count in zip(leaves, counts, strict=True):
+            if not count:
+                _drop(leaf, self.strategy.dropped)
+                continue
+            path = [node.move for node in leaf.lineage]
+            for child in self.grower.grow(leaf, self.moves.of(path, count)):
+                grown.append(child)
+                self.tick(child)
+        self._record(grown, width, decided - began, time.perf_counter() - began)
+        return grown
+
+    def _affordable(self, depth: int) -> int:
+        """The width that the passes left pay for at this depth and all later ones."""
+        left = self.passes - sum(level.passes for level in self.levels)
+        return min(self.width, left // (self.most * (self.chunks - depth + 1)))
+
+    def _keep(self, leaves: Sequence[Node], chosen: Node) -> list[Node]:
+        """The leaves below a node; the others are dropped."""
+        kept = [leaf for leaf in leaves if leaf.at(chosen.depth) is chosen]
+        for leaf in leaves:
+            if leaf not in kept:
+                _drop(leaf, OFF_PATH)
+        return kept
+
+    def _record(self, leaves: Sequence[Node], width: int, strategy_s: float, seconds: float) -> None:
+        caches = [cache for leaf in leaves if leaf.stream for cache in leaf.stream.caches]
+        self.levels.append(
+            Level(
+                depth=leaves[0].depth,
+                leaves=len(leaves),
+                width=width,
+                passes=sum(leaf.passes for leaf in leaves),
+                kv_bytes=unique_bytes(caches),
+                kv_bytes_copied=sum(cache.bytes() for cache in caches),
+                best=best(leaves).score,
+                seconds=seconds,
+                strategy_s=strategy_s,
+            )
+        )
+
+
+def _drop(leaf: Node, why: str) -> None:
+    leaf.stream = None
+    leaf.fate = why

@@ -1,0 +1,85 @@
+"""The tree of a search: a node is a chunk, a path from the root is a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fkv.stream import Chunk, Stream
+
+from .moves import Move
+
+
+@dataclass(eq=False)
+class Node:
+    """A chunk of one future.
+
+    Args:
+        parent: The chunk before; None for the root, which stands for the empty stream.
+        move: How the chunk differs from its siblings.
+        reward: Of the chunk, 0 to 1.
+        score: Mean reward of the newest chunks of the path, those that are not decided yet.
+        parts: What the reward is made of, by name.
+        look: What the chunk shows, as a vector of length 1; None where nobody compares.
+        held: Chunk -> bytes of K and V of its pages that this node's stream holds.
+        passes: Passes of the transformer that the chunk took.
+        chunk: What was generated; None for the root.
+        stream: Stands behind the chunk, until children have it.
+        fate: Why the node has no children, "" where it has some or may have them.
+    """
+
+    parent: Node | None = None
+    move: Move = Move()
+    reward: float = 0.0
+    score: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    look: np.ndarray | None = None
+    held: dict[int, int] = field(default_factory=dict)
+    passes: int = 0
+    chunk: Chunk | None = None
+    stream: Stream | None = None
+    fate: str = ""
+    children: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.depth: int = 0 if self.parent is None else self.parent.depth + 1
+        if self.parent is not None:
+            self.parent.children.append(self)
+
+    @property
+    def lineage(self) -> tuple[Node, ...]:
+        """The nodes from the first chunk to this one, without the root."""
+        nodes = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return tuple(reversed(nodes))
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The noise of each chunk, see `fkv.sampler.BranchNoise`."""
+        return tuple(node.move.noise for node in self.lineage)
+
+    def at(self, depth: int) -> Node:
+        """The node of the path at a depth, 1 for the first chunk."""
+        return self.lineage[depth - 1]
+
+    def __iter__(self) -> Iterator[Node]:
+        """The node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child
+
+
+def score_of(parent: Node, reward: float, newest: int) -> float:
+    """The mean reward of the `newest` last chunks of a path whose next chunk has a reward."""
+    rewards = [*(node.reward for node in parent.lineage), reward][-newest:]
+    return float(np.mean(rewards))
+
+
+def best(leaves: Iterable[Node]) -> Node:
+    """The leaf with the highest score, the first of several."""
+    return max(leaves, key=lambda leaf: leaf.score)

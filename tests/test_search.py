@@ -1,0 +1,243 @@
+"""Search: strategies against counts worked out by hand on scripted trees, and a whole run on a small model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fkv import policies
+from fkv.commands import main
+from fkv.models import registry
+from fkv.models.registry import ModelEntry
+from fkv.report import frame_hash
+from fkv.sampler import BranchNoise
+from fkv.search import rewards, strategies
+from fkv.search.futures import Futures, most_passes
+from fkv.search.moves import Moves
+from fkv.search.report import replay
+from fkv.search.search import OFF_PATH, Search
+from fkv.search.tree import Node, score_of
+from fkv.storyboard import Cue, SetPrompt, Storyboard
+from fkv.stream import Stream
+from fkv.world.captions import parse as scene_of
+from fkv.world.render import GENES, render
+
+PROMPT = "a red ball bouncing over the hills at sunset"
+
+
+class Script:
+    """A tree whose rewards are a function of the path; a chunk takes 5 passes."""
+
+    def __init__(self, reward, newest=100):
+        self.reward = reward
+        self.newest = newest
+
+    def grow(self, parent, moves):
+        children = []
+        for move in moves:
+            reward = self.reward((*parent.path, move.noise))
+            children.append(Node(parent, move, reward, score_of(parent, reward, self.newest), passes=5))
+        return children
+
+
+def leaves_with(*scores):
+    root = Node()
+    return [Node(root, reward=score, score=score) for score in scores]
+
+
+def children(text, scores, width):
+    return strategies.parse(text).children(leaves_with(*scores), width)
+
+
+def searched(strategy, reward, chunks, width, lookahead=None, passes=1000):
+    newest = chunks if lookahead is None else lookahead + 1
+    search = Search(
+        strategies.parse(strategy), Moves(), Script(reward, newest), chunks, width, lookahead, passes, most=5
+    )
+    return search, list(search.run())
+
+
+def test_best_of_fans_out_from_one_leaf_and_then_goes_on_with_each():
+    assert children("best-of", [0.5], 4) == [4]
+    assert children("best-of", [0.5, 0.1, 0.9, 0.9], 4) == [1, 1, 1, 1]
+    assert children("best-of", [0.5, 0.1, 0.9, 0.9], 2) == [0, 0, 1, 1]
+
+
+def test_beam_gives_the_width_to_the_best():
+    assert children("beam", [0.1, 0.9, 0.5, 0.7], 8) == [0, 3, 2, 3]
+    assert children("beam:beams=2", [0.1, 0.9, 0.5, 0.7], 8) == [0, 4, 0, 4]
+    assert children("beam:beams=1", [0.1, 0.9], 5) == [0, 5]
+    assert children("beam", [0.5], 1) == [1]
+
+
+@pytest.mark.parametrize("text", strategies.STRATEGIES)
+@pytest.mark.parametrize("width", [1, 2, 7, 16])
+@pytest.mark.parametrize("scores", [[0.5], [0.2, 0.2], [0.9, 0.0, 0.3, 0.3, 1.0], [0.0, 0.0, 0.0]])
+def test_a_strategy_spends_the_width_and_no_more(text, scores, width):
+    counts = children(text, scores, width)
+    assert len(counts) == len(scores) and min(counts) >= 0
+    assert 1 <= sum(counts) <= width
+
+
+def trap(path):
+    """Branch 1 begins well and ends badly; branch 2 begins badly and is the best of all in the end."""
+    first = {0: 0.5, 1: 0.9, 2: 0.3}.get(path[0], 0.0)
+    return first if len(path) == 1 else {0: 0.5, 1: 0.1, 2: 1.0}.get(path[0], 0.0)
+
+
+def test_without_lookahead_the_first_chunk_decides_and_with_it_what_follows():
+    _, greedy = searched("best-of", trap, 3, 3, lookahead=0)
+    assert greedy[-1].path[0] == 1
+    _, ahead = searched("best-of", trap, 3, 3, lookahead=1)
+    assert ahead[-1].path[0] == 2, "0.3 + 1.0 is more than 0.9 + 0.1 and 0.5 + 0.5"
+    _, offline = searched("best-of", trap, 3, 3)
+    assert offline[-1].path == (2, 0, 0)
+
+
+def test_beam_of_one_falls_into_the_trap_that_best_of_avoids():
+    search, path = searched("beam:beams=1", trap, 3, 3)
+    assert path[-1].path[0] == 1
+    assert [level.leaves for level in search.levels] == [3, 3, 3]
+    assert {node.fate for node in search.root if node.depth == 1} == {"", "not among the best of its depth"}
+
+
+def test_a_chunk_is_decided_once_the_tree_is_as_far_ahead_as_asked():
+    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 5, 4, 2, 1000, most=5)
+    depths = [(node.depth, len(search.levels)) for node in search.run()]
+    assert depths == [(1, 3), (2, 4), (3, 5), (4, 5), (5, 5)]
+    dropped = [node for node in search.root if node.fate == OFF_PATH]
+    assert dropped and not any(node.stream for node in dropped)
+
+
+@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
+@pytest.mark.parametrize("passes", [25, 60, 99, 1000])
+@pytest.mark.parametrize("lookahead", [None, 0, 1, 9])
+def test_passes_are_bounded_and_always_enough_for_the_whole_video(strategy, passes, lookahead):
+    search, path = searched(strategy, lambda path: 1 / (1 + sum(path)), 5, 8, lookahead, passes)
+    assert [node.depth for node in path] == [1, 2, 3, 4, 5]
+    assert all(later.parent is earlier for earlier, later in zip(path, path[1:], strict=False))
+    assert sum(level.passes for level in search.levels) <= passes
+
+
+def test_too_few_passes_and_numbers_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="allow at least 25"):
+        searched("beam", trap, 5, 8, passes=24)
+    with pytest.raises(ValueError, match="width must be at least 1"):
+        searched("beam", trap, 5, 0)
+    with pytest.raises(ValueError, match="lookahead must be at least 0"):
+        searched("beam", trap, 5, 2, lookahead=-1)
+    with pytest.raises(ValueError, match="there is no strategy 'bem'; there are best-of, beam"):
+        strategies.parse("bem")
+    with pytest.raises(ValueError, match="has no parameter 'beam'; it has beams"):
+        strategies.parse("beam:beam=2")
+    with pytest.raises(ValueError, match="beams must be a whole number of at least 0"):
+        strategies.parse("beam:beams=x")
+
+
+@pytest.fixture(scope="module")
+def chunk(small):
+    return Stream(small, policies.parse("full"), PROMPT).step()
+
+
+def shown(chunk, prompt, of=None):
+    """A chunk that shows the toy world's picture of a prompt, under another prompt if one is given."""
+    video = render(scene_of(of or prompt), range(12), [0.3] * GENES)
+    return replace(chunk, video=video, prompt=prompt)
+
+
+def test_continuity_compares_the_border_with_what_is_between_frames(chunk):
+    ramp = np.zeros((4, 2, 2, 3), np.uint8) + np.arange(0, 40, 10, dtype=np.uint8)[:, None, None, None]
+    even = [replace(chunk, video=ramp), replace(chunk, video=ramp + 40)]
+    assert rewards.continuity(even) == pytest.approx(1 / 2)
+    jump = [replace(chunk, video=ramp), replace(chunk, video=ramp + 60)]
+    assert rewards.continuity(jump) == pytest.approx(10 / (10 + 30))
+    assert rewards.continuity(even[:1]) == 1.0
+
+
+def test_change_counts_the_new_words_that_are_seen(chunk):
+    night = "a red ball bouncing over the sea at night"
+    before = shown(chunk, PROMPT)
+    assert rewards.change([before, shown(chunk, night)]) == 1.0
+    assert rewards.change([before, shown(chunk, night, of=PROMPT)]) == 0.0
+    half = shown(chunk, night, of="a red ball bouncing over the sea at sunset")
+    assert rewards.change([before, half]) == 0.5
+    assert rewards.change([before, shown(chunk, PROMPT)]) == 1.0
+
+
+def test_rules_forbid_what_the_oracle_sees(chunk):
+    assert rewards.parse("rules:red,night")([shown(chunk, PROMPT)])[0] == 0.0
+    assert rewards.parse("rules:blue,night")([shown(chunk, PROMPT)])[0] == 1.0
+    with pytest.raises(ValueError, match="does not read 'swan'"):
+        rewards.parse("rules:swan")
+
+
+def test_rewards_are_means_with_parts_and_functions_from_outside(chunk, monkeypatch):
+    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25, raising=False)
+    reward, parts = rewards.parse("rules:red + tests.test_search:brightness")([shown(chunk, PROMPT)])
+    assert parts == {"rules:red": 0.0, "tests.test_search:brightness": 0.25} and reward == 0.125
+    for name in ("sharpness", "no_such_module:f", "math:nothing"):
+        with pytest.raises(ValueError, match="reward"):
+            rewards.parse(name)
+
+
+def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_replay_makes(small):
+    story = Storyboard((Cue(1, SetPrompt("a blue star over the sea at night", recache=True)),))
+
+    def begin(noise):
+        return Stream(small, policies.parse("full"), PROMPT, noise=noise)
+
+    futures = Futures(begin, 7, rewards.parse("continuity"), 3)
+    most = most_passes(begin, 7, story, 3)
+    search = Search(strategies.parse("beam"), Moves(story), futures, 3, 4, None, 1000, most)
+    path = list(search.run())
+    assert [level.passes for level in search.levels] == [4 * 3, 4 * (3 + 1), 4 * 3], "two steps, context, re-cache"
+    assert search.levels[1].kv_bytes == search.levels[1].kv_bytes_copied, "each has recomputed its cache"
+    assert search.levels[2].kv_bytes < search.levels[2].kv_bytes_copied
+    again = replay(begin, 7, path[-1].path, story, 3)
+    assert [chunk.passes for chunk in again] == [3, 4, 3]
+    for node, chunk in zip(path, again, strict=True):
+        assert np.abs(node.chunk.latents - chunk.latents).max() < 1e-4
+        assert node.chunk.prompt == chunk.prompt
+    leaf = search.root.children[-1]
+    assert leaf.held == {0: leaf.chunk.kv_bytes}
+    plain = Stream(small, policies.parse("full"), PROMPT, noise=BranchNoise(7))
+    assert frame_hash(replay(begin, 7, (), Storyboard(), 1)) == frame_hash([plain.step()])
+
+
+def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    options = ["--strategy", ",".join(strategies.STRATEGIES), "--width", "4", "--lookahead", "1", "--chunks", "3"]
+    command = ["search", *options, "--passes", "60", "--seed", "3", "--out", str(tmp_path / "found")]
+    reports = []
+    for _ in range(2):
+        assert main.main(command) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    for name in strategies.STRATEGIES:
+        row = reports[0]["strategies"][name]
+        assert row["passes"] <= 60 and row["reward_calls"] * 3 == row["passes"]
+        assert (row["path"], row["frames_sha256"]) == tuple(
+            reports[1]["strategies"][name][key] for key in ("path", "frames_sha256")
+        )
+        tree = json.loads((tmp_path / "found" / f"{name}.json").read_text())
+        assert len(tree["nodes"]) == row["reward_calls"] and sum(node["on_path"] for node in tree["nodes"]) == 3
+        assert (tmp_path / "found" / f"{name}.mp4").exists()
+    assert reports[0]["plain"]["passes"] == 9
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--reward", "sharp"], "there is no reward 'sharp'"),
+        (["--strategy", "bem"], "there is no strategy 'bem'"),
+        (["--reward", "rules:red"], "read the tiny model's world"),
+        (["--passes", "3"], "3 passes are not enough"),
+        (["--width", "0"], "width must be at least 1"),
+    ],
+)
+def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, capsys, options, sentence):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    assert main.main(["search", *options, "--out", str(tmp_path / "found")]) == 2
+    assert sentence in capsys.readouterr().err
