@@ -177,7 +177,7 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
     for name, message in (
         ("missing.txt", "No such file"),
         ("empty.txt", "has no prompt"),
-        ("picture.png", "it is not a text file"),
+        ("picture.png", "picture.png is not a text file"),
     ):
         with pytest.raises(ValueError, match=message):
             read_prompts(str(tmp_path / name))
