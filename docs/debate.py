@@ -23,8 +23,9 @@ SIGMAS = 1.96  # of a 95 % interval
 INTRODUCTION = """\
 # Sparse debate
 
-Several agents who discuss an answer do better than one, and most of what they tell each other is redundant.
-`fkv/debate/` is a debate after S2-MAD ([arXiv:2502.04790](https://arxiv.org/abs/2502.04790)), adapted, with two uses:
+The premise of multi-agent debate is that several agents who discuss an answer do better than one; that of sparse
+debate, that most of what they tell each other is redundant. `fkv/debate/` is a debate after S2-MAD
+([arXiv:2502.04790](https://arxiv.org/abs/2502.04790)), adapted, with two uses:
 a **jury** that says what a clip shows, and a **director** that writes the scenes of a stream.
 
 1. Every agent answers alone. Agents are in fixed groups.
@@ -59,13 +60,16 @@ every colour, shape and motion are.
 
 ![Right verdicts against tokens](../assets/benchmarks/{figure})
 
-Intervals are of 95 % (Wilson). Those that overlap are no difference. In two groups sparse debate has up to six rounds
+Intervals are of 95 % (Wilson). In two groups sparse debate has up to six rounds
 after the opening, plain debate four.
 
+- All see the same renders, so pairs tell more than the intervals, which overlap. Sparse debate is right in {gained}
+  renders in which the one juror is wrong, and wrong in {lost} in which that juror is right; for the vote it is
+  {vote_gained} and {vote_lost}. That a debate is better than a vote is not shown.
 - Sparse debate takes {saved:.0%} fewer tokens than plain debate and gives the same verdict in {same} of {renders}
   renders.
-- **One juror who may look at all frames** does as well as a debate for fewer tokens. A jury pays where no agent can
-  see everything, as it is set up here, not where one could simply look.
+- **One juror who may look at all frames** is right as often as a debate within these intervals, for fewer tokens. A
+  jury pays where no agent can see everything, as it is set up here, not where one could simply look.
 - **Agreement is not truth.** With a bias that most jurors share (all colours shifted by 30 degrees of hue), vote and
   debate settle on what the biased see, and a debate does not find out. Nor is it cheap then: those who see well keep
   disagreeing, so sparse debate saves {saved_biased:.0%}.
@@ -127,6 +131,10 @@ def page() -> str:
         figure=FIGURE.name,
         saved=1 - sparse["tokens"] / plain["tokens"],
         same=sparse["as_plain"],
+        gained=sparse["gained"],
+        lost=sparse["lost"],
+        vote_gained=juries[f"vote of {count}"]["gained"],
+        vote_lost=juries[f"vote of {count}"]["lost"],
         saved_biased=1 - biased["sparse debate"]["tokens"] / biased["plain debate"]["tokens"],
     )
     return "\n".join([INTRODUCTION, jury, director()])

@@ -94,6 +94,7 @@ def test_the_study_counts_what_juries_get_right():
     ]
     assert told["renders"] == 1 and told["juries"]["plain debate of 2"]["as_plain"] == 1
     assert told["juries"]["plain debate of 2"]["calls"] == 2 * 5
+    assert told["juries"][study.ONE]["gained"] == told["juries"][study.ONE]["lost"] == 0
     assert told["juries"][study.ALL_FRAMES]["tokens"] > 72 * jury.FRAME_TOKENS
     assert study.summary(found * 2, 2, 2)["juries"][study.ONE]["right"] in (0, 2)
 

@@ -78,14 +78,18 @@ def summary(found: Sequence[dict[str, Any]], count: int, groups: int) -> dict[st
     """Sum the `records` of juries up.
 
     Returns:
-        The settings, and per jury: right verdicts (`right`, of `renders`), verdicts equal to plain debate's
+        The settings, and per jury: right verdicts (`right`, of `renders`), how many of them where the one juror was
+        wrong (`gained`), wrong ones where that juror was right (`lost`), verdicts equal to plain debate's
         (`as_plain`), and means per render of tokens, calls and the share of turns that were silent.
     """
     juries = {}
+    one = [record["juries"][ONE]["right"] for record in found]
     for name in found[0]["juries"]:
         rows = [record["juries"][name] for record in found]
         juries[name] = {
             "right": sum(row["right"] for row in rows),
+            "gained": sum(row["right"] and not alone for row, alone in zip(rows, one, strict=True)),
+            "lost": sum(alone and not row["right"] for row, alone in zip(rows, one, strict=True)),
             "as_plain": None if rows[0]["as_plain"] is None else sum(row["as_plain"] for row in rows),
             **{key: sum(row[key] for row in rows) / len(rows) for key in ("tokens", "calls", "silent_share")},
         }
