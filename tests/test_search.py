@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from fkv.search.futures import Futures, most_passes
 from fkv.search.moves import Moves
 from fkv.search.report import replay
 from fkv.search.search import OFF_PATH, Search
+from fkv.search.strategies.ets import choose, prices_of
+from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPrompt, Storyboard
 from fkv.stream import Stream
@@ -71,6 +74,88 @@ def test_beam_gives_the_width_to_the_best():
     assert children("beam:beams=2", [0.1, 0.9, 0.5, 0.7], 8) == [0, 4, 0, 4]
     assert children("beam:beams=1", [0.1, 0.9], 5) == [0, 5]
     assert children("beam", [0.5], 1) == [1]
+
+
+def test_dvts_keeps_the_best_leaf_of_each_subtree():
+    assert children("dvts", [0.5], 8) == [3]
+    root = Node()
+    first, second = Node(root), Node(root)
+    leaves = [Node(first, score=0.2), Node(first, score=0.9), Node(second, score=0.4), Node(second, score=0.3)]
+    assert strategies.parse("dvts").children(leaves, 5) == [0, 3, 2, 0]
+    assert strategies.parse("dvts").children(leaves, 1) == [0, 1, 0, 0]
+    assert strategies.parse("dvts").children(leaves[:2], 4) == [2, 2], "they part below the first chunk"
+
+
+def test_rebase_shares_the_width_by_a_softmax():
+    # weights 1, e^-1, e^-2: 8 of 1.503 -> 6 of 5.3; 2 of 0.503 -> 2 of 1.5; nothing is left
+    assert children("rebase:scale=raw", [0.6, 1.0, 0.8], 8) == [0, 6, 2]
+    # weights e^-0.1, e^-0.05, 1: nearly flat
+    assert children("rebase:scale=raw", [0.50, 0.51, 0.52], 8) == [2, 3, 3]
+    # ranks 0, 1/2, 1 and weights e^-5, e^-2.5, 1: all for the best
+    assert children("rebase", [0.50, 0.51, 0.52], 8) == [0, 0, 8]
+    # weights e^-1, e^-0.5, 1: 8 of 1.974 -> 5 of 4.1; 3 of 0.974 -> 2 of 1.9; 1
+    assert children("rebase:temperature=1", [0.50, 0.51, 0.52], 8) == [1, 2, 5]
+    assert children("rebase", [0.3, 0.3, 0.3, 0.3], 8) == [2, 2, 2, 2]
+    assert list(ranks(np.array([0.1, 0.3, 0.3, 0.9]))) == [0, 0.5, 0.5, 1]
+
+
+def looking(node, angle):
+    node.look = np.array([np.cos(angle), np.sin(angle)])
+    return node
+
+
+def test_ets_keeps_what_looks_different_and_shares_a_parent():
+    root = Node()
+    cheap, dear = Node(root), Node(root)
+    leaves = [
+        looking(Node(cheap, score=1.0), 0.0),
+        looking(Node(cheap, score=0.9), 0.01),
+        looking(Node(cheap, score=0.8), 1.5),
+        looking(Node(dear, score=0.7), 0.0),
+    ]
+    # By their scores they are worth 3, 2, 2 and 1 of 8. Without prices all stay.
+    settings = "ets:scale=raw+temperature=1+cost=nodes"
+    assert strategies.parse(f"{settings}+node_price=0+look_bonus=0").children(leaves, 8) == [3, 2, 2, 1]
+    # Each of 7 nodes costs 2/7 = 0.286. The first and third leaf, 5/8 - 4 * 2/7 + 1 = 0.48, are worth more than three
+    # leaves, 0.45, or the first alone, 0.02; without the bonus the first alone, -0.48, more than both, -0.52.
+    kept = strategies.parse(f"{settings}+node_price=2+look_bonus=1").children(leaves, 8)
+    assert kept == [5, 0, 3, 0]
+    assert strategies.parse(f"{settings}+node_price=2+look_bonus=0").children(leaves, 8) == [8, 0, 0, 0]
+
+
+def test_ets_prices_nodes_by_the_bytes_that_leaves_hold_of_them():
+    root = Node()
+    parent = Node(root)
+    leaves = [Node(parent, held={0: 100, 1: 200}), Node(parent, held={0: 300, 1: 400})]
+    together, *alone = (frozenset(numbers) for numbers in ([0, 1], [0], [1]))
+    assert prices_of(leaves, "bytes") == {together: 3 / 9, alone[0]: 2 / 9, alone[1]: 4 / 9}
+    assert prices_of(leaves, "nodes") == {together: 2 / 4, alone[0]: 1 / 4, alone[1]: 1 / 4}
+    for leaf in leaves:
+        leaf.held = {}
+    assert prices_of(leaves, "bytes") == prices_of(leaves, "nodes")
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_program_of_ets_finds_what_trying_all_subsets_finds(number):
+    rng = np.random.default_rng(number)
+    level = [Node()]
+    for count in (2, 4, 8):
+        level = [Node(level[rng.integers(len(level))]) for _ in range(count)]
+    worth, kinds, bonus = rng.dirichlet(np.ones(8)), rng.integers(0, 3, 8), rng.uniform(0, 2)
+    kinds = np.unique(kinds, return_inverse=True)[1]
+    price = {node: rng.uniform(0, 0.2) for node in level[0].ancestry[0]}
+
+    def value(kept):
+        needed = {node for i in kept for node in level[i].ancestry}
+        covered = len({kinds[i] for i in kept}) / (kinds.max() + 1)
+        return sum(worth[list(kept)]) - sum(price[node] for node in needed) + bonus * covered
+
+    needs = {}
+    for node in price:
+        if below := frozenset(i for i in range(8) if node in level[i].ancestry):
+            needs[below] = needs.get(below, 0.0) + price[node]
+    best = max(value(kept) for size in range(1, 9) for kept in combinations(range(8), size))
+    assert value(choose(worth, needs, kinds, bonus)) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("text", strategies.STRATEGIES)
@@ -129,7 +214,7 @@ def test_too_few_passes_and_numbers_out_of_range_are_refused():
         searched("beam", trap, 5, 0)
     with pytest.raises(ValueError, match="lookahead must be at least 0"):
         searched("beam", trap, 5, 2, lookahead=-1)
-    with pytest.raises(ValueError, match="there is no strategy 'bem'; there are best-of, beam"):
+    with pytest.raises(ValueError, match="there is no strategy 'bem'; there are best-of, beam, dvts, rebase, ets"):
         strategies.parse("bem")
     with pytest.raises(ValueError, match="has no parameter 'beam'; it has beams"):
         strategies.parse("beam:beam=2")

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="beam",
         metavar="NAME,...",
-        help="best-of, beam; parameters as in beam:beams=2 (default: beam)",
+        help="best-of, beam, dvts, rebase, ets; parameters as in ets:cost=nodes+distance=0.1 (default: beam)",
     )
     parser.add_argument("--width", type=int, default=8, help="futures side by side, at most (default: 8)")
     parser.add_argument(

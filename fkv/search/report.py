@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from fkv.sampler import BranchNoise
 from fkv.storyboard import Cue, Storyboard, write
 from fkv.stream import Chunk
@@ -14,7 +16,7 @@ from .futures import Begin
 from .moves import STREAM
 from .rewards import Rewards
 from .search import Search
-from .tree import Node
+from .tree import Node, sibling_distances
 
 
 def story_of(path: Sequence[Node]) -> Storyboard:
@@ -50,6 +52,7 @@ def rewarded(rewards: Rewards, chunks: Sequence[Chunk]) -> dict[str, Any]:
 def found(search: Search, path: Sequence[Node]) -> dict[str, Any]:
     """The path of a search and what the search took."""
     levels = search.levels
+    distances = sibling_distances(search.root)
     return {
         "path": list(path[-1].path),
         "story": write(story_of(path)),
@@ -59,6 +62,7 @@ def found(search: Search, path: Sequence[Node]) -> dict[str, Any]:
         "kv_bytes_peak": max(level.kv_bytes for level in levels),
         "kv_bytes_mean": sum(level.kv_bytes for level in levels) / len(levels),
         "kv_bytes_mean_if_copied": sum(level.kv_bytes_copied for level in levels) / len(levels),
+        "sibling_distance_p20": float(np.percentile(distances, 20)) if distances else None,
         "seconds": sum(level.seconds for level in levels),
         "strategy_s": sum(level.strategy_s for level in levels),
     }

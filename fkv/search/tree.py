@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -49,14 +50,17 @@ class Node:
             self.parent.children.append(self)
 
     @property
+    def ancestry(self) -> tuple[Node, ...]:
+        """The nodes from the root to this one."""
+        nodes = [self]
+        while nodes[-1].parent is not None:
+            nodes.append(nodes[-1].parent)
+        return tuple(reversed(nodes))
+
+    @property
     def lineage(self) -> tuple[Node, ...]:
         """The nodes from the first chunk to this one, without the root."""
-        nodes = []
-        node = self
-        while node.parent is not None:
-            nodes.append(node)
-            node = node.parent
-        return tuple(reversed(nodes))
+        return self.ancestry[1:]
 
     @property
     def path(self) -> tuple[int, ...]:
@@ -83,3 +87,16 @@ def score_of(parent: Node, reward: float, newest: int) -> float:
 def best(leaves: Iterable[Node]) -> Node:
     """The leaf with the highest score, the first of several."""
     return max(leaves, key=lambda leaf: leaf.score)
+
+
+def subtrees(leaves: Sequence[Node]) -> list[Node]:
+    """The node of each leaf at the depth where their paths part."""
+    lineages = [leaf.lineage for leaf in leaves]
+    depth = next(depth for depth, nodes in enumerate(zip(*lineages, strict=True)) if len(set(nodes)) > 1)
+    return [lineage[depth] for lineage in lineages]
+
+
+def sibling_distances(root: Node) -> list[float]:
+    """Cosine distances between the looks of all siblings, rising."""
+    looks = [[child.look for child in node.children if child.look is not None] for node in root]
+    return sorted(1 - float(a @ b) for siblings in looks for a, b in combinations(siblings, 2))

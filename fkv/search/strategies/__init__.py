@@ -11,8 +11,11 @@ from fkv.parameters import defaults
 from .base import Strategy
 from .beam import Beam
 from .best_of import BestOf
+from .dvts import Dvts
+from .ets import Ets
+from .rebase import Rebase
 
-STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (BestOf, Beam)}
+STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (BestOf, Beam, Dvts, Rebase, Ets)}
 
 
 def parse(text: str) -> Strategy:
