@@ -17,13 +17,13 @@ from fkv.report import frame_hash
 from fkv.sampler import BranchNoise
 from fkv.search import rewards, strategies
 from fkv.search.futures import Futures, most_passes
-from fkv.search.moves import Moves
-from fkv.search.report import replay
+from fkv.search.moves import KINDS, Move, Moves, wordings
+from fkv.search.report import replay, story_of
 from fkv.search.search import OFF_PATH, Search
 from fkv.search.strategies.ets import choose, prices_of
 from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
-from fkv.storyboard import Cue, SetPrompt, Storyboard
+from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
 from fkv.world.captions import parse as scene_of
 from fkv.world.render import GENES, render
@@ -222,6 +222,57 @@ def test_too_few_passes_and_numbers_out_of_range_are_refused():
         strategies.parse("beam:beams=x")
 
 
+NIGHT = "a red ball bouncing over the hills at night"
+TO_NIGHT = SetPrompt(NIGHT)
+
+
+def moved(kinds, *path, count=9, chunks=9):
+    moves = Moves(Storyboard((Cue(1, TO_NIGHT),)), kinds, PROMPT, "full", ("forcing-kv", "full"), 4, chunks)
+    return moves.of(path, count)
+
+
+def test_noise_is_the_branch_of_each_child_and_changes_take_turns():
+    assert moved(("noise",), count=3) == [Move(0), Move(1), Move(2)]
+    assert moved(("noise",), Move(), count=2) == [Move(0, (TO_NIGHT,)), Move(1, (TO_NIGHT,))]
+    both = moved(("noise", "recache"), Move(), count=4)
+    assert [(move.noise, move.changes[0].recache) for move in both] == [(0, False), (1, True), (2, False), (3, True)]
+
+
+def test_moves_without_noise_are_as_many_as_there_are():
+    assert moved(("recache",)) == [Move()]
+    assert moved(("recache",), Move()) == [Move(0, (TO_NIGHT,)), Move(0, (SetPrompt(NIGHT, recache=True),))]
+    assert moved(("steps",), Move(), Move()) == [Move(), Move(0, (SetSteps(2),))]
+    assert moved(("steps",), Move(0, (SetSteps(2),)), Move()) == [Move(), Move(0, (SetSteps(4),))]
+    assert moved(("policy",), Move(), Move()) == [Move(), Move(0, (SetPolicy("A", "forcing-kv"),))]
+    lean = Move(0, (SetPolicy("A", "forcing-kv"),))
+    assert moved(("policy",), lean, Move()) == [Move(), Move(0, (SetPolicy("A", "full"),))]
+
+
+def test_other_wordings_say_the_same_scene():
+    for opening in (True, False):
+        plain, *others = moved(("wording",), *([] if opening else [Move()]))
+        prompts = [change.prompt for move in others for change in move.changes]
+        assert len(set(prompts)) == 3 and not {PROMPT, NIGHT} & set(prompts)
+        assert {scene_of(prompt) for prompt in prompts} == {scene_of(PROMPT if opening else NIGHT)}
+    assert wordings("a lighthouse") == []
+
+
+def test_a_change_may_come_later_but_neither_for_ever_nor_after_the_end():
+    held = Move(0, (), (TO_NIGHT,))
+    assert moved(("when",), Move()) == [Move(0, (TO_NIGHT,)), held]
+    assert moved(("when",), Move(), held) == [Move(0, (TO_NIGHT,)), held]
+    assert moved(("when",), Move(), held, held) == [Move(0, (TO_NIGHT,))]
+    assert moved(("when",), Move(), chunks=2) == [Move(0, (TO_NIGHT,))]
+    assert moved(("when",), Move(), held, Move(0, (TO_NIGHT,))) == [Move()]
+
+
+def test_moves_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="no kind of move 'colour'; there are noise, wording"):
+        Moves(kinds=("noise", "colour"))
+    with pytest.raises(ValueError, match="need a shared cache"):
+        Moves(kinds=("steps",), policy="per-step")
+
+
 @pytest.fixture(scope="module")
 def chunk(small):
     return Stream(small, policies.parse("full"), PROMPT).step()
@@ -275,8 +326,9 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
         return Stream(small, policies.parse("full"), PROMPT, noise=noise)
 
     futures = Futures(begin, 7, rewards.parse("continuity"), 3)
-    most = most_passes(begin, 7, story, 3)
-    search = Search(strategies.parse("beam"), Moves(story), futures, 3, 4, None, 1000, most)
+    moves = Moves(story, chunks=3)
+    assert most_passes(small, moves) == 3 + 2
+    search = Search(strategies.parse("beam"), moves, futures, 3, 4, None, 1000, most_passes(small, moves))
     path = list(search.run())
     assert [level.passes for level in search.levels] == [4 * 3, 4 * (3 + 1), 4 * 3], "two steps, context, re-cache"
     assert search.levels[1].kv_bytes == search.levels[1].kv_bytes_copied, "each has recomputed its cache"
@@ -320,9 +372,29 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
         (["--reward", "rules:red"], "read the tiny model's world"),
         (["--passes", "3"], "3 passes are not enough"),
         (["--width", "0"], "width must be at least 1"),
+        (["--moves", "colour"], "no kind of move 'colour'"),
     ],
 )
 def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, capsys, options, sentence):
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
     assert main.main(["search", *options, "--out", str(tmp_path / "found")]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_every_kind_of_move_runs_and_its_path_can_be_repeated(small):
+    story = Storyboard((Cue(1, TO_NIGHT),))
+    moves = Moves(story, KINDS, PROMPT, "full", small.policies, 2, 3)
+
+    def begin(noise):
+        return Stream(small, policies.parse("full"), PROMPT, noise=noise)
+
+    futures = Futures(begin, 0, rewards.parse("continuity"), 3)
+    search = Search(strategies.parse("best-of"), moves, futures, 3, 9, None, 1000, most_passes(small, moves))
+    list(search.run())
+    leaves = [node for node in search.root if node.depth == 3]
+    assert len(leaves) == 9
+    for leaf in leaves[::2]:
+        again = replay(begin, 0, leaf.path, story_of(leaf.lineage), 3)
+        assert [chunk.prompt for chunk in again] == [node.chunk.prompt for node in leaf.lineage]
+        assert [chunk.passes for chunk in again] == [node.passes for node in leaf.lineage]
+        assert np.abs(again[-1].latents - leaf.chunk.latents).max() < 1e-3

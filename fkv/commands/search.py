@@ -18,6 +18,7 @@ from .output import emit, outputs
 if TYPE_CHECKING:
     from fkv.sampler import Noise
     from fkv.search.futures import Begin
+    from fkv.search.moves import Moves
     from fkv.search.rewards import Rewards
     from fkv.search.strategies import Strategy
     from fkv.stream import Stream
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "MODULE:FUNCTION (default: continuity)",
     )
     parser.add_argument(
+        "--moves",
+        default="noise",
+        metavar="KIND,...",
+        help="how futures differ: noise, wording of a new prompt, recache with it or not, when it comes, policy (the "
+        "model's two), steps (all or half) (default: noise)",
+    )
+    parser.add_argument(
         "--passes",
         type=int,
         default=400,
@@ -63,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv import policies
     from fkv.search import rewards as reward_names
     from fkv.search import strategies
+    from fkv.search.moves import Moves
     from fkv.stream import Stream
 
     check_run(args)
@@ -76,13 +85,24 @@ def run(args: argparse.Namespace) -> int:
     assert out is not None
     settings = load(args, text, cues, [STREAM])
     _check(settings, rewards)
+    model = settings.model
+    kinds = tuple(args.moves.split(","))
+    moves = Moves(
+        settings.story,
+        kinds,
+        settings.prompt,
+        args.policy,
+        model.policies if "policy" in kinds else (),
+        len(model.schedule.sigmas),
+        settings.chunks,
+    )
 
     def begin(noise: Noise) -> Stream:
-        return Stream(settings.model, policy, settings.prompt, roles=settings.roles, noise=noise)
+        return Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise)
 
     out.mkdir(parents=True, exist_ok=True)
     rows = {
-        name: _search(args, settings, begin, strategy, rewards, out / re.sub(r"[^\w-]+", "-", name))
+        name: _search(args, settings, begin, strategy, moves, rewards, out / re.sub(r"[^\w-]+", "-", name))
         for name, strategy in chosen.items()
     }
     emit(_report(args, settings, begin, rewards, rows), report)
@@ -107,13 +127,13 @@ def _search(
     settings: RunSettings,
     begin: Begin,
     strategy: Strategy,
+    moves: Moves,
     rewards: Rewards,
     target: Path,
 ) -> dict[str, Any]:
     """Search with one strategy, and write its video and tree at `target`. Returns its row of the report."""
     from fkv.report import frame_hash
     from fkv.search.futures import Futures, most_passes
-    from fkv.search.moves import Moves
     from fkv.search.report import found, replay, rewarded, story_of, tree_of
     from fkv.search.search import Search
     from fkv.video import ENDING, Mp4Writer
@@ -124,13 +144,13 @@ def _search(
     with tqdm(total=args.passes, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
         search = Search(
             strategy,
-            Moves(settings.story),
+            moves,
             futures,
             settings.chunks,
             args.width,
             args.lookahead,
             args.passes,
-            most_passes(begin, args.seed, settings.story, settings.chunks),
+            most_passes(model, moves),
             lambda node: bar.update(node.passes),
         )
         path = list(search.run())
@@ -171,6 +191,7 @@ def _report(
         "seed": args.seed,
         "chunks": settings.chunks,
         "rewards": args.reward,
+        "moves": args.moves,
         "width": args.width,
         "lookahead": args.lookahead,
         "passes_allowed": args.passes,

@@ -10,12 +10,13 @@ import numpy as np
 
 from fkv import policies
 from fkv.cache import KVCache
+from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.sampler import BranchNoise, Noise
-from fkv.storyboard import SetPolicy, SetPrompt, Storyboard
+from fkv.storyboard import SetPolicy, SetPrompt
 from fkv.stream import Chunk, Stream
 
-from .moves import STREAM, Move
+from .moves import STREAM, Move, Moves
 from .rewards import Rewards
 from .tree import Node, score_of
 
@@ -113,12 +114,12 @@ def held_by(caches: Sequence[KVCache], frames_per_chunk: int) -> dict[int, int]:
     return held
 
 
-def most_passes(begin: Begin, seed: int, story: Storyboard, chunks: int) -> int:
-    """Passes of the transformer that a chunk of a future can take."""
-    stream = begin(BranchNoise(seed))
-    changes = [cue.change for cue in story.cues]
-    rules = [stream.policy, *(policies.parse(each.policy) for each in changes if isinstance(each, SetPolicy))]
-    recaches = any(each.recache for each in changes if isinstance(each, SetPrompt))
-    rebuild = chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
+def most_passes(model: VideoModel, moves: Moves) -> int:
+    """Passes of the transformer that a chunk of a search can take."""
+    changes = [cue.change for cue in moves.story.cues]
+    named = [moves.policy, *(each.policy for each in changes if isinstance(each, SetPolicy))]
+    rules = [policies.parse(name) for name in (*named, *moves.policies)]
+    recaches = "recache" in moves.kinds or any(each.recache for each in changes if isinstance(each, SetPrompt))
+    rebuild = moves.chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
     rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
-    return len(stream.model.schedule.sigmas) + 1 + rebuild + rewrite
+    return len(model.schedule.sigmas) + 1 + rebuild + rewrite

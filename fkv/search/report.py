@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fkv.sampler import BranchNoise
-from fkv.storyboard import Cue, Storyboard, write
+from fkv.storyboard import Cue, Storyboard, write, write_change
 from fkv.stream import Chunk
 
 from .futures import Begin
@@ -37,7 +37,9 @@ def replay(begin: Begin, seed: int, path: Sequence[int], story: Storyboard, chun
     stream = begin(BranchNoise(seed, tuple(path)))
     made = []
     for index in range(chunks):
-        story.apply(index, {STREAM: stream})
+        for cue in story.cues:  # `Storyboard.apply` would leave out another wording of the opening
+            if cue.chunk == index:
+                cue.change.apply({STREAM: stream})
         made.append(stream.step())
     return made
 
@@ -78,6 +80,7 @@ def tree_of(search: Search, path: Sequence[Node]) -> dict[str, Any]:
                 "parent": numbers[node.parent],
                 "chunk": node.depth,
                 "noise": node.move.noise,
+                "changes": list(map(write_change, node.move.changes)),
                 "reward": node.reward,
                 "parts": node.parts,
                 "score": node.score,
