@@ -310,6 +310,30 @@ def test_rules_forbid_what_the_oracle_sees(chunk):
         rewards.parse("rules:swan")
 
 
+def test_wishes_say_where_things_are(chunk):
+    seen = shown(chunk, PROMPT)
+    left, right = (rewards.parse(f"wish:{side}")([seen])[0] for side in ("left", "right"))
+    assert left + right == pytest.approx(1) and left != right
+    assert rewards.parse("wish:apart")([seen])[0] == rewards.parse("wish:close")([seen])[0] == 0, "there is one thing"
+    assert rewards.parse("wish:right@0.5")([seen])[0] == right
+    assert rewards.parse("wish:right@0.8")([seen])[0] == 1, "the chunk is over after 0.75 s"
+    assert rewards.LAYOUTS["middle"]([0.5]) == 1 and rewards.LAYOUTS["middle"]([0.25]) == 0.5
+    assert rewards.LAYOUTS["apart"]([0.2, 0.9]) == pytest.approx(0.7)
+    assert rewards.LAYOUTS["close"]([0.2, 0.9]) == pytest.approx(0.3)
+    for text in ("wish:up", "wish:left@noon"):
+        with pytest.raises(ValueError, match="wish for left, middle|no second"):
+            rewards.parse(text)
+
+
+def test_a_jury_says_how_much_of_the_prompt_it_sees(chunk):
+    video = render(scene_of(PROMPT), range(36), [0.3] * GENES)
+    chunks = [replace(chunk, video=part, prompt=PROMPT) for part in np.split(video, 3)]
+    assert rewards.jury(chunks[:1]) == 1, "too few frames to tell"
+    assert rewards.jury(chunks) == 1
+    other = [replace(chunk, prompt="a red star drifting over the hills at sunset") for chunk in chunks]
+    assert rewards.jury(other) == pytest.approx(3 / 5)
+
+
 def test_rewards_are_means_with_parts_and_functions_from_outside(chunk, monkeypatch):
     monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25, raising=False)
     reward, parts = rewards.parse("rules:red + tests.test_search:brightness")([shown(chunk, PROMPT)])
@@ -362,6 +386,12 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
         assert len(tree["nodes"]) == row["reward_calls"] and sum(node["on_path"] for node in tree["nodes"]) == 3
         assert (tmp_path / "found" / f"{name}.mp4").exists()
     assert reports[0]["plain"]["passes"] == 9
+    row = reports[0]["strategies"]["beam"]
+    path = ",".join(map(str, row["path"]))
+    assert main.main(["stream", "--chunks", "3", "--seed", "3", "--path", path]) == 0
+    assert json.loads(capsys.readouterr().out)["frames_sha256"] == row["frames_sha256"]
+    assert main.main(["stream", "--path", "0,one"]) == 2
+    assert "as in 0,3,1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -369,7 +399,7 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     [
         (["--reward", "sharp"], "there is no reward 'sharp'"),
         (["--strategy", "bem"], "there is no strategy 'bem'"),
-        (["--reward", "rules:red"], "read the tiny model's world"),
+        (["--reward", "rules:red"], "other videos than those of the tiny model's world"),
         (["--passes", "3"], "3 passes are not enough"),
         (["--width", "0"], "width must be at least 1"),
         (["--moves", "colour"], "no kind of move 'colour'"),

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward",
         default="continuity",
-        help="what counts, the mean of several joined by +: continuity, change, adherence, rules:red,night, "
-        "MODULE:FUNCTION (default: continuity)",
+        help="what counts, the mean of several joined by +: continuity, change, adherence, jury, wish:left@3 (or "
+        "middle, right, apart, close), rules:red,night, MODULE:FUNCTION (default: continuity)",
     )
     parser.add_argument(
         "--moves",
@@ -118,7 +118,7 @@ def _check(settings: RunSettings, rewards: Rewards) -> None:
     if model.decoder is None:
         raise ValueError("a search sees videos, and there is no decoder; choose one with --decoder")
     if rewards.need_the_oracle and model.latent[1:] != (HEIGHT // 8, WIDTH // 8):
-        raise ValueError("change, adherence and rules read the tiny model's world; use continuity or MODULE:FUNCTION")
+        raise ValueError("only continuity and MODULE:FUNCTION see other videos than those of the tiny model's world")
     check_prompts(rewards, [settings.prompt, *settings.story.prompts])
 
 

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument(
+        "--path",
+        metavar="N,N,...",
+        help="noise of each chunk, to repeat the path that `fkv search` reports with --seed",
+    )
+    parser.add_argument(
         "--record", metavar="DIR", help="write the raw record there, attention mass included, for `fkv analyze`"
     )
     add_changes(parser)
@@ -47,11 +52,13 @@ def run(args: argparse.Namespace) -> int:
     from fkv.parallel.overlap import Overlap
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
+    from fkv.sampler import BranchNoise
     from fkv.stream import Stream
 
     check_run(args)
     check_options(args)
     policy = policies.parse(args.policy)
+    path = _path(args.path)
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
         raise ValueError("--director writes the storyboard; leave out --story and --say")
@@ -70,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if out and model.decoder is None:
         raise ValueError("--out writes a video, and there is no decoder; choose one with --decoder or leave it out")
     probe = FrameMassProbe() if record else None
-    stream = Stream(model, policy, settings.prompt, args.seed, settings.roles, decode=not args.overlap)
+    noise = BranchNoise(args.seed, path)
+    stream = Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise, decode=not args.overlap)
     masses: list[PassMass] = []
 
     chunks: list[Chunk] = []
@@ -98,6 +106,14 @@ def run(args: argparse.Namespace) -> int:
         save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
     emit(stream_record(chunks, model, args.seed, args.device), report)
     return 0
+
+
+def _path(text: str | None) -> tuple[int, ...]:
+    """The noise of each chunk, none for the plain stream. Raises ValueError for anything but whole numbers."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise ValueError(f"--path has a whole number for each chunk, as in 0,3,1, not {text!r:.60}")
+    return tuple(map(int, parts))
 
 
 def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | None) -> Ahead:

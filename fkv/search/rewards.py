@@ -9,11 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
+from fkv.debate.engine import Debate
+from fkv.debate.jury import QUESTION, jurors
 from fkv.stream import Chunk
-from fkv.world import oracle
+from fkv.world import FPS, WIDTH, oracle
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
 from fkv.world.captions import parse as scene_of
 
+JURORS = 6
 SEEN = 3  # newest chunks of a path that a reward sees
 CHANGEABLE = ("colour", "shape", "place", "time")  # what the oracle reads from a single chunk
 FORBIDDABLE = COLOURS + SHAPES + SCENES + TIMES
@@ -87,6 +90,80 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A layout that a prompt cannot say: where things are, or how far apart two are.
+
+    Args:
+        where: One of `LAYOUTS`.
+        second: Of the video, of whose chunk it is wished; None for every chunk.
+
+    Raises:
+        ValueError: There is no such layout.
+    """
+
+    where: str
+    second: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.where not in LAYOUTS:
+            raise ValueError(f"there is no wish {self.where!r:.60}; wish for {', '.join(LAYOUTS)}, as in wish:left@3")
+
+    @classmethod
+    def read(cls, text: str) -> Wish:
+        """Read `left` or `left@SECOND`."""
+        where, at, second = text.partition("@")
+        try:
+            return cls(where, float(second) if at else None)
+        except ValueError as error:
+            raise ValueError(f"{error}" if where not in LAYOUTS else f"{second!r:.60} is no second") from None
+
+    def __call__(self, chunks: Sequence[Chunk]) -> float:
+        video = _video(chunks[-1])
+        begins = chunks[-1].index * len(video) / FPS
+        if self.second is not None and not begins <= self.second < begins + len(video) / FPS:
+            return 1.0
+        places = [min(max(thing.x / WIDTH, 0.0), 1.0) for thing in oracle.read(video).things]
+        return LAYOUTS[self.where](places)
+
+
+def _mean(places: Sequence[float]) -> float:
+    return sum(places) / len(places) if places else 0.0
+
+
+def _between(places: Sequence[float]) -> float | None:
+    """How far two things are apart, as a share of the picture; None where two are not seen."""
+    return abs(places[0] - places[1]) if len(places) == 2 else None
+
+
+LAYOUTS: dict[str, Callable[[Sequence[float]], float]] = {
+    "left": lambda places: 1 - _mean(places) if places else 0.0,
+    "middle": lambda places: 1 - abs(2 * _mean(places) - 1) if places else 0.0,
+    "right": _mean,
+    "apart": lambda places: _between(places) or 0.0,
+    "close": lambda places: 0.0 if (between := _between(places)) is None else 1 - between,
+}
+"""What is wished, of the places of things across the picture, 0 to 1. Where the things are not seen it is 0."""
+
+
+def jury(chunks: Sequence[Chunk]) -> float:
+    """How much of the prompt the verdict of a jury says that sees the chunks under it, see `fkv.debate.jury`.
+
+    1 while there are too few frames to read a motion from, and 0 without a verdict.
+    """
+    under = [chunk for chunk in chunks if chunk.prompt == chunks[-1].prompt]
+    clip = np.concatenate([_video(chunk) for chunk in under])
+    if len(clip) < oracle.MIN_MOTION_FRAMES:
+        return 1.0
+    verdict = Debate(jurors(clip, JURORS, seed=0), groups=JURORS // 3).hold(QUESTION).verdict
+    if verdict is None or verdict.answer is None:
+        return 0.0
+    seen = verdict.answer
+    things = tuple(oracle.Sighting(thing.colour, thing.shape, thing.motion, 0.0) for thing in seen.things)
+    agreed = oracle.agreement(scene_of(chunks[-1].prompt), oracle.Reading(seen.place, seen.time, things))
+    return sum(agreed.values()) / len(agreed)
+
+
+@dataclass(frozen=True)
 class Outside:
     """A function of the user's own: of a chunk's video, uint8 [T, H, W, 3], and its prompt, from 0 to 1.
 
@@ -114,9 +191,10 @@ class Outside:
         return value
 
 
-PLAIN: dict[str, Reward] = {"continuity": continuity, "change": change, "adherence": adherence}
-OF_THE_TOY_WORLD = ("change", "adherence", "rules")
-NAMES = (*PLAIN, "rules:WORD,...", "MODULE:FUNCTION")
+PLAIN: dict[str, Reward] = {"continuity": continuity, "change": change, "adherence": adherence, "jury": jury}
+OF_PROMPTS = {"change", "adherence", "jury"}
+OF_THE_TOY_WORLD = OF_PROMPTS | {"rules", "wish"}
+NAMES = (*PLAIN, "wish:LAYOUT", "rules:WORD,...", "MODULE:FUNCTION")
 
 
 @dataclass(frozen=True)
@@ -151,7 +229,7 @@ def parse(text: str) -> Rewards:
 
 def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
     """Raise ValueError when a reward compares with prompts, and one of them names no scene."""
-    if {"change", "adherence"} & set(rewards.parts):
+    if OF_PROMPTS & set(rewards.parts):
         for prompt in prompts:
             scene_of(prompt)
 
@@ -162,6 +240,8 @@ def _one(name: str) -> Reward:
         return PLAIN[name]
     if kind == "rules":
         return Rules(tuple(filter(None, words(rest))))
+    if kind == "wish":
+        return Wish.read(rest)
     if colon:
         return Outside.load(name)
     raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(NAMES)}, joined by +")
