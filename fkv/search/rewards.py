@@ -155,7 +155,7 @@ def jury(chunks: Sequence[Chunk]) -> float:
     if len(clip) < oracle.MIN_MOTION_FRAMES:
         return 1.0
     verdict = Debate(jurors(clip, JURORS, seed=0), groups=JURORS // 3).hold(QUESTION).verdict
-    if verdict is None or verdict.answer is None:
+    if verdict is None or not isinstance(verdict.answer, Scene):
         return 0.0
     seen = verdict.answer
     things = tuple(oracle.Sighting(thing.colour, thing.shape, thing.motion, 0.0) for thing in seen.things)
