@@ -338,6 +338,9 @@ def test_rewards_are_means_with_parts_and_functions_from_outside(chunk, monkeypa
     monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25, raising=False)
     reward, parts = rewards.parse("rules:red + tests.test_search:brightness")([shown(chunk, PROMPT)])
     assert parts == {"rules:red": 0.0, "tests.test_search:brightness": 0.25} and reward == 0.125
+    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: video.no_such_thing)
+    with pytest.raises(ValueError, match="test_search:brightness failed"):
+        rewards.parse("tests.test_search:brightness")([shown(chunk, PROMPT)])
     for name in ("sharpness", "no_such_module:f", "math:nothing"):
         with pytest.raises(ValueError, match="reward"):
             rewards.parse(name)

@@ -141,7 +141,9 @@ def _search(
     model = settings.model
     newest = settings.chunks if args.lookahead is None else args.lookahead + 1
     futures = Futures(begin, args.seed, rewards, newest)
-    with tqdm(total=args.passes, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
+    most = most_passes(model, moves)
+    total = min(args.passes, args.width * settings.chunks * most)
+    with tqdm(total=total, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
         search = Search(
             strategy,
             moves,
@@ -150,7 +152,7 @@ def _search(
             args.width,
             args.lookahead,
             args.passes,
-            most_passes(model, moves),
+            most,
             lambda node: bar.update(node.passes),
         )
         path = list(search.run())

@@ -41,9 +41,6 @@ class Futures:
         seed: Of the plain stream.
         rewards: What counts.
         newest: Chunks whose mean reward is the score of a leaf.
-
-    Attributes:
-        reward_calls: Chunks that have been rewarded.
     """
 
     def __init__(self, begin: Begin, seed: int, rewards: Rewards, newest: int) -> None:
@@ -51,7 +48,6 @@ class Futures:
         self._seed = seed
         self._rewards = rewards
         self._newest = newest
-        self.reward_calls = 0
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
         """Generate a chunk for each move."""
@@ -74,7 +70,6 @@ class Futures:
         chunk = stream.step()
         seen = [node.chunk for node in parent.lineage if node.chunk is not None]
         reward, parts = self._rewards([*seen, chunk])
-        self.reward_calls += 1
         return Node(
             parent,
             move,

@@ -185,7 +185,10 @@ class Outside:
             raise ValueError(f"cannot load the reward {name!r:.80}: {error}") from None
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
-        value = float(self.function(_video(chunks[-1]), chunks[-1].prompt))
+        try:
+            value = float(self.function(_video(chunks[-1]), chunks[-1].prompt))
+        except Exception as error:  # whatever a function of the user's own may raise
+            raise ValueError(f"the reward {self.name} failed: {str(error) or type(error).__name__}") from error
         if not 0 <= value <= 1:
             raise ValueError(f"the reward {self.name} must be from 0 to 1, not {value}")
         return value
