@@ -208,7 +208,7 @@ class Cut(Change):
 
 @dataclass(frozen=True)
 class SetSteps(Change):
-    """Give all streams another number of denoising steps, except those whose policy keeps a cache for each step.
+    """Give all streams another number of denoising steps, except those that already have a cache for each step.
 
     Args:
         steps: 1 to the number of the model's steps.
@@ -217,7 +217,7 @@ class SetSteps(Change):
     steps: int
 
     def apply(self, streams: Streams) -> str | None:
-        per_step = [name for name, stream in streams.items() if stream.next_policy.caches == "per-step"]
+        per_step = [name for name, stream in streams.items() if stream.index and stream.next_policy.caches == "per-step"]
         for name, stream in streams.items():
             if name not in per_step or len(per_step) == len(streams):
                 stream.set_steps(self.steps)
@@ -285,6 +285,10 @@ class Storyboard:
     def with_cues(self, cues: Iterable[Cue]) -> Storyboard:
         """The same storyboard with more cues, each after those of the same chunk."""
         return replace(self, cues=tuple(sorted((*self.cues, *cues), key=lambda cue: cue.chunk)))
+
+    def opened_by(self, change: Change) -> Storyboard:
+        """The same storyboard with a change that comes before all others."""
+        return replace(self, cues=(Cue(0, change), *self.cues))
 
     def check_fits(self, chunks: int, streams: Collection[str]) -> None:
         """Check the cues against a run.

@@ -379,9 +379,9 @@ class Stream:
             count: 1 to the number of steps that the model came with.
 
         Raises:
-            ValueError: It has not so many, or the policy keeps a cache for each step.
+            ValueError: It has not so many, or the policy keeps a cache for each step and chunks are generated.
         """
-        if self.next_policy.caches == "per-step":
+        if self.index and self.next_policy.caches == "per-step":
             raise ValueError(f"policy {self.next_policy.name!r} keeps a cache for each step; start anew with {count}")
         self._pending.changes.append(partial(self._change_steps, self._schedule.with_steps(count)))
 

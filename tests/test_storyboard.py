@@ -45,11 +45,26 @@ def scored(small) -> VideoModel:
     return replace(small, roles=from_scores(SCORES, 0.5))
 
 
-def play(model: VideoModel, story: str, act=lambda run: None, length: int = 4, b: str = "full") -> list[dict]:
+def play(
+    model: VideoModel,
+    story: str,
+    act=lambda run: None,
+    length: int = 4,
+    b: str = "full",
+    steps: int | None = None,
+) -> list[dict]:
     """The records of a run with this storyboard; `act` is called before each chunk."""
     run = Run(1 << 20)
     plan = Plan.from_form(
-        prompt="a red ball", seed=5, length=length, view="AB", a="forcing-kv", b=b, story=story, roles=model.roles
+        prompt="a red ball",
+        seed=5,
+        length=length,
+        view="AB",
+        a="forcing-kv",
+        b=b,
+        story=story,
+        steps=steps,
+        roles=model.roles,
     )
     for manifest in live(model, plan, run, Queue(), Limits(lead=1e9)):
         assert manifest["state"] != "error", manifest["text"]
@@ -127,6 +142,14 @@ def test_roles_that_no_threshold_gives_are_told_head_by_head(scored):
     assert records[1]["events"] == ["heads = 0.1 static, 2.3 dynamic"]
     again = play(scored, "2: heads = 2.3 dynamic, 0.1 static, 1.1 dynamic", length=3)
     assert hashes(again) == hashes(records)
+
+
+@pytest.mark.parametrize("b", ["full", "per-step"])
+def test_a_run_begins_with_the_steps_that_were_chosen(scored, b):
+    records = play(scored, "3: a blue star", steps=1, length=3, b=b)
+    assert [record["events"] for record in records] == [["steps = 1"], [], ["a blue star"]]
+    assert hashes(records) == hashes(play(scored.with_steps(1), "3: a blue star", length=3, b=b))
+    assert hashes(records) == hashes(play(scored, "1: steps = 1\n3: a blue star", length=3, b=b))
 
 
 def test_recache_is_said_to_be_impossible_where_it_is(scored):

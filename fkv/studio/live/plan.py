@@ -106,6 +106,7 @@ class Plan:
         threshold: float | None = None,
         story: Any = "",
         branch: Any = "",
+        steps: int | None = None,
         roles: HeadRoles | None = None,
         chunk_seconds: float | None = None,
     ) -> Plan:
@@ -121,6 +122,7 @@ class Plan:
             threshold: Where to split the scores of the heads, None for the roles as they are.
             story: The storyboard.
             branch: Where B leaves A, see `Branch.read`.
+            steps: Denoising steps of a chunk, None for as many as the model has.
             roles: The model's head roles.
             chunk_seconds: Seconds of video in one chunk, for a storyboard with durations.
 
@@ -138,6 +140,8 @@ class Plan:
         split = None if threshold is None else storyboard.at_threshold(roles, threshold)
         timeline = storyboard.parse(story, split or roles, chunks, chunk_seconds)
         prompt = timeline.opening or prompt
+        if steps is not None:
+            timeline = timeline.opened_by(storyboard.SetSteps(steps))
         fork = Branch.read(forms.text(branch, "the branch"))
         if fork and view != "AB":
             raise ValueError("a branch has two futures; choose A and B as the stream")

@@ -17,7 +17,7 @@ import gradio as gr
 from fkv.analysis.evaluate import draws_world
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
-from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, at_threshold
+from fkv.storyboard import Change, Cut, Flush, SetPolicy, SetPrompt, SetRoles, SetSteps, at_threshold
 from fkv.storyboard import parse as parse_story
 from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
@@ -40,6 +40,7 @@ EXAMPLES = 3
 GROUPS = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "place": SCENES, "time": TIMES}  # of words to pick
 ROLL = "() => Math.floor(Math.random() * 1e6)"  # a seed
 TELL_PAGE = "(text) => { document.dispatchEvent(new CustomEvent('fkv-prompt', { detail: text })); }"
+OPENING_STEPS = re.compile(r"1: steps = ([1-9])(?:\n|$)")  # the field of the steps, as a link holds it
 LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses numbers typed beyond its ends
 NEXT_RUN = "Stream, chunks and seed apply to the next run. Press Start over."
@@ -87,6 +88,7 @@ class Controls(NamedTuple):
     length: gr.Number
     seed: gr.Number
     die: gr.Button
+    steps: gr.Dropdown
     stage: gr.HTML
     policies: dict[str, gr.Dropdown]
     pickers: dict[str, gr.HTML]
@@ -112,6 +114,7 @@ class Controls(NamedTuple):
             policies["B"],
             self.threshold,
             self.story,
+            self.steps,
             self.branch,
         ]
 
@@ -162,6 +165,8 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                 length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=150)
                 seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
                 die = gr.Button("Random", elem_id="fkv-die", size="sm", scale=0, min_width=76)
+                most = len(model.schedule.sigmas)
+                steps = gr.Dropdown(list(range(1, most + 1)), value=most, label="Steps", scale=0, min_width=84)
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
@@ -232,6 +237,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         length=length,
         seed=seed,
         die=die,
+        steps=steps,
         stage=stage,
         policies=policies,
         pickers=pickers,
@@ -318,7 +324,8 @@ class Handlers:
             text = sentence(error) if type(error) is ValueError else UNREAD
             yield [{"state": "error", "text": text}, *_buttons("error"), *unchanged]
             return
-        new = dict(zip(controls.form, values, strict=True))
+        *others, story, branch = values
+        new = dict(zip(controls.form, [*others, *self._with_steps(story), branch], strict=True))
         new[controls.length] = form[controls.length]
         if new[controls.threshold] is None:
             new[controls.threshold] = self._model.profile_threshold or form[controls.threshold]
@@ -330,6 +337,7 @@ class Handlers:
         controls = self._controls
         threshold = form[controls.threshold]
         released = self._model.profile_threshold
+        steps = form[controls.steps]
         return Plan.from_form(
             prompt=form[controls.prompt],
             seed=form[controls.seed],
@@ -340,6 +348,7 @@ class Handlers:
             threshold=None if released is None or threshold == released else threshold,
             story=form[controls.story],
             branch=form[controls.branch],
+            steps=None if steps == len(self._model.schedule.sigmas) else steps,
             roles=self._model.roles,
             chunk_seconds=self._model.chunk_seconds,
         )
@@ -372,6 +381,9 @@ class Handlers:
     def _add(self, change: Change, request: gr.Request) -> None:
         if run := self.running(request):
             run.add_change(change)
+
+    def change_steps(self, steps: int, request: gr.Request) -> None:
+        self._add(SetSteps(steps), request)
 
     def change_policy_of(self, stream: str) -> Callable[..., None]:
         """A handler for the policy field of a stream."""
@@ -451,6 +463,7 @@ class Handlers:
         """The stage and the form as the address says, so that a link brings a run back."""
         get = request.query_params.get
         text = None
+        story, steps = self._with_steps(get("story") or "")
         if get("model") not in (None, self._model.name):
             text = OTHER_MODEL.format(get("model"), self._model.name)
         elif self._recorded and get("prompt"):
@@ -463,13 +476,23 @@ class Handlers:
             "a": get("a"),
             "b": get("b"),
             "threshold": _share(get("threshold")),
-            "story": get("story"),
+            "story": story if get("story") else None,
+            "steps": steps,
             "branch": get("branch"),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
             text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
         values = [{"state": "idle"} | self._recorded | {"text": text} if text else None, *read.values()]
         return [gr.skip() if value is None else value for value in values]
+
+
+    def _with_steps(self, story: str) -> tuple[str, int]:
+        """Split a link's storyboard into what the storyboard's field shows and the steps with which the run begins."""
+        most = len(self._model.schedule.sigmas)
+        opening = OPENING_STEPS.match(story)
+        if opening is None or int(opening[1]) > most:
+            return story, most
+        return story[opening.end() :], int(opening[1])
 
 
 class Future(NamedTuple):
@@ -536,6 +559,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c.die.click(None, None, c.seed, js=ROLL, api_visibility="private")
     gr.on([c.prompt.blur, c.story.blur, c.go.click], h.hint, [c.prompt, c.story], c.hint, **LATEST)
     gr.on([c.view.input, c.length.input, c.seed.input], h.hint_for_next_run, c.prompt, c.hint, **LATEST)
+    c.steps.input(h.change_steps, c.steps, None, **AT_ONCE)
     if c.threshold.interactive:
         c.threshold.input(h.change_threshold, c.threshold, c.threshold, js=f"(share) => {WITHIN}", **LATEST)
     both = list(c.policies.values())
