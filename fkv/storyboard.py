@@ -217,7 +217,8 @@ class SetSteps(Change):
     steps: int
 
     def apply(self, streams: Streams) -> str | None:
-        per_step = [name for name, stream in streams.items() if stream.index and stream.next_policy.caches == "per-step"]
+        begun = {name: stream for name, stream in streams.items() if stream.index}
+        per_step = [name for name, stream in begun.items() if stream.next_policy.caches == "per-step"]
         for name, stream in streams.items():
             if name not in per_step or len(per_step) == len(streams):
                 stream.set_steps(self.steps)

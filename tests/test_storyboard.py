@@ -274,6 +274,8 @@ def test_a_new_prompt_with_a_cut_begins_another_scene_where_the_policy_knows_cut
 )
 def test_streams_that_cannot_follow_a_change_are_named(change, b, words, small):
     streams = {"A": Stream(small, policies.parse("full"), "a"), "B": Stream(small, policies.parse(b), "a")}
+    for stream in streams.values():
+        stream.step()
     assert change.apply(streams).startswith(words)
 
 

@@ -63,6 +63,7 @@ BRANCH_HELP = (
     "Empty: both run from the beginning. `9: a blue star` lets B begin as A and go its own way from chunk 9 on, under "
     "this prompt and the policy of B; `9 seed=7` with other noise. Branch from here, below the video, fills it in."
 )
+STEPS_HELP = "fewer are faster; a stream follows with its next chunk"
 SAME_FUTURE = (
     "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
 )
@@ -88,7 +89,7 @@ class Controls(NamedTuple):
     length: gr.Number
     seed: gr.Number
     die: gr.Button
-    steps: gr.Dropdown
+    steps: gr.Radio
     stage: gr.HTML
     policies: dict[str, gr.Dropdown]
     pickers: dict[str, gr.HTML]
@@ -165,8 +166,6 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                 length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=150)
                 seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
                 die = gr.Button("Random", elem_id="fkv-die", size="sm", scale=0, min_width=76)
-                most = len(model.schedule.sigmas)
-                steps = gr.Dropdown(list(range(1, most + 1)), value=most, label="Steps", scale=0, min_width=84)
     stage = gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
@@ -197,6 +196,10 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                     label="Threshold of static heads",
                     info=policy_field.split_info(model, split),
                     interactive=split is not None,
+                )
+                most = len(model.schedule.sigmas)
+                steps = gr.Radio(
+                    list(range(1, most + 1)), value=most, label="Denoising steps of a chunk", info=STEPS_HELP
                 )
                 recache = gr.Checkbox(
                     False, label="Re-cache when the prompt changes", info=policy_field.recache_info(first, second)
@@ -484,7 +487,6 @@ class Handlers:
             text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
         values = [{"state": "idle"} | self._recorded | {"text": text} if text else None, *read.values()]
         return [gr.skip() if value is None else value for value in values]
-
 
     def _with_steps(self, story: str) -> tuple[str, int]:
         """Split a link's storyboard into what the storyboard's field shows and the steps with which the run begins."""
