@@ -199,7 +199,7 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
 
 
 def _small():
-    from conftest import small_model
+    from tests.conftest import small_model
 
     return small_model()
 

@@ -51,7 +51,7 @@ def test_page_export_and_heads_agree(small, tmp_path, text):
     for _ in range(CHUNKS):
         probe = watch.probe(stream)
         chunks.append(stream.step(probe))
-        heads.append(json.loads(json.dumps(watch.record(probe.take()[0], chunks[-1], stream))))
+        heads.append(json.loads(json.dumps(watch.record("A", probe.take()[0], chunks[-1], stream))))
     record.save(record.Run(record.settings_of(stream), tuple(chunks)), tmp_path)
     exported = figures.page_table(record.load(tmp_path).chunks)
     for chunk, seen in zip(chunks, heads, strict=True):

@@ -60,7 +60,7 @@ def stream(setting, policy):
 
     Before its last chunk the stream is forked.
     """
-    from conftest import small_model
+    from tests.conftest import small_model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(dispatch.TRITON_VARIABLE, setting)

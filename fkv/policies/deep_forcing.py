@@ -85,8 +85,9 @@ class DeepForcing(Policy):
             notes["start"] += target - notes["target"] if "target" in notes else FIRST_TURN - self.capacity_frames
             notes["target"] = target
         heads = cache.heads_of(layer, f"layer {layer}")
-        queries = torch.cat([notes["queries"][layer], query], 2)[:, heads]
-        notes["chosen"][f"layer {layer}"] = self._chosen(state, layer, queries, notes)
+        noted = notes["queries"].get(layer)  # of the chunk before, unless another policy watched it
+        queries = query if noted is None else torch.cat([noted, query], 2)
+        notes["chosen"][f"layer {layer}"] = self._chosen(state, layer, queries[:, heads], notes)
 
     def _chosen(self, state: ChunkState, layer: int, queries: Tensor, notes: dict[str, Any]) -> np.ndarray:
         """Tokens between sink and newest frames that stay, as frame * tokens_per_frame + token."""
