@@ -87,7 +87,7 @@ def test_closing_the_tab_frees_its_chunks_and_the_machine(visit, studio):
     chunk = f"{studio}/stage/{first.stage('player.key')}/0"
     assert urllib.request.urlopen(chunk).status == 200
     shown = second.stage("player.key")
-    second.press("Go live")
+    second.page.get_by_role("button", name="Go live", exact=True).click()
     second.until("window.fkvStudio.state === 'queued'")
     assert second.stage("player.key") == shown, "what was shown stays while they wait"
     assert "Place 1 in the queue" in second.status
