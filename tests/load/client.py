@@ -144,6 +144,11 @@ class Visitor:
         return self.http.get("/healthz").raise_for_status().json()
 
 
+def _hear_hangups() -> None:
+    """Give SIGHUP its meaning back in a new process, which would else inherit that `nohup` ignores it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -182,6 +187,7 @@ class Studio:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
+                preexec_fn=_hear_hangups,
             )
 
     def wait(self, seconds: float = 300.0) -> None:

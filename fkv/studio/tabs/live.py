@@ -89,7 +89,7 @@ class Controls(NamedTuple):
     length: gr.Number
     seed: gr.Number
     die: gr.Button
-    steps: gr.Radio
+    steps: gr.Slider
     stage: gr.HTML
     policies: dict[str, gr.Dropdown]
     pickers: dict[str, gr.HTML]
@@ -198,8 +198,14 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                     interactive=split is not None,
                 )
                 most = len(model.schedule.sigmas)
-                steps = gr.Radio(
-                    list(range(1, most + 1)), value=most, label="Denoising steps of a chunk", info=STEPS_HELP
+                steps = gr.Slider(
+                    1,
+                    most,
+                    most,
+                    step=1,
+                    label="Denoising steps of a chunk",
+                    info=STEPS_HELP,
+                    interactive=most > 1,
                 )
                 recache = gr.Checkbox(
                     False, label="Re-cache when the prompt changes", info=policy_field.recache_info(first, second)
@@ -340,7 +346,7 @@ class Handlers:
         controls = self._controls
         threshold = form[controls.threshold]
         released = self._model.profile_threshold
-        steps = form[controls.steps]
+        steps = int(form[controls.steps])
         return Plan.from_form(
             prompt=form[controls.prompt],
             seed=form[controls.seed],
@@ -385,8 +391,8 @@ class Handlers:
         if run := self.running(request):
             run.add_change(change)
 
-    def change_steps(self, steps: int, request: gr.Request) -> None:
-        self._add(SetSteps(steps), request)
+    def change_steps(self, steps: float, request: gr.Request) -> None:
+        self._add(SetSteps(int(steps)), request)
 
     def change_policy_of(self, stream: str) -> Callable[..., None]:
         """A handler for the policy field of a stream."""
@@ -561,7 +567,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c.die.click(None, None, c.seed, js=ROLL, api_visibility="private")
     gr.on([c.prompt.blur, c.story.blur, c.go.click], h.hint, [c.prompt, c.story], c.hint, **LATEST)
     gr.on([c.view.input, c.length.input, c.seed.input], h.hint_for_next_run, c.prompt, c.hint, **LATEST)
-    c.steps.input(h.change_steps, c.steps, None, **AT_ONCE)
+    c.steps.input(h.change_steps, c.steps, None, **LATEST)
     if c.threshold.interactive:
         c.threshold.input(h.change_threshold, c.threshold, c.threshold, js=f"(share) => {WITHIN}", **LATEST)
     both = list(c.policies.values())
