@@ -132,13 +132,16 @@ def _verdict(found: dict[str, Any]) -> str:
     chosen = rows["mpcache"]
     window = next(row for name, row in rows.items() if name.startswith("sliding-window"))
     faster = "faster than" if chosen["speed_vs_full"] > 1.05 else "not faster than"
-    gap = (chosen["psnr_vs_full"] or 0) - (window["psnr_vs_full"] or 0)
+    speed = chosen["speed_vs_full"]
+    said = f"At {found['context']} frames of context `mpcache` is {faster} `full` ({speed:.2f} times its speed)"
+    if chosen["psnr_vs_full"] is None or window["psnr_vs_full"] is None:
+        return f"{said}. How near it comes to its frames was not compared with a window.\n"
+    gap = chosen["psnr_vs_full"] - window["psnr_vs_full"]
     noise = 2 * ((chosen["psnr_error"] or 0) ** 2 + (window["psnr_error"] or 0) ** 2) ** 0.5
     near = "as near to" if abs(gap) <= noise else "nearer to" if gap > 0 else "farther from"
     than = "as" if abs(gap) <= noise else "than"
     return (
-        f"At {found['context']} frames of context `mpcache` is {faster} `full` ({chosen['speed_vs_full']:.2f} times "
-        f"its speed) and {near} its frames {than} `{window['policy']}`,\nwhich reads as many keys ({gap:+.1f} dB; "
+        f"{said} and {near} its frames {than} `{window['policy']}`,\nwhich reads as many keys ({gap:+.1f} dB; "
         f"differences within {noise:.1f} dB, two standard errors, are noise).\n"
     )
 

@@ -233,3 +233,17 @@ class TestDemands:
         found = json.loads(target.read_text())
         assert capsys.readouterr().out.startswith("of 4 prompts ")
         assert len(found["prompts"]) == 4 and all(row["gain_db"] != 0 for row in found["prompts"])
+
+
+def test_the_page_compares_no_pictures_where_none_were_compared():
+    from docs import sources
+
+    rows = [
+        {"policy": "mpcache", "speed_vs_full": 2.0, "psnr_vs_full": 26.0, "psnr_error": 1.0},
+        {"policy": "sliding-window:window_frames=13", "psnr_vs_full": None, "psnr_error": None},
+    ]
+    assert "was not compared" in sources._verdict({"context": 84, "rows": rows})
+    rows[1] |= {"psnr_vs_full": 30.0, "psnr_error": 0.5}
+    assert "farther from its frames than `sliding-window:window_frames=13`" in sources._verdict(
+        {"context": 84, "rows": rows}
+    )
