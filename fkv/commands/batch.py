@@ -161,15 +161,14 @@ def _figures(batch: Batch, asked: int, nodes: list[Any], seconds: float) -> dict
 
 def _text(path: str) -> str:
     """The text of the jobs file. Raises ValueError when it cannot be read."""
+    from fkv.files import read_text
+
     try:
-        file = Path(path)
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; split the jobs over several files")
-        return file.read_text(encoding="utf-8")
+        return read_text(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ValueError(f"cannot read the jobs {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"cannot read the jobs {path}: it is not a text file") from None
+    except ValueError as error:
+        raise ValueError(f"cannot read the jobs {path}: {error}") from None
 
 
 def _size(text: str) -> int:
