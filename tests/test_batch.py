@@ -228,6 +228,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
     [
         ("", "there is no job in the file; write one a line, such as"),
         ("\n{'prompt': 1}", "line 2: this is no JSON .*; a job looks like"),
+        ('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 1: .*nested too deeply"),
         ("[1]", "line 1: a job is a JSON object such as"),
         (
             '{"promt": "a ball", "chunks": 1}',

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fkv import policies, storyboard
+from fkv.files import parse_json
 from fkv.models.base import VideoModel
 from fkv.storyboard import Storyboard, write_change
 from fkv.stream import check_chunks, check_prompt, check_seed
@@ -88,9 +88,9 @@ def read(text: str) -> list[Job]:
 
 def _fields(line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = parse_json(line, "the line")
     except ValueError as error:
-        raise ValueError(f"this is no JSON ({error}); a job looks like {EXAMPLE}") from None
+        raise ValueError(f"this is no JSON that can be read ({error}); a job looks like {EXAMPLE}") from None
     if not isinstance(found, dict):
         raise ValueError(f"a job is a JSON object such as {EXAMPLE}, not {found!r:.60}")
     known = [each.name for each in fields(Job) if each.name != "line"]
