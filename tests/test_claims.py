@@ -31,7 +31,8 @@ def run(*options):
 def small_scale(small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
-        patch.setattr(selection, "VARIANTS", ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0"))
+        variants = ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0", "sliding-window:window_frames=15")
+        patch.setattr(selection, "VARIANTS", variants)
         for name, value in {
             "BRANCHES": 3,
             "OWN_CHUNKS": 2,
@@ -108,12 +109,13 @@ def recorded(tmp_path_factory):
 def test_the_report_of_selection(recorded):
     report, _ = recorded["selection"]
     found = report["selection"]
-    full, chosen, flat, window = found["rows"]
+    full, chosen, flat, late, window = found["rows"]
     assert full["kv_tokens_read"] == full["kv_tokens"] == 21 * 12 and full["psnr_vs_full"] is None
     assert chosen["kv_tokens_read"] < chosen["kv_tokens"] <= 21 * 12 and chosen["psnr_vs_full"] > 5
     assert 0 < chosen["choosing_s"] < chosen["generate_s"] and full["choosing_s"] == 0
     assert flat["operations"]["comparisons"] > 0 and window["policy"].startswith("sliding-window:window_frames=")
     assert abs(window["kv_tokens_read"] - chosen["kv_tokens_read"]) <= 12
+    assert late["psnr_vs_full"] > 5  # compared, although its first five chunks equal those of full
     assert len(found["overlap"]["layers"]) == 3 and len(found["overlap"]["steps"]) == 3
     assert set(report["meaning"]) >= {"overlap", "operations", "psnr_vs_full"}
 

@@ -48,7 +48,7 @@ LAST = 3  # chunks at the full context length whose seconds count
 MEANINGS = {
     "kv_tokens": "mean over layers of the tokens that a head holds at the last chunk",
     "kv_tokens_read": "mean over layers of the keys that a head reads there in a pass",
-    "psnr_vs_full": "decibels to the frames of full with the same noise: mean over all chunks but the first two, then "
+    "psnr_vs_full": "decibels to the frames of full with the same noise, all chunks but the first two as one video; "
     "mean and standard error over seeds",
     "speed_vs_full": "median over the last chunks of all seeds of full's seconds / this policy's, in turn",
     "choosing_s": "seconds per chunk of digests, scores, choice and judgement, part of generate_s",
@@ -221,11 +221,13 @@ def _figures(full: Sequence[Sequence[Chunk]], made: Sequence[Sequence[Chunk]]) -
 
 
 def _psnr(full: Sequence[Chunk], made: Sequence[Chunk]) -> float | None:
-    """Mean PSNR to full over all chunks but the first two; None where frames are equal or there are none."""
+    """PSNR to full of all chunks but the first two, as one video; None where they are equal or have no frames.
+
+    One video, because a window equals full as long as nothing has left it, and equal chunks have no PSNR of their own.
+    """
     videos = [(a.video, b.video) for a, b in zip(full, made, strict=True) if a.index > 1]
-    values = [psnr(a, b) for a, b in videos if a is not None and b is not None]
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if known and len(known) == len(values) else None
+    pairs = [(a, b) for a, b in videos if a is not None and b is not None]
+    return psnr(*map(np.concatenate, zip(*pairs, strict=True))) if pairs else None
 
 
 def table(found: Mapping[str, Any]) -> list[str]:
