@@ -104,6 +104,7 @@ def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device:
     return {
         "model": model.name,
         **({"adapters": list(model.adapters)} if model.adapters else {}),
+        **({"assumed": list(model.assumed)} if model.assumed else {}),
         "policy": chunks[-1].policy,
         "prompt": chunks[0].prompt,
         **({"hints": hints} if hints else {}),

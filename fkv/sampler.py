@@ -48,6 +48,11 @@ class Schedule:
         return cls(tuple(float(table[1000 - step]) for step in steps))
 
     @classmethod
+    def at(cls, timesteps: Sequence[float]) -> Schedule:
+        """Take timesteps as the transformer is given them, falling from at most 1000 and above 0."""
+        return cls(tuple(step / 1000 for step in timesteps))
+
+    @classmethod
     def even(cls, steps: int) -> Schedule:
         """Space the levels of `steps` steps evenly: 1, 1 - 1/steps, ..."""
         return cls(tuple(1 - i / steps for i in range(steps)))

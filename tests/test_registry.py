@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import errno
 import json
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from small_wan import tokenizer, umt5, wan_vae
 
 from fkv import policies, roles
+from fkv.commands.model_options import add_model, load_model
 from fkv.models import download, fit, precision, registry, release, text
 from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
@@ -162,6 +164,14 @@ def offline(shelf, tmp_path, monkeypatch):
         roles.save(HeadRoles(4, ((0, 1), (1, 2), (0,))), tmp_path / f"{one.roles}.json")
 
 
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    """A checkpoint of one's own."""
+    path = tmp_path / "mine.pt"
+    torch.save({"model": original(SMALL, seed=3)}, path)
+    return path
+
+
 def latents_of(model, policy="full", chunks=2):
     stream = Stream(model, policies.parse(policy), PROMPT, decode=False)
     return torch.stack([stream.step().latents for _ in range(chunks)])
@@ -267,6 +277,82 @@ def test_a_checkpoint_of_ones_own_is_sampled_as_it_was_trained(offline, tmp_path
     model = registry.load_checkpoint(path, "wan-1.3b", sampling=sampling, precision="fp32", decoder="none")
     assert model.schedule.sigmas == pytest.approx((1.0, 0.5)) and model.frames_per_chunk == 1
     assert Stream(model, Full(), PROMPT).step().latents.shape[1] == 1
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_model(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sigmas", "frames", "cache"),
+    [
+        (["--steps", "1000", "--frames-per-chunk", "1"], (1.0,), 1, "sliding-window"),
+        (["--steps", "1000,500,0"], (1.0, 5 / 6), 3, "sliding-window"),
+        (["--schedule", "1000,757,522,0"], (1.0, 0.757, 0.522), 3, "sliding-window"),
+        (["--schedule", "1000,757.5,522", "--steps", "1"], (1.0,), 3, "sliding-window"),
+        (["--shift", "8", "--window", "6"], None, 3, "sliding-window:sink_frames=0,window_frames=6"),
+        (["--window", "9", "--sink", "2"], None, 3, "sliding-window:sink_frames=2,window_frames=9"),
+    ],
+)
+def test_checkpoints_of_ones_own_stream_as_the_options_say(arguments, sigmas, frames, cache, offline, mine, capsys):
+    model = load_model(options("--checkpoint", str(mine), "--precision", "fp32", "--decoder", "none", *arguments))
+    assert sigmas is None or model.schedule.sigmas == pytest.approx(sigmas, abs=1e-4)
+    assert model.frames_per_chunk == frames and model.policies == (cache, "full")
+    assert latents_of(model, cache).shape[2] == frames
+    assert "hint: Assumed of mine: " in capsys.readouterr().err
+
+
+def test_what_was_assumed_of_a_checkpoint_is_said_everywhere(offline, mine):
+    [sentence] = load_model(options("--checkpoint", str(mine), "--precision", "fp32")).assumed
+    assert sentence == (
+        "Assumed of mine: steps 1000,750,500,250 (--steps or --schedule), shift 5 (--shift), chunks of 3 latent frames "
+        "(--frames-per-chunk), every frame kept (--window and --sink). Say what it was trained with if that differs."
+    )
+    whole = ["--checkpoint", str(mine), "--schedule", "1000,500", "--frames-per-chunk", "1", "--window", "6"]
+    assert load_model(options(*whole, "--decoder", "none")).assumed == ()
+    model = load_model(options(*whole[:-2]))
+    page = str(build(model, Registry()).config)
+    assert "Assumed of mine: every frame kept (--window and --sink)." in page
+    chunk = Stream(model, Full(), PROMPT).step()
+    assert stream_record([chunk], model, 0, "cpu")["assumed"] == list(model.assumed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--schedule", "1000,500", "--shift", "5"], "--schedule stands in place of --steps and --shift"),
+        (["--schedule", "1000,500", "--steps", "1000,500"], "--schedule stands in place of --steps and --shift"),
+        (["--schedule", "500,1000"], "--schedule takes falling timesteps"),
+        (["--schedule", "1200,500"], "--schedule takes falling timesteps"),
+        (["--steps", "0"], "the number of steps must be a whole number from 1 to 4"),
+        (["--sink", "2"], "--sink is a part of --window"),
+        (["--window", "3", "--sink", "3"], "must exceed sink_frames"),
+    ],
+)
+def test_settings_that_no_checkpoint_can_have_are_refused(arguments, message, offline, mine):
+    with pytest.raises(ValueError, match=message):
+        load_model(options("--checkpoint", str(mine), "--decoder", "none", *arguments))
+
+
+@pytest.mark.parametrize("option", ["--window=6", "--sink=1", "--schedule=1000,500", "--steps=1000,500"])
+def test_settings_of_a_checkpoint_need_one(option):
+    with pytest.raises(ValueError, match=f"{option.split('=')[0]} is of a checkpoint of your own"):
+        load_model(options(option))
+
+
+def test_the_page_streams_a_checkpoint_that_generates_frame_by_frame(offline, mine):
+    sampling = {"steps": (1000, 500), "frames_per_chunk": 1, "window": "sliding-window:sink_frames=1,window_frames=4"}
+    model = registry.load_checkpoint(mine, "wan-1.3b", sampling=sampling, precision="fp32")
+    build(model, Registry())
+    plan = Plan.from_form(prompt=PROMPT, seed=0, length=6, view="AB", a=model.policies[0], b=model.policies[1])
+    run = Run(1 << 24)
+    *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
+    assert last["state"] == "done"
+    records = [unpack(run.get(chunk))[0]["streams"] for chunk in range(6)]
+    assert [own["A"]["video_frames"] for own in records] == [1, 4, 4, 4, 4, 4]
+    assert [own["A"]["context_frames"] for own in records] == [1, 2, 3, 4, 4, 4]
 
 
 def test_names_and_settings_are_checked():

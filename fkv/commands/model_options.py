@@ -6,6 +6,9 @@ Nothing here imports torch before a command runs, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from fkv.models.release import BASES, CHOICES, Setup
@@ -45,11 +48,24 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shift", type=float, help="shift of --checkpoint's schedule (default: 5)")
     parser.add_argument(
+        "--schedule",
+        type=_timesteps,
+        metavar="T,T,...",
+        help="in place of --steps and --shift, timesteps as --checkpoint is given them, such as CausVid's 1000,757,522",
+    )
+    parser.add_argument(
         "--frames-per-chunk",
         type=int,
         metavar="N",
         help="latent frames that --checkpoint generates at once (default: 3)",
     )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="latent frames that --checkpoint was trained to attend to, sink and chunk included (default: all)",
+    )
+    parser.add_argument("--sink", type=int, metavar="N", help="first frames that --window keeps for good (default: 0)")
     for name, default in vars(Setup()).items():
         what = "for real models"
         if name == "precision":
@@ -58,19 +74,47 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
 
 
-SAMPLING = ("steps", "shift", "frames_per_chunk")
+SAMPLING = ("steps", "shift", "schedule", "frames_per_chunk", "window", "sink")
 
 
 def _steps(text: str) -> int | tuple[int, ...]:
     """Read a number of steps, N of one digit, or steps of the table of 1000, STEP,STEP,..."""
-    return int(text) if text.isdecimal() and len(text) == 1 else tuple(int(step) for step in text.split(","))
+    if text.isdecimal() and len(text) == 1:
+        return int(text)
+    return tuple(int(step) for step in _timesteps(text))
+
+
+def _timesteps(text: str) -> tuple[float, ...]:
+    """Read T,T,...; a 0 at the end, which some configurations have for the context pass, is left out."""
+    try:
+        steps = tuple(float(step) for step in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r:.60}") from None
+    return steps[:-1] if steps[-1] == 0 else steps
+
+
+def _set(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a checkpoint's sampling that were set, without how many of its steps are taken."""
+    found = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    return {name: value for name, value in found.items() if name != "steps" or not isinstance(value, int)}
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return how a checkpoint of one's own is sampled, as far as it was set."""
-    found = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
-    if isinstance(args.steps, int):  # how many of the model's own, see `load_model`
-        del found["steps"]
+    """Return how a checkpoint of one's own is sampled, in the fields of `Release`, as far as it was set.
+
+    Raises:
+        ValueError: Options that do not go together.
+    """
+    found = _set(args)
+    window, sink = found.pop("window", None), found.pop("sink", 0)
+    if "schedule" in found:
+        if found.keys() & {"steps", "shift"}:
+            raise ValueError("--schedule stands in place of --steps and --shift; leave those out")
+        found["timesteps"] = found.pop("schedule")
+    if window is not None:
+        found["window"] = f"sliding-window:sink_frames={sink},window_frames={window}"
+    elif args.sink is not None:
+        raise ValueError("--sink is a part of --window; name how many frames that has")
     return found
 
 
@@ -138,10 +182,22 @@ def load_model(args: argparse.Namespace) -> VideoModel:
     registry.check_speed(args.device, args.compile, args.graphs)
     if args.checkpoint:
         model = registry.load_checkpoint(args.checkpoint, args.base, args.device, args.lora, sampling_of(args), **setup)
+        model = _doubted(model)
     else:
         model = registry.load(args.model, args.device, **setup)
     registry.speed_up(model.transformer, args.compile, args.graphs)
     return model.with_steps(args.steps) if isinstance(args.steps, int) else model
+
+
+def _doubted(model: VideoModel) -> VideoModel:
+    """Say on stderr what was assumed of a checkpoint, and that it looks as if it was never distilled where it does."""
+    from fkv.distilled import doubt
+
+    lent = os.environ.get("SPACES_ZERO_GPU")  # no GPU computes while a model is loaded there
+    assumed = model.assumed if lent else (*model.assumed, *filter(None, [doubt(model)]))
+    for sentence in assumed:
+        print(f"hint: {sentence}", file=sys.stderr)
+    return dataclasses.replace(model, assumed=assumed)
 
 
 def setup_of(args: argparse.Namespace) -> dict[str, str]:
@@ -152,7 +208,7 @@ def setup_of(args: argparse.Namespace) -> dict[str, str]:
     """
     if args.lora and not args.checkpoint:
         raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
-    if not args.checkpoint and (found := next(iter(sampling_of(args)), None)):
+    if not args.checkpoint and (found := next(iter(_set(args)), None)):
         raise ValueError(f"--{found.replace('_', '-')} is of a checkpoint of your own; name that with --checkpoint")
     if args.checkpoint and args.model != "tiny":
         raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")

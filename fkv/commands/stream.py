@@ -28,7 +28,9 @@ RECENT = 4  # chunks that the oracle reads for the director
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv stream`."""
     add_run(parser)
-    parser.add_argument("--policy", default="forcing-kv", help="NAME or NAME:key=value,... (default: forcing-kv)")
+    parser.add_argument(
+        "--policy", help="NAME or NAME:key=value,... (default: forcing-kv; of --checkpoint, its --window)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument(
         "--path",
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_run(args)
     check_options(args)
-    policy = policies.parse(args.policy)
+    policy = None if args.policy is None else policies.parse(args.policy)
     path = _path(args.path)
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     endpoint = None if args.director is None else endpoint_of(args)
     settings = load(args, text, cues, [STREAM])
     model = settings.model
+    policy = policy or policies.parse("forcing-kv" if settings.roles else model.policies[0])
     director = _director(args, model, endpoint) if args.director is not None else None
     if out and model.decoder is None:
         raise ValueError("--out writes a video, and there is no decoder; choose one with --decoder or leave it out")

@@ -64,6 +64,7 @@ class VideoModel:
         policies: What is worth seeing side by side, as policy texts: a lean cache, then what to compare it with.
         weights: The files that the transformer was loaded from.
         adapters: The adapters that were merged into it, as FILE:STRENGTH.
+        assumed: What the user should know about how it is streamed because nobody said how, a sentence each.
     """
 
     name: str
@@ -81,6 +82,7 @@ class VideoModel:
     policies: tuple[str, str] = ("forcing-kv", "full")
     weights: tuple[Path, ...] = ()
     adapters: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def hints_of(self, prompts: Iterable[str]) -> list[str]:
         """Return what the user should know about several prompts, each sentence once."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fkv.kernels.dispatch import setting
+from fkv.policies import parse
 from fkv.transformer.causal import CausalTransformer, check_compiler
 from fkv.transformer.graphs import check_graphs
 
@@ -206,7 +208,8 @@ def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **
         checkpoint: A file, the index of shards, or the folder of either.
         base: Its architecture, a key of `BASES`.
         lora: Files with adapters to merge, as in `Lora.parse`.
-        **sampling: `steps`, `shift` and `frames_per_chunk` of `Release`, by default those of Self Forcing.
+        **sampling: `steps`, `shift`, `timesteps`, `frames_per_chunk` and `window` of `Release`, by default those of
+            Self Forcing, and every frame kept.
 
     Raises:
         ValueError: A file is missing, a setting is out of range, the base is unknown, or names and shapes show that the
@@ -228,14 +231,40 @@ def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **
 
 
 def check_sampling(release: Release) -> None:
-    """Raise ValueError for steps, shift or chunks that no stream can have."""
+    """Raise ValueError for steps, shift, timesteps, chunks or a window that no stream can have."""
     steps = release.steps
-    if not steps or not all(1 <= step <= 1000 for step in steps) or sorted(set(steps), reverse=True) != list(steps):
+    if not steps or not all(1 <= step <= 1000 for step in steps) or not _fall(steps):
         raise ValueError(f"--steps are falling numbers from 1000 to 1, as in 1000,750,500,250, not {steps}")
+    if not all(0 < step <= 1000 for step in release.timesteps) or not _fall(release.timesteps):
+        raise ValueError(
+            f"--schedule takes falling timesteps, from at most 1000 and above 0, as in 1000,757,522, "
+            f"not {release.timesteps}"
+        )
     if not 0 < release.shift <= 100:
         raise ValueError(f"--shift must be above 0 and at most 100, not {release.shift:g}")
     if not 1 <= release.frames_per_chunk <= 21:
         raise ValueError(f"--frames-per-chunk must be from 1 to 21, not {release.frames_per_chunk}")
+    parse(release.window)
+
+
+def _fall(numbers: Sequence[float]) -> bool:
+    return all(high > low for high, low in pairwise(numbers))
+
+
+def _assumed(release: Release, sampling: Collection[str]) -> str:
+    """Say what was assumed of a checkpoint of one's own. Returns "" where `sampling` has it all."""
+    parts = []
+    if "timesteps" not in sampling and "steps" not in sampling:
+        parts.append(f"steps {','.join(map(str, release.steps))} (--steps or --schedule)")
+    if "timesteps" not in sampling and "shift" not in sampling:
+        parts.append(f"shift {release.shift:g} (--shift)")
+    if "frames_per_chunk" not in sampling:
+        parts.append(f"chunks of {release.frames_per_chunk} latent frames (--frames-per-chunk)")
+    if "window" not in sampling:
+        parts.append("every frame kept (--window and --sink)")
+    if not parts:
+        return ""
+    return f"Assumed of {release.name}: {', '.join(parts)}. Say what it was trained with if that differs."
 
 
 def load_checkpoint(
@@ -260,7 +289,9 @@ def load_checkpoint(
         ValueError: As in `load` and `checkpoint_release`.
     """
     check_device(device)
-    return _load_release(checkpoint_release(checkpoint, base, lora, **(sampling or {})), device, **setup)
+    release = checkpoint_release(checkpoint, base, lora, **(sampling or {}))
+    model = _load_release(release, device, **setup)
+    return replace(model, assumed=tuple(filter(None, [_assumed(release, sampling or {})])))
 
 
 def check_speed(device: str, compile: bool, graphs: bool) -> None:

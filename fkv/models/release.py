@@ -149,6 +149,7 @@ class Release:
         hybrid: Its Forcing-KV parameters, as policy text.
         steps: Denoising steps, of a table of 1000.
         shift: By which the table is warped.
+        timesteps: In place of steps and shift, the steps' timesteps as the transformer is given them.
         frames_per_chunk: Latent frames of a chunk.
         fps: Video frames per second.
     """
@@ -164,15 +165,23 @@ class Release:
     hybrid: str = "forcing-kv"
     steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
+    timesteps: tuple[float, ...] = ()
     frames_per_chunk: int = 3
     fps: int = 16
 
     @property
     def schedule(self) -> Schedule:
+        """Noise levels of the denoising steps."""
         from fkv.sampler import Schedule
 
-        """Noise levels of the denoising steps."""
-        return Schedule.warped(self.steps, self.shift)
+        return Schedule.at(self.timesteps) if self.timesteps else Schedule.warped(self.steps, self.shift)
+
+    @property
+    def policies(self) -> tuple[str, str]:
+        """What is worth seeing side by side, as policy texts: a lean cache, then what to compare it with."""
+        if self.roles:
+            return self.hybrid, self.window
+        return ("sliding-window" if self.window == "full" else self.window), "full"
 
     @property
     def roles_file(self) -> Path | None:

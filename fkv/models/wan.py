@@ -62,7 +62,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
         fps=release.fps,
         hints=_hints(release, encode),
         examples=EXAMPLES,
-        policies=(release.hybrid if release.roles else "sliding-window", release.window),
+        policies=release.policies,
         weights=tuple(file for path in (weights, *(local(lora.file) for lora in loras)) for file in files_of(path)),
         adapters=tuple(map(str, loras)),
     )

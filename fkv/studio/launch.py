@@ -69,7 +69,7 @@ class LimitOptions:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line and the environment."""
     from fkv.commands.director_options import add_language_model
-    from fkv.commands.model_options import add_model
+    from fkv.commands.model_options import SAMPLING, add_model
     from fkv.models.release import CHOICES
 
     env = os.environ.get
@@ -78,7 +78,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="Most options are also environment variables, as FKV_MODEL and FKV_LONGEST_RUN; Spaces.md lists them.",
     )
     add_model(parser)
-    chosen = {name: env(f"FKV_{name.upper()}") for name in ("model", "device", "checkpoint", "base", *CHOICES)}
+    names = ("model", "device", "checkpoint", "base", *SAMPLING, *CHOICES)
+    chosen = {name: env(f"FKV_{name.upper()}") for name in names}
     parser.set_defaults(**{name: value for name, value in chosen.items() if value})
     parser.add_argument(
         "--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen at (default: %(default)s)"

@@ -41,8 +41,9 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
         title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)
     ) as page:
         gr.HTML(_header(model), elem_id="fkv-header", apply_default_css=False)
-        if zerogpu.here():
-            gr.HTML(f'<p class="fkv-facts">{zerogpu.notice(registry.limits)}</p>', apply_default_css=False)
+        notices = [zerogpu.notice(registry.limits)] if zerogpu.here() else []
+        for sentence in [*notices, *model.assumed]:
+            gr.HTML(f'<p class="fkv-facts">{escape(sentence)}</p>', apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Live", id="live"):
                 controls = live_tab(page, model, registry)
