@@ -72,6 +72,26 @@ class Schedule:
         return Schedule(tuple(self.sigmas[i * most // count] for i in range(count)))
 
 
+def read_timesteps(text: str) -> tuple[float, ...]:
+    """Read the timesteps of denoising steps, as a model is given them.
+
+    Args:
+        text: T,T,...; a 0 at the end, which some configurations have for the context pass, is left out.
+
+    Raises:
+        ValueError: They are no numbers, or do not fall from at most 1000 and stay above 0.
+    """
+    try:
+        steps = tuple(float(step) for step in text.split(","))
+        steps = steps[:-1] if steps[-1] == 0 else steps
+        Schedule.at(steps)
+    except ValueError:
+        raise ValueError(
+            f"timesteps are falling numbers from at most 1000 and above 0, as in 1000,757,522, not {text!r:.60}"
+        ) from None
+    return steps
+
+
 def x0_of(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
     """The clean latents that follow from a predicted flow.
 

@@ -11,6 +11,7 @@ import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import huggingface_hub
 import pytest
@@ -32,7 +33,7 @@ from fkv.roles import HeadRoles
 from fkv.stream import Stream
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
-from fkv.studio.live.plan import Plan
+from fkv.studio.live.plan import Plan, Sampling
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
@@ -324,8 +325,8 @@ def test_what_was_assumed_of_a_checkpoint_is_said_everywhere(offline, mine):
     [
         (["--schedule", "1000,500", "--shift", "5"], "--schedule stands in place of --steps and --shift"),
         (["--schedule", "1000,500", "--steps", "1000,500"], "--schedule stands in place of --steps and --shift"),
-        (["--schedule", "500,1000"], "--schedule takes falling timesteps"),
-        (["--schedule", "1200,500"], "--schedule takes falling timesteps"),
+        (["--schedule", "500,1000"], "timesteps are falling numbers from at most 1000"),
+        (["--schedule", "1200,500"], "timesteps are falling numbers from at most 1000"),
         (["--steps", "0"], "the number of steps must be a whole number from 1 to 4"),
         (["--sink", "2"], "--sink is a part of --window"),
         (["--window", "3", "--sink", "3"], "must exceed sink_frames"),
@@ -353,6 +354,29 @@ def test_the_page_streams_a_checkpoint_that_generates_frame_by_frame(offline, mi
     records = [unpack(run.get(chunk))[0]["streams"] for chunk in range(6)]
     assert [own["A"]["video_frames"] for own in records] == [1, 4, 4, 4, 4, 4]
     assert [own["A"]["context_frames"] for own in records] == [1, 2, 3, 4, 4, 4]
+
+
+def test_the_fields_of_the_page_sample_a_run_as_the_options_would(offline, mine):
+    wanted = Sampling.read("1000, 757,522,0", 1)
+    assert wanted == Sampling((1000.0, 757.0, 522.0), 1) and Sampling.read("", 0) == Sampling()
+    model = registry.load_checkpoint(mine, "wan-1.3b", precision="fp32")
+    plan = Plan.from_form(prompt=PROMPT, seed=0, length=2, view="A", a="full", b="full", sampling=wanted)
+    link = dict(parse_qsl(plan.link))
+    assert Sampling.read(link["schedule"], int(link["frames"])) == wanted
+    run = Run(1 << 24)
+    *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
+    own = unpack(run.get(1))[0]["streams"]["A"]
+    assert (last["state"], own["video_frames"], own["context_frames"]) == ("done", 4, 2)
+    for fields, message in (
+        (
+            ("1000,x", 0),
+            "timesteps are falling numbers from at most 1000 and above 0, .* not '1000,x'",
+        ),
+        (("0", 0), "timesteps are falling numbers"),
+        (("", 22), "latent frames of a chunk"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Sampling.read(*fields)
 
 
 def test_names_and_settings_are_checked():

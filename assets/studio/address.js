@@ -3,7 +3,7 @@
 
 /** @import { Round } from "./playhead.js" */
 
-const FIELDS = ["model", "prompt", "seed", "length", "view", "a", "b", "threshold", "story", "branch"];
+const FIELDS = "model prompt seed length view a b threshold story branch schedule frames".split(" ");
 
 /**
  * @param {string} event

@@ -49,7 +49,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shift", type=float, help="shift of --checkpoint's schedule (default: 5)")
     parser.add_argument(
         "--schedule",
-        type=_timesteps,
         metavar="T,T,...",
         help="in place of --steps and --shift, timesteps as --checkpoint is given them, such as CausVid's 1000,757,522",
     )
@@ -81,16 +80,7 @@ def _steps(text: str) -> int | tuple[int, ...]:
     """Read a number of steps, N of one digit, or steps of the table of 1000, STEP,STEP,..."""
     if text.isdecimal() and len(text) == 1:
         return int(text)
-    return tuple(int(step) for step in _timesteps(text))
-
-
-def _timesteps(text: str) -> tuple[float, ...]:
-    """Read T,T,...; a 0 at the end, which some configurations have for the context pass, is left out."""
-    try:
-        steps = tuple(float(step) for step in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r:.60}") from None
-    return steps[:-1] if steps[-1] == 0 else steps
+    return tuple(int(step) for step in text.removesuffix(",0").split(","))  # a 0 stands for the context pass
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +100,9 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     if "schedule" in found:
         if found.keys() & {"steps", "shift"}:
             raise ValueError("--schedule stands in place of --steps and --shift; leave those out")
-        found["timesteps"] = found.pop("schedule")
+        from fkv.sampler import read_timesteps
+
+        found["timesteps"] = read_timesteps(found.pop("schedule"))
     if window is not None:
         found["window"] = f"sliding-window:sink_frames={sink},window_frames={window}"
     elif args.sink is not None:

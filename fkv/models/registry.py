@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch
 
 from fkv.kernels.dispatch import setting
 from fkv.policies import parse
+from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer, check_compiler
 from fkv.transformer.graphs import check_graphs
 
@@ -233,22 +233,14 @@ def checkpoint_release(checkpoint: str | Path, base: str, lora: Named = None, **
 def check_sampling(release: Release) -> None:
     """Raise ValueError for steps, shift, timesteps, chunks or a window that no stream can have."""
     steps = release.steps
-    if not steps or not all(1 <= step <= 1000 for step in steps) or not _fall(steps):
+    if not steps or not all(1 <= step <= 1000 for step in steps) or sorted(set(steps), reverse=True) != list(steps):
         raise ValueError(f"--steps are falling numbers from 1000 to 1, as in 1000,750,500,250, not {steps}")
-    if not all(0 < step <= 1000 for step in release.timesteps) or not _fall(release.timesteps):
-        raise ValueError(
-            f"--schedule takes falling timesteps, from at most 1000 and above 0, as in 1000,757,522, "
-            f"not {release.timesteps}"
-        )
     if not 0 < release.shift <= 100:
         raise ValueError(f"--shift must be above 0 and at most 100, not {release.shift:g}")
     if not 1 <= release.frames_per_chunk <= 21:
         raise ValueError(f"--frames-per-chunk must be from 1 to 21, not {release.frames_per_chunk}")
+    Schedule.at(release.timesteps or (1000,))
     parse(release.window)
-
-
-def _fall(numbers: Sequence[float]) -> bool:
-    return all(high > low for high, low in pairwise(numbers))
 
 
 def _assumed(release: Release, sampling: Collection[str]) -> str:

@@ -38,6 +38,7 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         A state (live, paused or done) and a status sentence.
     """
     run = turn.run
+    model = plan.sampling.of(model)
     if run.stopped:
         run.ended = "stopped"
         yield "done", "Stopped before the first chunk."

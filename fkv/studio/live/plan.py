@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from fkv import policies, storyboard
+from fkv.models.base import VideoModel
 from fkv.parameters import check
 from fkv.roles import HeadRoles
-from fkv.sampler import SeededNoise
+from fkv.sampler import Schedule, SeededNoise, read_timesteps
 from fkv.storyboard import Storyboard
 from fkv.stream import Stream, check_prompt, check_seed
 
@@ -68,6 +69,40 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a run samples the model, where it differs from how the model was loaded.
+
+    Args:
+        timesteps: Of the denoising steps; () for the model's own.
+        frames: Latent frames of a chunk; None for the model's own.
+    """
+
+    timesteps: tuple[float, ...] = ()
+    frames: int | None = None
+
+    @classmethod
+    def read(cls, timesteps: Any, frames: Any) -> Sampling:
+        """Read the fields; empty ones, and 0 frames, leave the model as it is.
+
+        Raises:
+            ValueError: With a sentence for the visitor.
+        """
+        written = forms.text(timesteps, "the timesteps")
+        frames = check("latent frames of a chunk (0: the model's own)", frames or 0, forms.ChunkFrames)
+        return cls(read_timesteps(written) if written else (), frames or None)
+
+    def of(self, model: VideoModel) -> VideoModel:
+        """The model as the run samples it."""
+        schedule = Schedule.at(self.timesteps) if self.timesteps else model.schedule
+        return replace(model, schedule=schedule, frames_per_chunk=self.frames or model.frames_per_chunk)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a link."""
+        return {"schedule": ",".join(f"{step:g}" for step in self.timesteps), "frames": str(self.frames or "")}
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run as the visitor wants it.
 
@@ -81,6 +116,7 @@ class Plan:
         roles: Head roles, None for the model's.
         story: What changes when.
         branch: Where B leaves A; None where both run from the beginning.
+        sampling: How the model is sampled.
     """
 
     prompt: str
@@ -92,6 +128,7 @@ class Plan:
     roles: HeadRoles | None = None
     story: Storyboard = Storyboard()
     branch: Branch | None = None
+    sampling: Sampling = Sampling()
 
     @classmethod
     def from_form(
@@ -109,6 +146,7 @@ class Plan:
         steps: int | None = None,
         roles: HeadRoles | None = None,
         chunk_seconds: float | None = None,
+        sampling: Sampling = Sampling(),
     ) -> Plan:
         """Read the form.
 
@@ -125,6 +163,7 @@ class Plan:
             steps: Denoising steps of a chunk, None for as many as the model has.
             roles: The model's head roles.
             chunk_seconds: Seconds of video in one chunk, for a storyboard with durations.
+            sampling: How the model is sampled.
 
         Raises:
             ValueError: With a sentence for the visitor, if a field cannot be used.
@@ -164,6 +203,7 @@ class Plan:
             "threshold": threshold,
             "story": storyboard.write(timeline.without_opening()),
             "branch": fork.write() if fork else "",
+            **sampling.fields,
         }
         return cls(
             prompt=prompt,
@@ -175,6 +215,7 @@ class Plan:
             roles=split,
             story=timeline,
             branch=fork,
+            sampling=sampling,
         )
 
     @property

@@ -23,7 +23,7 @@ from fkv.studio.errors import sentence
 from fkv.studio.live import sample_run
 from fkv.studio.live.attention_probe import first_focus
 from fkv.studio.live.live import live
-from fkv.studio.live.plan import BRANCH_EXAMPLE, VIEWS, Branch, Plan
+from fkv.studio.live.plan import BRANCH_EXAMPLE, VIEWS, Branch, Plan, Sampling
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.zerogpu import generating
@@ -64,6 +64,8 @@ BRANCH_HELP = (
     "this prompt and the policy of B; `9 seed=7` with other noise. Branch from here, below the video, fills it in."
 )
 STEPS_HELP = "fewer are faster; a stream follows with its next chunk"
+TIMESTEPS_HELP = "as its configuration has them, for example 1000,757,522; empty: as it was loaded; for the next run"
+FRAMES_HELP = "1 for models that generate frame by frame; 0: as it was loaded; for the next run"
 SAME_FUTURE = (
     "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
 )
@@ -97,6 +99,8 @@ class Controls(NamedTuple):
     recache: gr.Checkbox
     story: gr.Textbox
     branch: gr.Textbox
+    timesteps: gr.Textbox
+    frames: gr.Number
     plain: gr.Checkbox
     record: gr.Button
     download: gr.DownloadButton
@@ -117,6 +121,8 @@ class Controls(NamedTuple):
             self.story,
             self.steps,
             self.branch,
+            self.timesteps,
+            self.frames,
         ]
 
     @property
@@ -207,6 +213,9 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                     info=STEPS_HELP,
                     interactive=most > 1,
                 )
+                real = not draws_world(model)
+                timesteps = gr.Textbox("", label="Denoising timesteps", info=TIMESTEPS_HELP, max_lines=1, visible=real)
+                frames = gr.Number(0, label="Latent frames of a chunk", info=FRAMES_HELP, precision=0, visible=real)
                 recache = gr.Checkbox(
                     False, label="Re-cache when the prompt changes", info=policy_field.recache_info(first, second)
                 )
@@ -254,6 +263,8 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         recache=recache,
         story=story,
         branch=branch,
+        timesteps=timesteps,
+        frames=frames,
         plain=plain,
         record=record,
         download=download,
@@ -323,8 +334,9 @@ class Handlers:
         controls = self._controls
         unchanged = [gr.skip()] * len(controls.form)
         try:
+            past = dict(parse_qsl(str(event._data["query"]).lstrip("?")))
             values = branched(
-                dict(parse_qsl(str(event._data["query"]).lstrip("?"))),
+                past,
                 int(event._data["chunk"]),
                 str(event._data["prompt"]),
                 Future(form[controls.prompt], form[controls.seed], str(form[controls.policies["B"]])),
@@ -334,7 +346,8 @@ class Handlers:
             yield [{"state": "error", "text": text}, *_buttons("error"), *unchanged]
             return
         *others, story, branch = values
-        new = dict(zip(controls.form, [*others, *self._with_steps(story), branch], strict=True))
+        sampling = [past.get("schedule", ""), _number(past.get("frames")) or 0]
+        new = dict(zip(controls.form, [*others, *self._with_steps(story), branch, *sampling], strict=True))
         new[controls.length] = form[controls.length]
         if new[controls.threshold] is None:
             new[controls.threshold] = self._model.profile_threshold or form[controls.threshold]
@@ -347,6 +360,7 @@ class Handlers:
         threshold = form[controls.threshold]
         released = self._model.profile_threshold
         steps = int(form[controls.steps])
+        sampling = Sampling.read(form[controls.timesteps], form[controls.frames])
         return Plan.from_form(
             prompt=form[controls.prompt],
             seed=form[controls.seed],
@@ -359,7 +373,8 @@ class Handlers:
             branch=form[controls.branch],
             steps=None if steps == len(self._model.schedule.sigmas) else steps,
             roles=self._model.roles,
-            chunk_seconds=self._model.chunk_seconds,
+            chunk_seconds=sampling.of(self._model).chunk_seconds,
+            sampling=sampling,
         )
 
     # Control of a run.
@@ -488,6 +503,8 @@ class Handlers:
             "story": story if get("story") else None,
             "steps": steps,
             "branch": get("branch"),
+            "schedule": get("schedule"),
+            "frames": _number(get("frames")),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
             text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
