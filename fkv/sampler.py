@@ -114,6 +114,9 @@ def renoise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return (1 - sigma) * x0 + sigma * noise
 
 
+CODE = 1_000_000  # the first branch of `BranchNoise` that is a noise code
+
+
 class Noise(Protocol):
     """The source of a stream's noise; `shape` is [batch, frames, channels, height, width] of a chunk."""
 
@@ -145,7 +148,8 @@ class SeededNoise:
 class BranchNoise:
     """The noise of a stream that is one of several futures, which differ from some chunk on.
 
-    Branch 0 draws what `SeededNoise` draws, so the plain stream is one of the futures.
+    Branch 0 draws what `SeededNoise` draws, so the plain stream is one of the futures. Branches from `CODE` on are
+    noise codes, which draw the same at every chunk and for every seed, so that what follows from one can be learnt.
 
     Args:
         seed: Of the plain stream.
@@ -159,7 +163,8 @@ class BranchNoise:
         branch = self.path[chunk] if chunk < len(self.path) else 0
         if branch == 0:
             return SeededNoise(self.seed)._draw(chunk, draw, shape)
-        (state,) = np.random.SeedSequence((self.seed, chunk, branch, draw)).generate_state(1, np.uint64)
+        entropy = (branch, draw) if branch >= CODE else (self.seed, chunk, branch, draw)
+        (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(state)))
 
     def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:

@@ -8,16 +8,19 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from fkv import policies
 from fkv.commands import main
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.report import frame_hash
-from fkv.sampler import BranchNoise
+from fkv.sampler import CODE, BranchNoise
 from fkv.search import rewards, strategies
 from fkv.search.futures import Futures, most_passes
-from fkv.search.moves import KINDS, Move, Moves, wordings
+from fkv.search.guard import Guard
+from fkv.search.head import Foresight, Head, Samples, fit
+from fkv.search.moves import KINDS, Move, Moves, avoiding, wordings
 from fkv.search.report import replay, story_of
 from fkv.search.search import OFF_PATH, Search
 from fkv.search.strategies.ets import choose, prices_of
@@ -25,6 +28,7 @@ from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
+from fkv.world.captions import TIMES, Thing
 from fkv.world.captions import parse as scene_of
 from fkv.world.render import GENES, render
 
@@ -37,6 +41,9 @@ class Script:
     def __init__(self, reward, newest=100):
         self.reward = reward
         self.newest = newest
+
+    def root(self):
+        return Node()
 
     def grow(self, parent, moves):
         children = []
@@ -162,9 +169,9 @@ def test_the_program_of_ets_finds_what_trying_all_subsets_finds(number):
 @pytest.mark.parametrize("width", [1, 2, 7, 16])
 @pytest.mark.parametrize("scores", [[0.5], [0.2, 0.2], [0.9, 0.0, 0.3, 0.3, 1.0], [0.0, 0.0, 0.0]])
 def test_a_strategy_spends_the_width_and_no_more(text, scores, width):
-    counts = children(text, scores, width)
-    assert len(counts) == len(scores) and min(counts) >= 0
-    assert 1 <= sum(counts) <= width
+    chosen = strategies.parse(text).expand(leaves_with(*scores), width, Moves())
+    assert len(chosen) == len(scores)
+    assert 1 <= sum(map(len, chosen)) <= width
 
 
 def trap(path):
@@ -214,7 +221,7 @@ def test_too_few_passes_and_numbers_out_of_range_are_refused():
         searched("beam", trap, 5, 0)
     with pytest.raises(ValueError, match="lookahead must be at least 0"):
         searched("beam", trap, 5, 2, lookahead=-1)
-    with pytest.raises(ValueError, match="there is no strategy 'bem'; there are best-of, beam, dvts, rebase, ets"):
+    with pytest.raises(ValueError, match="no strategy 'bem'; there are best-of, beam, dvts, rebase, ets, saffron"):
         strategies.parse("bem")
     with pytest.raises(ValueError, match="has no parameter 'beam'; it has beams"):
         strategies.parse("beam:beam=2")
@@ -257,6 +264,23 @@ def test_other_wordings_say_the_same_scene():
     assert wordings("a lighthouse") == []
 
 
+def test_prompts_without_forbidden_words_say_the_rest_of_the_scene():
+    forbidden = ("red", "night")
+    assert [scene_of(text) for text in avoiding(NIGHT, forbidden)] == [
+        replace(scene_of(NIGHT), things=(Thing("orange", "ball", "bouncing"),), time="day"),
+        replace(scene_of(NIGHT), things=(Thing("yellow", "ball", "bouncing"),), time="sunset"),
+    ]
+    assert avoiding("A red fox at night, redder than red", forbidden) == ["A fox at , redder than"]
+    assert avoiding("red", forbidden) == [] == avoiding(NIGHT, TIMES)
+    moves = Moves(kinds=("avoid",), prompt=PROMPT, forbidden=("sunset",))
+    plain, *others = moves.of((Move(),), 99)
+    names = ["avoid 1", "avoid 1 with re-cache", "avoid 2", "avoid 2 with re-cache", "flush"]
+    assert [move.name for move in others] == names
+    assert "at night" in others[0].changes[0].prompt and plain == Move()
+    reworded = moves.of((Move(), others[0]), 99)
+    assert reworded[1].changes == others[0].changes, "the prompt in force is the one without the word"
+
+
 def test_a_change_may_come_later_but_neither_for_ever_nor_after_the_end():
     held = Move(0, (), (TO_NIGHT,))
     assert moved(("when",), Move()) == [Move(0, (TO_NIGHT,)), held]
@@ -267,8 +291,12 @@ def test_a_change_may_come_later_but_neither_for_ever_nor_after_the_end():
 
 
 def test_moves_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="no kind of move 'colour'; there are noise, wording"):
+    with pytest.raises(ValueError, match="no kind of move 'colour'; there are noise, code"):
         Moves(kinds=("noise", "colour"))
+    with pytest.raises(ValueError, match="name one of them"):
+        Moves(kinds=("noise", "code"))
+    with pytest.raises(ValueError, match="need forbidden ones"):
+        Moves(kinds=("avoid",))
     with pytest.raises(ValueError, match="need a shared cache"):
         Moves(kinds=("steps",), policy="per-step")
 
@@ -335,7 +363,7 @@ def test_a_jury_says_how_much_of_the_prompt_it_sees(chunk):
 
 
 def test_rewards_are_means_with_parts_and_functions_from_outside(chunk, monkeypatch):
-    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25, raising=False)
+    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25)
     reward, parts = rewards.parse("rules:red + tests.test_search:brightness")([shown(chunk, PROMPT)])
     assert parts == {"rules:red": 0.0, "tests.test_search:brightness": 0.25} and reward == 0.125
     monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: video.no_such_thing)
@@ -373,13 +401,14 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
 
 def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
-    options = ["--strategy", ",".join(strategies.STRATEGIES), "--width", "4", "--lookahead", "1", "--chunks", "3"]
+    names = [name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs_head]
+    options = ["--strategy", ",".join(names), "--width", "4", "--lookahead", "1", "--chunks", "3"]
     command = ["search", *options, "--passes", "60", "--seed", "3", "--out", str(tmp_path / "found")]
     reports = []
     for _ in range(2):
         assert main.main(command) == 0
         reports.append(json.loads(capsys.readouterr().out))
-    for name in strategies.STRATEGIES:
+    for name in names:
         row = reports[0]["strategies"][name]
         assert row["passes"] <= 60 and row["reward_calls"] * 3 == row["passes"]
         assert (row["path"], row["frames_sha256"]) == tuple(
@@ -395,6 +424,170 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     assert json.loads(capsys.readouterr().out)["frames_sha256"] == row["frames_sha256"]
     assert main.main(["stream", "--path", "0,one"]) == 2
     assert "as in 0,3,1" in capsys.readouterr().err
+
+
+def test_saffron_makes_the_moves_of_which_most_is_predicted():
+    first, second = leaves = leaves_with(0.5, 0.5)
+    first.predicted = {"noise 0": 0.2, "code 1": 0.9}
+    second.predicted = {"code 1": 0.3, "code 2": 0.8, "code 99": 1.0}
+    moves = Moves(kinds=("code",), chunks=3)
+    saffron = strategies.parse("saffron")
+    chosen = [[move.key for move in each] for each in saffron.expand(leaves, 3, moves)]
+    assert chosen == [["code 1"], ["code 2", "code 1"]], "there is no move code 99"
+    assert saffron.expand(leaves, 1, moves) == [[Move(CODE + 1)], []]
+    second.predicted = first.predicted = {}
+    assert saffron.expand(leaves, 1, moves) == [[Move()], []], "it knows no move"
+
+
+def test_codes_are_the_same_noise_at_every_chunk_and_for_every_seed():
+    shape = (1, 3, 4, 4, 12)
+    one, other = BranchNoise(3, (CODE + 1, CODE + 1)), BranchNoise(8, (0, CODE + 1, CODE + 2))
+    assert torch.equal(one.initial(0, shape), one.initial(1, shape))
+    assert torch.equal(one.initial(1, shape), other.initial(1, shape))
+    assert not torch.equal(one.initial(0, shape), other.initial(2, shape))
+    assert not torch.equal(one.between(0, 0, shape), one.between(0, 1, shape))
+
+
+def test_codes_go_with_every_variant_once():
+    assert [move.key for move in Moves(kinds=("code",)).of((), 99)] == ["noise 0", *(f"code {i}" for i in range(1, 8))]
+    all_moves = moved(("code", "recache"), Move(), count=99)
+    assert len(set(all_moves)) == len(all_moves) == 16
+    keys = [move.key for move in all_moves]
+    assert (
+        keys[0] == "noise 0" and len(set(keys)) == 16 and {"noise 0, re-cache", "code 7", "code 7, re-cache"} <= {*keys}
+    )
+
+
+def test_a_head_learns_moves_by_state_and_knows_only_those_that_were_taken():
+    states = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    keys = tuple("ab"[i % 2] for i in range(400))
+    truth = torch.where(states[:, 0] > 0, 0.9, 0.1)
+    given = torch.where(torch.tensor([key == "a" for key in keys]), truth, 1 - truth)
+    head = fit(Samples(states, keys, given, tuple(i // 10 for i in range(400))), {"model": "none"})
+    assert head.moves == ("a", "b") and head.facts["samples"] == 400
+    assert head.facts["error"] < head.facts["error_of_means"] / 2
+    sunny, dull = (head.predict(torch.tensor([sign, 0, 0, 0, 0, 0.0])) for sign in (2.0, -2.0))
+    assert sunny["a"] > 0.7 > 0.3 > sunny["b"] and dull["a"] < 0.3 < 0.7 < dull["b"]
+
+
+def test_saffron_from_the_command_line_learns_resumes_and_calls_no_rewards(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    out = tmp_path / "found"
+    command = ["search", "--strategy", "saffron,beam", "--width", "4", "--lookahead", "1", "--chunks", "3"]
+    command += ["--moves", "code", "--passes", "60", "--out", str(out)]
+    assert main.main([*command]) == 2 and "train one with --learn 40" in capsys.readouterr().err
+    reports, written = [], []
+    for runs in ("5", "6"):
+        assert main.main([*command, "--learn", runs]) == 0
+        reports.append(json.loads(capsys.readouterr().out)["strategies"])
+        written.append({file.name: file.stat().st_mtime_ns for file in (out / "saffron").glob("run-*")})
+    assert len(written[1]) == 6 and written[0].items() <= written[1].items(), "five of six runs are not repeated"
+    row = reports[1]["saffron"]
+    assert row["head"]["runs"] == 6 and row["head"]["samples"] == 18 and row["head"]["prompts"]
+    assert row["reward_calls"] == 0 and reports[1]["beam"]["reward_calls"] * 3 == reports[1]["beam"]["passes"]
+    tree = json.loads((out / "saffron.json").read_text())
+    assert not any(node["is_judged"] for node in tree["nodes"])
+    assert main.main(command) == 0
+    assert json.loads(capsys.readouterr().out)["strategies"]["saffron"]["path"] == row["path"]
+    for options, sentence in [
+        (["--moves", "noise"], "each noise is new; use code"),
+        (["--learn", "1", "--chunks", "2"], "has runs with chunks 3, not 2"),
+        (["--reward", "tests.test_search:brightness"], "the head was trained for rewards 'continuity', not 'tests"),
+        (["--head", str(out / "beam.json")], "beam.json is not a head"),
+        (["--head", "x", "--learn", "1"], "leave one of them out"),
+    ]:
+        assert main.main([*command, *options]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+class Red:
+    """A detector that lets a chunk pass with the listed noises, or where its prompt has no red in it."""
+
+    parts = {"red": None}
+
+    def __init__(self, *allowed):
+        self.allowed = allowed
+        self.calls = 0
+
+    def __call__(self, chunks):
+        self.calls += 1
+        is_fine = "red" not in chunks[-1].prompt or self.calls in self.allowed
+        return float(is_fine), {}
+
+
+def guarded(small, detector, head=None, chunks=3, tries=4, kinds=("code", "avoid")):
+    moves = Moves(Storyboard(), kinds, PROMPT, "full", chunks=chunks, forbidden=("red",))
+
+    def begin(noise):
+        return Stream(small, policies.parse("full"), PROMPT, noise=noise)
+
+    return Guard(begin, small, 5, moves, detector, head, tries)
+
+
+def test_a_guard_that_finds_nothing_emits_the_plain_stream(small):
+    guard = guarded(small, Red(1, 2, 3))
+    plain = Stream(small, policies.parse("full"), PROMPT, 5)
+    assert frame_hash(list(guard.run())) == frame_hash([plain.step() for _ in range(3)])
+    assert guard.tried == [1, 1, 1] and guard.emitted == [Move()] * 3
+
+
+def test_a_guard_replaces_what_is_forbidden_and_goes_on_from_there(small):
+    guard = guarded(small, Red(1))
+    chunks = list(guard.run())
+    assert guard.tried == [1, 2, 1] and guard.emitted[1].name == "avoid 1"
+    assert [("red" in chunk.prompt) for chunk in chunks] == [True, False, False]
+    again = Stream(small, policies.parse("full"), PROMPT, noise=BranchNoise(5, (0, CODE + 1, 0)))
+    first = again.step()
+    again.set_prompt(chunks[1].prompt)
+    assert frame_hash(chunks) == frame_hash([first, again.step(), again.step()]), "nothing is left of the tries"
+
+
+def test_a_guard_stops_where_no_try_passes(small):
+    guard = guarded(small, Red(1), kinds=("code",))
+    chunks = guard.run()
+    next(chunks)
+    assert next(chunks, None) is None
+    assert guard.stopped == "Stopped before chunk 2: none of 4 tries passed the check for red."
+    assert guard.tried == [1, 4] and guard.report()["checked"] == 5
+
+
+def test_a_head_ranks_what_a_guard_tries(small):
+    head = Head(["noise 0", "code 1", "code 3, avoid 2"], len(Foresight(small, Moves(prompt=PROMPT)).state(Node())), {})
+    torch.nn.init.zeros_(head.out.weight)
+    head.out.bias.data = torch.tensor([0.1, 0.2, 0.9])
+    guard = guarded(small, Red(), head, chunks=1)
+    list(guard.run())
+    assert guard.tried == [1] and guard.emitted[0].key == "code 3, avoid 2"
+    guard = guarded(small, Red(), head, chunks=1, kinds=("code",))
+    assert not list(guard.run()) and guard.tried == [2], "it was not trained on the other noises"
+
+
+def test_guarded_streams_from_the_command_line(small, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    command = ["stream", "--chunks", "2", "--forbid", "tests.test_search:brightness"]
+    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 1.0)
+    assert main.main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["guard"]["tries"] == [1, 1] and "no safety guarantee" in report["guard"]["note"]
+    marks = iter([1.0])
+    monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: next(marks, 0.0))
+    assert main.main([*command, "--out", str(tmp_path / "kept.mp4")]) == 1
+    captured = capsys.readouterr()
+    assert "Stopped before chunk 2: none of 8 tries" in captured.err
+    report = json.loads(captured.out)
+    assert report["guard"]["tries"] == [1, 8] and len(report["chunks"]) == 1 and (tmp_path / "kept.mp4").exists()
+    for options, sentence in [
+        (["--forbid", "red"], "other videos than those of the tiny model's world"),
+        (["--forbid", "swan"], "does not read 'swan'"),
+        (["--path", "0,1"], "does not go with --path"),
+    ]:
+        assert main.main([*command, *options]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main.main(["stream", "--head", "x"]) == 2 and "say what is forbidden" in capsys.readouterr().err
+
+
+def brightness(video, prompt):
+    return float(video.mean() / 255)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +609,8 @@ def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, 
 
 def test_every_kind_of_move_runs_and_its_path_can_be_repeated(small):
     story = Storyboard((Cue(1, TO_NIGHT),))
-    moves = Moves(story, KINDS, PROMPT, "full", small.policies, 2, 3)
+    kinds = tuple(kind for kind in KINDS if kind != "code")
+    moves = Moves(story, kinds, PROMPT, "full", small.policies, 2, 3, ("sunset",))
 
     def begin(noise):
         return Stream(small, policies.parse("full"), PROMPT, noise=noise)

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from .output import emit, outputs
 if TYPE_CHECKING:
     from fkv.sampler import Noise
     from fkv.search.futures import Begin
+    from fkv.search.head import Head
     from fkv.search.moves import Moves
     from fkv.search.rewards import Rewards
     from fkv.search.strategies import Strategy
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="beam",
         metavar="NAME,...",
-        help="best-of, beam, dvts, rebase, ets; parameters as in ets:cost=nodes+distance=0.1 (default: beam)",
+        help="best-of, beam, dvts, rebase, ets, saffron; parameters as in ets:cost=nodes+distance=0.1 (default: beam)",
     )
     parser.add_argument("--width", type=int, default=8, help="futures side by side, at most (default: 8)")
     parser.add_argument(
@@ -52,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--moves",
         default="noise",
         metavar="KIND,...",
-        help="how futures differ: noise, wording of a new prompt, recache with it or not, when it comes, policy (the "
-        "model's two), steps (all or half) (default: noise)",
+        help="how futures differ: noise, code (noises that are the same at every chunk), wording of a new prompt, "
+        "recache with it or not, when it comes, policy (the model's two), steps (all or half), avoid (prompts without "
+        "the words of rules) (default: noise)",
     )
     parser.add_argument(
         "--passes",
@@ -61,6 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=400,
         help="passes of the model per strategy, at most; fewer futures where they do not pay for all (default: 400)",
     )
+    parser.add_argument(
+        "--learn",
+        type=int,
+        default=0,
+        metavar="RUNS",
+        help="first train saffron's head on so many streams with random moves; those in DIR/saffron are not repeated",
+    )
+    parser.add_argument("--head", metavar="FILE", help="a head that was trained earlier (default: that in DIR/saffron)")
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder for the best video and tree of each strategy"
     )
@@ -76,6 +87,10 @@ def run(args: argparse.Namespace) -> int:
 
     check_run(args)
     check_options(args)
+    if args.learn < 0:
+        raise ValueError(f"--learn has a number of runs, not {args.learn}")
+    if args.learn and args.head:
+        raise ValueError("--learn trains a head and --head names one; leave one of them out")
     policy = policies.parse(args.policy)
     chosen = {text: strategies.parse(text) for text in args.strategy.split(",")}
     rewards = reward_names.parse(args.reward)
@@ -84,8 +99,9 @@ def run(args: argparse.Namespace) -> int:
     out, report = outputs(args, "out/", "json")
     assert out is not None
     settings = load(args, text, cues, [STREAM])
-    _check(settings, rewards)
     model = settings.model
+    reward_names.check_model(rewards, model)
+    reward_names.check_prompts(rewards, [settings.prompt, *settings.story.prompts])
     kinds = tuple(args.moves.split(","))
     moves = Moves(
         settings.story,
@@ -95,31 +111,56 @@ def run(args: argparse.Namespace) -> int:
         model.policies if "policy" in kinds else (),
         len(model.schedule.sigmas),
         settings.chunks,
+        rewards.forbidden,
     )
 
-    def begin(noise: Noise) -> Stream:
-        return Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise)
+    def begin_with(prompt: str) -> Begin:
+        def begin(noise: Noise) -> Stream:
+            return Stream(model, policy, prompt, roles=settings.roles, noise=noise)
 
+        return begin
+
+    begin = begin_with(settings.prompt)
+    needs_head = any(strategy.needs_head for strategy in chosen.values())
+    head = _head(args, settings, begin_with, moves, rewards, out) if needs_head else None
     out.mkdir(parents=True, exist_ok=True)
     rows = {
-        name: _search(args, settings, begin, strategy, moves, rewards, out / re.sub(r"[^\w-]+", "-", name))
+        name: _search(args, settings, begin, strategy, moves, rewards, head, out / re.sub(r"[^\w-]+", "-", name))
         for name, strategy in chosen.items()
     }
     emit(_report(args, settings, begin, rewards, rows), report)
     return 0
 
 
-def _check(settings: RunSettings, rewards: Rewards) -> None:
-    """Raise ValueError when the model's videos cannot be rewarded."""
-    from fkv.search.rewards import check_prompts
-    from fkv.world import HEIGHT, WIDTH
+def _head(
+    args: argparse.Namespace,
+    settings: RunSettings,
+    begin: Callable[[str], Begin],
+    moves: Moves,
+    rewards: Rewards,
+    out: Path,
+) -> Head:
+    """Train the head that predicts rewards of moves, or load it. Raises ValueError where there is none."""
+    from fkv.analysis.evaluate import draws_world
+    from fkv.search.head import Head
+    from fkv.search.learning import HEAD, check_head, facts_of, learn, lessons
 
-    model = settings.model
-    if model.decoder is None:
-        raise ValueError("a search sees videos, and there is no decoder; choose one with --decoder")
-    if rewards.need_the_oracle and model.latent[1:] != (HEIGHT // 8, WIDTH // 8):
-        raise ValueError("only continuity and MODULE:FUNCTION see other videos than those of the tiny model's world")
-    check_prompts(rewards, [settings.prompt, *settings.story.prompts])
+    if "noise" in moves.kinds:
+        raise ValueError("saffron predicts moves that it has seen, and each noise is new; use code, as in --moves code")
+    facts = facts_of(settings.model, rewards, moves)
+    folder = out / "saffron"
+    if args.learn:
+        toy_world = draws_world(settings.model)
+        with tqdm(total=args.learn, unit="run", desc="learn", file=sys.stderr) as bar:
+            runs = lessons(begin, moves, args.learn, toy_world)
+            prompts = "scenes of the toy world" if toy_world else settings.prompt
+            return learn(folder, settings.model, rewards, runs, facts | {"prompts": prompts}, bar.update)
+    path = Path(args.head) if args.head else folder / HEAD
+    if not path.exists():
+        raise ValueError(f"saffron goes by a trained head, and there is none at {path}; train one with --learn 40")
+    head = Head.load(path)
+    check_head(head, facts, ("model", "weights", "rewards"))
+    return head
 
 
 def _search(
@@ -129,18 +170,22 @@ def _search(
     strategy: Strategy,
     moves: Moves,
     rewards: Rewards,
+    head: Head | None,
     target: Path,
 ) -> dict[str, Any]:
     """Search with one strategy, and write its video and tree at `target`. Returns its row of the report."""
     from fkv.report import frame_hash
     from fkv.search.futures import Futures, most_passes
+    from fkv.search.head import Foresight
     from fkv.search.report import found, replay, rewarded, story_of, tree_of
     from fkv.search.search import Search
     from fkv.video import ENDING, Mp4Writer
 
     model = settings.model
     newest = settings.chunks if args.lookahead is None else args.lookahead + 1
-    futures = Futures(begin, args.seed, rewards, newest)
+    if not strategy.needs_head:
+        head = None
+    futures = Futures(begin, args.seed, rewards, newest, Foresight(model, moves, head))
     most = most_passes(model, moves)
     total = min(args.passes, args.width * settings.chunks * most)
     with tqdm(total=total, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
@@ -166,6 +211,7 @@ def _search(
     return {
         **rewarded(rewards, chunks),
         **found(search, path),
+        **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
         "frames_sha256": frame_hash(chunks),
     }

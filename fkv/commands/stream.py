@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .common import STREAM, add_changes, add_run, check_run, cues_of, load, read_story
+from .common import STREAM, RunSettings, add_changes, add_run, check_run, cues_of, load, read_story
 from .director_options import add_language_model, endpoint_of
 from .model_options import add_overlap, check_options
 from .output import check_ending, emit, outputs
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from fkv.debate.ahead import Ahead
     from fkv.debate.endpoint import Endpoint
     from fkv.models.base import VideoModel
+    from fkv.policies import Policy
     from fkv.probe import PassMass
+    from fkv.search.guard import Guard
+    from fkv.search.rewards import Rewards
     from fkv.stream import Chunk, Stream
 
 RECENT = 4  # chunks that the oracle reads for the director
@@ -45,6 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--director", metavar="IDEA", help="agents agree on the scenes while it streams, from an idea in a line"
     )
     add_language_model(parser)
+    parser.add_argument(
+        "--forbid",
+        metavar="WHAT",
+        help="check every chunk before it is emitted, and make another in its place where it shows what is forbidden: "
+        "words that the tiny model's oracle sees, as in red,night, or a classifier MODULE:FUNCTION(video, prompt) that "
+        "returns less than 0.5 then; a stream that cannot be kept stops; no safety guarantee",
+    )
+    parser.add_argument(
+        "--head", metavar="FILE", help="with --forbid, a head of `fkv search --learn` that ranks what is tried"
+    )
     add_overlap(parser)
 
 
@@ -64,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
         raise ValueError("--director writes the storyboard; leave out --story and --say")
+    forbidden = _forbidden(args)
     if args.director is None and (args.llm or args.llm_model):
         raise ValueError("--llm and --llm-model go with --director IDEA")
     cues = cues_of(args)
@@ -84,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     stream = Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise, decode=not args.overlap)
     masses: list[PassMass] = []
 
+    guard = _guard(args, settings, policy, forbidden) if forbidden else None
     chunks: list[Chunk] = []
 
     def generate() -> Iterator[Chunk]:
@@ -99,16 +114,71 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         video = stack.enter_context(Mp4Writer(out, model.fps)) if out else None
-        for chunk in Overlap(model)(generate()) if args.overlap else generate():
+        made = tqdm(guard.run(), total=settings.chunks, unit="chunk", file=sys.stderr) if guard else generate()
+        for chunk in Overlap(model)(made) if args.overlap else made:
             chunks.append(chunk)
             if video and chunk.video is not None:
                 video.write(chunk.video)
+    if guard and guard.stopped:
+        if not chunks:
+            raise ValueError(guard.stopped)
+        print(guard.stopped, file=sys.stderr)
     if record:
         from fkv.analysis.record import Run, save, settings_of
 
         save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
-    emit(stream_record(chunks, model, args.seed, args.device), report)
-    return 0
+    told = {"guard": guard.report()} if guard else {}
+    emit(stream_record(chunks, model, args.seed, args.device) | told, report)
+    return 1 if guard and guard.stopped else 0
+
+
+def _forbidden(args: argparse.Namespace) -> Rewards | None:
+    """The detector of `--forbid`. Raises ValueError where it cannot be read or does not go with other options."""
+    if args.forbid is None:
+        if args.head:
+            raise ValueError("--head ranks what --forbid tries; say what is forbidden")
+        return None
+    others = {"--path": args.path, "--record": args.record, "--director": args.director, "--overlap": args.overlap}
+    if unfit := [name for name, value in others.items() if value]:
+        raise ValueError(f"--forbid checks each chunk before the next begins, which does not go with {unfit[0]}")
+    from fkv.search.guard import detector
+
+    return detector(args.forbid)
+
+
+def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forbidden: Rewards) -> Guard:
+    """The guard of `--forbid`."""
+    from pathlib import Path
+
+    from fkv.sampler import Noise
+    from fkv.search.guard import Guard
+    from fkv.search.head import Head
+    from fkv.search.learning import check_head, facts_of
+    from fkv.search.moves import Moves
+    from fkv.search.rewards import check_model
+    from fkv.stream import Stream
+
+    model = settings.model
+    check_model(forbidden, model)
+    words = forbidden.forbidden
+    moves = Moves(
+        settings.story,
+        ("code", "avoid" if words else "wording"),
+        settings.prompt,
+        args.policy,
+        steps=len(model.schedule.sigmas),
+        chunks=settings.chunks,
+        forbidden=words,
+    )
+
+    def begin(noise: Noise) -> Stream:
+        return Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise)
+
+    head = None
+    if args.head:
+        head = Head.load(Path(args.head))
+        check_head(head, facts_of(model, forbidden, moves), ("model", "weights", "rewards"))
+    return Guard(begin, model, args.seed, moves, forbidden, head)
 
 
 def _path(text: str | None) -> tuple[int, ...]:

@@ -17,17 +17,22 @@ from fkv.storyboard import SetPolicy, SetPrompt
 from fkv.stream import Chunk, Stream
 
 from .moves import STREAM, Move, Moves
-from .rewards import Rewards
+from .rewards import SEEN, Rewards
 from .tree import Node, score_of
 
 Begin = Callable[[Noise], Stream]
 """A new stream with that noise, whose chunks have a video."""
+Predict = Callable[[Node], dict[str, float]]
+"""What is predicted of the reward of a node's children, by `Move.key`."""
 LOOK = (20, 12)  # width and height of the small frames that are compared
 LOOK_FRAMES = 3
 
 
 class Grower(Protocol):
     """Gives nodes of a tree their children."""
+
+    def root(self) -> Node:
+        """The root of a new tree."""
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
         """Add a child for each move. The parent gets no others later."""
@@ -41,13 +46,23 @@ class Futures:
         seed: Of the plain stream.
         rewards: What counts.
         newest: Chunks whose mean reward is the score of a leaf.
+        predict: Predicts rewards from a node; where it does, the rewards of chunks are not computed.
     """
 
-    def __init__(self, begin: Begin, seed: int, rewards: Rewards, newest: int) -> None:
+    def __init__(
+        self, begin: Begin, seed: int, rewards: Rewards, newest: int, predict: Predict = lambda node: {}
+    ) -> None:
         self._begin = begin
         self._seed = seed
         self._rewards = rewards
         self._newest = newest
+        self._predict = predict
+
+    def root(self) -> Node:
+        """The empty stream."""
+        root = Node()
+        root.predicted = self._predict(root)
+        return root
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
         """Generate a chunk for each move."""
@@ -55,8 +70,16 @@ class Futures:
         parent.stream = None
         return [self._child(parent, move, stream) for move, stream in zip(moves, streams, strict=True)]
 
+    def attempt(self, parent: Node, move: Move) -> Node:
+        """Generate one chunk, after which the parent may still get others: pages are copied, and equal to the bit."""
+        noise = self._noise(parent, move)
+        return self._child(parent, move, parent.stream.fork(noise) if parent.stream else self._begin(noise))
+
+    def _noise(self, parent: Node, move: Move) -> Noise:
+        return BranchNoise(self._seed, (*parent.path, move.noise))
+
     def _stream(self, parent: Node, move: Move, last: bool) -> Stream:
-        noise = BranchNoise(self._seed, (*parent.path, move.noise))
+        noise = self._noise(parent, move)
         if parent.stream is None:
             return self._begin(noise)
         if not last:
@@ -68,20 +91,27 @@ class Futures:
         for change in move.changes:
             change.apply({STREAM: stream})
         chunk = stream.step()
-        seen = [node.chunk for node in parent.lineage if node.chunk is not None]
-        reward, parts = self._rewards([*seen, chunk])
-        return Node(
-            parent,
-            move,
-            reward,
-            score_of(parent, reward, self._newest),
-            parts,
-            look_of(chunk, parent.chunk),
-            held_by(stream.caches, len(chunk.frames)),
-            chunk.passes,
-            chunk,
-            stream,
+        parts: dict[str, float] = {}
+        reward = parent.predicted.get(move.key)
+        is_judged = reward is None
+        if reward is None:
+            seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
+            reward, parts = self._rewards([*seen, chunk])
+        child = Node(
+            parent=parent,
+            move=move,
+            reward=reward,
+            score=score_of(parent, reward, self._newest),
+            parts=parts,
+            is_judged=is_judged,
+            look=look_of(chunk, parent.chunk),
+            held=held_by(stream.caches, len(chunk.frames)),
+            passes=chunk.passes,
+            chunk=chunk,
+            stream=stream,
         )
+        child.predicted = self._predict(child)
+        return child
 
 
 def look_of(chunk: Chunk, before: Chunk | None) -> np.ndarray:

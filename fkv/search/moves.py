@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fkv import policies
-from fkv.storyboard import Change, SetPolicy, SetPrompt, SetSteps, Storyboard
-from fkv.world.captions import caption, parse
+from fkv.sampler import CODE
+from fkv.storyboard import Change, Flush, SetPolicy, SetPrompt, SetSteps, Storyboard
+from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, Thing, caption, parse
 
 STREAM = "A"  # the one stream of a search, in storyboards
-KINDS = ("noise", "wording", "recache", "when", "policy", "steps")
+KINDS = ("noise", "code", "wording", "recache", "when", "policy", "steps", "avoid")
+ALL = 1 << 16  # more children than any node has moves of other kinds than noise
+CODES = 8  # noises of the kind code, that of the plain stream among them
 WORDINGS = 3  # other wordings of a prompt, at most
+AVOIDING = 2  # prompts without forbidden words, at most
 MOST_WAIT = 2  # chunks by which a change may come later
 
 Changes = tuple[Change, ...]
@@ -26,11 +31,19 @@ class Move:
         noise: Its branch, see `fkv.sampler.BranchNoise`; 0 for the noise of the plain stream.
         changes: What changes with it.
         held: Changes that were due and come a chunk later.
+        name: What it does otherwise than the plain stream, "" for nothing; the same word at every chunk.
     """
 
     noise: int = 0
     changes: Changes = ()
     held: Changes = ()
+    name: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> str:
+        """Its name and noise, by which a head knows it in any stream; branches of `noise` mean nothing to a head."""
+        noise = f"code {self.noise - CODE}" if self.noise >= CODE else f"noise {self.noise}"
+        return f"{noise}, {self.name}" if self.name else noise
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,15 @@ class Moves:
 
     Args:
         story: What changes in the plain stream.
-        kinds: How futures may differ from it, of `KINDS`: another noise; another wording of a prompt that begins; with
-            re-cache or without it; a change a chunk later; another policy; half of the steps.
+        kinds: How futures may differ from it, of `KINDS`: another noise; one of a few noises that are the same at every
+            chunk and for every seed; another wording of a prompt that begins; with re-cache or without it; a change a
+            chunk later; another policy; half of the steps; a prompt without forbidden words.
         prompt: With which the stream begins.
         policy: Under which it begins.
         policies: The policies of the kind `policy`.
         steps: The model's number of denoising steps.
         chunks: Length of the video.
+        forbidden: The words that the kind `avoid` leaves out of prompts.
 
     Raises:
         ValueError: There is no such kind, or the policy allows none.
@@ -58,12 +73,17 @@ class Moves:
     policies: tuple[str, ...] = ()
     steps: int = 1
     chunks: int = 1
+    forbidden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise ValueError(f"there is no kind of move {unknown[0]!r:.60}; there are {', '.join(KINDS)}")
         if {"policy", "steps"} & set(self.kinds) and policies.parse(self.policy).caches != "shared":
             raise ValueError(f"moves of policy or steps need a shared cache, and {self.policy!r:.60} has none")
+        if {"noise", "code"} <= set(self.kinds):
+            raise ValueError("moves of noise draw anew at every chunk and those of code do not; name one of them")
+        if "avoid" in self.kinds and not self.forbidden:
+            raise ValueError("moves that avoid words need forbidden ones, as in --reward rules:red,night")
 
     def of(self, path: Sequence[Move], count: int) -> list[Move]:
         """The moves of a node's children.
@@ -75,35 +95,76 @@ class Moves:
         Returns:
             At most `count` moves, the plain one first. With noise each child has its own; kinds of changes take turns.
         """
-        held = path[-1].held if path else ()
-        due = (*held, *self.story.changes(len(path)))
-        variants = [Move(0, due), *self._variants(path, due)]
-        if "noise" not in self.kinds:
+        variants = [self.plain(path), *self._variants(path, self.plain(path).changes)]
+        if "noise" in self.kinds:
+            return [replace(variants[noise % len(variants)], noise=noise) for noise in range(count)]
+        if "code" not in self.kinds:
             return variants[:count]
-        return [replace(variants[noise % len(variants)], noise=noise) for noise in range(count)]
+        places = [divmod(number, CODES) for number in range(min(count, CODES * len(variants)))]
+        return [
+            replace(variants[(code + round_) % len(variants)], noise=CODE + code if code else 0)
+            for round_, code in places
+        ]
+
+    def plain(self, path: Sequence[Move]) -> Move:
+        """The move that does what the plain stream does, and what earlier moves have put off."""
+        return Move(0, (*(path[-1].held if path else ()), *self.story.changes(len(path))))
+
+    def prompt_after(self, path: Sequence[Move], changes: Changes = ()) -> str:
+        """The prompt in force once these changes are made at the end of a path."""
+        all_changes = [*(change for move in path for change in move.changes), *changes]
+        return next((each.prompt for each in reversed(all_changes) if isinstance(each, SetPrompt)), self.prompt)
 
     def _variants(self, path: Sequence[Move], due: Changes) -> list[Move]:
         """What may be done in place of the changes that are due."""
-        found: list[Changes] = []
+        found: list[tuple[str, Changes]] = []
         for place, change in enumerate(due):
             if isinstance(change, SetPrompt):
-                found += [(*due[:place], other, *due[place + 1 :]) for other in self._others(change)]
+                others = self._others(change)
+                found += [(name, (*due[:place], other, *due[place + 1 :])) for name, other in others]
         if not path and "wording" in self.kinds:
-            found += [(*due, SetPrompt(wording)) for wording in wordings(self.prompt)]
+            found += [
+                (name, (*due, SetPrompt(wording))) for name, wording in _numbered("wording", wordings(self.prompt))
+            ]
+        if "avoid" in self.kinds and not any(isinstance(change, SetPrompt) for change in due):
+            found += [(name, (*due, other)) for name, other in self._avoiding(SetPrompt(self.prompt_after(path)))]
+            if path and self._caches:
+                found.append(("flush", (*due, Flush())))
         if "policy" in self.kinds:
             now = self._in_force(path, due)
-            found += [(*due, SetPolicy(STREAM, other)) for other in self.policies if other != now]
+            found += [(other, (*due, SetPolicy(STREAM, other))) for other in self.policies if other != now]
         if "steps" in self.kinds:
-            found.append((*due, SetSteps(self._other_steps(path))))
-        late = [Move(0, (), due)] if due and "when" in self.kinds and self._may_wait(path) else []
-        return [*late, *(Move(0, changes) for changes in found)]
+            other_steps = self._other_steps(path)
+            found.append((f"steps {other_steps}", (*due, SetSteps(other_steps))))
+        late = [Move(0, (), due, "later")] if due and "when" in self.kinds and self._may_wait(path) else []
+        return [*late, *(Move(0, changes, (), name) for name, changes in found)]
 
-    def _others(self, change: SetPrompt) -> list[SetPrompt]:
-        """Other ways to begin a prompt."""
-        found = [replace(change, recache=not change.recache)] if "recache" in self.kinds else []
+    def _others(self, change: SetPrompt) -> list[tuple[str, SetPrompt]]:
+        """Other ways to begin a prompt, by name."""
+        found = []
+        if "recache" in self.kinds:
+            found.append(("no re-cache" if change.recache else "re-cache", replace(change, recache=not change.recache)))
         if "wording" in self.kinds:
-            found += [replace(change, prompt=wording) for wording in wordings(change.prompt)]
+            others = _numbered("wording", wordings(change.prompt))
+            found += [(name, replace(change, prompt=wording)) for name, wording in others]
+        if "avoid" in self.kinds:
+            found += self._avoiding(change)
         return found
+
+    def _avoiding(self, change: SetPrompt) -> list[tuple[str, SetPrompt]]:
+        """The prompt without forbidden words, and with what is cached computed anew under it."""
+        found = []
+        for name, prompt in _numbered("avoid", avoiding(change.prompt, self.forbidden)):
+            found.append((name, replace(change, prompt=prompt)))
+            if self._caches == "shared":
+                found.append((f"{name} with re-cache", replace(change, prompt=prompt, recache=True)))
+        return found
+
+    @property
+    def _caches(self) -> str:
+        """What the policy caches, "" for nothing."""
+        caches = policies.parse(self.policy).caches
+        return "" if caches == "none" else caches
 
     def _in_force(self, path: Sequence[Move], due: Changes) -> str:
         """The policy of the next chunk."""
@@ -130,3 +191,43 @@ def wordings(prompt: str) -> list[str]:
         return []
     written = (caption(scene, random.Random(number)) for number in range(4 * WORDINGS))
     return [text for text in dict.fromkeys(written) if text != prompt][:WORDINGS]
+
+
+def avoiding(prompt: str, forbidden: Sequence[str]) -> list[str]:
+    """Prompts without forbidden words.
+
+    Args:
+        prompt: The prompt.
+        forbidden: Words.
+
+    Returns:
+        Of a prompt that names a scene of the toy world, the scene with other words in their place; of any other prompt,
+        what is left of it. None where nothing is.
+    """
+    try:
+        scene = parse(prompt)
+    except ValueError:
+        words = "|".join(map(re.escape, forbidden))
+        left = " ".join(re.sub(rf"\b(?:{words})\b", "", prompt, flags=re.IGNORECASE).split())
+        return [left] if left and words else []
+    others = [_without(scene, forbidden, number) for number in range(AVOIDING)]
+    return list(dict.fromkeys(caption(other) for other in others if other is not None))
+
+
+def _without(scene: Scene, forbidden: Sequence[str], number: int) -> Scene | None:
+    """The scene with the allowed word that comes `number` places later in place of each forbidden one."""
+
+    def allowed(word: str, words: Sequence[str]) -> str:
+        if word not in forbidden:
+            return word
+        left = [other for other in words if other not in forbidden]
+        return left[(words.index(word) + number) % len(left)] if left else ""
+
+    things = tuple(Thing(allowed(t.colour, COLOURS), allowed(t.shape, SHAPES), t.motion) for t in scene.things)
+    place, time = allowed(scene.place, SCENES), allowed(scene.time, TIMES)
+    words = [place, time, *(word for thing in things for word in (thing.colour, thing.shape))]
+    return replace(scene, things=things, place=place, time=time) if all(words) else None
+
+
+def _numbered(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(f"{name} {number}", text) for number, text in enumerate(texts, 1)]

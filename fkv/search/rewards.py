@@ -11,8 +11,9 @@ import numpy as np
 
 from fkv.debate.engine import Debate
 from fkv.debate.jury import QUESTION, jurors
+from fkv.models.base import VideoModel
 from fkv.stream import Chunk
-from fkv.world import FPS, WIDTH, oracle
+from fkv.world import FPS, HEIGHT, WIDTH, oracle
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
 from fkv.world.captions import parse as scene_of
 
@@ -216,6 +217,11 @@ class Rewards:
         return sum(parts.values()) / len(parts), parts
 
     @property
+    def forbidden(self) -> tuple[str, ...]:
+        """The words that its rules forbid."""
+        return tuple(word for part in self.parts.values() if isinstance(part, Rules) for word in part.forbidden)
+
+    @property
     def need_the_oracle(self) -> bool:
         """Whether one of them reads the toy world."""
         return any(name.partition(":")[0] in OF_THE_TOY_WORLD for name in self.parts)
@@ -228,6 +234,14 @@ def parse(text: str) -> Rewards:
         ValueError: There is no such reward, or it cannot be loaded.
     """
     return Rewards({name: _one(name) for name in text.replace(" ", "").split("+")})
+
+
+def check_model(rewards: Rewards, model: VideoModel) -> None:
+    """Raise ValueError when a model's videos cannot be rewarded."""
+    if model.decoder is None:
+        raise ValueError("rewards see videos, and there is no decoder; choose one with --decoder")
+    if rewards.need_the_oracle and model.latent[1:] != (HEIGHT // 8, WIDTH // 8):
+        raise ValueError("only continuity and MODULE:FUNCTION see other videos than those of the tiny model's world")
 
 
 def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ class Level:
         kv_bytes: K and V of all leaves, each shared page once.
         kv_bytes_copied: The same if every leaf had its own.
         best: Score of the best leaf.
+        reward_calls: Chunks whose reward was computed, not predicted.
         seconds: Of everything.
         strategy_s: Of the strategy's decision.
     """
@@ -39,6 +40,7 @@ class Level:
     kv_bytes: int
     kv_bytes_copied: int
     best: float
+    reward_calls: int
     seconds: float
     strategy_s: float
 
@@ -71,7 +73,7 @@ class Search:
     passes: int
     most: int
     tick: Callable[[Node], object] = lambda node: None
-    root: Node = field(default_factory=Node)
+    root: Node = field(init=False)
     levels: list[Level] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,8 @@ class Search:
                 f"{self.passes} passes are not enough for one stream of {self.chunks} chunks; "
                 f"allow at least {self.most * self.chunks}"
             )
+
+        self.root = self.grower.root()
 
     def run(self) -> Iterator[Node]:
         """Search. Yields the chunks of the video in their order, each as soon as it is decided."""
@@ -103,15 +107,14 @@ class Search:
     def _grow(self, leaves: Sequence[Node], depth: int) -> list[Node]:
         began = time.perf_counter()
         width = self._affordable(depth)
-        counts = self.strategy.children(leaves, width)
+        chosen = self.strategy.expand(leaves, width, self.moves)
         decided = time.perf_counter()
         grown = []
-        for leaf, count in zip(leaves, counts, strict=True):
-            if not count:
+        for leaf, moves in zip(leaves, chosen, strict=True):
+            if not moves:
                 _drop(leaf, self.strategy.dropped)
                 continue
-            path = [node.move for node in leaf.lineage]
-            for child in self.grower.grow(leaf, self.moves.of(path, count)):
+            for child in self.grower.grow(leaf, moves):
                 grown.append(child)
                 self.tick(child)
         self._record(grown, width, decided - began, time.perf_counter() - began)
@@ -141,6 +144,7 @@ class Search:
                 kv_bytes=unique_bytes(caches),
                 kv_bytes_copied=sum(cache.bytes() for cache in caches),
                 best=best(leaves).score,
+                reward_calls=sum(leaf.is_judged for leaf in leaves),
                 seconds=seconds,
                 strategy_s=strategy_s,
             )

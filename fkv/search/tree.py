@@ -23,6 +23,8 @@ class Node:
         reward: Of the chunk, 0 to 1.
         score: Mean reward of the newest chunks of the path, those that are not decided yet.
         parts: What the reward is made of, by name.
+        predicted: What a head predicts of the reward of children, by `Move.key`; empty without a head.
+        is_judged: Whether `reward` is that of the chunk, and not what was predicted of it.
         look: What the chunk shows, as a vector of length 1; None where nobody compares.
         held: Chunk -> bytes of K and V of its pages that this node's stream holds.
         passes: Passes of the transformer that the chunk took.
@@ -36,6 +38,8 @@ class Node:
     reward: float = 0.0
     score: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
+    is_judged: bool = True
     look: np.ndarray | None = None
     held: dict[int, int] = field(default_factory=dict)
     passes: int = 0
@@ -63,9 +67,14 @@ class Node:
         return self.ancestry[1:]
 
     @property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves from the first chunk to this one."""
+        return tuple(node.move for node in self.lineage)
+
+    @property
     def path(self) -> tuple[int, ...]:
         """The noise of each chunk, see `fkv.sampler.BranchNoise`."""
-        return tuple(node.move.noise for node in self.lineage)
+        return tuple(move.noise for move in self.moves)
 
     def at(self, depth: int) -> Node:
         """The node of the path at a depth, 1 for the first chunk."""

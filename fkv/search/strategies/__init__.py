@@ -1,7 +1,7 @@
 """Strategies of a search, one file each.
 
 To add one: write a frozen dataclass that derives from `Strategy`, give it `name`, `help` and `dropped`, override
-`children` and list the class in `STRATEGIES`.
+`children` or `expand`, and list the class in `STRATEGIES`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from .best_of import BestOf
 from .dvts import Dvts
 from .ets import Ets
 from .rebase import Rebase
+from .saffron import Saffron
 
-STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (BestOf, Beam, Dvts, Rebase, Ets)}
+STRATEGIES: dict[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (BestOf, Beam, Dvts, Rebase, Ets, Saffron)
+}
 
 
 def parse(text: str) -> Strategy:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from fkv.parameters import check_fields
 
+from ..moves import Move, Moves
 from ..tree import Node
 
 
@@ -15,7 +16,8 @@ from ..tree import Node
 class Strategy:
     """Base of all strategies: a frozen dataclass whose fields are its parameters.
 
-    Subclasses override `children`. Leaves are chunks of the same depth, and the root at first.
+    Subclasses override `children`, or `expand` where they choose moves themselves. Leaves are chunks of the same depth,
+    and the root at first.
     """
 
     name: ClassVar[str]
@@ -23,6 +25,8 @@ class Strategy:
     paper: ClassVar[str] = ""
     dropped: ClassVar[str]
     """Why a leaf has no children, in words."""
+    needs_head: ClassVar[bool] = False
+    """Whether it goes by what a head predicts, see `fkv.search.head`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -38,6 +42,11 @@ class Strategy:
             A number per leaf. Their sum is 1 to `width`.
         """
         raise NotImplementedError
+
+    def expand(self, leaves: Sequence[Node], width: int, moves: Moves) -> list[list[Move]]:
+        """Decide the moves of each leaf's children; see `children`."""
+        counts = self.children(leaves, width)
+        return [moves.of(leaf.moves, count) for leaf, count in zip(leaves, counts, strict=True)]
 
 
 def spread(width: int, parts: int) -> list[int]:
