@@ -12,10 +12,10 @@ from fkv.policies import POLICIES, Policy, parity
 from fkv.resources import asset
 from fkv.stream import Stream
 from fkv.studio.media.protocol import xray
+from fkv.studio.tabs.policy_picker import DRAWN_CHUNKS
 
 PAGE = Path(__file__).with_suffix(".md")
 DRAWINGS = asset("studio") / "policies.json"
-CHUNKS = 14  # generated for a drawing, on the tiny model
 INTRODUCTION = """\
 # Cache policies
 
@@ -68,9 +68,9 @@ def table(parameters: tuple[Parameter, ...]) -> str:
 
 
 def drawing(policy: Policy) -> dict[str, object]:
-    """What the page draws of a policy: the page table of the tiny model while chunk `CHUNKS` attends."""
+    """What the page draws of a policy: the page table of the tiny model while chunk `DRAWN_CHUNKS` attends."""
     stream = Stream(tiny.load(), policy, "a red ball bouncing over the hills at sunset", decode=False)
-    chunk = [stream.step() for _ in range(CHUNKS)][-1]
+    chunk = [stream.step() for _ in range(DRAWN_CHUNKS)][-1]
     return {"frames": chunk.frames[-1] + 1, "groups": xray(chunk)}
 
 

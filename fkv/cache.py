@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -339,13 +338,12 @@ class KVCache:
             head: One of its heads. Without, where heads read different pages, those that any of them reads.
         """
         reads = self._reads.get(group.name)
-        pages = group.pages
-        if reads is None:
-            return pages
-        if reads.by_head:
-            return pages[np.unique(reads.index) if head is None else reads.index[head]]
-        pages = pages[reads.index]
-        return pages if reads.position is None else replace(pages, position=reads.position)
+        return group.pages if reads is None else reads.of(group.pages, head)
+
+    @property
+    def reads(self) -> dict[str, Reads]:
+        """What a pass reads of those head groups of which it does not read every page as it is stored."""
+        return dict(self._reads)
 
     def parted(self, group: HeadGroup, layer: int) -> list[slice]:
         """Slices of a group's heads in a layer that read the same pages."""
@@ -606,13 +604,17 @@ class KVCache:
         group.edited = np.concatenate([group.edited, np.zeros(len(more), bool)])
 
     def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
+        self._copy_contents(group, source, target)
+        for column in group.columns:
+            column[target] = column[source]
+        group.frame[source] = FREE
+
+    def _copy_contents(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
+        """Copy keys and values from slots to other slots."""
         old = self._tokens(source)
         new = self._tokens(target)
         for buffer in (*group.keys, *group.values):
             put(buffer, new, take(buffer, old))
-        for column in group.columns:
-            column[target] = column[source]
-        group.frame[source] = FREE
 
 
 def unique_bytes(caches: Iterable[KVCache]) -> int:

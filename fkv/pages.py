@@ -7,7 +7,7 @@ pages and therefore one page table. `fkv.cache` moves the keys and values that t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -182,6 +182,18 @@ class Reads:
     def by_head(self) -> bool:
         """Whether heads read different pages."""
         return self.index.ndim == 2
+
+    def of(self, pages: Pages, head: int | None = None) -> Pages:
+        """The pages that are read, in key order, at the positions where they are read.
+
+        Args:
+            pages: All pages of the group.
+            head: A head. Without, where heads read different pages, those that any of them reads.
+        """
+        if self.by_head:
+            return pages[np.unique(self.index) if head is None else self.index[head]]
+        read = pages[self.index]
+        return read if self.position is None else replace(read, position=self.position)
 
 
 PageTables = dict[str, tuple[tuple[np.ndarray, ...], tuple[Run, ...]]]

@@ -19,9 +19,8 @@ from fkv.models.base import VideoModel
 from fkv.transformer.causal import Pass, Probe, Probes
 
 from .cache import KVCache
-from .pages import Heads, Pages, PageTables
-from .policies import ChunkState, Policy, evict
-from .policies.kinds import HELD
+from .pages import Heads, Pages, PageTables, Reads
+from .policies import ChunkState, PassReads, Policy, evict, page_kinds
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, Schedule, SeededNoise, renoise, x0_of
@@ -87,11 +86,13 @@ class Chunk:
         kept: Head group -> which of those pages stayed after the chunk, bool [pages].
         events: Changes that came into force with this chunk, as `kind: text`.
         x0_steps: With `keep_steps`, the clean latents that each denoising step predicted.
-        kinds: Head group -> what each of its pages is for, keys of `fkv.policies.kinds.KINDS`.
+        kinds: Head group -> what each of its pages is for in the last denoising pass, keys of
+            `fkv.policies.kinds.KINDS`.
         heads: Head group -> its heads per layer.
         read: Head group -> the pages that the last denoising pass read, at the positions where it read them.
         steps: Its denoising steps.
         kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
+        other_reads: Pass (`step 0`, ..., `context`) -> what it read, where that differs from the last denoising pass.
         passes: Passes of the transformer: one per denoising step, the context pass, and those of cache rebuilds.
     """
 
@@ -115,6 +116,7 @@ class Chunk:
     read: dict[str, Pages] = field(default_factory=dict)
     steps: int = 0
     kv_tokens_read: dict[str, int] = field(default_factory=dict)
+    other_reads: dict[str, PassReads] = field(default_factory=dict)
     passes: int = 0
 
     @property
@@ -263,6 +265,12 @@ class Stream:
     def next_policy(self) -> Policy:
         """The policy of the next chunk."""
         return self._pending.policy
+
+    @property
+    def pass_names(self) -> list[str]:
+        """The passes of a chunk: `step 0`, `step 1`, ... and, where there is one cache for all steps, `context`."""
+        steps = [f"step {step}" for step in range(len(self.model.schedule.sigmas))]
+        return steps if self.policy.caches == "per-step" else [*steps, "context"]
 
     @property
     def caches(self) -> Sequence[KVCache]:
@@ -471,20 +479,20 @@ class Stream:
         probes = Probes(each for each in (probe, policy_probe) if each is not None)
         with timer.stage("denoise"):
             rope = self._begin(frames)
-            x0, steps = yield from self._denoise(frames, rope, probes)
+            reads: dict[str, dict[str, Reads]] = {}
+            x0, steps = yield from self._denoise(frames, rope, probes, reads)
             self._check_finite(x0)
         cache = self._caches[0]
         attended = {name: group.pages for name, group in cache.groups.items()}
-        kinds = self._kinds(cache, frames, attended)
-        read = {name: cache.pages_read(group) for name, group in cache.groups.items()}
+        kinds = page_kinds(self.policy, ChunkState(self.index, frames, cache))
         kv_tokens_read = cache.tokens_read()
-        context_frames = len({frame for pages in read.values() for frame in pages.frame.tolist()})
         with timer.stage("context"):
             if self.policy.caches != "per-step":
                 self._rewrite(cache)
                 self._set_reads(cache, "context")
                 latents = self._context_latents(self.index, x0)
                 yield Pass(latents, 0.0, self._text, cache, rope, probes.begin(self.index, frames, "context"))
+                reads["context"] = cache.reads
             kv_bytes = sum(each.bytes() for each in self._caches)
             mass = policy_probe.take()[0] if policy_probe else None
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
@@ -493,6 +501,11 @@ class Stream:
         if self._decoder is not None:
             with timer.stage("decode"):
                 video, self._decoder_state = self._decoder(x0[:1], self._decoder_state)
+        last = PassReads.of(reads[f"step {len(self.model.schedule.sigmas) - 1}"], attended, kinds)
+        others = {}
+        if any(reads.values()):
+            every = {name: PassReads.of(chosen, attended, kinds) for name, chosen in reads.items()}
+            others = {name: each for name, each in every.items() if not each.reads_as(last)}
         self._remember(x0)
         self._marks = frozenset()
         self._index += 1
@@ -506,17 +519,18 @@ class Stream:
             timings=Timings(**timer.seconds),
             kv_bytes=kv_bytes,
             kv_tokens={name: len(pages) * cache.page_tokens for name, pages in attended.items()},
-            context_frames=context_frames,
+            context_frames=len({frame for pages in last.pages.values() for frame in pages.frame.tolist()}),
             segments=cache.segments,
             pages=attended,
             kept=kept,
             events=events,
             x0_steps=steps,
-            kinds=kinds,
+            kinds=last.kinds,
             heads=_groups_of(cache),
-            read=read,
+            read=last.pages,
             steps=len(self.model.schedule.sigmas),
             kv_tokens_read=kv_tokens_read,
+            other_reads=others,
             passes=len(self.model.schedule.sigmas) + (self.policy.caches != "per-step") + self._rebuild_passes,
         )
 
@@ -525,18 +539,20 @@ class Stream:
         wanted = self.policy.wants_attention(self.index, self._caches[0])
         if wanted is None:
             return None
-        passes = [*(f"step {step}" for step in range(len(self.model.schedule.sigmas))), "context"]
-        if wanted not in passes:
+        if wanted not in self.pass_names:
             raise ValueError(
                 f"policy {self.policy.name!r} wants to see pass {wanted!r}; "
-                f"a chunk of this model has {', '.join(passes)}"
+                f"a chunk of this model has {', '.join(self.pass_names)}"
             )
         return FrameMassProbe(passes={wanted})
 
     def _denoise(
-        self, frames: tuple[int, ...], rope: Tensor, probes: Probes
+        self, frames: tuple[int, ...], rope: Tensor, probes: Probes, reads: dict[str, dict[str, Reads]]
     ) -> Generator[Pass, Any, tuple[Tensor, tuple[Tensor, ...]]]:
-        """Denoise a chunk. Returns its clean latents and, with `keep_steps`, those that each step predicted."""
+        """Denoise a chunk. Returns its clean latents and, with `keep_steps`, those that each step predicted.
+
+        Notes in `reads` what each of its passes read, see `KVCache.reads`.
+        """
         sigmas = self.model.schedule.sigmas
         shape = (self.geometry.batch, len(frames), *self.model.latent)
         device = self.model.device
@@ -547,6 +563,7 @@ class Stream:
             self._set_reads(cache, f"step {step}")
             watching = probes.begin(self.index, frames, f"step {step}")
             flow = yield Pass(x, 1000 * sigma, self._text, cache, rope, watching)
+            reads[f"step {step}"] = cache.reads
             x0 = x0_of(x, flow, sigma)
             if self.keep_steps:
                 steps.append(x0)
@@ -692,19 +709,6 @@ class Stream:
         if mass is not None:
             state = replace(state, mass=mass.mass, key_frames=mass.key_frames)
         return evict(self.policy, state)
-
-    def _kinds(self, cache: KVCache, frames: tuple[int, ...], attended: dict[str, Pages]) -> dict[str, tuple[str, ...]]:
-        """Per group what the policy says that each page is for."""
-        state = ChunkState(self.index, frames, cache)
-        kinds = {}
-        for name, pages in attended.items():
-            read = np.isin(pages.slot, cache.pages_read(cache.groups[name]).slot).tolist()
-            places = zip(pages.frame.tolist(), pages.segment.tolist(), read, strict=True)
-            kinds[name] = tuple(
-                self.policy.page_kind(name, frame, segment, state) if is_read else HELD
-                for frame, segment, is_read in places
-            )
-        return kinds
 
     def _kept(self, name: str, attended: Pages) -> np.ndarray:
         """Which pages of a group are still cached, by any group where heads have been reassigned: bool [pages]."""

@@ -128,6 +128,14 @@ def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkey
     assert code == 2 and "--sheet writes png files" in printed.err
 
 
+def test_compare_takes_all_policies_that_fit_the_model(capsys, monkeypatch):
+    monkeypatch.setattr(policies, "fitting", lambda geometry, roles: ["sliding-window", "longlive"])
+    code, printed = run(capsys, "compare", "--policies", "all,nothing", "--chunks", "2")
+    assert code == 2 and "there is no policy 'nothing'" in printed.err
+    _, printed = run(capsys, "compare", "--policies", "all,recency", "--chunks", "2")
+    assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window", "longlive", "recency"]
+
+
 def test_compare_adds_full_as_the_reference(capsys):
     _, printed = run(capsys, "compare", "--policies", "sliding-window", "--chunks", "1")
     assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from fkv import policies
-from fkv.models.page_tables import footprint
+from fkv.models.page_tables import footprint, read_tables
 from fkv.policies import POLICIES
 from fkv.stream import Stream
 
@@ -26,6 +27,21 @@ def test_counted_figures_are_those_of_a_stream(small, text):
     assert counted.bytes == chunk.kv_bytes
     assert counted.denoise * stream.geometry.tokens_per_frame == pytest.approx(read)
     assert (counted.context is None) == (policy.caches == "per-step")
+    steps = len(small.schedule.sigmas)
+    drawn = read_tables(stream.geometry, policy, small.roles, CHUNKS, torch.float32, steps).reads
+    assert {name: len(kinds) for name, kinds in drawn.kinds.items()} == {
+        name: len(kinds) for name, kinds in chunk.kinds.items()
+    }
+    if not policy.unwrapped.compares_keys:
+        assert drawn.kinds == chunk.kinds
+        for name, pages in chunk.read.items():
+            for own, counted_ones in zip(pages.columns, drawn.pages[name].columns, strict=True):
+                np.testing.assert_array_equal(own, counted_ones)
+
+
+def test_what_depends_on_passes_is_not_drawn_from_page_tables(small):
+    with pytest.raises(ValueError, match="what 'mpcache' keeps depends on what the video shows"):
+        read_tables(small.geometry, policies.make("mpcache"), None, 2, torch.float32, 2)
 
 
 def test_the_context_pass_of_a_wrapped_policy_is_counted_apart(small):

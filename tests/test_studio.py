@@ -27,7 +27,7 @@ from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
-from fkv.studio.media.protocol import unpack, xray
+from fkv.studio.media.protocol import record, unpack, xray
 from fkv.studio.tabs import policy_field, policy_picker
 from fkv.studio.theme import theme
 
@@ -253,6 +253,28 @@ def test_xray_says_where_frames_are_read_and_which_are_edited(small):
     assert "positions" not in xray(Stream(small, Full(), "a red ball", 0).step())[0]
 
 
+@pytest.mark.parametrize(
+    "text, other",
+    [
+        ("full", set()),
+        ("mpcache:segments_per_frame=4,threshold=0", set()),
+        ("mpcache:segments_per_frame=4,threshold=0,ratio2=0.1,reuse_steps=false", {"step 0", "context"}),
+        ("commit:3 sliding-window", {"context"}),
+    ],
+)
+def test_a_record_has_the_page_tables_of_passes_that_read_otherwise(small, text, other):
+    stream = Stream(small, parse(text), "a red ball", 0)
+    chunk = [stream.step() for _ in range(6)][-1]
+    told = record(chunk, stream, "")
+    assert list(told["passes"]) == ["step 0", "step 1", "context"]
+    assert {name for name, groups in told["passes"].items() if groups} == other
+    assert all(told["passes"][name] != told["xray"] for name in other)
+    if "commit" in text:
+        (group,) = told["passes"]["context"]
+        read = {frame for first, last, kind, _ in group["runs"] if kind != "held" for frame in range(first, last + 1)}
+        assert read == {15, 16, 17}
+
+
 def test_xray_splits_masks_of_many_segments_into_numbers_that_javascript_can_shift(small):
     chunk = Stream(small, Full(), "a red ball", 0).step()
     segments = np.array([0, 31, 59])
@@ -356,6 +378,22 @@ def test_the_picker_says_what_a_policy_holds_and_reads_on_this_model(small):
     assert "holds 72 frames" in figures["relax-forcing"] and "Denoising reads 7 frames" in figures["relax-forcing"]
     unfit = policy_picker.picked(small, "A", "forcing-kv:segments_per_frame=7")
     assert unfit["name"] == "forcing-kv" and "7 segments do not divide the 12 tokens" in unfit["problem"]
+
+
+def test_the_drawing_of_the_picker_follows_the_parameters(small):
+    def picked(text):
+        return policy_picker.picked(small, "A", text)
+
+    drawn = picked("sliding-window:window_frames=8,sink_frames=2")["drawing"]
+    assert drawn["frames"] == 42
+    assert drawn["groups"][0]["runs"] == [[0, 1, "sink", 1], [36, 38, "kept", 1], [39, 41, "current", 1]]
+    assert [group["name"] for group in picked("longlive without 1.2")["drawing"]["groups"]] == ["all", "silent"]
+    assert picked("longlive")["drawing"] is None and picked("nonsense")["drawing"] is None
+    hybrid = picked("forcing-kv:segments_per_frame=4")
+    assert hybrid["drawing"] and hybrid["figures"].endswith("the drawing shows a random choice.")
+    watching = picked("mpcache:segments_per_frame=4")
+    assert watching["drawing"] is None
+    assert watching["figures"].endswith("The drawing is that of its default parameters.")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 /** The cache X-ray and the charts below the frames. */
 
 import { lineChart, stackedBars } from "./charts.js";
-import { findAll, findCanvas } from "./dom.js";
-import { stageTimes } from "./protocol.js";
+import { find, findAll, findCanvas } from "./dom.js";
+import { passesOf, stageTimes, tablesIn } from "./protocol.js";
 import { describe, drawXray } from "./xray.js";
 
 /** @import { Player } from "./player.js" */
@@ -13,7 +13,12 @@ import { describe, drawXray } from "./xray.js";
 const driftOf = (name) => (/** @type {StreamRecord} */ _, /** @type {ChunkRecord} */ record) =>
   record.quality?.drift[name];
 
+const LAST = "last denoising step";
+
 export class Panels {
+  /** The passes that the selector offers, so that it is written anew only when they change. */
+  offered = "";
+
   /** @param {HTMLElement} stage @param {Player} player */
   constructor(stage, player) {
     this.player = player;
@@ -23,6 +28,22 @@ export class Panels {
     this.stages = findCanvas(stage, '[data-chart="stages"]');
     /** @type {HTMLCanvasElement[]} */
     this.xrays = findAll(stage, ".fkv-xray canvas");
+    /** @type {HTMLSelectElement} */
+    this.pass = find(stage, ".fkv-pass select");
+    this.pass.addEventListener("change", () => this.paint());
+    this.offer([]);
+  }
+
+  /** Offer the passes of a chunk, and keep the choice where it is among them. @param {StreamRecord[]} records */
+  offer(records) {
+    const passes = passesOf(records);
+    const key = JSON.stringify(passes);
+    if (key === this.offered) return;
+    this.offered = key;
+    const { value } = this.pass;
+    const options = passes.map(([name, differs]) => new Option(differs ? `${name} (reads otherwise)` : name, name));
+    this.pass.replaceChildren(new Option(LAST, ""), ...options);
+    this.pass.value = passes.some(([name]) => name === value) ? value : "";
   }
 
   /**
@@ -62,12 +83,14 @@ export class Panels {
       streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })),
       "ms",
     );
-    const tables = Object.fromEntries(streams.map(([name, own]) => [name, own.xray]));
+    if (record) this.offer(Object.values(record.streams));
+    const pass = this.pass.value;
+    const tables = Object.fromEntries(streams.map(([name, own]) => [name, tablesIn(own, pass)]));
     for (const canvas of this.xrays) {
       const name = canvas.dataset.stream ?? "";
       drawXray(canvas, name, tables, record ? record.frame + 1 : 0);
       canvas.title = tables[name] ? describe(tables[name]) : "";
-      canvas.setAttribute("aria-label", `Page table of stream ${name}. ${canvas.title}`.trim());
+      canvas.setAttribute("aria-label", `Page table of stream ${name}, ${pass || LAST}. ${canvas.title}`.trim());
     }
   }
 }

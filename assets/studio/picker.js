@@ -19,13 +19,15 @@ import { drawPages } from "./xray.js";
  * @property {boolean} whole whether it accepts whole numbers alone
  */
 
+/** @typedef {{ frames: number, groups: GroupPages[] }} Drawing */
+
 /**
  * @typedef {object} Rule
  * @property {string} name
  * @property {string} help
  * @property {string} paper
  * @property {string} reading
- * @property {{ frames: number, groups: GroupPages[] }} drawing
+ * @property {Drawing} drawing with default parameters
  * @property {Parameter[]} parameters
  */
 
@@ -35,6 +37,7 @@ import { drawPages } from "./xray.js";
  * @property {string | null} name of the policy
  * @property {Record<string, string>} values of its parameters
  * @property {string} figures what it holds and reads on this model
+ * @property {Drawing | null} drawing with these parameters; null where that of the rule stays
  * @property {string} problem
  */
 
@@ -49,7 +52,7 @@ export function mount({ element, props, trigger, watch }) {
 }
 
 class Picker {
-  /** @type {Map<string, { rule: Rule, radio: HTMLInputElement, canvas: HTMLCanvasElement }>} */
+  /** @type {Map<string, { rule: Rule, radio: HTMLInputElement, canvas: HTMLCanvasElement, drawing: Drawing }>} */
   rules = new Map();
   /** @type {Map<string, (HTMLInputElement | HTMLSelectElement)[]>} controls of each parameter */
   controls = new Map();
@@ -91,21 +94,25 @@ class Picker {
     words.append(title, made("span", "", rule.paper ? `${rule.help} (${rule.paper})` : rule.help));
     const label = made("label", "fkv-rule");
     label.append(radio, canvas, words);
-    this.rules.set(rule.name, { rule, radio, canvas });
+    this.rules.set(rule.name, { rule, radio, canvas, drawing: rule.drawing });
     return label;
   }
 
   draw() {
-    for (const { rule, canvas } of this.rules.values()) {
-      if (canvas.clientWidth) drawPages(canvas, rule.drawing.groups, rule.drawing.frames);
+    for (const { canvas, drawing } of this.rules.values()) {
+      if (canvas.clientWidth) drawPages(canvas, drawing.groups, drawing.frames);
     }
   }
 
   /** @param {Picked} picked */
-  show({ name, values, figures, problem }) {
+  show({ name, values, figures, drawing, problem }) {
     write(this.problem, problem);
     write(this.figures, figures);
-    for (const { rule, radio } of this.rules.values()) radio.checked = rule.name === name;
+    for (const each of this.rules.values()) {
+      each.radio.checked = each.rule.name === name;
+      each.drawing = (each.radio.checked && drawing) || each.rule.drawing;
+    }
+    this.draw();
     const found = name === null ? undefined : this.rules.get(name);
     if (this.shown !== name) {
       this.shown = name;

@@ -40,10 +40,11 @@ export function positionOf(group, frame) {
 }
 
 /**
- * One stream's figures of a chunk; `${stage}_s` are seconds.
+ * One stream's figures of a chunk; `${stage}_s` are seconds. `xray` is its page tables in the last denoising pass, and
+ * `passes` those of each pass, null where they are the same.
  * @typedef {{
  *   policy: string, hash: string, video_frames: number, kv_bytes: number, fps_denoise: number, fps_end_to_end: number,
- *   xray: GroupPages[],
+ *   xray: GroupPages[], passes?: Record<string, GroupPages[] | null>,
  * } & Record<`${string}_s`, number>} StreamRecord
  */
 
@@ -111,6 +112,19 @@ export function parse(buffer) {
     at += 4 + size;
   }
   return { record: JSON.parse(new TextDecoder().decode(parts[0])), jpegs: parts.slice(1) };
+}
+
+/** @param {StreamRecord} record @param {string} pass "" for the last denoising pass @returns {GroupPages[]} */
+export const tablesIn = (record, pass) => record.passes?.[pass] ?? record.xray;
+
+/**
+ * @param {StreamRecord[]} records
+ * @returns {[name: string, differs: boolean][]} the passes of a chunk, and whether a stream reads otherwise in them
+ *   than in the last denoising pass
+ */
+export function passesOf(records) {
+  const names = new Set(records.flatMap((record) => Object.keys(record.passes ?? {})));
+  return [...names].map((name) => [name, records.some((record) => Boolean(record.passes?.[name]))]);
 }
 
 /**

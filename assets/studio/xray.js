@@ -32,6 +32,17 @@ export function titles(groups, stream) {
 }
 
 /**
+ * Choose the rows that have a title, where a rule has a group for each layer and not all titles fit.
+ * @param {number} count of rows
+ * @param {number} most titles that fit
+ * @returns {number[]} rows at equal distances, the first among them
+ */
+export function labelled(count, most) {
+  const every = Math.ceil(count / Math.max(1, most));
+  return Array.from({ length: Math.ceil(count / every) }, (_, i) => i * every);
+}
+
+/**
  * @param {GroupPages[]} groups
  * @param {number} frame
  * @returns {(string | null)[]} kind of each segment of a latent frame in any head group; null where it was dropped
@@ -71,14 +82,16 @@ export function drawXray(canvas, name, streams, frames) {
   const left = Math.min(width * 0.42, 16 + Math.max(...longest));
   const cell = (width - left) / Math.max(FEWEST, frames);
   const rows = rowsOf(groups, height);
+  const shown = labelled(groups.length, Math.floor(height / size));
   const middles = spread(
-    rows.map((row) => row.top + row.high / 2),
+    shown.map((i) => rows[i].top + rows[i].high / 2),
     size,
     height,
   );
+  const texts = titles(groups, name);
   pen.fillStyle = ink;
   pen.textAlign = "left";
-  titles(groups, name).forEach((title, i) => pen.fillText(title, 0, middles[i], left - 14));
+  shown.forEach((i, at) => pen.fillText(texts[i], 0, middles[at], left - 14));
   groups.forEach((group, i) => drawGroup(page, group, { left, cell, ...rows[i] }, frames));
 }
 

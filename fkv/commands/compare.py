@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .common import add_run, check_run, load, read_story
+from .common import add_run, check_run, load, read_policies, read_story
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policies",
         default="full,forcing-kv",
-        help="comma-separated (default: full,forcing-kv); full is added when missing",
+        help="comma-separated, all stands for those that fit the model (default: full,forcing-kv); full is added when "
+        "missing",
     )
     parser.add_argument(
         "--sheet", metavar="FILE", help="also draw the frames of every policy at the same moments (PNG)"
@@ -38,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from fkv.comparison import compare, evenly_spaced
 
     check_run(args)
-    chosen = [policies.parse(text) for text in policies.split(args.policies)]
     text = read_story(args.story)
     if args.recache and not text:
         raise ValueError("--recache goes with another prompt; name a storyboard with --story")
     report, sheet = outputs(args, "json", "sheet")
     check_ending("sheet", sheet, ".png")
-    settings = load(args, text)
+    loaded = cache(lambda: load(args, text))
+    chosen = [policies.parse(each) for each in read_policies(args.policies, lambda: loaded().model)]
+    settings = loaded()
     model = settings.model
     if sheet and model.decoder is None:
         raise ValueError("--sheet shows frames, and there is no decoder; choose one with --decoder or leave it out")

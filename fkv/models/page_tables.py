@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fkv.cache import KVCache
-from fkv.pages import Geometry
-from fkv.policies import ChunkState, Policy, evict
+from fkv.pages import Geometry, HeadGroup
+from fkv.policies import ChunkState, PassReads, Policy, evict, page_kinds
 from fkv.roles import HeadRoles
 
 
@@ -38,8 +38,8 @@ def simulated(
     text_keys = [torch.zeros(1, 1, 1, 2)] * geometry.layers
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
-        cache.begin(frames)
         state = ChunkState(chunk, frames, cache, text_keys=text_keys)
+        cache.begin(frames, policy.chunk_positions(state))
         yield state
         if policy.wants_attention(chunk, cache):
             earlier = tuple(cache.frames())
@@ -51,6 +51,9 @@ def simulated(
 
 class _Sizes(KVCache):
     """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them."""
+
+    def _copy_contents(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
+        """Contents do not count; on the meta device, copies by index take seconds to import."""
 
     def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
         contents = torch.zeros(1, 1, len(index), self.page_tokens, self.geometry.head_dim)
@@ -64,6 +67,50 @@ class _Sizes(KVCache):
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=generator)
+
+
+@dataclass(frozen=True)
+class ReadTables:
+    """Page tables of a chunk in its last denoising pass.
+
+    Args:
+        state: The chunk while it attends, with its cache.
+        reads: What the pass reads, and what the pages are for.
+    """
+
+    state: ChunkState
+    reads: PassReads
+
+
+def read_tables(
+    geometry: Geometry, policy: Policy, roles: HeadRoles | None, chunks: int, dtype: torch.dtype, steps: int
+) -> ReadTables:
+    """The page tables of the last chunk of a stream, for policies that do not watch attention.
+
+    Args:
+        geometry: Of the stream.
+        policy: The policy.
+        roles: Head roles, for policies that need them.
+        chunks: Length of the stream.
+        dtype: Of the model.
+        steps: Denoising steps.
+
+    Raises:
+        ValueError: The policy does not fit the model, or what it keeps depends on what the video shows.
+    """
+    if policy.watches_attention:
+        raise ValueError(f"what {policy.name!r} keeps depends on what the video shows")
+    for state in simulated(geometry, policy, roles, chunks, dtype):
+        groups = state.cache.groups
+        for step in range(steps):
+            reads = {name: policy.reads(name, replace(state, step=f"step {step}")) for name in groups}
+        if state.chunk == chunks - 1:
+            break
+        for name in groups:
+            policy.reads(name, replace(state, step="context"))
+    chosen = {name: each for name, each in reads.items() if each is not None}
+    cached = {name: group.pages for name, group in groups.items()}
+    return ReadTables(state, PassReads.of(chosen, cached, page_kinds(policy, state)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fkv.parameters import Parameter, defaults, describe, schema
 from fkv.roles import HeadRoles
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
-from .base import ChunkState, Policy, evict
+from .base import ChunkState, PassReads, Policy, evict, page_kinds
 from .ca2_vdm import Ca2Vdm
 from .commit import COMMIT, Commit
 from .deep_forcing import DeepForcing
@@ -237,6 +237,7 @@ __all__ = [
     "COMMON",
     "POLICIES",
     "ChunkState",
+    "PassReads",
     "Policy",
     "assignment",
     "fitting",
@@ -244,6 +245,7 @@ __all__ = [
     "json_schema",
     "make",
     "own_parameters",
+    "page_kinds",
     "parity",
     "parse",
     "split",

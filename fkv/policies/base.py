@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.parameters import check_fields
 from fkv.roles import HeadRoles
 
-from .kinds import CURRENT, KEPT
+from .kinds import CURRENT, HELD, KEPT
 
 Family = Literal["released", "ablation", "baseline"]
 
@@ -70,6 +70,8 @@ class Policy:
     """The authors' repository that the policy equals by recorded numbers (`fkv parity`), "" where none was compared."""
     caches: ClassVar[Literal["shared", "per-step", "none"]] = "shared"
     """One cache for all denoising steps, one for each step, or none (earlier frames are recomputed for each chunk)."""
+    compares_keys: ClassVar[bool] = False
+    """Whether keys, hence what the video shows, decide which pages stay or are read."""
 
     _: KW_ONLY
     fp8: Annotated[
@@ -240,3 +242,52 @@ def evict(policy: Policy, state: ChunkState) -> KVCache:
     state = replace(state, cache=cache)
     cache.evict({name: policy.keep_mask(name, group.pages, state) for name, group in cache.groups.items()})
     return cache if groups is None else cache.regrouped(groups, cache.segments)
+
+
+@dataclass(frozen=True)
+class PassReads:
+    """What a pass read, by head group.
+
+    Args:
+        pages: The pages that it read, at the positions where it read them.
+        kinds: What each page of the cache was for, a key of `fkv.policies.kinds.KINDS`; `held` where it was not read.
+    """
+
+    pages: dict[str, Pages]
+    kinds: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(
+        cls, reads: Mapping[str, Reads], cached: Mapping[str, Pages], kinds: Mapping[str, tuple[str, ...]]
+    ) -> PassReads:
+        """What a pass read.
+
+        Args:
+            reads: Head group -> what the policy chose to read; of groups that it leaves out, every page as stored.
+            cached: Head group -> all pages.
+            kinds: Head group -> what each of these is for, as `page_kinds` returns it.
+        """
+        pages = {name: reads[name].of(every) if name in reads else every for name, every in cached.items()}
+        marked = {}
+        for name, every in cached.items():
+            read = np.isin(every.slot, pages[name].slot).tolist()
+            marked[name] = tuple(kind if now else HELD for kind, now in zip(kinds[name], read, strict=True))
+        return cls(pages, marked)
+
+    def reads_as(self, other: PassReads) -> bool:
+        """Whether another pass read the same pages at the same positions."""
+        return all(
+            np.array_equal(mine.slot, theirs.slot) and np.array_equal(mine.position, theirs.position)
+            for mine, theirs in zip(self.pages.values(), other.pages.values(), strict=True)
+        )
+
+
+def page_kinds(policy: Policy, state: ChunkState) -> dict[str, tuple[str, ...]]:
+    """Say what the pages of every head group are for, head group -> a key of `fkv.policies.kinds.KINDS` for each."""
+    return {
+        name: tuple(
+            policy.page_kind(name, frame, segment, state)
+            for frame, segment in zip(group.pages.frame.tolist(), group.pages.segment.tolist(), strict=True)
+        )
+        for name, group in state.cache.groups.items()
+    }

@@ -41,6 +41,7 @@ class ForcingKV(Policy):
     help = "hybrid cache: static heads keep sink + anchor, dynamic heads also the segments that moved most"
     paper = "arXiv 2605.09681"
     reading = "static heads S1 + R1 + C3, dynamic heads S1 + M1 + R1 + C3"
+    compares_keys = True
     checked = "zju-jiyicheng/Forcing-KV"
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 1

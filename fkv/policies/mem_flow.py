@@ -36,6 +36,7 @@ class MemFlow(SlidingWindow):
     paper = "arXiv 2512.14699"
     family = "released"
     reading = "S3 + M3 + R6 + C3"
+    compares_keys = True
     checked = ""
 
     sink_frames: Annotated[Frames, Field(description="first frames of the stream, kept for good")] = 3

@@ -32,6 +32,7 @@ class RelaxForcing(Policy):
     help = "reads a sink, one chosen frame of the past and the newest frame: the smallest reading of all"
     paper = "arXiv 2603.21366"
     reading = "S2 + M1 + R1 + C3"
+    compares_keys = True
     checked = "zengqunzhao/Relax-Forcing"
 
     reservoir_frames: Annotated[

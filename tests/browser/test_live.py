@@ -414,10 +414,14 @@ def test_a_picked_policy_and_its_parameters_write_the_field_and_read_it(visit):
     expect(field).to_have_value("dummy-forcing")
     rules.get_by_role("radio", name="longlive for A").check()
     expect(field).to_have_value("longlive")
+    picture = rules.locator("label", has_text="longlive").locator("canvas").first
+    before = picture.evaluate("(canvas) => canvas.toDataURL()")
     window = tab.page.get_by_label("window_frames of A")
     window.fill("15")
     window.press("Enter")
     expect(field).to_have_value("longlive:window_frames=15")
+    changed = "([canvas, before]) => canvas.toDataURL() !== before"
+    tab.page.wait_for_function(changed, arg=[picture.element_handle(), before])
     tab.page.get_by_label("relative of A").check()
     expect(field).to_have_value("longlive:window_frames=15,relative=true")
     window.fill("2")
@@ -429,6 +433,16 @@ def test_a_picked_policy_and_its_parameters_write_the_field_and_read_it(visit):
     expect(rules.get_by_role("radio", name="forcing-kv for A")).to_be_checked()
     expect(tab.page.get_by_label("retention of A as a share")).to_have_value("0.5")
     assert tab.page.evaluate(DRAWN, ".fkv-rule canvas")
+
+
+def test_the_xray_draws_the_pass_that_is_chosen(visit):
+    tab = visit(query="?length=5&view=A&a=commit:3%20longlive")
+    tab.press("Go live")
+    tab.until("window.fkvStudio.state === 'done'")
+    table = tab.page.locator('.fkv-xray canvas[data-stream="A"]')
+    expect(table).to_have_attribute("aria-label", re.compile("last denoising step. all heads: frames 0–2 sink"))
+    tab.page.get_by_label("Pass that the X-ray draws").select_option("context (reads otherwise)")
+    expect(table).to_have_attribute("aria-label", re.compile("context. all heads: frames 0–11 held, not read, 12–14"))
 
 
 def test_a_link_opens_a_tab_or_the_stage_alone(visit):

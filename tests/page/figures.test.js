@@ -6,8 +6,8 @@ import { roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
 import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
-import { isCached, positionOf } from "../../assets/studio/protocol.js";
-import { cachedSegments, describe, titles } from "../../assets/studio/xray.js";
+import { isCached, passesOf, positionOf, tablesIn } from "../../assets/studio/protocol.js";
+import { cachedSegments, describe, labelled, titles } from "../../assets/studio/xray.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 /** @import { GroupPages } from "../../assets/studio/protocol.js" */
@@ -78,6 +78,28 @@ test("a segment is cached where any group has it; any kind is shown before moved
 test("a group of all heads is the first layer where others are split by role", () => {
   assert.deepEqual(titles([group("all", 8), group("static", 12)], "A"), ["A  first layer (8)", "A  static (12)"]);
   assert.deepEqual(titles([group("all", 64)], "B"), ["B  all heads (64)"]);
+});
+
+test("rows of many layers have titles at equal distances, as many as fit", () => {
+  assert.deepEqual(labelled(3, 10), [0, 1, 2]);
+  assert.deepEqual(labelled(8, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.deepEqual(labelled(30, 10), [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]);
+  assert.deepEqual(labelled(30, 7), [0, 5, 10, 15, 20, 25]);
+  assert.deepEqual(labelled(5, 0), [0]);
+});
+
+test("a pass has its own page tables where it reads otherwise than the last denoising pass", () => {
+  const context = [group("all", 8, [0, 2, "held", 0b111])];
+  const a = stream({ xray: [group("all", 8, [0, 2, "kept", 0b111])], passes: { "step 0": null, context } });
+  assert.equal(tablesIn(a, "context"), context);
+  assert.equal(tablesIn(a, "step 0"), a.xray);
+  assert.equal(tablesIn(a, ""), a.xray);
+  assert.equal(tablesIn(stream({}), "context").length, 0); // recorded before passes were
+  assert.deepEqual(passesOf([a, stream({ passes: { "step 0": null } })]), [
+    ["step 0", false],
+    ["context", true],
+  ]);
+  assert.deepEqual(passesOf([stream({})]), []);
 });
 
 test("a segment of whole rows is one box, any other one box per row", () => {

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fkv.pages import Pages
-from fkv.policies import kinds, write
+from fkv.pages import Heads, Pages
+from fkv.policies import PassReads, kinds, write
 from fkv.report import chunk_record, rates
 from fkv.stream import STAGES, Chunk, Stream
 
@@ -74,13 +74,30 @@ def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
         digest: The hash of all frames so far.
 
     Returns:
-        `fkv.report.chunk_record` with rates, the policy with its parameters, `hash`, and `xray`.
+        `fkv.report.chunk_record` with rates, the policy with its parameters, `hash`, `xray`, the page tables in the
+        last denoising pass, and `passes`, pass -> its page tables, None where they are those of `xray`.
     """
-    return chunk_record(chunk) | rates([chunk]) | {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk)}
+    passes = {name: xray(chunk, name) if name in chunk.other_reads else None for name in stream.pass_names}
+    told = {"policy": write(stream.policy), "hash": digest, "xray": xray(chunk), "passes": passes}
+    return chunk_record(chunk) | rates([chunk]) | told
 
 
-def xray(chunk: Chunk) -> list[dict[str, Any]]:
-    """The page tables while a chunk attended.
+def xray(chunk: Chunk, name: str = "") -> list[dict[str, Any]]:
+    """The page tables of a chunk in a pass, by default in the last denoising pass; see `tables`."""
+    reads = chunk.other_reads.get(name) or PassReads(chunk.read, chunk.kinds)
+    return tables(chunk.pages, chunk.heads, chunk.segments, reads)
+
+
+def tables(
+    cached: Mapping[str, Pages], heads: Mapping[str, Heads], segments: int, reads: PassReads
+) -> list[dict[str, Any]]:
+    """Page tables as the page draws them.
+
+    Args:
+        cached: Head group -> its pages while the chunk attends.
+        heads: Head group -> its heads.
+        segments: Pages per latent frame.
+        reads: What the pass reads, and what the pages are for.
 
     Returns:
         Per head group that has heads: name, number of heads, segments per frame, and `runs`. A run is a row
@@ -90,23 +107,23 @@ def xray(chunk: Chunk) -> list[dict[str, Any]]:
         last frame, position of the first], and `edited`, the frames with content changed by the policy.
     """
     groups = []
-    for name, pages in chunk.pages.items():
-        heads = sum(map(len, chunk.heads[name]))
-        if not heads:
+    for name, pages in cached.items():
+        count = sum(map(len, heads[name]))
+        if not count:
             continue
-        cached: dict[tuple[int, str], int] = {}
-        for frame, segment, kind in zip(pages.frame.tolist(), pages.segment.tolist(), chunk.kinds[name], strict=True):
-            cached[frame, kind] = cached.get((frame, kind), 0) | 1 << segment
+        masks: dict[tuple[int, str], int] = {}
+        for frame, segment, kind in zip(pages.frame.tolist(), pages.segment.tolist(), reads.kinds[name], strict=True):
+            masks[frame, kind] = masks.get((frame, kind), 0) | 1 << segment
         runs: list[list[Any]] = []
-        for (frame, kind), segments in sorted(cached.items()):
-            if runs and runs[-1][1:] == [frame - 1, kind, segments]:
+        for (frame, kind), mask in sorted(masks.items()):
+            if runs and runs[-1][1:] == [frame - 1, kind, mask]:
                 runs[-1][1] = frame
             else:
-                runs.append([frame, frame, kind, segments])
-        if chunk.segments > MASK_BITS:
-            runs = [[first, last, kind, _words(mask, chunk.segments)] for first, last, kind, mask in runs]
-        group = {"name": name, "heads": heads, "segments": chunk.segments, "runs": runs}
-        extras = {"positions": positions(chunk.read.get(name)), "edited": edited(pages)}
+                runs.append([frame, frame, kind, mask])
+        if segments > MASK_BITS:
+            runs = [[first, last, kind, _words(mask, segments)] for first, last, kind, mask in runs]
+        group = {"name": name, "heads": count, "segments": segments, "runs": runs}
+        extras = {"positions": positions(reads.pages.get(name)), "edited": edited(pages)}
         groups.append(group | {key: rows for key, rows in extras.items() if rows})
     return groups
 

@@ -11,16 +11,19 @@ from typing import Any
 
 from fkv import policies
 from fkv.models.base import VideoModel
-from fkv.models.page_tables import footprint
+from fkv.models.page_tables import footprint, read_tables
 from fkv.parameters import describe, schema
 from fkv.policies import COMMIT, POLICIES, Policy
 from fkv.policies.silenced import silence
 from fkv.studio.errors import sentence
 from fkv.studio.live import forms
 from fkv.studio.media.assets import page_asset
+from fkv.studio.media.protocol import tables
 
 COUNTED_CHUNKS = 24
+DRAWN_CHUNKS = 14
 MOST_PAGES = 5000  # per frame and all groups; with more, counting takes seconds
+CHOSEN = " Which pages these are depends on the video; the drawing shows a random choice."
 SHORTER_CONTEXT = {
     "name": "commit",
     "help": "newest frames that the context pass reads (Commit Forcing), 0 for what the rule reads",
@@ -77,36 +80,66 @@ def picked(model: VideoModel, stream: str, text: Any) -> dict[str, Any]:
 
     Returns:
         `stream`; `name` of the policy and its parameters' `values` as texts; `figures`, what it holds and reads on this
-        model; `problem`, a sentence where the field holds no policy, or none for this model.
+        model; `drawing`, see `drawing`; `problem`, a sentence where the field holds no policy, or none for this model.
     """
-    shown: dict[str, Any] = {"stream": stream, "name": None, "values": {}, "figures": "", "problem": ""}
+    shown: dict[str, Any] = {"stream": stream, "name": None, "values": {}, "figures": "", "drawing": None}
+    shown["problem"] = ""
     try:
         policy = policies.parse(forms.text(text, "the policy"))
         base = policy.unwrapped
         values = {each.name: str(getattr(base, each.name)).lower() for each in describe(type(base))}
         shown |= {"name": base.name, "values": values | {"commit": str(policy.unsilenced.commit_frames)}}
-        return shown | {"figures": figures(model, policy)}
+        if _pages(model, policy) > MOST_PAGES:
+            return shown
+        return shown | {"figures": figures(model, policy), "drawing": drawing(model, policy)}
     except ValueError as error:
         return shown | {"problem": sentence(error).replace("<", "‹")}
 
 
 def figures(model: VideoModel, policy: Policy) -> str:
-    """What a policy holds and reads on a model, counted from page tables; "" where there are too many pages to count.
+    """What a policy holds and reads on a model, counted from page tables.
 
     Raises:
         ValueError: The policy does not fit the model.
     """
-    geometry = model.geometry
-    if len(policy.groups(geometry, model.roles) or [""]) * policy.segments_of(geometry) > MOST_PAGES:
-        return ""
     steps = len(model.schedule.sigmas)
-    counted = footprint(geometry, policy, model.roles, COUNTED_CHUNKS, model.transformer.dtype, steps)
+    counted = footprint(model.geometry, policy, model.roles, COUNTED_CHUNKS, model.transformer.dtype, steps)
     after = f"After {counted.chunks} chunks ({counted.chunks * model.chunk_seconds:.0f} s) on this model,"
     holds = f"{_frames(counted.frames)}, {counted.bytes / 1e6:.1f} MB of K and V in all"
     if policy.watches_attention:
-        return f"{after} a head holds at most {holds}. What it keeps and reads depends on the video."
+        drawn = "" if _is_default(policy) else " The drawing is that of its default parameters."
+        return f"{after} a head holds at most {holds}. What it keeps and reads depends on the video.{drawn}"
     context = "" if counted.context is None else f", the context pass {_frames(counted.context)}"
-    return f"{after} a head holds {holds}. Denoising reads {_frames(counted.denoise)}{context}."
+    drawn = "" if _is_default(policy) or not policy.unwrapped.compares_keys else CHOSEN
+    return f"{after} a head holds {holds}. Denoising reads {_frames(counted.denoise)}{context}.{drawn}"
+
+
+def drawing(model: VideoModel, policy: Policy) -> dict[str, Any] | None:
+    """The page table of a policy in the last denoising pass of chunk `DRAWN_CHUNKS`, as the catalogue has one.
+
+    Returns:
+        `frames` and `groups`; None where the drawing of the catalogue stays, which shows default parameters.
+    """
+    if _is_default(policy) or policy.watches_attention:
+        return None
+    steps = len(model.schedule.sigmas)
+    found = read_tables(model.geometry, policy, model.roles, DRAWN_CHUNKS, model.transformer.dtype, steps)
+    groups = found.state.cache.groups
+    cached = {name: group.pages for name, group in groups.items()}
+    heads = {name: group.heads for name, group in groups.items()}
+    drawn = tables(cached, heads, found.state.cache.segments, found.reads)
+    return {"frames": found.state.frames[-1] + 1, "groups": drawn}
+
+
+def _is_default(policy: Policy) -> bool:
+    """Whether a policy is one of the catalogue."""
+    return policy == POLICIES[policy.unwrapped.name]()
+
+
+def _pages(model: VideoModel, policy: Policy) -> int:
+    """Pages of a latent frame in all head groups. Raises ValueError where the policy does not fit the model."""
+    groups = policy.groups(model.geometry, model.roles) or [""]
+    return len(groups) * policy.segments_of(model.geometry)
 
 
 def _frames(count: float) -> str:
