@@ -19,13 +19,16 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from fkv.batch.jobs import Job
+from fkv.batch.jobs import Path as JobPath
+from fkv.batch.shared import counts, generate
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.frames import to_frames
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
-from fkv.report import FPS_MEANING, device_name, rates
-from fkv.storyboard import SetPrompt, Storyboard, write_change
+from fkv.report import FPS_MEANING, device_name, rates, without_speeds
+from fkv.storyboard import Cue, SetPrompt, Storyboard, write_change
 from fkv.storyboard import write as write_story
 from fkv.stream import Chunk, Stream
 from fkv.training.data import to_pixels
@@ -53,7 +56,7 @@ REFERENCE = "full"
 NO_STORY = Storyboard()
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "seconds": (2, 3600), "workers": (1, 64)}
 # Fields that identify a record.
-KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story", "steps")
+KEY = ("model", "checkpoint", "precision", "policy", "prompt", "seed", "seconds", "story", "steps", "timing")
 # Columns of the printed table and their headings.
 COLUMNS = {
     "discontinuity": "chunk discontinuity",
@@ -160,26 +163,46 @@ def run_stream(
     The prompt is the storyboard's opening, else `text`, else the held-out one of number `prompt`.
     """
     text = story.opening or text or caption(held_out_scene(prompt), held_out=True)
+    return _stream(model, policy, text, seed, chunks_of(seconds), story)
+
+
+def chunks_of(seconds: float) -> int:
+    """Return how many chunks have `seconds` of video."""
+    return math.ceil(seconds * FPS / CHUNK)
+
+
+def _stream(model: VideoModel, policy: str, text: str, seed: int, count: int, story: Storyboard) -> list[Chunk]:
     stream = Stream(model, parse(policy), text, seed)
     chunks = []
-    for index in range(math.ceil(seconds * FPS / CHUNK)):
+    for index in range(count):
         for sentence in story.apply(index, {policy: stream}):
             tqdm.write(f"chunk {index + 1}: {sentence}", file=sys.stderr)
         chunks.append(replace(stream.step(), latents=torch.empty(0)))
     return chunks
 
 
-def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[str, Any]:
-    """Switch the prompt after `SWITCH_AFTER` chunks.
+def switch_story(prompt: int) -> Storyboard:
+    """Return the change of prompt `prompt` after `SWITCH_AFTER` chunks."""
+    scene, _ = switched_scene(prompt)
+    return Storyboard((Cue(SWITCH_AFTER, SetPrompt(caption(scene, held_out=True))),))
 
-    It is a success if the change, not seen before, is seen within `SWITCH_WITHIN` more chunks.
+
+def run_switch(model: VideoModel, policy: str, prompt: int, seed: int) -> dict[str, Any]:
+    """Switch the prompt after `SWITCH_AFTER` chunks, and measure as `measure_switch`."""
+    text = caption(held_out_scene(prompt), held_out=True)
+    chunks = _stream(model, policy, text, seed, SWITCH_AFTER + SWITCH_WITHIN, switch_story(prompt))
+    return measure_switch(chunks, prompt)
+
+
+def measure_switch(chunks: Sequence[Chunk], prompt: int) -> dict[str, Any]:
+    """Measure a stream along `switch_story`.
+
+    It is a success if the change, not seen before, is seen within `SWITCH_WITHIN` chunks.
     """
     scene, word = switched_scene(prompt)
-    stream = Stream(model, parse(policy), caption(held_out_scene(prompt), held_out=True), seed)
-    before = [video_of([stream.step()]) for _ in range(SWITCH_AFTER)]
-    stream.set_prompt(caption(scene, held_out=True))
-    count = chunks_until(word, scene, [video_of([stream.step()]) for _ in range(SWITCH_WITHIN)])
-    already = chunks_until(word, scene, before[-1:]) is not None
+    videos = [video_of([chunk]) for chunk in chunks]
+    count = chunks_until(word, scene, videos[SWITCH_AFTER:])
+    already = chunks_until(word, scene, videos[SWITCH_AFTER - 1 : SWITCH_AFTER]) is not None
     return {"word": word, "success": float(count is not None and not already), "chunks": None if already else count}
 
 
@@ -232,6 +255,43 @@ def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
     return pd.json_normalize([measure_motion(video, chunks) for video in videos]).mean().to_dict()
 
 
+def paths_of(
+    model: VideoModel,
+    policies: Sequence[str],
+    pending: Sequence[str],
+    prompt: int,
+    seed: int,
+    seconds: float,
+    story: Storyboard = NO_STORY,
+) -> dict[tuple[str, bool], JobPath]:
+    """Return the streams behind the records of a prompt and a seed, by policy and whether they are switched."""
+    text = story.opening or caption(held_out_scene(prompt), held_out=True)
+    needed = [policy for policy in policies if policy in pending or policy == REFERENCE]
+    wanted = {(policy, False): (chunks_of(seconds), story) for policy in needed}
+    if not story.cues:
+        switch = (SWITCH_AFTER + SWITCH_WITHIN, switch_story(prompt))
+        wanted |= {(policy, True): switch for policy in pending}
+    return {
+        (policy, switched): JobPath.along(
+            Job(f"stream-{number}", text, "", policy, seed, count), text, changes, count, model
+        )
+        for number, ((policy, switched), (count, changes)) in enumerate(wanted.items())
+    }
+
+
+def _at_once(model: VideoModel, paths: dict[tuple[str, bool], JobPath]) -> dict[tuple[str, bool], list[Chunk]]:
+    """Generate streams, what they have in common once, and return their chunks without latents."""
+    made: dict[tuple[str, bool], list[Chunk]] = {key: [] for key in paths}
+    keys = list(paths)
+
+    def say(sentence: str) -> None:
+        tqdm.write(sentence, file=sys.stderr)
+
+    for which, chunk in generate(model, list(paths.values()), say):
+        made[keys[which]].append(replace(chunk, latents=torch.empty(0)))
+    return made
+
+
 def _records(
     model: VideoModel,
     policies: Sequence[str],
@@ -240,23 +300,29 @@ def _records(
     seed: int,
     seconds: float,
     story: Storyboard = NO_STORY,
+    shared: bool = False,
 ) -> Iterator[Record]:
     """Yield one record per pending policy; the full cache streams first, as reference, even if it is not pending."""
     scene = None if story.cues else held_out_scene(prompt)
     reference = None
+    made = _at_once(model, paths_of(model, policies, pending, prompt, seed, seconds, story)) if shared else {}
     for policy in sorted(policies, key=lambda policy: policy != REFERENCE):
         if policy in pending or policy == REFERENCE:
-            chunks = run_stream(model, policy, prompt, seed, seconds, story)
+            chunks = made.pop((policy, False), None) or run_stream(model, policy, prompt, seed, seconds, story)
         if policy in pending:
             names = dict(
-                zip(KEY[:-1], (*identity_of(model), policy, prompt, seed, seconds, write_story(story)), strict=True)
+                zip(KEY[:-2], (*identity_of(model), policy, prompt, seed, seconds, write_story(story)), strict=True)
             )
             if not story.cues:
                 del names["story"]
             device = {"caption": chunks[0].prompt, "device": device_name(model.device)}
             measured = measure(chunks, scene, seconds, reference, model.transformer.events)
-            switch = {} if story.cues else {"switch": run_switch(model, policy, prompt, seed)}
-            yield names | device | measured | switch
+            if not story.cues:
+                switched = made.pop((policy, True), None)
+                measured["switch"] = (
+                    measure_switch(switched, prompt) if switched else run_switch(model, policy, prompt, seed)
+                )
+            yield names | device | (without_speeds(measured) | {"timing": "shared"} if shared else measured)
         if policy == REFERENCE:
             reference = video_of(chunks)
 
@@ -279,6 +345,7 @@ def evaluate(
     ray: str | None = None,
     story: Storyboard = NO_STORY,
     steps: int | None = None,
+    shared: bool = False,
 ) -> list[Record]:
     """Run every policy on held-out prompts 0..prompts-1 and seeds 0..seeds-1.
 
@@ -296,6 +363,8 @@ def evaluate(
         story: Prompts of the toy world, applied to every stream; adherence is then read at the end of each, and
             switches are not measured. A storyboard that begins with a prompt leaves one prompt to run.
         steps: Denoising steps, by default those of the model.
+        shared: Compute once what the streams of a prompt and a seed have in common: the same frames sooner, and
+            records without speeds.
 
     Returns:
         One record per stream, see `measure`.
@@ -323,7 +392,9 @@ def evaluate(
     jobs: list[tuple] = []
     for run in product(range(prompts), range(seeds)):
         found = {
-            policy: finished.get((*identity, policy, *run, seconds, write_story(story) or None, steps))
+            policy: finished.get(
+                (*identity, policy, *run, seconds, write_story(story) or None, steps, "shared" if shared else None)
+            )
             for policy in policies
         }
         usable = {
@@ -331,7 +402,11 @@ def evaluate(
         }
         pending = [policy for policy in policies if policy not in usable]
         records += usable.values()
-        jobs += [(policies, pending, *run, seconds, story)] if pending else []
+        jobs += [(policies, pending, *run, seconds, story, shared)] if pending else []
+    if shared and jobs:
+        saved = [counts(list(paths_of(loaded, *job[:-1]).values())) for job in jobs]
+        computed, asked = (sum(each[name] for each in saved) for name in ("chunks_computed", "chunks_asked"))
+        print(f"{computed} of {asked} chunks to compute: {1 - computed / asked:.1%} saved", file=sys.stderr)
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
         for record in _run(loaded, (model, device, precision, steps), jobs, workers, ray):
             if steps is not None:
@@ -468,7 +543,9 @@ def report(records: Sequence[Record], **more: Any) -> dict[str, Any]:
     """Return means per policy, every record, and other fields, ready for JSON."""
     means = summary(records).astype(object)
     means = means.where(means.notna(), None)
-    return {"policies": means.to_dict("index"), "fps_meaning": FPS_MEANING, **more, "records": list(records)}
+    shares = any("timing" in record for record in records)
+    speeds = {"timing": "shared"} if shares else {"fps_meaning": FPS_MEANING}
+    return {"policies": means.to_dict("index"), **speeds, **more, "records": list(records)}
 
 
 def contact_sheet(

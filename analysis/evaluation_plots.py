@@ -31,7 +31,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
 
     Args:
         seen: Columns policy, seconds, word, adherence.
-        measured: One row per stream, columns policy and those of `MEASURES`.
+        measured: One row per stream, columns policy and those of `MEASURES` that are known.
         path: Image file to write.
         reference: The policy that is drawn dashed.
     """
@@ -40,7 +40,8 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
     with drawing("light") as theme:
         streams = f"{len(measured) // len(names)} streams per policy, means with 95 % intervals"
         picture = canvas("Evaluation by the toy world's oracle", streams, 13, 3.8, theme)
-        first, *others = picture.subplots(1, 1 + len(MEASURES), width_ratios=(2, *(1,) * len(MEASURES)))
+        known = {column: label for column, label in MEASURES.items() if column in measured}
+        first, *others = picture.subplots(1, 1 + len(known), width_ratios=(2, *(1,) * len(known)))
         sns.pointplot(
             seen,
             x="seconds",
@@ -56,7 +57,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
         )
         first.legend(loc="lower left")
         first.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")
-        for axes, (column, (label, unit)) in zip(others, MEASURES.items(), strict=True):
+        for axes, (column, (label, unit)) in zip(others, known.items(), strict=True):
             sns.barplot(
                 x=measured["policy"],
                 y=measured[column] / unit,

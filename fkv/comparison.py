@@ -12,8 +12,9 @@ import numpy as np
 from fkv.models.base import VideoModel
 from fkv.policies.full import Full
 
+from .batch.shared import counts, generate, paths_of
 from .policies import Policy, write
-from .report import FPS_MEANING, stream_record
+from .report import FPS_MEANING, stream_record, without_speeds
 from .roles import HeadRoles
 from .storyboard import Storyboard
 from .storyboard import write as write_story
@@ -72,6 +73,7 @@ def compare(
     seen: Callable[[str, Chunk], None] = lambda label, chunk: None,
     story: Storyboard = NO_STORY,
     say: Callable[[str], None] = lambda sentence: None,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Run policies interleaved on the same noise and compare each with `full`, which joins when it is not listed.
 
@@ -86,6 +88,7 @@ def compare(
         seen: Called with every measured chunk and the label of its policy.
         story: Applied to all streams.
         say: Called with a sentence where a stream follows only a part of the story.
+        shared: Compute once what policies have in common: the same frames sooner, and no speeds.
 
     Returns:
         The report. Per policy `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds,
@@ -93,30 +96,41 @@ def compare(
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
-    for _ in interleave([Stream(model, policy, prompt, seed, roles) for policy in policies], warmup):
-        pass
     made: list[list[Chunk]] = [[] for _ in policies]
-    streams = {
-        label: Stream(model, policy, prompt, seed, roles) for label, policy in zip(labels, policies, strict=True)
-    }
 
-    def before(index: int) -> None:
-        for sentence in story.apply(index, streams):
-            say(f"chunk {index + 1}: {sentence}")
+    def streams() -> dict[str, Stream]:
+        return {
+            label: Stream(model, policy, prompt, seed, roles) for label, policy in zip(labels, policies, strict=True)
+        }
 
-    for which, chunk in interleave(list(streams.values()), chunks, before):
+    def in_turns() -> Iterator[tuple[int, Chunk]]:
+        for _ in interleave(list(streams().values()), warmup):
+            pass
+        measured = streams()
+
+        def before(index: int) -> None:
+            for sentence in story.apply(index, measured):
+                say(f"chunk {index + 1}: {sentence}")
+
+        yield from interleave(list(measured.values()), chunks, before)
+
+    paths = paths_of(model, policies, prompt, seed, chunks, roles, story) if shared else []
+    for which, chunk in generate(model, paths, say) if shared else in_turns():
         made[which].append(chunk)
         seen(labels[which], chunk)
     reference = made[next(i for i, policy in enumerate(policies) if isinstance(policy, Full))]
     results = {}
     for label, own in zip(labels, made, strict=True):
-        ratios = speed_ratios(reference, own)
-        results[label] = stream_record(own, model, seed, model.device) | {
+        record = stream_record(own, model, seed, model.device) | {
             "policy": label,
-            "ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)},
             "ratio_kv_bytes": reference[-1].kv_bytes / own[-1].kv_bytes,
             "psnr_vs_full": [_psnr_of(full, chunk) for full, chunk in zip(reference, own, strict=True)],
         }
+        if shared:
+            results[label] = without_speeds(record)
+        else:
+            ratios = speed_ratios(reference, own)
+            results[label] = record | {"ratio_denoise": {"per_chunk": ratios, "median": statistics.median(ratios)}}
     return {
         "model": model.name,
         "prompt": prompt,
@@ -124,7 +138,7 @@ def compare(
         "chunks": chunks,
         **({"story": write_story(story)} if story.cues else {}),
         "reference": "full",
-        "fps_meaning": FPS_MEANING,
+        **(counts(paths) if shared else {"fps_meaning": FPS_MEANING}),
         "policies": results,
     }
 

@@ -23,6 +23,9 @@ FPS_MEANING = {
     "fps_end_to_end": "video frames / seconds of all stages, decoding included",
 }
 
+SPEEDS = ("fps_denoise", "fps_end_to_end", "fps_meaning", "denoise_s_median", *(f"{stage}_s" for stage in STAGES))
+"""Fields of records that are speeds or seconds."""
+
 
 def device_name(device: torch.device | str) -> str:
     """The device in words, to stand beside every number measured on it."""
@@ -68,6 +71,14 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
         "context_frames": chunk.context_frames,
         "video_frames": chunk.video_frames,
     }
+
+
+def without_speeds(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a stream, or of its chunks, that shared passes with others: it has no speed of its own."""
+    kept = {name: value for name, value in record.items() if name not in SPEEDS}
+    if "chunks" in kept:
+        kept["chunks"] = [without_speeds(chunk) for chunk in kept["chunks"]]
+    return kept
 
 
 def _by_role(tokens: dict[str, int]) -> dict[str, int]:

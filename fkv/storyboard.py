@@ -46,10 +46,11 @@ LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
 MAX_LINES = 2000  # lines or scenes
 WORDS = ("flush", "cut")  # lines that are one word
+STREAM = "A"  # the name of the one stream of a run
 ANY_ROLES = HeadRoles(1, ((),), np.zeros((1, 1)))  # roles with scores, for checks before a model is loaded
 
 Streams = Mapping[str, Stream]
-"""The streams of a run by name. The page calls them A and B; the one stream of `fkv stream` is A."""
+"""The streams of a run by name. The page calls them A and B; one alone is `STREAM`."""
 
 
 class Change(ABC):

@@ -759,6 +759,20 @@ class Stream:
         branch._latents = dict(self._latents)
         return branch
 
+    @torch.inference_mode()
+    def take_over(self, policy: Policy, roles: HeadRoles | None = None) -> None:
+        """Go on as a stream that was under another policy from its beginning.
+
+        Args:
+            policy: It would have kept and read every page so far, and has the head groups of the caches
+                (`fkv.batch.opening`). It drops now what it drops at the end of the newest chunk.
+            roles: Head roles; by default those of the model.
+        """
+        self._policy = policy
+        self._roles = roles or self.model.roles
+        self._pending = _Pending(policy, self._roles)
+        self._caches = [evict(policy, self._state(cache, chunk=self.index - 1)) for cache in self._caches]
+
     def snapshot(self) -> Snapshot:
         """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""
         tables = tuple(cache.page_tables() for cache in self._caches)

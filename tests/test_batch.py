@@ -8,15 +8,19 @@ import torch
 
 from fkv import policies
 from fkv.batch import plan
-from fkv.batch.jobs import STREAM, Job, Path, read
+from fkv.batch.jobs import Job, Path, read
 from fkv.batch.memory import Memory, claims
-from fkv.batch.run import Batch
+from fkv.batch.opening import opening_of
+from fkv.batch.run import Batch, Done
 from fkv.commands import batch as command
 from fkv.commands import main
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.parallel.overlap import Overlap
+from fkv.policies import POLICIES
 from fkv.report import frame_hash
+from fkv.roles import to_json
+from fkv.storyboard import STREAM
 from fkv.stream import Stream
 from fkv.transformer.causal import CausalTransformer
 from fkv.video import Mp4Writer
@@ -56,8 +60,12 @@ def lines(jobs):
     return "\n".join(map(json.dumps, jobs))
 
 
+def ended_by_name(batch):
+    return {each.path.job.name: each for each in batch.run() if isinstance(each, Done)}
+
+
 def one_by_one(model, path):
-    stream = Stream(model, policies.parse(path.job.policy), path.prompt, path.job.seed)
+    stream = Stream(model, policies.parse(path.job.policy), path.prompt, path.job.seed, path.roles)
     chunks = []
     for index in range(len(path)):
         path.story.apply(index, {STREAM: stream})
@@ -81,7 +89,7 @@ def test_24_jobs_show_what_they_show_one_by_one(small, planned, rows, share, mon
         CausalTransformer, "_flow", lambda self, rows, *rest: passes.append(len(rows)) or flow(self, rows, *rest)
     )
     batch = Batch(small, roots, rows, UNLIMITED, share)
-    ended = {done.path.job.name: done for done in batch.run()}
+    ended = ended_by_name(batch)
     assert set(ended) == set(alone) and not any(done.error for done in ended.values())
     assert plan.asked(paths) == 16 * 4 + 8 * 2
     assert batch.computed == sum(root.node.computed for root in roots) == (3 + 8) + (2 + 2 + 8) + 16
@@ -94,6 +102,60 @@ def test_24_jobs_show_what_they_show_one_by_one(small, planned, rows, share, mon
         error = np.mean([np.square(a.video.astype(float) - b.video) for a, b in zip(made, chunks, strict=True)])
         assert error == 0 or 10 * np.log10(255**2 / error) > 60
         assert [chunk.prompt for chunk in made] == [chunk.prompt for chunk in chunks]
+
+
+EVERY_POLICY = [
+    f"{name}:segments_per_frame=6" if "segments_per_frame" in cls.__dataclass_fields__ else name
+    for name, cls in POLICIES.items()
+]
+MORE_POLICIES = [
+    "sliding-window:window_frames=6",
+    "sliding-window:window_frames=6,fp8=true",
+    "full:context_noise=0.05",
+    "full without 0.1",
+    "forcing-kv:segments_per_frame=6,dynamic_frames=6",
+    "commit:6 longlive",
+]
+
+
+def test_policies_have_the_chunks_in_common_before_they_drop_anything(small):
+    story = "2: a blue star\n4: re-cache = a pink box\n6: prompt = a green heart"
+    without_recache = "2: a blue star\n6: prompt = a green heart"
+    jobs = [
+        {"name": f"job-{i}", "prompt": "a red ball over the sea", "policy": policy, "chunks": 6}
+        for i, policy in enumerate([*EVERY_POLICY, *MORE_POLICIES])
+    ]
+    for job in jobs:
+        cls = policies.parse(job["policy"])
+        job["story"] = story if cls.caches == "shared" else without_recache
+    paths = [Path.of(job, small) for job in read(lines(jobs))]
+    tree = plan.grow(paths)
+    computed = sum(node.computed for node in tree)
+    batch = Batch(small, claims(tree, Memory(small, False), UNLIMITED), 1, UNLIMITED, False)
+    ended = ended_by_name(batch)
+    assert not any(done.error for done in ended.values()) and batch.computed == computed < plan.asked(paths)
+    for path in paths:
+        wanted, made = one_by_one(small, path), list(Overlap(small)(ended[path.job.name].chunks))
+        assert frame_hash(made) == frame_hash(wanted), path.job.policy
+        assert [(c.policy, c.events, c.kv_bytes) for c in made] == [(c.policy, c.events, c.kv_bytes) for c in wanted]
+
+
+@pytest.mark.parametrize(
+    "policy, chunks",
+    [
+        ("full", 10),
+        ("sliding-window", 3),
+        ("sliding-window:window_frames=6", 2),
+        ("forcing-kv", 1),
+        ("full without 0.1", 1),
+        ("recompute", 0),
+        ("mpcache", 0),
+        ("mem-rope", 0),
+    ],
+)
+def test_an_opening_ends_where_a_policy_drops_edits_or_chooses(policy, chunks, small):
+    found = opening_of(small.geometry, policies.parse(policy), small.roles, 10, torch.float32)
+    assert found.chunks == chunks
 
 
 def shape(nodes):
@@ -135,7 +197,7 @@ def test_memory_stays_within_the_budget_and_rows_are_as_many_as_fit(small, plann
     most = max(memory.of_path(path) for path in paths)
     for budget in (most, 3 * most, UNLIMITED):
         batch = Batch(small, claims(plan.grow(paths), memory, budget), 8, budget, share)
-        assert len(list(batch.run())) == 24 and batch.kv_bytes_peak <= budget
+        assert len(ended_by_name(batch)) == 24 and batch.kv_bytes_peak <= budget
         if budget == most:
             tight = batch.kv_bytes_peak, batch.computed
     assert batch.kv_bytes_peak > 2 * tight[0] and batch.computed <= tight[1]
@@ -148,7 +210,7 @@ def test_one_job_that_fails_ends_no_other(small):
     jobs[1] |= {"story": "3: A = recompute"}
     paths = [Path.of(job, small) for job in read(lines(jobs))]
     batch = Batch(small, claims(plan.grow(paths), Memory(small, False), UNLIMITED), 4, UNLIMITED, False)
-    ended = {done.path.job.name: done for done in batch.run()}
+    ended = ended_by_name(batch)
     assert "start anew" in str(ended["0-1"].error)
     assert [len(ended[name].chunks) for name in ("0-0", "0-2")] == [4, 4]
 
@@ -219,7 +281,8 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
 
     monkeypatch.setattr(Mp4Writer, "write", full)
     assert main.main(["batch", str(file), "--out", str(out)]) == 2
-    assert "fkv batch: No space left on device: job-002.part.mp4" in capsys.readouterr().err
+    told = "cannot write job-002.part.mp4: No space left on device; stopped after 1 of 3 jobs; the same command goes on"
+    assert told in capsys.readouterr().err
     assert sorted(each.name for each in out.iterdir()) == ["job-001.mp4", "records.jsonl"]
 
 
@@ -243,6 +306,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
         ('{"prompt": "a ball", "chunks": 1, "name": "../x"}', "line 1: name '../x' must be a file name"),
         ('{"prompt": "a", "chunks": 1, "name": "x"}\n' * 2, "line 2: the name 'x' is that of line 1; give it another"),
         ('{"prompt": "a", "chunks": 1, "story": "x"}', "line 1: line 1 of the storyboard"),
+        ('{"prompt": "a", "chunks": 1, "roles": ["x"]}', "line 1: roles must be a text"),
     ],
 )
 def test_jobs_that_cannot_be_read_are_refused_by_line(text, message):
@@ -259,6 +323,7 @@ def test_jobs_that_cannot_be_read_are_refused_by_line(text, message):
         ),
         ({"chunks": 2, "story": "1: a blue star"}, "line 1: the storyboard begins with a prompt; leave out the job's"),
         ({"chunks": 2, "policy": "full without 9.9"}, "line 1: there is no head 9 in layer 9"),
+        ({"chunks": 2, "roles": "missing.json"}, "line 1: cannot read head roles from missing.json"),
     ],
 )
 def test_jobs_that_do_not_fit_the_model_are_refused_by_line(job, message, small):
@@ -270,6 +335,26 @@ def test_scenes_say_how_long_a_job_is(small):
     (job,) = read(json.dumps({"story": "a red ball [2] | a blue star [3c]"}))
     found = Path.of(job, small)
     assert (found.prompt, len(found)) == ("a red ball", 5)
+
+
+def test_jobs_have_roles_of_their_own(small, tmp_path):
+    files = {name: tmp_path / f"{name}.json" for name in ("same", "other")}
+    for name, roles in (("same", small.roles), ("other", small.roles.flipped(1, 3))):
+        files[name].write_text(json.dumps(to_json(roles)))
+    job = {"prompt": "a red ball", "policy": "forcing-kv:segments_per_frame=6", "chunks": 3}
+    jobs = [job, {**job, "roles": str(files["same"])}, {**job, "roles": str(files["other"])}]
+    paths = [Path.of(each, small) for each in read(lines(jobs))]
+    batch = Batch(small, claims(plan.grow(paths), Memory(small, False), UNLIMITED), 1, UNLIMITED, False)
+    hashes = [frame_hash(list(Overlap(small)(each.chunks))) for each in ended_by_name(batch).values()]
+    assert batch.computed == 8, "the first chunk of those with equal heads"
+    assert sorted(map(hashes.count, hashes)) == [1, 2, 2]
+    assert (
+        "roles_sha256" not in paths[0].record()
+        and paths[1].record()["roles_sha256"] != paths[2].record()["roles_sha256"]
+    )
+    with pytest.raises(ValueError, match="line 1: .*layer"):
+        files["other"].write_text(json.dumps({"num_layers": 1, "num_heads": 4, "static_heads": [[0]]}))
+        Path.of(read(lines(jobs[2:]))[0], small)
 
 
 @pytest.mark.parametrize("text, size", [("2GiB", 2 << 30), ("500 MB", 500_000_000), ("1.5k", 1500), ("7", 7)])

@@ -136,6 +136,18 @@ def test_compare_takes_all_policies_that_fit_the_model(capsys, monkeypatch):
     assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window", "longlive", "recency"]
 
 
+def test_compare_shared_shows_the_same_frames_and_no_speed(capsys):
+    command = ["compare", "--policies", "full,sliding-window:window_frames=6,forcing-kv", "--chunks", "3"]
+    alone, shared = (json.loads(run(capsys, *command, *more)[1].out) for more in ([], ["--shared"]))
+    assert (shared["timing"], shared["chunks_asked"], shared["chunks_computed"]) == ("shared", 9, 7)
+    assert "fps_meaning" not in shared
+    for one, other in zip(alone["policies"].values(), shared["policies"].values(), strict=True):
+        assert not any("fps" in name or name.endswith("_s") for name in [*other, *other["chunks"][0]])
+        assert "ratio_denoise" not in other
+        for name in ("frames_sha256", "psnr_vs_full", "kv_bytes_peak", "ratio_kv_bytes", "policy"):
+            assert one[name] == other[name]
+
+
 def test_compare_adds_full_as_the_reference(capsys):
     _, printed = run(capsys, "compare", "--policies", "sliding-window", "--chunks", "1")
     assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window"]

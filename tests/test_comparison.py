@@ -119,12 +119,28 @@ def test_a_run_reports_after_every_chunk_and_its_streams_are_those_of_the_librar
 def test_only_the_first_run_is_warmed_up(small):
     warmups, own = [], comparison.player(small, Limits())
 
-    def play(names, prompt, seed, chunks, warmup):
+    def play(names, prompt, seed, chunks, warmup, shared):
         warmups.append(warmup)
-        return own(names, prompt, seed, chunks, warmup)
+        return own(names, prompt, seed, chunks, warmup, shared)
 
     *_, last = comparison.compare(small, play, plan(), Run(0), Queue(), Limits())
     assert last.state == "done" and warmups == [1, 0]
+
+
+def test_sharing_shows_the_same_pictures_and_measures_no_speed(toy):
+    asked = plan(("full", "sliding-window", "forcing-kv:segments_per_frame=6"), PROMPTS.splitlines()[0], chunks=3)
+    *_, alone = run_of(toy, asked)
+    *_, shared = run_of(toy, replace(asked, shared=True))
+    assert shared.text.endswith("3 streams of 3 chunks, of which 6 of 9 were computed and the others shared.")
+    for one, other in zip(alone.records, shared.records, strict=True):
+        for name in ("policy", "frames_sha256", "psnr_to_reference", "adherence", "kv_bytes_peak"):
+            assert one[name] == other[name]
+    told = comparison_figures.report(toy, replace(asked, shared=True), shared.records, torch.device("cpu"), "finished")
+    assert (told["timing"], told["chunks_computed"]) == ("shared", 6)
+    assert not any("fps" in name or "ratio" in name for name in json.dumps(told, allow_nan=False).split('"'))
+    html = compare._table(comparison_figures.table(shared.records), draws_world=True)
+    assert "FPS" not in html and "PSNR" in html
+    assert "timing" in comparison_figures.spreadsheet(told)
 
 
 def test_pictures_come_with_the_chunks_and_the_newest_runs_keep_theirs(toy):

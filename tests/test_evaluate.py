@@ -111,6 +111,22 @@ def test_it_goes_on_where_it_stopped(toy, tmp_path, monkeypatch):
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2
 
 
+def test_shared_streams_give_the_same_figures_without_speeds(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    policies_ = ["full", "sliding-window", "recompute"]
+    settings = {"prompts": 1, "seconds": 2, "model": toy, "out": tmp_path}
+    alone = ev.evaluate(policies_, **settings)
+    shared = ev.evaluate(policies_, **settings, shared=True)
+    # Per policy three chunks, and four with a switch after one; two policies are alike for three chunks.
+    assert "13 of 21 chunks to compute: 38.1% saved" in capsys.readouterr().err
+    for one, other in zip(alone, shared, strict=True):
+        assert other.pop("timing") == "shared" and "fps_denoise" in one and not any("fps" in name for name in other)
+        assert other == {name: value for name, value in one.items() if "fps" not in name}
+    assert ev.report([{**shared[0], "timing": "shared"}])["timing"] == "shared"
+    monkeypatch.setattr(ev, "generate", lambda *_: pytest.fail("it is recorded already"))
+    ev.evaluate(policies_, **settings, shared=True)
+
+
 def test_an_accidental_colour_is_no_switch(toy, monkeypatch):
     """A decoder that always shows the scene after the change was not switched by the prompt."""
     after, word = ev.switched_scene(0)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from fkv.analysis.evaluate import evaluate
 from fkv.commands.main import main
@@ -58,6 +59,32 @@ def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
     assert [[record[name] for name in same] for record in one] == [
         [record[name] for name in same] for record in spread[::2]
     ]
+
+
+@pytest.mark.timeout(600)
+def test_a_batch_over_ray_leaves_what_one_process_leaves(tmp_path, capsys):
+    jobs = [
+        {"name": "a", "prompt": "a red ball", "chunks": 2, "story": "2: a blue star", "policy": "full"},
+        {"name": "b", "prompt": "a red ball", "chunks": 2, "story": "2: a pink box", "policy": "full"},
+        {"name": "c", "prompt": "a red ball", "chunks": 2, "story": "2: A = recompute", "seed": 1},
+    ]
+    file, report = tmp_path / "jobs.jsonl", tmp_path / "report.json"
+    file.write_text("\n".join(map(json.dumps, jobs)))
+    manifests = {}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # as in a worker
+        for name, more in (("spread", ["--ray", "local"]), ("here", [])):
+            out = tmp_path / name
+            assert main(["batch", str(file), "--out", str(out), "--json", str(report), *more]) == 1
+            manifests[name] = json.loads((out / "manifest.json").read_text())
+            found = json.loads(report.read_text())
+            assert (found["chunks_asked"], found["chunks_computed"]) == (6, 4)
+            assert "c failed: a running stream cannot change" in capsys.readouterr().err
+            assert sorted(path.name for path in out.glob("*.mp4")) == ["a.mp4", "b.mp4"]
+    finally:
+        torch.set_num_threads(threads)
+    assert manifests["spread"] == manifests["here"]
 
 
 def test_bench_over_ray_puts_context_lengths_into_one_report(tmp_path):

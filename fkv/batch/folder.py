@@ -12,7 +12,7 @@ from fkv.parallel.overlap import Overlap
 from fkv.report import frame_hash
 from fkv.video import ENDING, Mp4Writer
 
-from .jobs import Job
+from .jobs import Path
 from .run import Done
 
 RECORDS = "records.jsonl"
@@ -49,7 +49,7 @@ class Folder:
             "exact": self._exact,
         }
 
-    def finished(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    def finished(self, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         """Records of the jobs whose videos are there, by name.
 
         Raises:
@@ -60,7 +60,7 @@ class Folder:
             if (self.path / MANIFEST).exists():
                 raise ValueError(f"{self.path} holds a manifest without records; name another folder")
             return {}
-        wanted = {job.name: job for job in jobs}
+        wanted = {path.job.name: path for path in paths}
         found = {}
         for line in file.read_text(encoding="utf-8").splitlines():
             try:
@@ -100,7 +100,7 @@ class Folder:
         finally:
             part.unlink(missing_ok=True)
         record: dict[str, Any] = {
-            "job": done.path.job.record(),
+            "job": done.path.record(),
             "run": self._run,
             "video": video.name,
             "frames": sum(chunk.video_frames for chunk in chunks),
@@ -110,17 +110,39 @@ class Folder:
         }
         if self._exact:
             record["frames_sha256"] = frame_hash(chunks)
-        with (self.path / RECORDS).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        self._append(record)
         return record
 
-    def write_manifest(self, jobs: Sequence[Job], records: dict[str, dict[str, Any]], errors: dict[str, str]) -> File:
-        """Write what there is of each job, in the order of the jobs. Returns the file."""
+    def receive(self, record: dict[str, Any], video: bytes) -> None:
+        """Add what the folder of another machine has.
+
+        Args:
+            record: As `add` returned it there.
+            video: Content of the file that it names.
+
+        Raises:
+            OSError: As `add` does.
+        """
+        target = self.path / record["video"]
+        part = target.with_suffix(f".part{ENDING}")
+        try:
+            part.write_bytes(video)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        self._append(record)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with (self.path / RECORDS).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+
+    def write_manifest(self, paths: Sequence[Path], records: dict[str, dict[str, Any]], errors: dict[str, str]) -> File:
+        """Write what there is of each job, in their order. Returns the file."""
         rows = [
-            {"job": job.record(), "error": errors[job.name]}
-            if job.name in errors
-            else {key: value for key, value in records[job.name].items() if key != "run"}
-            for job in jobs
+            {"job": path.record(), "error": errors[path.job.name]}
+            if path.job.name in errors
+            else {key: value for key, value in records[path.job.name].items() if key != "run"}
+            for path in paths
         ]
         file = self.path / MANIFEST
         file.write_text(json.dumps({**self._run, "jobs": rows}, indent=1) + "\n", encoding="utf-8")

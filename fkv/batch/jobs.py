@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fkv import policies, storyboard
+from fkv import roles as role_files
 from fkv.files import parse_json
 from fkv.models.base import VideoModel
-from fkv.storyboard import Storyboard, write_change
+from fkv.policies import Policy
+from fkv.roles import HeadRoles
+from fkv.storyboard import STREAM, Change, SetPrompt, Storyboard, write_change
 from fkv.stream import check_chunks, check_prompt, check_seed
+
+from .opening import opening_of
 
 EXAMPLE = '{"name": "dusk", "prompt": "a red ball over the sea", "policy": "full", "seed": 1, "chunks": 14}'
 NAME = re.compile(r"[\w-][\w.-]{0,79}")
-STREAM = "A"  # the one stream of a job, in storyboards
 MAX_JOBS = 10_000
 
 
@@ -30,6 +35,7 @@ class Job:
         policy: As `fkv.policies.parse` reads it.
         seed: Of its noise.
         chunks: Its length; None for that of the storyboard's scenes.
+        roles: File of head roles; empty for those of the model.
         line: Where it was read.
     """
 
@@ -39,10 +45,11 @@ class Job:
     policy: str = "forcing-kv"
     seed: int = 0
     chunks: int | None = None
+    roles: str = ""
     line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
-        for name, kind in (("name", str), ("prompt", str), ("story", str), ("policy", str)):
+        for name, kind in (("name", str), ("prompt", str), ("story", str), ("policy", str), ("roles", str)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} must be a text, not {getattr(self, name)!r:.60}")
         if not NAME.fullmatch(self.name):
@@ -58,7 +65,7 @@ class Job:
         storyboard.check(self.story)
 
     def record(self) -> dict[str, Any]:
-        """What determines the stream, as JSON."""
+        """The fields, as JSON."""
         return {name: value for name, value in asdict(self).items() if name != "line"}
 
 
@@ -109,12 +116,14 @@ class Path:
         prompt: With which it begins.
         story: What changes on the way.
         keys: Per chunk what determines it besides the chunks before. Jobs share chunks as long as their keys agree.
+        roles: Head roles in place of the model's.
     """
 
     job: Job
     prompt: str
     story: Storyboard
     keys: tuple[tuple[object, ...], ...]
+    roles: HeadRoles | None = None
 
     @classmethod
     def of(cls, job: Job, model: VideoModel) -> Path:
@@ -124,7 +133,10 @@ class Path:
             ValueError: Its storyboard does not fit the model or its length.
         """
         try:
-            story = storyboard.parse(job.story, model.roles, job.chunks, model.chunk_seconds)
+            roles = role_files.load(job.roles) if job.roles else None
+            if roles:
+                roles.check(model.transformer.layers, model.transformer.heads)
+            story = storyboard.parse(job.story, roles or model.roles, job.chunks, model.chunk_seconds)
             if job.prompt and story.opening is not None:
                 raise ValueError("the storyboard begins with a prompt; leave out the job's")
             prompt = story.opening or job.prompt
@@ -132,17 +144,53 @@ class Path:
             chunks = job.chunks or story.chunks
             assert chunks is not None
             story.check_fits(chunks, [STREAM])
-            policies.parse(job.policy).groups(model.geometry, model.roles)
-            return cls(job, prompt, story, tuple(_keys(job, prompt, story, chunks)))
+            return cls.along(job, prompt, story, chunks, model, roles)
         except ValueError as error:
             raise ValueError(f"line {job.line}: {error}") from None
+
+    @classmethod
+    def along(
+        cls,
+        job: Job,
+        prompt: str,
+        story: Storyboard,
+        chunks: int,
+        model: VideoModel,
+        roles: HeadRoles | None = None,
+    ) -> Path:
+        """A job along a storyboard that has been read; arguments as the fields, and its length and model.
+
+        Raises:
+            ValueError: The policy does not fit the model.
+        """
+        policy = policies.parse(job.policy)
+        policy.groups(model.geometry, roles or model.roles)
+        opening = opening_of(model.geometry, policy, roles or model.roles, chunks, model.transformer.dtype)
+        keys: list[tuple[object, ...]] = []
+        opens = True
+        for chunk in range(chunks):
+            changes = story.changes(chunk)
+            opens = opens and chunk < opening.chunks and all(map(_is_plain_prompt, changes))
+            rule = opening.kind if opens else (policies.write(policy), job.roles)
+            keys.append((job.seed, rule, prompt if chunk == 0 else "", *map(write_change, changes)))
+        return cls(job, prompt, story, tuple(keys), roles)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy with which it begins."""
+        return policies.parse(self.job.policy)
+
+    def record(self) -> dict[str, Any]:
+        """What determines the stream, as JSON."""
+        if self.roles is None:
+            return self.job.record()
+        content = json.dumps(role_files.to_json(self.roles), sort_keys=True)
+        return {**self.job.record(), "roles_sha256": hashlib.sha256(content.encode()).hexdigest()[:16]}
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def _keys(job: Job, prompt: str, story: Storyboard, chunks: int) -> Iterator[tuple[object, ...]]:
-    begins = (prompt, policies.write(policies.parse(job.policy)), job.seed)
-    for chunk in range(chunks):
-        changes = tuple(map(write_change, story.changes(chunk)))
-        yield (*begins, *changes) if chunk == 0 else (job.seed, *changes)
+def _is_plain_prompt(change: Change) -> bool:
+    """Whether a change is another prompt and nothing else, which acts alike under every policy."""
+    return isinstance(change, SetPrompt) and not change.recache and not change.cut

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.models.memory import kv_bytes
+from fkv.roles import HeadRoles
 from fkv.storyboard import SetPolicy
 
 from .jobs import Path
@@ -27,8 +28,9 @@ class Memory:
         steps = len(model.schedule.sigmas)
 
         @cache
-        def peak(policy: str, chunks: int) -> int:
-            return kv_bytes(model.geometry, policies.parse(policy), model.roles, chunks, model.transformer.dtype, steps)
+        def peak(policy: str, roles: HeadRoles | None, chunks: int) -> int:
+            heads = roles or model.roles
+            return kv_bytes(model.geometry, policies.parse(policy), heads, chunks, model.transformer.dtype, steps)
 
         self._peak = peak
 
@@ -36,7 +38,7 @@ class Memory:
         """The most bytes of a stream alone in its first `chunks` chunks, under the largest of its policies."""
         chunks = len(path) if chunks is None else chunks
         later = [cue.change.policy for cue in path.story.cues if isinstance(cue.change, SetPolicy)]
-        return max(self._peak(policy, chunks) for policy in (path.job.policy, *later))
+        return max(self._peak(policy, path.roles, chunks) for policy in (path.job.policy, *later))
 
     def of_node(self, node: Node) -> int:
         """The most bytes that the stream of a node adds to those that it forked from."""

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from fkv.policies import Policy
+
 from .jobs import Path
+from .opening import Undropped
 
 
 @dataclass
@@ -38,6 +41,12 @@ class Node:
     def computed(self) -> int:
         """Chunks of the node and of all below it."""
         return sum(map(len, self))
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the first path; nothing is dropped where paths have several (`fkv.batch.opening`)."""
+        first, *others = dict.fromkeys((path.policy, path.job.roles) for path in self.paths)
+        return Undropped(first[0]) if others else first[0]
 
 
 def grow(paths: Sequence[Path], start: int = 0) -> list[Node]:

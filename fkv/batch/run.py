@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.parallel.rows import step_counted
+from fkv.storyboard import STREAM
 from fkv.stream import Chunk, Stream
 
-from .jobs import STREAM, Path
+from .jobs import Path
 from .memory import Claim
+from .opening import Undropped
+
+
+@dataclass(frozen=True)
+class Made:
+    """A chunk that has been generated.
+
+    Args:
+        paths: The jobs that have it.
+        chunk: The chunk, without video.
+    """
+
+    paths: Sequence[Path]
+    chunk: Chunk
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,6 @@ class Batch:
         rows: Streams that are stepped at once, at most.
         budget: Bytes of K and V, at most.
         share: Whether forked streams share pages; otherwise they copy them.
-        tick: Called after every chunk that was computed.
         say: Called with a sentence where a job follows only a part of its storyboard.
 
     Attributes:
@@ -62,7 +75,6 @@ class Batch:
         rows: int,
         budget: int,
         share: bool,
-        tick: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.computed = 0
@@ -73,13 +85,12 @@ class Batch:
         self._rows = rows
         self._budget = budget
         self._share = share
-        self._tick = tick
         self._say = say
         self._running: list[_Row] = []
         self._parked: dict[Claim, _Row] = {}
 
-    def run(self) -> Iterator[Done]:
-        """Generate everything. Yields each job as soon as it has ended."""
+    def run(self) -> Iterator[Made | Done]:
+        """Generate everything. Yields each chunk that was computed, and each job as soon as it has ended."""
         while True:
             yield from self._admit()
             if not self._running:
@@ -106,16 +117,20 @@ class Batch:
                 yield from self._end(row)
 
     def _begin(self, claim: Claim) -> _Row:
-        path = claim.node.paths[0]
+        path, policy = claim.node.paths[0], claim.node.policy
         if claim.parent is None:
-            policy = policies.parse(path.job.policy)
-            return _Row(claim, Stream(self._model, policy, path.prompt, path.job.seed, decode=False), [])
+            stream = Stream(self._model, policy, path.prompt, path.job.seed, path.roles, decode=False)
+            return _Row(claim, stream, [])
         trunk = self._parked[claim.parent]
         last = not any(other.state == "waiting" for other in claim.parent.children)
         stream = trunk.stream if last else trunk.stream.fork(share=self._share)
-        return _Row(claim, stream, list(trunk.chunks))
+        chunks = list(trunk.chunks)
+        if isinstance(stream.policy, Undropped):
+            stream.take_over(policy, path.roles)
+            chunks = [replace(chunk, policy=policy.name) for chunk in chunks]
+        return _Row(claim, stream, chunks)
 
-    def _step(self) -> Iterator[Done]:
+    def _step(self) -> Iterator[Made | Done]:
         """Generate a chunk of every row."""
         going = []
         for row in list(self._running):
@@ -135,8 +150,8 @@ class Batch:
                 yield from self._fail(row.claim, chunk)
                 continue
             self.computed += 1
-            self._tick()
             row.chunks.append(chunk)
+            yield Made(row.claim.node.paths, chunk)
             if row.stream.index == row.claim.node.stop:
                 self._running.remove(row)
                 yield from self._end(row)

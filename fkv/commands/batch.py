@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pickle
 import re
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -16,7 +22,11 @@ from .model_options import add_model, load_model
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
-    from fkv.batch.run import Batch
+    from fkv.batch.folder import Folder
+    from fkv.batch.jobs import Job
+    from fkv.batch.jobs import Path as JobPath
+    from fkv.batch.memory import Claim
+    from fkv.models.base import VideoModel
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMGT]i?)B?", re.IGNORECASE)
 MAX_FILE_BYTES = 16 << 20
@@ -55,8 +65,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alone", action="store_true", help="generate every stream from its beginning, to measure what is saved"
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread groups of jobs with a common past over a Ray cluster; `local` starts one on this machine",
+    )
     parser.add_argument("--sheet", metavar="FILE", help="also write a contact sheet of all videos (PNG)")
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+
+
+@dataclass
+class Ended:
+    """What has ended so far.
+
+    Args:
+        records: Of the jobs that are finished, by name, as `fkv.batch.folder.Folder.add` returns them.
+        errors: Why a job failed, by name.
+        said: Sentences on jobs that followed only a part of their storyboard.
+        computed: Chunks computed.
+        kv_bytes_peak: The most bytes of K and V at once.
+    """
+
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    computed: int = 0
+    kv_bytes_peak: int = 0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
     from fkv.batch.jobs import Path as JobPath
     from fkv.batch.jobs import read
     from fkv.batch.memory import Memory, claims
-    from fkv.batch.run import Batch
     from fkv.models.memory import free_memory
     from fkv.report import device_name
 
@@ -83,80 +116,141 @@ def run(args: argparse.Namespace) -> int:
     budget = budget or free_memory(args.device)["device"] // 2
     paths = [JobPath.of(job, model) for job in jobs]
     print_hints(model, (prompt for path in paths for prompt in (path.prompt, *path.story.prompts)))
-    folder = Folder(out, model, exact=args.rows == 1 and not args.share)
-    records = folder.finished(jobs)
-    waiting = [path for path in paths if path.job.name not in records]
+    folder = Folder(out, model, _exact(args))
+    ended = Ended(folder.finished(paths))
+    waiting = [path for path in paths if path.job.name not in ended.records]
     nodes = [plan.Node(0, len(path), [path]) for path in waiting] if args.alone else plan.grow(waiting)
     roots = claims(nodes, Memory(model, args.share), budget)
     computed = sum(root.node.computed for root in roots)
     asked = plan.asked(waiting)
-    if records:
-        print(f"{len(records)} of {len(jobs)} jobs are finished already", file=sys.stderr)
+    if ended.records:
+        print(f"{len(ended.records)} of {len(jobs)} jobs are finished already", file=sys.stderr)
+    one_level = plan.computed_with_one_level(nodes)
     if asked:
-        one_level = plan.computed_with_one_level(nodes)
         print(
             f"{computed} of {asked} chunks to compute: {1 - computed / asked:.1%} saved "
             f"({1 - one_level / asked:.1%} where a stream may fork only once)",
             file=sys.stderr,
         )
-    errors: dict[str, str] = {}
     began = time.perf_counter()
     with tqdm(total=computed, unit="chunk", file=sys.stderr) as bar:
-        batch = Batch(
-            model,
-            roots,
-            args.rows,
-            budget,
-            args.share,
-            tick=bar.update,
-            say=lambda sentence: bar.write(sentence, file=sys.stderr),
-        )
         try:
-            for done in batch.run():
-                if done.error:
-                    errors[done.path.job.name] = str(done.error) or type(done.error).__name__
-                    bar.write(f"{done.path.job.name} failed: {errors[done.path.job.name]}", file=sys.stderr)
-                else:
-                    records[done.path.job.name] = folder.add(done)
+            if args.ray:
+                _spread(args, folder, roots, budget, ended, bar)
+            else:
+                _generate(args, model, folder, roots, budget, ended, bar)
         except KeyboardInterrupt:
-            print(
-                f"fkv batch: stopped after {len(records)} of {len(jobs)} jobs; the same command goes on from there",
-                file=sys.stderr,
-            )
+            print(f"fkv batch: stopped after {_so_far(ended, jobs)}", file=sys.stderr)
             return 130
-    manifest = folder.write_manifest(jobs, records, errors)
+        except OSError as error:
+            where = f"cannot write {error.filename or out}: {error.strerror or error}"
+            raise ValueError(f"{where}; stopped after {_so_far(ended, jobs)}") from None
+    manifest = folder.write_manifest(paths, ended.records, ended.errors)
     if sheet:
-        _draw_sheet([out / records[job.name]["video"] for job in jobs if job.name in records], model.fps, sheet)
+        videos = [out / ended.records[job.name]["video"] for job in jobs if job.name in ended.records]
+        _draw_sheet(videos, model.fps, sheet)
+    seconds = time.perf_counter() - began
     emit(
         {
             "jobs": len(jobs),
-            "failed": errors,
+            "failed": ended.errors,
             "manifest": str(manifest),
             "device": device_name(model.device),
             "precision": model.precision,
             "rows": args.rows,
             "pages": "shared" if args.share else "copied",
-            **_figures(batch, asked, nodes, time.perf_counter() - began),
+            "timing": "shared",  # streams that share work have no speed of their own
+            "chunks_asked": asked,
+            "chunks_computed": ended.computed,
+            "chunks_computed_with_one_level": one_level,
+            "seconds": seconds,
+            "chunks_per_second": ended.computed / seconds if ended.computed else None,
+            "kv_bytes_peak": ended.kv_bytes_peak,
             "kv_budget": budget,
         },
         report,
     )
-    return 1 if errors else 0
+    return 1 if ended.errors else 0
 
 
-def _figures(batch: Batch, asked: int, nodes: list[Any], seconds: float) -> dict[str, Any]:
-    """What was saved, and how fast it went. Streams that share work have no speed of their own, so none is given."""
+def _exact(args: argparse.Namespace) -> bool:
+    """Whether frames are to the last bit those of streams one by one."""
+    return args.rows == 1 and not args.share
+
+
+def _so_far(ended: Ended, jobs: Sequence[Job]) -> str:
+    return f"{len(ended.records)} of {len(jobs)} jobs; the same command goes on from there"
+
+
+def _generate(
+    args: argparse.Namespace,
+    model: VideoModel,
+    folder: Folder,
+    roots: Sequence[Claim],
+    budget: int,
+    ended: Ended,
+    bar: tqdm,
+) -> None:
+    """Generate a part of the prefix tree, and note in `ended` what has ended."""
+    from fkv.batch.run import Batch, Made
+
+    def say(sentence: str) -> None:
+        ended.said.append(sentence)
+        bar.write(sentence, file=sys.stderr)
+
+    batch = Batch(model, roots, args.rows, budget, args.share, say)
+    for each in batch.run():
+        ended.computed, ended.kv_bytes_peak = batch.computed, batch.kv_bytes_peak
+        if isinstance(each, Made):
+            bar.update()
+        elif each.error:
+            ended.errors[each.path.job.name] = str(each.error) or type(each.error).__name__
+            bar.write(f"{each.path.job.name} failed: {ended.errors[each.path.job.name]}", file=sys.stderr)
+        else:
+            ended.records[each.path.job.name] = folder.add(each)
+
+
+def _spread(
+    args: argparse.Namespace, folder: Folder, roots: Sequence[Claim], budget: int, ended: Ended, bar: tqdm
+) -> None:
+    """Generate the roots of the prefix tree, each with all below it, on the devices of a Ray cluster."""
+    from fkv.parallel.ray_map import over_ray
+
+    groups = [(pickle.dumps(args), root.node.paths, budget) for root in roots]
+    for found, videos in over_ray(_group, groups, args.ray, args.device):
+        for name, record in found.records.items():
+            folder.receive(record, videos[name])
+            ended.records[name] = record
+        for sentence in (*found.said, *(f"{name} failed: {error}" for name, error in found.errors.items())):
+            bar.write(sentence, file=sys.stderr)
+        ended.errors |= found.errors
+        ended.computed += found.computed
+        ended.kv_bytes_peak = max(ended.kv_bytes_peak, found.kv_bytes_peak)
+        bar.update(found.computed)
+
+
+def _group(options: bytes, paths: Sequence[JobPath], budget: int) -> tuple[Ended, dict[str, bytes]]:
+    """Generate jobs with a common past in a process of a cluster. Returns what has ended, and the videos."""
     from fkv.batch import plan
+    from fkv.batch.folder import Folder
+    from fkv.batch.memory import Memory, claims
 
-    return {
-        "timing": "shared",
-        "chunks_asked": asked,
-        "chunks_computed": batch.computed,
-        "chunks_computed_with_one_level": plan.computed_with_one_level(nodes),
-        "seconds": seconds,
-        "chunks_per_second": batch.computed / seconds if batch.computed else None,
-        "kv_bytes_peak": batch.kv_bytes_peak,
-    }
+    args, model = pickle.loads(options), _loaded(options)
+    ended = Ended()
+    with TemporaryDirectory() as place, open(os.devnull, "w") as silent, tqdm(file=silent) as bar:
+        folder = Folder(Path(place), model, _exact(args))
+        roots = claims(plan.grow(paths), Memory(model, args.share), budget)
+        _generate(args, model, folder, roots, budget, ended, bar)
+        return ended, {name: (folder.path / record["video"]).read_bytes() for name, record in ended.records.items()}
+
+
+@lru_cache(maxsize=1)
+def _loaded(options: bytes) -> VideoModel:
+    """The model of these arguments, kept for the next group."""
+    import torch
+
+    torch.set_num_threads(1)
+    return load_model(pickle.loads(options))
 
 
 def _text(path: str) -> str:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 CHUNKS = 14
-STREAM = "A"  # the one stream of a run, in storyboards
 MAX_STORY_BYTES = 1 << 20
 STORY_HELP = (
     "a text file, or - for stdin, that says what changes when: lines such as `6: a blue star`, `6: re-cache = a blue "
@@ -117,7 +116,7 @@ def cues_of(args: argparse.Namespace) -> list[Cue]:
         ValueError: One cannot be read or comes after the end, or `--recache` goes with no prompt.
     """
     from fkv import policies
-    from fkv.storyboard import Cue, SetPolicy, SetPrompt, at_chunk
+    from fkv.storyboard import STREAM, Cue, SetPolicy, SetPrompt, at_chunk
     from fkv.stream import check_prompt
 
     if args.recache and not args.story and not args.say:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full,forcing-kv",
         help="comma-separated, all stands for those that fit the model (default: full,forcing-kv); full is added when "
         "missing",
+    )
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="compute once what policies have in common: the same frames sooner, without speeds",
     )
     parser.add_argument(
         "--sheet", metavar="FILE", help="also draw the frames of every policy at the same moments (PNG)"
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             seen=seen,
             story=settings.story,
             say=lambda sentence: bar.write(sentence, file=sys.stderr),
+            shared=args.shared,
         )
     emit(result, report)
     if sheet:
@@ -79,13 +85,17 @@ def run(args: argparse.Namespace) -> int:
         seconds = [number * model.chunk_seconds for number in shown]
         filmstrips(list(result["policies"]), [np.stack(frames[label]) for label in result["policies"]], seconds, sheet)
     for label, figures in result["policies"].items():
-        print(
-            f"{label:>18}: denoise {_rate(figures['fps_denoise'])}, end to end {_rate(figures['fps_end_to_end'])}, "
-            f"{figures['ratio_denoise']['median']:.2f}x full's speed (median), "
-            f"{figures['kv_bytes_peak'] / 1e6:.2f} MB KV",
-            file=sys.stderr,
-        )
+        speed = "" if args.shared else _speed(figures)
+        print(f"{label:>18}: {speed}{figures['kv_bytes_peak'] / 1e6:.2f} MB KV", file=sys.stderr)
     return 0
+
+
+def _speed(figures: dict[str, Any]) -> str:
+    """What was measured of a policy in seconds, in words."""
+    return (
+        f"denoise {_rate(figures['fps_denoise'])}, end to end {_rate(figures['fps_end_to_end'])}, "
+        f"{figures['ratio_denoise']['median']:.2f}x full's speed (median), "
+    )
 
 
 def _rate(fps: float | None) -> str:

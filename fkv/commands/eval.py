@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine"
     )
     parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="compute once what the streams of a prompt and a seed have in common: the same frames, without speeds",
+    )
+    parser.add_argument(
         "--out", metavar="DIR", help="folder for records, report and figure; a later run continues from its records"
     )
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
@@ -114,8 +119,8 @@ def _recall(args: argparse.Namespace) -> int:
     from fkv.models import registry
 
     target, folder = outputs(args, "json", "out/")
-    if args.steps is not None:
-        raise ValueError("--recall scores the model as it is; leave out --steps")
+    if args.steps is not None or args.shared:
+        raise ValueError("--recall scores the model as it is, stream by stream; leave out --steps and --shared")
     try:
         away = [float(seconds) for seconds in args.away.split(",")]
     except ValueError:
@@ -182,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
             args.ray,
             story,
             steps,
+            args.shared,
         )
         of_steps = "" if steps is None else f", {steps} {'step' if steps == 1 else 'steps'}"
         records += [record | {"policy": record["policy"] + of_steps} for record in found]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from .common import STREAM, RunSettings, add_changes, add_run, check_run, cues_of, load, read_story
+from .common import RunSettings, add_changes, add_run, check_run, cues_of, load, read_story
 from .model_options import check_options
 from .output import emit, outputs
 
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.search import rewards as reward_names
     from fkv.search import strategies
     from fkv.search.moves import Moves
+    from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
     check_run(args)

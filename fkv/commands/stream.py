@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .common import STREAM, RunSettings, add_changes, add_run, check_run, cues_of, load, read_story
+from .common import RunSettings, add_changes, add_run, check_run, cues_of, load, read_story
 from .director_options import add_language_model, endpoint_of
 from .model_options import add_overlap, check_options
 from .output import check_ending, emit, outputs
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.sampler import BranchNoise
+    from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
     check_run(args)
@@ -208,6 +209,8 @@ def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | 
 
 def _follow(director: Ahead, index: int, stream: Stream, chunks: Sequence[Chunk]) -> list[str]:
     """Change the stream as the director says. Returns sentences on what it did."""
+    from fkv.storyboard import STREAM
+
     recent = chunks[-RECENT:]
 
     def facts() -> tuple[str, ...]:

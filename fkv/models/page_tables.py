@@ -34,7 +34,7 @@ def simulated(
         Every chunk while it attends.
     """
     groups = policy.groups(geometry, roles) or geometry.every_head
-    cache: KVCache = _Sizes(geometry, groups, policy.segments_of(geometry), policy.stored(dtype), "meta")
+    cache: KVCache = PageTableCache(geometry, groups, policy.segments_of(geometry), policy.stored(dtype), "meta")
     text_keys = [torch.zeros(1, 1, 1, 2)] * geometry.layers
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
@@ -49,13 +49,20 @@ def simulated(
         cache = evict(policy, state)
 
 
-class _Sizes(KVCache):
-    """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them."""
+class PageTableCache(KVCache):
+    """A cache whose page tables alone count: on the meta device, with random keys where a policy asks for them.
+
+    Attributes:
+        contents_seen: Whether a policy has asked for the content of pages.
+    """
+
+    contents_seen = False
 
     def _copy_contents(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
         """Contents do not count; on the meta device, copies by index take seconds to import."""
 
     def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        self.contents_seen = True
         contents = torch.zeros(1, 1, len(index), self.page_tokens, self.geometry.head_dim)
         return contents, contents
 
@@ -65,6 +72,7 @@ class _Sizes(KVCache):
         group.edited[group.pages.slot[index]] = True
 
     def keys_of(self, layer: int, name: str, frames: Sequence[int]) -> Tensor:
+        self.contents_seen = True
         generator = torch.Generator().manual_seed(0)
         return torch.randn(1, 1, len(frames), self.geometry.tokens_per_frame, 2, generator=generator)
 

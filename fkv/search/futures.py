@@ -13,10 +13,10 @@ from fkv.cache import KVCache
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.sampler import BranchNoise, Noise
-from fkv.storyboard import SetPolicy, SetPrompt
+from fkv.storyboard import STREAM, SetPolicy, SetPrompt
 from fkv.stream import Chunk, Stream
 
-from .moves import STREAM, Move, Moves
+from .moves import Move, Moves
 from .rewards import SEEN, Rewards
 from .tree import Node, score_of
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from fkv import policies
 from fkv.sampler import CODE
-from fkv.storyboard import Change, Flush, SetPolicy, SetPrompt, SetSteps, Storyboard
+from fkv.storyboard import STREAM, Change, Flush, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, Thing, caption, parse
 
-STREAM = "A"  # the one stream of a search, in storyboards
 KINDS = ("noise", "code", "wording", "recache", "when", "policy", "steps", "avoid")
 ALL = 1 << 16  # more children than any node has moves of other kinds than noise
 CODES = 8  # noises of the kind code, that of the plain stream among them

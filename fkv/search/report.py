@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from fkv.sampler import BranchNoise
-from fkv.storyboard import Cue, Storyboard, write, write_change
+from fkv.storyboard import STREAM, Cue, Storyboard, write, write_change
 from fkv.stream import Chunk
 
 from .futures import Begin
-from .moves import STREAM
 from .rewards import Rewards
 from .search import Search
 from .tree import Node, sibling_distances

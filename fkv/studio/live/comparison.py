@@ -1,6 +1,7 @@
 """Policies against each other on prompts x seeds: the work behind the Compare tab and its endpoint.
 
-Streams of one prompt and seed take turns, chunk by chunk, on the same noise. The first policy is the reference.
+Streams of one prompt and seed take turns, chunk by chunk, on the same noise; or they share what they have in common,
+where only pictures count. The first policy is the reference.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from fkv import policies
 from fkv.analysis.evaluate import draws_world, held_out_scene
+from fkv.batch.shared import generate, paths_of
 from fkv.comparison import interleave
 from fkv.models.base import VideoModel
 from fkv.stream import Chunk, Stream
@@ -30,8 +32,9 @@ from .zerogpu import chunk_seconds, lend
 
 STRIPS = 4  # the newest runs, of which there are film strips
 
-# Policies, prompt, seed, chunks, chunks to warm up with -> the number of a stream and its next chunk, without latents.
-Play = Callable[[Sequence[str], str, int, int, int], Iterator[tuple[int, Chunk]]]
+# Policies, prompt, seed, chunks, chunks to warm up with, whether streams share what they have in common -> the number
+# of a stream and its next chunk, without latents.
+Play = Callable[[Sequence[str], str, int, int, int, bool], Iterator[tuple[int, Chunk]]]
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,25 @@ def held_out_prompts(model: VideoModel, count: int = 2) -> list[str]:
 def player(model: VideoModel, limits: Limits) -> Play:
     """What steps the streams of one prompt and seed, where the model's GPU is."""
 
-    def play(names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0) -> Iterator[tuple[int, Chunk]]:
+    def play(
+        names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0, shared: bool = False
+    ) -> Iterator[tuple[int, Chunk]]:
+        chosen = [policies.parse(name) for name in names]
+
         def streams() -> list[Stream]:
-            return [Stream(model, policies.parse(name), prompt, seed) for name in names]
+            return [Stream(model, policy, prompt, seed) for policy in chosen]
 
         for _ in interleave(streams(), warmup):
             pass
-        for number, chunk in interleave(streams(), chunks):
+        steps = (
+            generate(model, paths_of(model, chosen, prompt, seed, chunks)) if shared else interleave(streams(), chunks)
+        )
+        for number, chunk in steps:
             yield number, replace(chunk, latents=torch.empty(0))
 
-    def seconds(names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0) -> float:
+    def seconds(
+        names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0, shared: bool = False
+    ) -> float:
         return min(limits.seconds, 5 + len(names) * (chunks + warmup) * chunk_seconds(model))
 
     return lend(play, seconds)
@@ -119,18 +131,21 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
     if current.run.stopped:
         yield Progress("done", current.over() or "")
         return
-    yield Progress("running", f"Warming up {', '.join(plan.policies)}.")
+    if not plan.shared:
+        yield Progress("running", f"Warming up {', '.join(plan.policies)}.")
     for number, (prompt, seed) in enumerate(plan.runs, 1):
         streams: list[list[Chunk]] = [[] for _ in plan.policies]
         running: list[Record] = []
         earlier = strips[1 - STRIPS :]
-        with closing(play(plan.policies, prompt, seed, plan.chunks, int(number == 1))) as chunks:
+        warmup = int(number == 1 and not plan.shared)
+        with closing(play(plan.policies, prompt, seed, plan.chunks, warmup, plan.shared)) as chunks:
             for which, chunk in chunks:
                 streams[which].append(chunk)
                 current.count(chunk, plan.policies[which])
                 if current.chunks % len(streams) == 0:
-                    by_policy = dict(zip(plan.policies, streams, strict=True))
-                    running = [stream_record(name, seed, own, streams[0]) for name, own in by_policy.items()]
+                    by_policy = {name: own for name, own in zip(plan.policies, streams, strict=True) if own}
+                    reference = None if plan.shared else streams[0]
+                    running = [stream_record(name, seed, own, reference) for name, own in by_policy.items()]
                     strips = (*earlier, filmstrip(prompt, seed, by_policy, plan.chunks))
                 at = f"chunk {len(streams[which])} of {plan.chunks}"
                 text = f"{plan.policies[which]}, {at}, {plan.where(number)}."
@@ -145,8 +160,16 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
         current.forget_frames()
         yield Progress("running", f"Measured {plan.where(number)}.", current.chunks, tuple(records), strips)
     current.run.ended = "finished"
-    text = f"Finished: {len(records)} streams of {plan.chunks} chunks."
+    text = f"Finished: {len(records)} streams of {plan.chunks} chunks{_saving(model, plan)}."
     yield Progress("done", text, current.chunks, tuple(records), strips)
+
+
+def _saving(model: VideoModel, plan: ComparisonPlan) -> str:
+    """What sharing saved, in words."""
+    if not plan.shared:
+        return ""
+    found = plan.counts(model)
+    return f", of which {found['chunks_computed']} of {found['chunks_asked']} were computed and the others shared"
 
 
 def _scene(model: VideoModel, prompt: str) -> Scene | None:

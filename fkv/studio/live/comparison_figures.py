@@ -13,7 +13,7 @@ from fkv.analysis.evaluate import EQUAL_DB, adherence
 from fkv.analysis.measures import chunk_discontinuity, psnr
 from fkv.comparison import speed_ratios
 from fkv.models.base import VideoModel
-from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates
+from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates, without_speeds
 from fkv.stream import Chunk
 from fkv.world import FPS
 from fkv.world.captions import Scene
@@ -35,7 +35,7 @@ NOISE = {
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
 
 
-def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Sequence[Chunk]) -> Record:
+def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Sequence[Chunk] | None) -> Record:
     """Record what is known of a stream while it runs.
 
     Args:
@@ -43,19 +43,20 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
         seed: Its seed.
         chunks: Its chunks so far.
         reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see
-            `fkv.comparison`.
+            `fkv.comparison`; None where streams share chunks and none has a speed.
     """
-    ratios = speed_ratios(reference, chunks)
-    return {
+    record = {
         "policy": policy,
         "prompt": chunks[0].prompt,
         "seed": seed,
         "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
-        "chunks": [
-            chunk_record(chunk) | rates([chunk]) | {"ratio_denoise": ratio}
-            for chunk, ratio in zip(chunks, ratios, strict=True)
-        ],
+        "chunks": [chunk_record(chunk) | rates([chunk]) for chunk in chunks],
     }
+    if reference is None:
+        return without_speeds(record)
+    for chunk, ratio in zip(record["chunks"], speed_ratios(reference, chunks), strict=True):
+        chunk["ratio_denoise"] = ratio
+    return record
 
 
 def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | None, events: bool = False) -> Record:
@@ -86,14 +87,15 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per policy: medians over chunks (`MEASURES`), the middle half of speeds (`NOISE`), kv_bytes_peak,
-    means over complete streams (`QUALITY`), streams."""
+    """One row per policy: medians over chunks (`MEASURES`) and the middle half of speeds (`NOISE`), both where streams
+    were timed, kv_bytes_peak, means over complete streams (`QUALITY`), streams."""
     streams = pd.DataFrame(records).reindex(columns=["policy", "kv_bytes_peak", *QUALITY])
     by_policy = streams.astype(dict.fromkeys(QUALITY, float)).groupby("policy", sort=False)
     chunks = pd.DataFrame([chunk | {"policy": stream["policy"]} for stream in records for chunk in stream["chunks"]])
     by_chunk = chunks.groupby("policy", sort=False)
-    noise = {name: by_chunk[column].quantile(share) for name, (column, share) in NOISE.items()}
-    medians = by_chunk[MEASURES].median().assign(**noise)
+    timed = [name for name in MEASURES if name in chunks]
+    noise = {name: by_chunk[column].quantile(share) for name, (column, share) in NOISE.items() if column in timed}
+    medians = by_chunk[timed].median().assign(**noise)
     figures = medians.join(by_policy["kv_bytes_peak"].max()).join(by_policy[QUALITY].mean())
     return figures.assign(streams=by_policy.size())
 
@@ -111,7 +113,7 @@ def spreadsheet(told: dict[str, Any]) -> pd.DataFrame:
         "prompts": " | ".join(told["prompts"]),
         "seeds": " ".join(map(str, told["seeds"])),
         "chunks": told["chunks"],
-        **{name: told[name] for name in ("model", "device", "ended")},
+        **{name: told[name] for name in ("model", "device", "ended", "timing") if name in told},
     }
     return figures.assign(
         psnr_to_reference=figures["psnr_to_reference"].astype(object).mask(equal, "equal"), **settings
@@ -125,6 +127,12 @@ def report(
     chunk."""
     rows = table(records).astype(object)
     hints = model.hints_of(plan.prompts)
+    speeds = {
+        **FPS_MEANING,
+        "/".join(MEASURES): "medians over chunks",
+        "ratio_denoise": "seconds of the reference / of the policy, text and decoding excluded",
+        "/".join(NOISE): "between them lies the middle half of the chunks; where 1 does too, the ratio is noise",
+    }
     return {
         "model": model.name,
         "device": device_name(device),
@@ -135,13 +143,9 @@ def report(
         "seeds": list(plan.seeds),
         "chunks": plan.chunks,
         **({"hints": hints} if hints else {}),
-        "meaning": FPS_MEANING
-        | {
-            "/".join(MEASURES): "medians over chunks",
-            "ratio_denoise": "seconds of the reference / of the policy, text and decoding excluded",
-            "/".join(
-                NOISE
-            ): "between them lies the middle half of the chunks; where 1 lies between them, the ratio is noise",
+        **(plan.counts(model) if plan.shared else {}),
+        "meaning": {
+            **({} if plan.shared else speeds),
             "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
             "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
             "discontinuity": "1: moves evenly across chunks",

@@ -7,6 +7,8 @@ from itertools import product
 from typing import Any, get_type_hints
 
 from fkv import policies
+from fkv.batch.shared import counts, paths_of
+from fkv.models.base import VideoModel
 from fkv.parameters import check
 from fkv.stream import check_prompt, check_seed
 
@@ -24,16 +26,18 @@ class ComparisonPlan:
         prompts: What the videos show.
         seeds: Choose the noise.
         chunks: Length of each stream.
+        shared: Whether what policies have in common is computed once, which leaves no speeds to compare.
     """
 
     policies: tuple[str, ...]
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     chunks: int
+    shared: bool = False
 
     @classmethod
     def from_form(
-        cls, names: Any, prompts: Any, seeds: Any, chunks: Any, max_chunks: int = MAX_CHUNKS
+        cls, names: Any, prompts: Any, seeds: Any, chunks: Any, max_chunks: int = MAX_CHUNKS, shared: Any = False
     ) -> ComparisonPlan:
         """Read the form.
 
@@ -43,6 +47,7 @@ class ComparisonPlan:
             seeds: Whole numbers with commas between them.
             chunks: Length of each stream.
             max_chunks: Chunks of the comparison in all.
+            shared: Whether what policies have in common is computed once.
 
         Raises:
             ValueError: With a sentence for the visitor, if a field cannot be used.
@@ -56,6 +61,7 @@ class ComparisonPlan:
             prompts=tuple(dict.fromkeys(map(check_prompt, lines))),
             seeds=tuple(dict.fromkeys(map(_seed, forms.text(seeds, "the seeds").replace(",", " ").split()))),
             chunks=chunks,
+            shared=bool(shared),
         )
         size = {
             "policies": len(plan.policies),
@@ -77,6 +83,11 @@ class ComparisonPlan:
     def where(self, number: int) -> str:
         """Name a run by its number, counted from 1."""
         return f"prompt and seed {number} of {len(self.runs)}" if len(self.runs) > 1 else f"seed {self.seeds[0]}"
+
+    def counts(self, model: VideoModel) -> dict[str, Any]:
+        """What a report says of all runs together where they share, see `fkv.batch.shared.counts`."""
+        chosen = [policies.parse(name) for name in self.policies]
+        return counts([path for run in self.runs for path in paths_of(model, chosen, *run, self.chunks)])
 
     @property
     def total(self) -> int:

@@ -94,7 +94,7 @@ class Endpoints:
             with (
                 self._artifacts.write(f"forcing-kv-studio-{name}-seed{seed}.mp4") as path,
                 Mp4Writer(path, self._model.fps) as out,
-                closing(self._play((policy,), prompt, seed, chunks, 0)) as steps,
+                closing(self._play((policy,), prompt, seed, chunks, 0, False)) as steps,
             ):
                 for _, chunk in steps:
                     made.append(chunk)

@@ -51,8 +51,9 @@ of denoising, context pass and cache rebuilds. <b>End-to-end FPS</b>: video fram
 included. <b>Speed vs first</b>: seconds of the first policy / seconds of this one, text encoding and decoding
 excluded, with the middle half of its values over chunks; where 1 lies among them, the difference is within the
 noise of this machine. All three are medians over chunks; the streams of one prompt and seed take turns on this
-machine, after one warm-up chunk each. <b>Peak KV</b>: the most bytes of keys and values cached while a chunk
-attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may
+machine, after one warm-up chunk each; with <b>pictures only</b>, chunks that policies have in common are computed
+once, frames are the same, and no stream has a speed. <b>Peak KV</b>: the most bytes of keys and values cached while a
+chunk attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may
 generate a different but equally good video from the same noise. <b>Discontinuity</b>: how much the largest
 movements stand out; 1 means the video moves evenly across chunk borders. <b>Adherence</b>: the share of
 {", ".join(WORDS)} that an oracle recognizes in the last five seconds, mean over the prompts that name them all; it
@@ -67,6 +68,7 @@ class Controls(NamedTuple):
     prompts: gr.Textbox
     seeds: gr.Textbox
     chunks: gr.Number
+    shared: gr.Checkbox
     go: gr.Button
     cancel: gr.Button
     bar: gr.HTML
@@ -103,7 +105,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
     controls = _controls(model)
     handlers = Handlers(model, registry, play)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    form = [controls.names, controls.prompts, controls.seeds, controls.chunks, controls.finished]
+    form = [controls.names, controls.prompts, controls.seeds, controls.chunks, controls.shared, controls.finished]
     waiting = registry.limits.waiting + 1
     controls.go.click(handlers.start, form, controls.shown, concurrency_limit=waiting, **quiet)
     controls.cancel.click(handlers.stop, None, None, queue=False, **quiet)
@@ -131,6 +133,7 @@ def _controls(model: VideoModel) -> Controls:
             examples = "\n".join(held_out_prompts(model))
             prompts = gr.Textbox(examples, label="Prompts, one per line", lines=3, max_lines=8, scale=6, min_width=320)
             with gr.Column(scale=1, min_width=150):
+                shared = gr.Checkbox(False, label="Pictures only", info="shares common chunks, without speeds")
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
         bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
@@ -150,6 +153,7 @@ def _controls(model: VideoModel) -> Controls:
         prompts=prompts,
         seeds=seeds,
         chunks=chunks,
+        shared=shared,
         go=go,
         cancel=cancel,
         bar=bar,
@@ -179,13 +183,14 @@ class Handlers:
         prompts: str,
         seeds: str,
         chunks: float | None,
+        shared: bool,
         finished: list[str],
         request: gr.Request,
     ) -> Iterator[list[Any]]:
         """Run a comparison, and update the tab until it ends; `finished` are the tables of those before."""
         registry = self._registry
         try:
-            plan = ComparisonPlan.from_form(names, prompts, seeds, chunks)
+            plan = ComparisonPlan.from_form(names, prompts, seeds, chunks, shared=shared)
         except ValueError as error:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error"), *[gr.skip()] * 2]
             return
@@ -209,7 +214,9 @@ class Handlers:
         """What a step changes on the page; what has not changed since the last step is not sent again."""
         figures = table(step.records) if step.records else None
         complete = _complete(step)
-        plot = _pareto(figures) if complete > _complete(last) else gr.skip()
+        plot = gr.skip()
+        if complete > _complete(last):
+            plot = gr.Plot(visible=False) if plan.shared else _pareto(figures)
         files: Sequence[Any] = [gr.DownloadButton(interactive=False)] * len(KINDS)
         if step.state in ("done", "error") and complete:
             files = self._save(figures, report(self._model, plan, step.records, self._device, run.ended))
@@ -221,12 +228,20 @@ class Handlers:
         """Write the figures as files, and offer them behind the three buttons."""
         with ExitStack() as files:
             paths: dict[str, Path] = {
-                kind: files.enter_context(self._artifacts.write(f"forcing-kv-comparison.{kind}")) for kind in KINDS
+                kind: files.enter_context(self._artifacts.write(f"forcing-kv-comparison.{kind}"))
+                for kind in KINDS
+                if kind != "png" or "timing" not in told  # the plot is of speeds
             }
             spreadsheet(told).to_csv(paths["csv"])
-            Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
+            if "png" in paths:
+                Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
             paths["json"].write_text(json.dumps(told, indent=1), encoding="utf-8")
-        return [gr.DownloadButton(value=str(path), interactive=True) for path in paths.values()]
+        return [
+            gr.DownloadButton(value=str(paths[kind]), interactive=True)
+            if kind in paths
+            else gr.DownloadButton(interactive=False)
+            for kind in KINDS
+        ]
 
 
 def _told(plan: ComparisonPlan, rows: str) -> str:
@@ -262,7 +277,11 @@ def _bar(step: Progress, total: int) -> str:
 
 def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     """The figures as an HTML table; a dash stands for what is not known yet, or does not apply."""
-    columns = {name: title for name, (title, _) in COLUMNS.items() if draws_world or name not in ("adherence", *WORDS)}
+    columns = {
+        name: title
+        for name, (title, _) in COLUMNS.items()
+        if (draws_world or name not in ("adherence", *WORDS)) and (figures is None or name in figures)
+    }
     head = "".join(f'<th scope="col"><button type="button">{title}</button></th>' for title in columns.values())
     policies = {} if figures is None else figures.to_dict("index")
     body = "".join(
