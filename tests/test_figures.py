@@ -119,7 +119,7 @@ def test_the_xray_shows_the_page_table(run):
 
 def test_groups_that_saw_the_same_share_a_panel(run):
     titles = [annotation.text for annotation in figures.CacheXray(run.chunks).plotly().layout.annotations]
-    assert [title.split(" heads")[0] for title in titles] == ["ungrouped and static", "dynamic"]
+    assert [title.split(" heads")[0] for title in titles] == ["first-layer and static", "dynamic"]
 
 
 def test_the_head_map_marks_roles_and_threshold(scored):
@@ -134,6 +134,9 @@ def test_the_head_map_marks_roles_and_threshold(scored):
     }
     assert marks[ROLE_SYMBOLS["static"]] == [(0, 0), (0, 1), (1, 2)] and len(marks[ROLE_SYMBOLS["dynamic"]]) == 3
     assert {shape.y0 for shape in figure.layout.shapes} >= {0.8, 0.2}
+    on_bar = [shape for shape in figure.layout.shapes if shape.xsizemode == "pixel"]
+    assert {(shape.xanchor, shape.x0, shape.x1) for shape in on_bar} == {(heat.colorbar.x, 0, heat.colorbar.thickness)}
+    assert len(on_bar) == 2 and heat.colorbar.xpad == 0, "lines lie on the colour bar, not beside it"
     assert sum(sum(trace.x) for trace in figure.data if trace.type == "bar") == 6
 
 

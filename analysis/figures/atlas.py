@@ -82,7 +82,8 @@ class RoleAtlas(View):
         last = self._rows
         specs: list[Any] = [[{}] * PER_ROW for _ in range(last - 1)] + [[{"colspan": 2}, None, {}]]
         titles = [f"<b>{name}</b>  {roles.static_share:.1%} static" for name, roles in self.models.items()]
-        titles += [""] * ((last - 1) * PER_ROW - count) + ["<b>agreement</b>", "<b>static share over depth</b>"]
+        titles += [""] * ((last - 1) * PER_ROW - count)
+        titles += ["<b>heads with the same role</b>", "<b>static share over depth</b>"]
         spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.09}
         figure = make_subplots(last, PER_ROW, specs=specs, subplot_titles=titles, **spacing)
         for i, (name, roles) in enumerate(self.models.items()):

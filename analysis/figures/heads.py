@@ -18,6 +18,7 @@ from .view import View
 
 # Where the colour bar stands in the Plotly figure, as a share of its width.
 COLOUR_BAR = 0.685
+BAR_PIXELS = 12
 BINS = np.linspace(0, 1, 41)
 CENTRES = (BINS[1:] + BINS[:-1]) / 2
 TICKS = [0, 0.25, 0.5, 0.75, 1]
@@ -60,7 +61,8 @@ class HeadMap(View):
         roles = self.roles
         if self._scored:
             figure = make_subplots(1, 2, column_widths=[0.74, 0.26], horizontal_spacing=0.09)
-            bar = {"x": COLOUR_BAR, "thickness": 12, "outlinewidth": 0, "len": 1, "ypad": 0, "tickvals": TICKS}
+            bar = {"x": COLOUR_BAR, "thickness": BAR_PIXELS, "outlinewidth": 0, "len": 1, "xpad": 0, "ypad": 0}
+            bar["tickvals"] = TICKS
             look = {"colorscale": "Cividis", "zmin": 0, "zmax": 1, "xgap": 2, "ygap": 2, "colorbar": bar}
             figure.add_heatmap(z=roles.scores, hoverinfo="skip", row=1, col=1, **look)
         else:
@@ -112,7 +114,14 @@ class HeadMap(View):
                 marker={"color": colour, "line": {"width": 0}},
                 hovertemplate=f"%{{x}} {role} heads around %{{y:.2f}}<extra></extra>",
             )
-        ends = {"xref": "paper", "yref": "paper", "x0": COLOUR_BAR - 0.003, "x1": COLOUR_BAR + 0.018}
+        ends = {
+            "xref": "paper",
+            "yref": "paper",
+            "xsizemode": "pixel",
+            "xanchor": COLOUR_BAR,
+            "x0": 0,
+            "x1": BAR_PIXELS,
+        }
         for value, _, dash in score_marks(self.roles):
             line = {"color": colours.ink, "width": 1.4, "dash": dash}
             figure.add_shape(type="line", **ends, y0=value, y1=value, line=line)

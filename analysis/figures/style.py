@@ -157,7 +157,7 @@ def drawing(theme: Theme) -> Iterator[Palette]:
 
 def canvas(title: str, subtitle: str, width: float, height: float, colours: Palette) -> Figure:
     """Return an empty matplotlib figure of this size in inches with a title and a line below it."""
-    below = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.62 / height))
+    below = ConstrainedLayoutEngine(rect=(0.012, 0, 0.976, 1 - 0.62 / height))
     figure = Figure(figsize=(width, height), layout=below)
     figure.text(
         0.012,

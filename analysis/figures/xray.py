@@ -182,7 +182,8 @@ def _panels(chunks: Sequence[Chunk]) -> list[_Panel]:
 
     def title(names: list[str]) -> str:
         held = [len(chunk.pages[names[0]]) / chunk.segments for chunk in chunks if names[0] in chunk.pages]
-        called = " and ".join("ungrouped" if name == "all" and len(groups) > 1 else name for name in names)
+        split = len(groups) > 1  # then a group of all heads is the first layer's, as on the page
+        called = " and ".join("first-layer" if name == "all" and split else name for name in names)
         return f"{called} heads: {held[-1]:.3g} frames attended in the last chunk"
 
     return [_Panel(title(names), kinds[names[0]]) for names in alike.values()]

@@ -145,7 +145,8 @@ function drawEnds({ pen, size }, bottom, ends) {
 /** @param {HTMLCanvasElement} canvas @param {Bar[]} bars @param {string} unit */
 export function stackedBars(canvas, bars, unit) {
   const page = sheet(canvas);
-  const { pen, width, height, size } = page;
+  const { pen, width, size } = page;
+  const height = page.height - drawKey(page, namesOf(bars));
   const totals = bars.map((bar) => bar.parts.reduce((sum, [, value]) => sum + value, 0));
   const ends = totals.map((total) => `${total.toFixed(0)} ${unit}`);
   const left = 1.8 * size;
@@ -153,7 +154,7 @@ export function stackedBars(canvas, bars, unit) {
   const scale = (right - left) / Math.max(1e-9, ...totals);
   const row = (height - 6) / Math.max(2, bars.length);
   bars.forEach((bar, i) => {
-    const place = { left, top: 4 + i * row + size, high: Math.max(12, row - 2.6 * size) };
+    const place = { left, top: 4 + i * row, high: Math.max(12, row - 1.8 * size) };
     drawBar(page, bar, place, scale, ends[i]);
   });
 }
@@ -165,13 +166,13 @@ export function stackedBars(canvas, bars, unit) {
  * @param {number} scale pixels per unit
  * @param {string} end text behind the bar
  */
-function drawBar({ pen, width, size, ink, soft, rule, colour }, bar, { left, top, high }, scale, end) {
+function drawBar({ pen, size, ink, soft, rule, colour }, bar, { left, top, high }, scale, end) {
   const middle = top + high / 2;
   pen.textAlign = "left";
   pen.fillStyle = ink;
   pen.fillText(bar.label, 2, middle);
   let at = left;
-  let free = left; // where the next part may be named
+  let free = left; // where the next value may stand
   for (const [name, value] of bar.parts) {
     const long = scale * value;
     if (long <= 0) continue;
@@ -179,16 +180,62 @@ function drawBar({ pen, width, size, ink, soft, rule, colour }, bar, { left, top
     pen.fillRect(at, top, Math.max(1, long - 1), high);
     pen.strokeStyle = rule;
     pen.strokeRect(at + 0.5, top + 0.5, Math.max(1, long - 2), high - 1);
-    const text = `${name} ${value.toFixed(value < 10 ? 1 : 0)}`;
-    const wide = pen.measureText(text).width;
+    const text = value.toFixed(value < 10 ? 1 : 0);
     const place = Math.max(free, at);
-    if (place + wide < width) {
-      pen.fillStyle = soft;
-      pen.fillText(text, place, top + high + 0.75 * size);
-      free = place + wide + 10;
-    }
+    pen.fillStyle = soft;
+    pen.fillText(text, place, top + high + 0.75 * size);
+    free = place + pen.measureText(text).width + 8;
     at += long;
   }
   pen.fillStyle = ink;
   pen.fillText(end, at + 6, middle);
+}
+
+/** @param {Bar[]} bars of the same parts @returns {string[]} names of the parts that have a length in any bar */
+export function namesOf(bars) {
+  const names = (bars[0]?.parts ?? []).map(([name]) => name);
+  return names.filter((_, i) => bars.some((bar) => bar.parts[i][1] > 0));
+}
+
+/**
+ * Break a row of items into as many rows as it needs.
+ * @param {number[]} widths
+ * @param {number} room
+ * @returns {[x: number, row: number][]} the place of each item
+ */
+export function placed(widths, room) {
+  let x = 0;
+  let row = 0;
+  return widths.map((wide) => {
+    if (x && x + wide > room) [x, row] = [0, row + 1];
+    x += wide;
+    return [x - wide, row];
+  });
+}
+
+/**
+ * Say at the foot of a chart which shade is which part.
+ * @param {Sheet} page
+ * @param {string[]} names
+ * @returns {number} its height
+ */
+function drawKey({ pen, width, height, size, soft, rule, colour }, names) {
+  const places = placed(
+    names.map((name) => 1.9 * size + pen.measureText(name).width),
+    width,
+  );
+  const line = 1.4 * size;
+  const high = line * (1 + (places.at(-1)?.[1] ?? -1));
+  pen.textAlign = "left";
+  names.forEach((name, i) => {
+    const [x, row] = places[i];
+    const middle = height - high + (row + 0.5) * line;
+    pen.fillStyle = colour(`--fkv-stage-${name}`);
+    pen.fillRect(x, middle - size / 2, size, size);
+    pen.strokeStyle = rule;
+    pen.strokeRect(x + 0.5, middle - size / 2 + 0.5, size - 1, size - 1);
+    pen.fillStyle = soft;
+    pen.fillText(name, x + 1.3 * size, middle);
+  });
+  return high;
 }

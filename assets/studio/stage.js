@@ -93,6 +93,8 @@ export function mount({ element, props, trigger, watch }) {
   });
   player.addEventListener("frame", () => {
     if (waited === null && player.painted.A + player.painted.B > MOVES) waited = performance.now() - born;
+    const { width, height } = player.screens[stage.dataset.streams === "B" ? "B" : "A"];
+    stage.style.setProperty("--fkv-ratio", (width / height).toFixed(4));
     views.paint();
   });
   onLayout(stage, () => {

@@ -76,16 +76,20 @@ export function drawXray(canvas, name, streams, frames) {
     pen.fillText(name, 2, height / 2);
     return;
   }
-  const longest = Object.entries(streams)
-    .flatMap(([each, own]) => titles(own, each))
-    .map((text) => pen.measureText(text).width);
-  const left = Math.min(width * 0.42, 16 + Math.max(...longest));
+  const longest = Math.max(
+    ...Object.entries(streams)
+      .flatMap(([each, own]) => titles(own, each))
+      .map((text) => pen.measureText(text).width),
+  );
+  const left = Math.min(width * 0.42, 16 + longest);
+  const small = Math.min(1, (left - 14) / longest); // titles that do not fit are written smaller, not squeezed
+  pen.font = pen.font.replace(`${size}px`, `${size * small}px`);
   const cell = (width - left) / Math.max(FEWEST, frames);
   const rows = rowsOf(groups, height);
-  const shown = labelled(groups.length, Math.floor(height / size));
+  const shown = labelled(groups.length, Math.floor(height / (size * small)));
   const middles = spread(
     shown.map((i) => rows[i].top + rows[i].high / 2),
-    size,
+    size * small,
     height,
   );
   const texts = titles(groups, name);

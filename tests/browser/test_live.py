@@ -224,13 +224,14 @@ def test_a_link_with_a_storyboard_brings_back_the_same_frames(visit):
     query, seen = f"?{urlencode(asked)}", []
     for _ in range(2):
         tab = visit(query=query)
+        expect(tab.page.locator(".fkv-status")).to_contain_text("the Storyboard has what changes on the way")
+        expect(tab.page.locator("#fkv-story .label-wrap")).to_have_attribute("aria-expanded", "true")
         tab.press("Go live")
         tab.until("window.fkvStudio.state === 'done' && window.fkvStudio.marks.length === 3")
         assert [mark["text"] for mark in tab.stage("marks")][1:] == [line[3:] for line in STORY.splitlines()]
         seen.append(hashes(tab, 2))
         query = tab.page.evaluate("location.search")
     assert seen[0] == seen[1] and len(set(seen[0])) == 2
-    tab.page.get_by_role("button", name="Storyboard").click()
     expect(tab.page.get_by_label("What changes at which chunk")).to_have_value(STORY)
 
 
@@ -343,6 +344,14 @@ def test_a_talk_fills_the_projector(visit):
     assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
 
 
+def test_a_talk_in_a_narrow_frame_keeps_its_figures_in_one_row(visit):
+    tab = visit(width=700, height=500, query="?talk=1")
+    tab.until("window.fkvStudio.painted.A > 0")
+    boxes = [each.bounding_box() for each in tab.page.locator(".fkv-screen figcaption b").all() if each.is_visible()]
+    assert len(boxes) == 4 and max(box["y"] for box in boxes) - min(box["y"] for box in boxes) < 3
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_the_video_stays_where_it_is_whatever_is_hinted(visit):
     tab = visit()
     tab.until("window.fkvStudio.painted.A > 0")
@@ -366,13 +375,50 @@ def test_stop_answers_at_once_and_the_picture_s_button_pauses_the_stream(visit):
     tab.until("window.fkvStudio.state === 'done'")
 
 
+@pytest.mark.parametrize(
+    ("width", "height"), [(1366, 768), (1280, 720), (900, 700), (683, 384), (390, 844), (844, 390)]
+)
+def test_the_video_is_above_the_fold_without_bars_beside_it(visit, width, height):
+    tab = visit(width=width, height=height)
+    tab.until("window.fkvStudio.player.at > 0")
+    bottom = "() => document.querySelector('.fkv-frame').getBoundingClientRect().bottom"
+    assert tab.page.evaluate(bottom) <= height
+    wide = "(name) => document.querySelector(name).clientWidth"
+    for key, frame, around in (("1", ".fkv-screen .fkv-frame", ".fkv-screen"), ("2", ".fkv-frame", ".fkv-screen")):
+        tab.page.keyboard.press(key)
+        assert abs(tab.page.evaluate(wide, frame) - tab.page.evaluate(wide, around)) <= 1
+    right = "(node) => node.getBoundingClientRect().right"
+    edge = tab.page.locator("#fkv-examples").evaluate(right)
+    assert all(chip.evaluate(right) <= edge for chip in tab.page.locator("#fkv-examples button").all())
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_pictures_keep_their_shape(visit):
+    tab = visit(reduced_motion="reduce")
+    tab.until("window.fkvStudio.painted.A > 0")
+    tab.page.evaluate("""async () => {
+      const picture = await createImageBitmap(new ImageData(208, 120));
+      const { player } = window.fkvStudio;
+      const pictures = Array(64).fill(picture);
+      player.near.set(player.at, { A: pictures, B: pictures });
+      player.shown = null;
+    }""")
+    tab.page.wait_for_function("""() => {
+      const { width, height } = document.querySelector(".fkv-frame").getBoundingClientRect();
+      return Math.abs(width / height - 208 / 120) < 0.02;
+    }""")
+
+
 def test_the_live_tab_fits_a_phone(visit):
     tab = visit(width=390)
     tab.until("window.fkvStudio.player.at > 0")
     for key in ("1", "4", "5"):
         tab.page.keyboard.press(key)
         assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    boxes = [tab.page.locator(f".fkv-{part}").bounding_box() for part in ("top", "screens", "line", "xray", "charts")]
+    boxes = [
+        tab.page.locator(f".fkv-{part}").bounding_box()
+        for part in ("status", "screens", "tools", "line", "xray", "charts")
+    ]
     assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in pairwise(boxes))
 
 

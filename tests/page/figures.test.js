@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { clip, spread } from "../../assets/studio/canvas.js";
-import { roundUp } from "../../assets/studio/charts.js";
+import { namesOf, placed, roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
 import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
@@ -37,6 +37,27 @@ test("texts that do not fit are cut, and left out where too little would remain"
   assert.equal(clip(pen, "a red ball", 100), "a red ball");
   assert.equal(clip(pen, "a red ball", 99), "a red ba…");
   assert.equal(clip(pen, "a red ball", 40), "");
+});
+
+test("the key of a chart names every part that has a length, in rows that fit", () => {
+  const parts = (/** @type {number[]} */ ...values) =>
+    /** @type {[string, number][]} */ (["text", "denoise", "decode"].map((name, i) => [name, values[i]]));
+  const bars = [
+    { label: "A", parts: parts(0, 50, 9) },
+    { label: "B", parts: parts(0, 90, 0.4) },
+  ];
+  assert.deepEqual(namesOf(bars), ["denoise", "decode"]);
+  assert.deepEqual(namesOf([{ label: "A", parts: parts(3, 50, 0) }, ...bars]), ["text", "denoise", "decode"]);
+  assert.deepEqual(namesOf([]), []);
+  assert.deepEqual(placed([40, 40, 40], 100), [
+    [0, 0],
+    [40, 0],
+    [0, 1],
+  ]);
+  assert.deepEqual(placed([140, 10], 100), [
+    [0, 0],
+    [0, 1],
+  ]);
 });
 
 test("labels keep their order, their distance and to the canvas", () => {

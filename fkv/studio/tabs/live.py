@@ -44,7 +44,8 @@ OPENING_STEPS = re.compile(r"1: steps = ([1-9])(?:\n|$)")  # the field of the st
 LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses numbers typed beyond its ends
 NEXT_RUN = "Stream, chunks and seed apply to the next run. Press Start over."
-LINKED = "This link's settings are loaded. Press Go live to generate; a sample recording plays until then."
+LINKED = "This link's settings are loaded{}. Press Go live to generate; a sample recording plays until then."
+PLANNED = ", and the Storyboard has what changes on the way"
 OTHER_MODEL = "This link was made with the model {}; this studio runs {}, so frames will differ."
 NO_RECORDING = "Nothing recorded yet"
 STORY = (
@@ -98,6 +99,7 @@ class Controls(NamedTuple):
     threshold: gr.Slider
     recache: gr.Checkbox
     story: gr.Textbox
+    storyboard: gr.Accordion
     branch: gr.Textbox
     timesteps: gr.Textbox
     frames: gr.Number
@@ -230,7 +232,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                         facts=page_facts(),
                         apply_default_css=False,
                     )
-    with gr.Accordion("Storyboard", open=False, elem_id="fkv-story"):
+    with gr.Accordion("Storyboard", open=False, elem_id="fkv-story") as storyboard:
         story = gr.Textbox(
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
         )
@@ -262,6 +264,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         threshold=threshold,
         recache=recache,
         story=story,
+        storyboard=storyboard,
         branch=branch,
         timesteps=timesteps,
         frames=frames,
@@ -484,14 +487,16 @@ class Handlers:
     # Links.
 
     def restore(self, request: gr.Request) -> list[Any]:
-        """The stage and the form as the address says, so that a link brings a run back."""
+        """The stage, the Storyboard and the form as the address says, so that a link brings a run back."""
         get = request.query_params.get
         text = None
         story, steps = self._with_steps(get("story") or "")
+        planned = bool(story.strip() or get("branch"))
+        linked = LINKED.format(PLANNED if planned else "")
         if get("model") not in (None, self._model.name):
             text = OTHER_MODEL.format(get("model"), self._model.name)
         elif self._recorded and get("prompt"):
-            text = LINKED
+            text = linked
         read = {
             "prompt": get("prompt"),
             "seed": _number(get("seed")),
@@ -507,8 +512,9 @@ class Handlers:
             "frames": _number(get("frames")),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
-            text = f"{text or LINKED} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
-        values = [{"state": "idle"} | self._recorded | {"text": text} if text else None, *read.values()]
+            text = f"{text or linked} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."
+        stage = {"state": "idle"} | self._recorded | {"text": text} if text else None
+        values = [stage, gr.Accordion(open=True) if planned else None, *read.values()]
         return [gr.skip() if value is None else value for value in values]
 
     def _with_steps(self, story: str) -> tuple[str, int]:
@@ -595,7 +601,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
         policy.change(lambda a, b: gr.Checkbox(info=policy_field.recache_info(a, b)), both, c.recache, **AT_ONCE)
         policy.change(h.picked_of(name), policy, picker, **LATEST)
         picker.pick(h.pick_policy_of(name), policy, [policy, picker], **LATEST)
-    page.load(h.restore, None, [c.stage, *c.form], **AT_ONCE | {"trigger_mode": "once"})
+    page.load(h.restore, None, [c.stage, c.storyboard, *c.form], **AT_ONCE | {"trigger_mode": "once"})
 
 
 def _recorded(model: VideoModel, registry: Registry) -> dict[str, Any]:

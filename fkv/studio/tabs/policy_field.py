@@ -9,8 +9,6 @@ from fkv.policies import Policy, parse
 from fkv.storyboard import at_threshold
 from fkv.studio.live import forms
 
-SHORT_NAMES = {"forcing-kv": "Forcing-KV", "full": "Full"}
-
 
 def read(text: Any) -> Policy | None:
     """The policy in a field; None where it holds none, such as a field that was cleared."""
@@ -40,6 +38,6 @@ def recache_info(a: Any, b: Any) -> str:
 def views(a: Any, b: Any) -> list[tuple[str, str]]:
     """Choices of what to stream: A alone, B alone, or both; a name for each, and its value."""
     policies = {"A": read(a), "B": read(b)}
-    names = [SHORT_NAMES.get(policy.name, policy.name) if policy else stream for stream, policy in policies.items()]
+    names = [policy.name if policy else stream for stream, policy in policies.items()]
     first, second = names if names[0] != names[1] else ("A", "B")
     return [(first, "A"), (second, "B"), ("Both", "AB")]
