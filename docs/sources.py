@@ -18,9 +18,9 @@ COMMANDS = {
     "selection": "python -m fkv bench --selection --context 84 --repeats 8 "
     "--json assets/benchmarks/sources-selection.json",
     "equal-bytes": "python -m fkv eval --policy window-kv,sliding-window,forcing-kv,dummy-forcing --bytes 12,25,50 "
-    "--prompts 12 --seconds 21 --json assets/benchmarks/sources-equal-bytes.json",
+    "--prompts 12 --seconds 21 --out runs/equal-bytes --json assets/benchmarks/sources-equal-bytes.json",
     "recall": "python -m fkv eval --recall --policy window-kv,sliding-window,forcing-kv,dummy-forcing --bytes 12,25,50 "
-    "--seconds 21 --away 3,10 --json assets/benchmarks/sources-recall.json",
+    "--seconds 21 --away 3,10 --out runs/recall --json assets/benchmarks/sources-recall.json",
     "demands": "python -m fkv.training.demands --prompts 48 --seeds 8 --seconds 20 "
     "--json assets/benchmarks/sources-demands.json",
 }

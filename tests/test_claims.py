@@ -229,12 +229,22 @@ class TestDemands:
         with pytest.raises(ValueError, match="4 folds need at least 4 prompts, not 3"):
             demands.study(small, 3, 8, 5, 4)
 
-    def test_the_figure_is_printed_and_recorded(self, tmp_path, capsys):
+    def test_the_figure_is_printed_and_recorded_and_a_study_continues(self, tmp_path, capsys, monkeypatch):
         target = tmp_path / "demands.json"
-        demands.main(["--prompts", "4", "--seconds", "2.25", "--budget-frames", "1", "--json", str(target)])
+        options = ["--seconds", "2.25", "--budget-frames", "1", "--json", str(target)]
+        measured, measure = [], demands.measure
+        monkeypatch.setattr(demands, "measure", lambda *args: measured.append(args[1]) or measure(*args))
+        demands.main(["--prompts", "4", *options])
         found = json.loads(target.read_text())
         assert capsys.readouterr().out.startswith("of 4 prompts ")
         assert len(found["prompts"]) == 4 and all(row["gain_db"] != 0 for row in found["prompts"])
+        target.write_text(json.dumps(found | {"prompts": found["prompts"][:3], "judged": None}))
+        measured.clear()
+        demands.main(["--prompts", "4", *options])
+        assert json.loads(target.read_text()) == found and measured == [found["prompts"][3]["prompt"]]
+        with pytest.raises(SystemExit):
+            demands.main(["--prompts", "4", *options, "--seconds", "3"])
+        assert "was recorded with seconds 2.25 instead of 3.0; remove it" in capsys.readouterr().err
 
 
 def test_the_page_compares_no_pictures_where_none_were_compared():

@@ -6,6 +6,8 @@ without a clear label are left out. The classifier is a logistic regression on t
 model's own encoder, judged on prompts that it was not fitted to.
 
 python -m fkv.training.demands --prompts 48 --seeds 8 --seconds 20 --json assets/benchmarks/sources-demands.json
+
+The record is written after every prompt, and a later run with the same settings continues from it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv.comparison import interleave, psnr
+from fkv.files import read_json
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.report import device_name
@@ -35,6 +38,7 @@ STRATEGIES = ("max", "average")
 LEAST_SEEDS = 8  # labels of fewer streams are noise
 FOLDS = 4
 FIRST_PROMPT = 2**41  # scenes of these seeds are in no other set
+MAX_RECORD = 1 << 20  # bytes of an earlier record
 
 
 def measure(
@@ -134,7 +138,19 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def study(model: VideoModel, prompts: int, seeds: int, seconds: float, budget: float) -> dict[str, Any]:
+Row = dict[str, Any]
+"""A prompt, its mean gain of `max` in decibels and its label."""
+
+
+def study(
+    model: VideoModel,
+    prompts: int,
+    seeds: int,
+    seconds: float,
+    budget: float,
+    known: Sequence[Row] = (),
+    seen: Callable[[list[Row]], object] = lambda rows: None,
+) -> dict[str, Any]:
     """Measure labels and judge a classifier.
 
     Args:
@@ -143,9 +159,11 @@ def study(model: VideoModel, prompts: int, seeds: int, seconds: float, budget: f
         seeds: Seeds of each, at least `LEAST_SEEDS`.
         seconds: Length of the streams.
         budget: `budget_frames` of both strategies.
+        known: Rows of the first prompts, from an earlier study with the same settings.
+        seen: Called with all rows so far after every prompt.
 
     Returns:
-        `prompts`, rows of prompt, mean gain of `max` in decibels and label; `judged`, see `judge`, or None where fewer
+        `prompts`, a row for each; `judged`, see `judge`, or None where fewer
         than `FOLDS` prompts have a label.
 
     Raises:
@@ -157,11 +175,13 @@ def study(model: VideoModel, prompts: int, seeds: int, seconds: float, budget: f
         raise ValueError(f"{FOLDS} folds need at least {FOLDS} prompts, not {prompts}")
     chunks = max(1, round(seconds / model.chunk_seconds))
     texts = [caption(sample_scene(random.Random(FIRST_PROMPT + index))) for index in range(prompts)]
-    rows = []
-    with tqdm(total=prompts * seeds * chunks * 3, unit="chunk", file=sys.stderr) as bar:
-        for text in texts:
+    rows = list(known[:prompts])
+    each = seeds * chunks * (len(STRATEGIES) + 1)
+    with tqdm(total=prompts * each, initial=len(rows) * each, unit="chunk", file=sys.stderr) as bar:
+        for text in texts[len(rows) :]:
             gains = measure(model, text, seeds, chunks, budget, bar.update)
             rows.append({"prompt": text, "gain_db": statistics.mean(gains), "label": label(gains)})
+            seen(rows)
     known = [row for row in rows if row["label"]]
     labels = np.array([STRATEGIES.index(str(row["label"])) for row in known])
     features = [model.encode(str(row["prompt"])).float().mean((0, 1)).cpu().double().numpy() for row in known]
@@ -184,6 +204,40 @@ def sentence(found: dict[str, Any]) -> str:
     )
 
 
+def settings_of(model: VideoModel, args: argparse.Namespace) -> dict[str, Any]:
+    """What a record says of how it was made; a study continues only one of the same settings."""
+    from fkv.analysis.jobs import identity_of
+
+    name, checkpoint, precision = identity_of(model)
+    return {
+        "model": name,
+        "checkpoint": checkpoint,
+        "precision": precision,
+        "device": device_name(args.device),
+        "seeds": args.seeds,
+        "seconds": args.seconds,
+        "budget_frames": args.budget_frames,
+    }
+
+
+def read_rows(path: Path, settings: dict[str, Any]) -> list[Row]:
+    """The rows of an earlier record, none where there is no file.
+
+    Raises:
+        ValueError: It is no record, or one of other settings.
+    """
+    if not path.exists():
+        return []
+    found = read_json(path, MAX_RECORD)
+    if not isinstance(found, dict) or not isinstance(found.get("prompts"), list):
+        raise ValueError(f"{path} is no record of this study; name another file")
+    other = [name for name, value in settings.items() if found.get(name) != value]
+    if other:
+        told = ", ".join(f"{name} {found.get(name)!r} instead of {settings[name]!r}" for name in other)
+        raise ValueError(f"{path} was recorded with {told}; remove it or name another file")
+    return list(found["prompts"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study and print what it found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,18 +247,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=LEAST_SEEDS)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--budget-frames", type=float, default=4.0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    parser.add_argument("--json", type=Path, help="write the record there after every prompt; continue from it")
     args = parser.parse_args(arguments)
-    model = registry.load(args.model, args.device)
     try:
-        found = study(model, args.prompts, args.seeds, args.seconds, args.budget_frames)
+        model = registry.load(args.model, args.device)
+        settings = settings_of(model, args)
+        known = read_rows(args.json, settings) if args.json else []
+
+        def keep(rows: list[Row], judged: dict[str, Any] | None = None) -> None:
+            if args.json:
+                part = args.json.with_suffix(".part")
+                part.write_text(json.dumps(settings | {"prompts": rows, "judged": judged}, indent=1) + "\n", "utf-8")
+                part.replace(args.json)
+
+        found = study(model, args.prompts, args.seeds, args.seconds, args.budget_frames, known, keep)
     except ValueError as error:
         parser.error(str(error))
+    keep(found["prompts"], found["judged"])
     print(sentence(found))
-    if args.json:
-        settings = {"model": model.name, "device": device_name(args.device), "seeds": args.seeds}
-        settings |= {"seconds": args.seconds, "budget_frames": args.budget_frames}
-        args.json.write_text(json.dumps(settings | found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
