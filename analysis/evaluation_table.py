@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ MEASURES = {
 }
 STEPS = re.compile(r"(.*?)((?:, \d+ steps?)?)")
 """A policy's name and the number of denoising steps, where several were compared."""
+
+NO_REMARKS: dict[str, dict[str, str]] = {}
 
 NOTES = """
 Means over {streams} streams of {seconds:g} s per policy ({prompts} held-out prompts), in brackets 95 % bootstrap
@@ -56,12 +58,18 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def markdown(records: Sequence[Record]) -> str:
-    """Return the table and how to read it."""
+def markdown(records: Sequence[Record], remarks: Mapping[str, Mapping[str, str]] = NO_REMARKS) -> str:
+    """Return the table and how to read it.
+
+    Args:
+        records: Of `fkv eval`.
+        remarks: Heading of a further column -> policy -> what stands there.
+    """
     found = by_prompt(records)
     names = list(dict.fromkeys(record["policy"] for record in records))
-    headings = ["policy", "reads", *(heading for heading, _ in MEASURES.values()), "KV, MB"]
-    lines = [headings, ["-"] * len(headings), *(_row(found, name) for name in names)]
+    headings = ["policy", "reads", *(heading for heading, _ in MEASURES.values()), "KV, MB", *remarks]
+    rows = [[*_row(found, name), *(column.get(name, "") for column in remarks.values())] for name in names]
+    lines = [headings, ["-"] * len(headings), *rows]
     notes = NOTES.format(
         fewest=FEWEST,
         streams=len(records) // len(names),

@@ -129,10 +129,12 @@ def test_compare_draws_what_every_policy_painted(capsys, tmp_path, small, monkey
 
 
 def test_compare_takes_all_policies_that_fit_the_model(capsys, monkeypatch):
-    monkeypatch.setattr(policies, "fitting", lambda geometry, roles: ["sliding-window", "longlive"])
+    monkeypatch.setattr(policies, "fitting", lambda geometry, roles: ["sliding-window", "recompute", "longlive"])
     code, printed = run(capsys, "compare", "--policies", "all,nothing", "--chunks", "2")
     assert code == 2 and "there is no policy 'nothing'" in printed.err
-    _, printed = run(capsys, "compare", "--policies", "all,recency", "--chunks", "2")
+    code, printed = run(capsys, "compare", "--policies", "full,-recompute", "--chunks", "2")
+    assert code == 2 and "-recompute leaves a policy out of all, as in all,-recompute" in printed.err
+    _, printed = run(capsys, "compare", "--policies", "all,-recompute,recency", "--chunks", "2")
     assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window", "longlive", "recency"]
 
 

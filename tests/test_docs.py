@@ -18,6 +18,7 @@ from docs import batch as batch_page
 from docs import debate as debate_page
 from docs import policies as policies_page
 from docs import sources as sources_page
+from docs.expectations import EXPECTED, SURPRISING
 from fkv.commands.main import COMMANDS, _parser
 from fkv.policies import POLICIES
 
@@ -133,6 +134,21 @@ def test_every_recipe_of_contributing_has_at_most_ten_lines_of_text():
 def test_the_page_of_policies_is_current():
     assert policies_page.PAGE.read_text(encoding="utf-8") == policies_page.page(), "run python -m docs.policies"
     assert all(f"## {name}\n" in policies_page.page() for name in POLICIES)
+
+
+def test_every_policy_is_measured_beside_what_was_expected(tmp_path, monkeypatch):
+    assert set(EXPECTED) == set(POLICIES) - {"recompute"} and set(SURPRISING) <= set(EXPECTED)
+    words = split(policies_page.COMMAND)
+    assert _parser(["eval"]).parse_args(words[3:]).json == policies_page.RECORD.relative_to(ROOT).as_posix()
+    monkeypatch.setattr(policies_page, "RECORD", tmp_path / "none.json")
+    assert f"| `memflow` | S3 + M3 + R6 + C3 | {EXPECTED['memflow']} |" in policies_page.measured()
+    where = {"model": "tiny", "checkpoint": "abc", "precision": "bf16", "device": "a CPU"}
+    figures = {"discontinuity": 1.0, "drift": {"colours": 0.1}, "flicker": 0.1, "kv_bytes_peak": 2_000_000}
+    read = {"adherence": {"60": {"colour": 0.5}}, "switch": {"success": 1.0}, "psnr_to_full": None}
+    records = [{"policy": "full", "prompt": 0, "seed": 0, "seconds": 60.0} | where | figures | read]
+    (tmp_path / "policies.json").write_text(json.dumps({"records": records}))
+    monkeypatch.setattr(policies_page, "RECORD", tmp_path / "policies.json")
+    assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} |  |" in policies_page.measured()
 
 
 def test_the_page_of_debates_is_current():

@@ -307,6 +307,9 @@ def test_the_table_marks_what_differs_from_full_on_the_same_prompts():
     cells = {row.split(" | ")[0].strip("| `"): row.split(" | ")[2] for row in rows if row.startswith("| `")}
     assert cells["full"].startswith("0.750 (0.") and cells["longlive"].startswith("**0.650** (0.")
     assert cells["memflow"].startswith("0.750 (")
+    remarked = evaluation_table.markdown(records, {"expected": {"longlive": "worse"}}).splitlines()
+    assert remarked[0].endswith("| KV, MB | expected |")
+    assert [row.endswith(" | 2.0 | worse |") for row in remarked[2:5]] == [False, True, False]
     assert "6 held-out prompts" in "\n".join(rows) and "| S3 + R6 + C3 |" in "\n".join(rows)
 
 

@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"own (default) or none for tiny; none (default), vae or small for {wan}",
         choices=("own", *CHOICES["decoder"]),
     )
-    add("--policies", "comma-separated; all stands for those that fit the model", "full,forcing-kv")
+    policies = "comma-separated; all stands for those that fit the model, all,-NAME for all but one"
+    add("--policies", policies, "full,forcing-kv")
     add(
         "--context",
         "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "

@@ -34,22 +34,28 @@ def read_policies(text: str, load: Callable[[], VideoModel]) -> list[str]:
     """Split a comma-separated list of policies.
 
     Args:
-        text: The list; `all` in it stands for every policy that fits the model with its default parameters.
+        text: The list; `all` in it stands for every policy that fits the model with its default parameters, and `-NAME`
+            leaves one of them out.
         load: Gives the model; called where the list has `all`.
 
     Raises:
-        ValueError: A policy cannot be read.
+        ValueError: A policy cannot be read, or one is left out of a list without `all`.
     """
     from fkv import policies
 
     parts = policies.split(text)
-    for part in parts:
+    left_out = [part.removeprefix("-") for part in parts if part.startswith("-")]
+    parts = [part for part in parts if not part.startswith("-")]
+    for part in (*parts, *left_out):
         if part != "all":
             policies.parse(part)
+    if left_out and "all" not in parts:
+        raise ValueError(f"-{left_out[0]} leaves a policy out of all, as in all,-{left_out[0]}; the list has no all")
     if "all" in parts:
         model = load()
         at = parts.index("all")
-        parts[at : at + 1] = policies.fitting(model.geometry, model.roles)
+        fitting = policies.fitting(model.geometry, model.roles)
+        parts[at : at + 1] = [name for name in fitting if name not in left_out]
     return parts
 
 

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policies",
         default="full,forcing-kv",
-        help="comma-separated, all stands for those that fit the model (default: full,forcing-kv); full is added when "
-        "missing",
+        help="comma-separated; all stands for those that fit the model, all,-NAME for all but one (default: "
+        "full,forcing-kv); full is added when missing",
     )
     parser.add_argument(
         "--shared",

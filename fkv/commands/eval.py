@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="full,forcing-kv",
         metavar="P[,P]",
-        help="comma-separated; all stands for those that fit the model (default: full,forcing-kv)",
+        help="comma-separated; all stands for those that fit the model, all,-NAME for all but one (default: "
+        "full,forcing-kv)",
     )
     parser.add_argument(
         "--prompts",
