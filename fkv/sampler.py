@@ -144,6 +144,14 @@ class SeededNoise:
         return self._draw(chunk, step + 1, shape)
 
 
+def read_path(text: str) -> tuple[int, ...]:
+    """Read the branches of `BranchNoise`, as in 0,3,1; none of an empty text. Raises ValueError for any other text."""
+    parts = text.split(",") if text.strip() else []
+    if not all(part.strip().isdecimal() and len(part.strip()) < 10 for part in parts):
+        raise ValueError(f"a path has a whole number for each chunk, as in 0,3,1, not {text!r:.60}")
+    return tuple(map(int, parts))
+
+
 @dataclass(frozen=True)
 class BranchNoise:
     """The noise of a stream that is one of several futures, which differ from some chunk on.

@@ -20,6 +20,7 @@ from fkv.studio.live import telemetry
 from fkv.studio.live.comparison import compare, player
 from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.directing import debate
+from fkv.studio.live.exploring import BY_HAND, ExplorePlan, explore
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -78,12 +79,24 @@ def director(model: VideoModel, registry: Registry, run: Run | None = None, list
     return last.text
 
 
+def explorer(**fields: Any) -> Callable[[VideoModel, Registry], str]:
+    def explore_tab(model: VideoModel, registry: Registry, run: Run | None = None) -> str:
+        form = {"prompt": PROMPT, "seed": 0, "policy": "full", "strategy": "beam", "chunks": 3, "width": 3}
+        form |= {"lookahead": 1, "passes": 100, "rewards": "continuity", "moves": ["noise"], "story": ""}
+        plan = ExplorePlan.from_form(model, **form | fields)
+        *_, last = explore(model, plan, run or Run(1 << 20), registry.queue, registry.limits)
+        return last["text"]
+
+    return explore_tab
+
+
 RUNS: dict[str, list[Callable[[VideoModel, Registry], str]]] = {
     "live": [live_run],
     "compare": [compare_tab, endpoint("compare", "full,per-step", PROMPT, 5, 0)],
     "clip": [endpoint("generate_clip", PROMPT, "full", 8, 0)],
     "profile": [endpoint("profile", "\n".join([PROMPT] * 3), 4, 0.8, 0)],
     "director": [director],
+    "explore": [explorer(), explorer(strategy=BY_HAND)],
 }
 """Per kind, every way in which such a run begins; programs of MCP call the same endpoints."""
 TABLE = [(kind, run) for kind, runs in RUNS.items() for run in runs]
@@ -162,7 +175,7 @@ def test_a_run_ends_for_which_nobody_waits(toy, ended, monkeypatch, kind, begin)
     monkeypatch.setattr(endpoints, "Caller", Silent)
     registry = Registry(Limits(lead=1e9, idle=0.0))
     begin(toy, registry, None, Silent()) if begin in (compare_tab, director) else begin(toy, registry)
-    expected = "idle" if kind == "live" else "left"
+    expected = "idle" if kind in ("live", "explore") else "left"
     assert (ended[-1]["kind"], ended[-1]["ended"]) == (kind, expected) and ended[-1]["chunks"] <= 4
 
 

@@ -3,7 +3,7 @@
 
 /** @import { Round } from "./playhead.js" */
 
-const FIELDS = "model prompt seed length view a b threshold story branch schedule frames".split(" ");
+const FIELDS = "model prompt seed length view a b threshold story branch schedule frames path".split(" ");
 
 /**
  * @param {string} event

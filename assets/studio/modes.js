@@ -13,7 +13,8 @@ export function toggleTalk() {
 
 /** @param {boolean} on */
 export function setTalk(on) {
-  if (on) find(document, "[role=tab]").click(); // the Live tab
+  const exploring = find(document, "[role=tab][aria-selected=true]").textContent?.trim() === "Explore";
+  if (on && !exploring) find(document, "[role=tab]").click(); // the Live tab
   document.body.classList.toggle("fkv-talk", on);
   const address = new URL(window.location.href);
   address.searchParams.delete("talk");

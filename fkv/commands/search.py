@@ -199,9 +199,13 @@ def _search(
             args.lookahead,
             args.passes,
             most,
-            lambda node: bar.update(node.passes),
         )
-        path = list(search.run())
+        path = []
+        for event, node in search.events():
+            if event == "made":
+                bar.update(node.passes)
+            else:
+                path.append(node)
     chunks = replay(begin, args.seed, path[-1].path, story_of(path), len(path))
     video = target.with_suffix(ENDING)
     with Mp4Writer(video, model.fps) as writer:

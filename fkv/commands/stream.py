@@ -67,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
     from fkv.parallel.overlap import Overlap
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
-    from fkv.sampler import BranchNoise
+    from fkv.sampler import BranchNoise, read_path
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
     check_run(args)
     check_options(args)
     policy = None if args.policy is None else policies.parse(args.policy)
-    path = _path(args.path)
+    path = read_path(args.path or "")
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
         raise ValueError("--director writes the storyboard; leave out --story and --say")
@@ -180,14 +180,6 @@ def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forb
         head = Head.load(Path(args.head))
         check_head(head, facts_of(model, forbidden, moves), ("model", "weights", "rewards"))
     return Guard(begin, model, args.seed, moves, forbidden, head)
-
-
-def _path(text: str | None) -> tuple[int, ...]:
-    """The noise of each chunk, none for the plain stream. Raises ValueError for anything but whole numbers."""
-    parts = [] if text is None else text.split(",")
-    if not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise ValueError(f"--path has a whole number for each chunk, as in 0,3,1, not {text!r:.60}")
-    return tuple(map(int, parts))
 
 
 def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | None) -> Ahead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import cv2
@@ -34,8 +34,8 @@ class Grower(Protocol):
     def root(self) -> Node:
         """The root of a new tree."""
 
-    def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
-        """Add a child for each move. The parent gets no others later."""
+    def grow(self, parent: Node, moves: Sequence[Move]) -> Iterable[Node]:
+        """Add a child for each move, one after the other. The parent gets no others later."""
 
 
 class Futures:
@@ -64,11 +64,12 @@ class Futures:
         root.predicted = self._predict(root)
         return root
 
-    def grow(self, parent: Node, moves: Sequence[Move]) -> list[Node]:
-        """Generate a chunk for each move."""
+    def grow(self, parent: Node, moves: Sequence[Move]) -> Iterator[Node]:
+        """Generate a chunk for each move, one after the other."""
         streams = [self._stream(parent, move, number == len(moves)) for number, move in enumerate(moves, 1)]
         parent.stream = None
-        return [self._child(parent, move, stream) for move, stream in zip(moves, streams, strict=True)]
+        for move, stream in zip(moves, streams, strict=True):
+            yield self._child(parent, move, stream)
 
     def attempt(self, parent: Node, move: Move) -> Node:
         """Generate one chunk, after which the parent may still get others: pages are copied, and equal to the bit."""

@@ -227,13 +227,17 @@ class Rewards:
         return any(name.partition(":")[0] in OF_THE_TOY_WORLD for name in self.parts)
 
 
-def parse(text: str) -> Rewards:
+def parse(text: str, outside: bool = True) -> Rewards:
     """Read rewards as the command line writes them, joined by `+`, as in `continuity+rules:red,night`.
+
+    Args:
+        text: The rewards.
+        outside: Whether functions may be named, whose modules are then imported.
 
     Raises:
         ValueError: There is no such reward, or it cannot be loaded.
     """
-    return Rewards({name: _one(name) for name in text.replace(" ", "").split("+")})
+    return Rewards({name: _one(name, outside) for name in text.replace(" ", "").split("+")})
 
 
 def check_model(rewards: Rewards, model: VideoModel) -> None:
@@ -251,7 +255,7 @@ def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
             scene_of(prompt)
 
 
-def _one(name: str) -> Reward:
+def _one(name: str, outside: bool) -> Reward:
     kind, colon, rest = name.partition(":")
     if name in PLAIN:
         return PLAIN[name]
@@ -259,9 +263,10 @@ def _one(name: str) -> Reward:
         return Rules(tuple(filter(None, words(rest))))
     if kind == "wish":
         return Wish.read(rest)
-    if colon:
+    if colon and outside:
         return Outside.load(name)
-    raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(NAMES)}, joined by +")
+    there_are = NAMES if outside else NAMES[:-1]
+    raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(there_are)}, joined by +")
 
 
 def _video(chunk: Chunk) -> np.ndarray:

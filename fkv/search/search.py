@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fkv.cache import unique_bytes
 
@@ -13,6 +14,7 @@ from .moves import Moves
 from .strategies import Strategy
 from .tree import Node, best
 
+Event = tuple[Literal["made", "decided"], Node]
 OFF_PATH = "not on the path of the best leaf when its chunk was decided"
 
 
@@ -58,7 +60,6 @@ class Search:
         lookahead: A chunk is decided once the tree is that many chunks ahead of it; None decides at the end.
         passes: Passes of the transformer, at most.
         most: Passes that a chunk can take.
-        tick: Called with every chunk that was generated.
 
     Raises:
         ValueError: A number is out of range, or the passes are not enough for one stream.
@@ -72,7 +73,6 @@ class Search:
     lookahead: int | None
     passes: int
     most: int
-    tick: Callable[[Node], object] = lambda node: None
     root: Node = field(init=False)
     levels: list[Level] = field(default_factory=list)
 
@@ -91,20 +91,25 @@ class Search:
 
     def run(self) -> Iterator[Node]:
         """Search. Yields the chunks of the video in their order, each as soon as it is decided."""
+        return (node for event, node in self.events() if event == "decided")
+
+    def events(self) -> Iterator[Event]:
+        """Search. Yields every chunk when it is made, and those of the video when they are decided."""
         leaves = [self.root]
         for depth in range(1, self.chunks + 1):
-            leaves = self._grow(leaves, depth)
+            leaves = yield from self._grow(leaves, depth)
             decided = depth - (self.chunks if self.lookahead is None else self.lookahead)
             if decided > 0:
                 chosen = best(leaves).at(decided)
                 leaves = self._keep(leaves, chosen)
-                yield chosen
+                yield "decided", chosen
         end = best(leaves)
         self._keep(leaves, end)
         waiting = self.chunks if self.lookahead is None else min(self.lookahead, self.chunks)
-        yield from end.lineage[self.chunks - waiting :]
+        for node in end.lineage[self.chunks - waiting :]:
+            yield "decided", node
 
-    def _grow(self, leaves: Sequence[Node], depth: int) -> list[Node]:
+    def _grow(self, leaves: Sequence[Node], depth: int) -> Generator[Event, None, list[Node]]:
         began = time.perf_counter()
         width = self._affordable(depth)
         chosen = self.strategy.expand(leaves, width, self.moves)
@@ -116,7 +121,7 @@ class Search:
                 continue
             for child in self.grower.grow(leaf, moves):
                 grown.append(child)
-                self.tick(child)
+                yield "made", child
         self._record(grown, width, decided - began, time.perf_counter() - began)
         return grown
 

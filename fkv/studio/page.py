@@ -15,6 +15,7 @@ from fkv.studio.serving.endpoints import add_endpoints
 from fkv.studio.tabs.atlas import atlas_tab
 from fkv.studio.tabs.compare import compare_tab, visitor
 from fkv.studio.tabs.director import director_drawer, directs
+from fkv.studio.tabs.explore import explore_tab, explores
 from fkv.studio.tabs.heads import heads_tab
 from fkv.studio.tabs.live import live_tab
 
@@ -35,6 +36,7 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
         registry.close(request.session_hash)
         registry.close(visitor(request))
         registry.close(directs(request))
+        registry.close(explores(request))
 
     play = player(model, registry.limits)
     with gr.Blocks(
@@ -49,6 +51,9 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
                 controls = live_tab(page, model, registry)
                 with controls.drawers:
                     director_drawer(model, registry, endpoint, controls.story)
+            if not zerogpu.here():  # whose GPU is lent for calls whose results can be sent to another process
+                with gr.Tab("Explore", id="explore"):
+                    explore_tab(model, registry, controls)
             with gr.Tab("Heads", id="heads"):
                 heads_tab(model, registry, controls)
             with gr.Tab("Atlas", id="atlas"):

@@ -13,6 +13,10 @@ from fkv.stream import MAX_CHUNKS
 RunChunks = Annotated[int, Field(ge=0, le=MAX_CHUNKS, description="chunks of a live run, 0 until it is stopped")]
 ChunkFrames = Annotated[int, Field(ge=0, le=21, description="latent frames of a chunk, 0 for the model's own")]
 ClipChunks = Annotated[int, Field(ge=1, le=120, description="chunks of a clip")]
+ExploreChunks = Annotated[int, Field(ge=1, le=40, description="chunks of each future")]
+ExploreAhead = Annotated[int, Field(ge=0, le=40, description="chunks by which the tree is ahead of a decision")]
+ExploreWidth = Annotated[int, Field(ge=1, le=16, description="futures side by side")]
+ExplorePasses = Annotated[int, Field(ge=1, le=2000, description="passes of the model")]
 ProfilePrompts = Annotated[int, Field(ge=1, le=8, description="prompts of a profile")]
 ProfileChunks = Annotated[int, Field(ge=3, le=14, description="chunks of each stream of a profile")]
 

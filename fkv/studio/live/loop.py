@@ -9,6 +9,7 @@ from typing import Any
 
 from fkv import policies
 from fkv.models.base import VideoModel
+from fkv.sampler import BranchNoise
 from fkv.storyboard import happened
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.protocol import pack, record
@@ -47,7 +48,8 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
     if plan.branch and model.decoder is not None:
         model.decoder.copy(None)  # a decoder whose state cannot be had twice refuses before the past is generated
     begun = [name for name in plan.policies if name == "A" or plan.branch is None]
-    streams = {name: Stream(model, plan.policies[name], plan.prompt, plan.seed, plan.roles) for name in begun}
+    noise = BranchNoise(plan.seed, plan.path)
+    streams = {name: Stream(model, plan.policies[name], plan.prompt, roles=plan.roles, noise=noise) for name in begun}
     hashes = {name: hashlib.sha256() for name in streams}
     clock = _Clock(run, turn.limits.lead)
     quality = Quality()

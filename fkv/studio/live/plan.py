@@ -12,7 +12,7 @@ from fkv import policies, storyboard
 from fkv.models.base import VideoModel
 from fkv.parameters import check
 from fkv.roles import HeadRoles
-from fkv.sampler import Schedule, SeededNoise, read_timesteps
+from fkv.sampler import Schedule, SeededNoise, read_path, read_timesteps
 from fkv.storyboard import Storyboard
 from fkv.stream import Stream, check_prompt, check_seed
 
@@ -117,6 +117,7 @@ class Plan:
         story: What changes when.
         branch: Where B leaves A; None where both run from the beginning.
         sampling: How the model is sampled.
+        path: Noise of each chunk where it is not that of the plain stream, see `fkv.sampler.BranchNoise`.
     """
 
     prompt: str
@@ -129,6 +130,7 @@ class Plan:
     story: Storyboard = Storyboard()
     branch: Branch | None = None
     sampling: Sampling = Sampling()
+    path: tuple[int, ...] = ()
 
     @classmethod
     def from_form(
@@ -147,6 +149,7 @@ class Plan:
         roles: HeadRoles | None = None,
         chunk_seconds: float | None = None,
         sampling: Sampling = Sampling(),
+        path: Any = "",
     ) -> Plan:
         """Read the form.
 
@@ -164,6 +167,7 @@ class Plan:
             roles: The model's head roles.
             chunk_seconds: Seconds of video in one chunk, for a storyboard with durations.
             sampling: How the model is sampled.
+            path: Noise of each chunk, as in 0,3,1.
 
         Raises:
             ValueError: With a sentence for the visitor, if a field cannot be used.
@@ -174,6 +178,7 @@ class Plan:
         if view not in VIEWS:
             raise ValueError(f"the view must be A, B or AB, not {view!r:.40}")
         seed = check_seed(seed)
+        noises = read_path(forms.text(path, "the path"))
         length = check("the number of chunks (0: endless)", length, forms.RunChunks)
         chunks = length or None
         split = None if threshold is None else storyboard.at_threshold(roles, threshold)
@@ -204,6 +209,7 @@ class Plan:
             "story": storyboard.write(timeline.without_opening()),
             "branch": fork.write() if fork else "",
             **sampling.fields,
+            "path": ",".join(map(str, noises)),
         }
         return cls(
             prompt=prompt,
@@ -216,6 +222,7 @@ class Plan:
             story=timeline,
             branch=fork,
             sampling=sampling,
+            path=noises,
         )
 
     @property

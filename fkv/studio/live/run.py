@@ -43,6 +43,7 @@ class Run:
         live: Whether it waits for its turn or generates.
         ended: How it ended, in a word or two; empty while it goes on.
         source: Where its figures come from, as in "live on ...".
+        choice: What the visitor chose last among several futures, from 0.
         watch: The head at which the visitor looks, None for none; any thread may set it.
         encoded_bytes: Bytes of all chunks so far.
         kept_bytes: Bytes of the chunks that are still kept.
@@ -56,6 +57,7 @@ class Run:
         self.live = False
         self.ended = ""
         self.source = ""
+        self.choice = 0
         self.watch: Watch | None = None
         self.paused_seconds = 0.0
         self.encoded_bytes = 0
@@ -99,6 +101,12 @@ class Run:
         """Pause, or go on where it is paused; two at once cancel out."""
         with self._wake:
             self.pause(not self.paused)
+
+    def choose(self, number: int) -> None:
+        """Go on with one of several futures."""
+        with self._wake:
+            self.choice = number
+            self.pause(False)
 
     def step(self) -> None:
         """While paused: generate one more chunk, and pause again."""

@@ -23,7 +23,7 @@ from .telemetry import Tally, log_run
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["live", "compare", "clip", "profile", "director"]
+Kind = Literal["live", "compare", "clip", "profile", "director", "explore"]
 
 WAIT = 1.0  # seconds between two status reports of a run that waits or pauses
 WORK: dict[Kind, str] = {
@@ -32,6 +32,7 @@ WORK: dict[Kind, str] = {
     "clip": "clip",
     "profile": "profile",
     "director": "debate",
+    "explore": "search",
 }
 REJOIN = {"live": "Press Go live to rejoin the queue."}  # what a visitor may do once the turn is over
 

@@ -36,7 +36,7 @@ def style() -> str:
         "".join(f"--fkv-kind-{kind.key}:{kind.colour(theme)};" for kind in KINDS.values())
         for theme in ("light", "dark")
     )
-    sheets = "".join(map(page_asset, ("style.css", "heads.css", "director.css")))
+    sheets = "".join(map(page_asset, ("style.css", "heads.css", "director.css", "explore.css")))
     return f":root{{{light}}}body.dark{{{dark}}}{sheets}"
 
 

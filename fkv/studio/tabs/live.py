@@ -67,6 +67,7 @@ BRANCH_HELP = (
 STEPS_HELP = "fewer are faster; a stream follows with its next chunk"
 TIMESTEPS_HELP = "as its configuration has them, for example 1000,757,522; empty: as it was loaded; for the next run"
 FRAMES_HELP = "1 for models that generate frame by frame; 0: as it was loaded; for the next run"
+PATH_HELP = "Empty: as the seed says. 0,3,1 repeats a future of the Explore tab or of `fkv search`."
 SAME_FUTURE = (
     "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
 )
@@ -103,6 +104,7 @@ class Controls(NamedTuple):
     branch: gr.Textbox
     timesteps: gr.Textbox
     frames: gr.Number
+    path: gr.Textbox
     plain: gr.Checkbox
     record: gr.Button
     download: gr.DownloadButton
@@ -125,6 +127,7 @@ class Controls(NamedTuple):
             self.branch,
             self.timesteps,
             self.frames,
+            self.path,
         ]
 
     @property
@@ -237,6 +240,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
             "", label="What changes at which chunk", info=STORY_HELP, placeholder=STORY, lines=3, max_lines=12
         )
         branch = gr.Textbox("", label="Where B leaves A", info=BRANCH_HELP, placeholder=BRANCH_EXAMPLE, max_lines=1)
+        path = gr.Textbox("", label="Noise of each chunk", info=PATH_HELP, placeholder="0,3,1", max_lines=1)
     drawers = gr.Column(elem_id="fkv-drawers")  # of other files, such as the director's
     with gr.Accordion("Record to MP4", open=False, elem_id="fkv-record"), gr.Row():
         plain = gr.Checkbox(False, label="Plain", info="only the frames, without labels and charts", scale=2)
@@ -268,6 +272,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
         branch=branch,
         timesteps=timesteps,
         frames=frames,
+        path=path,
         plain=plain,
         record=record,
         download=download,
@@ -349,8 +354,8 @@ class Handlers:
             yield [{"state": "error", "text": text}, *_buttons("error"), *unchanged]
             return
         *others, story, branch = values
-        sampling = [past.get("schedule", ""), _number(past.get("frames")) or 0]
-        new = dict(zip(controls.form, [*others, *self._with_steps(story), branch, *sampling], strict=True))
+        rest = [past.get("schedule", ""), _number(past.get("frames")) or 0, past.get("path", "")]
+        new = dict(zip(controls.form, [*others, *self._with_steps(story), branch, *rest], strict=True))
         new[controls.length] = form[controls.length]
         if new[controls.threshold] is None:
             new[controls.threshold] = self._model.profile_threshold or form[controls.threshold]
@@ -378,6 +383,7 @@ class Handlers:
             roles=self._model.roles,
             chunk_seconds=sampling.of(self._model).chunk_seconds,
             sampling=sampling,
+            path=form[controls.path],
         )
 
     # Control of a run.
@@ -510,6 +516,7 @@ class Handlers:
             "branch": get("branch"),
             "schedule": get("schedule"),
             "frames": _number(get("frames")),
+            "path": get("path"),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
             text = f"{text or linked} Not read: {', '.join(f'{name}={get(name)!r:.40}' for name in unread)}."

@@ -1,0 +1,360 @@
+"""A tree of futures for a visitor: a search that grows it, or their own choices; as manifests for the page."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fkv import policies, storyboard
+from fkv.cache import unique_bytes
+from fkv.models.base import VideoModel
+from fkv.parameters import check
+from fkv.sampler import Noise
+from fkv.search import rewards as reward_names
+from fkv.search import strategies
+from fkv.search.futures import Futures, most_passes
+from fkv.search.moves import KINDS, STREAM, Moves
+from fkv.search.rewards import SEEN, Rewards
+from fkv.search.search import Search
+from fkv.search.strategies import Strategy
+from fkv.search.strategies.ets import clusters_of
+from fkv.search.tree import Node, sibling_distances
+from fkv.storyboard import write_change
+from fkv.stream import Stream, check_prompt, check_seed
+from fkv.studio.media.protocol import pack
+
+from . import forms, model_thread
+from .limits import Limits, span
+from .queue import Queue
+from .run import Run
+from .turn import WAIT, Turn, turn
+
+BY_HAND = "by hand"
+FUTURES = 4  # that are shown side by side, to choose one by hand
+SECONDS = 2.0  # of each
+NOT_CHOSEN = "not chosen"
+ALIKE = 0.05  # cosine distance of one cluster where siblings tell none
+MOVES = tuple(kind for kind in KINDS if kind not in ("code", "avoid"))
+CHOICES = (BY_HAND, *(name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs_head))
+
+State = tuple[str, str]  # running, choose or done, and a status sentence
+
+
+@dataclass(frozen=True)
+class ExplorePlan:
+    """What a visitor wants to explore.
+
+    Args:
+        prompt: With which all futures begin.
+        seed: Of the noise of the plain stream.
+        policy: As on the command line.
+        strategy: Of the search, None where the visitor chooses.
+        rewards: What counts.
+        moves: How futures differ.
+        width: Futures side by side.
+        lookahead: Chunks by which the tree is ahead of what is decided, None to decide at the end.
+        passes: Passes of the model, at most.
+        form: The fields of the Live tab that go on from here, as the visitor wrote them.
+    """
+
+    prompt: str
+    seed: int
+    policy: str
+    strategy: Strategy | None
+    rewards: Rewards
+    moves: Moves
+    width: int
+    lookahead: int | None
+    passes: int
+    form: dict[str, Any]
+
+    @classmethod
+    def from_form(
+        cls,
+        model: VideoModel,
+        *,
+        prompt: Any,
+        seed: Any,
+        policy: Any,
+        strategy: Any,
+        chunks: Any,
+        width: Any,
+        lookahead: Any,
+        passes: Any,
+        rewards: Any,
+        moves: Any,
+        story: Any,
+    ) -> ExplorePlan:
+        """Read the form.
+
+        Args:
+            model: What generates.
+            prompt: What the video shows.
+            seed: A whole number.
+            policy: As on the command line.
+            strategy: One of `CHOICES`, with parameters as on the command line.
+            chunks: Length of the video.
+            width: Futures side by side.
+            lookahead: Chunks, or as many as the video has to decide at the end.
+            passes: Passes of the model, at most.
+            rewards: As on the command line, joined by +.
+            moves: Kinds of `MOVES`.
+            story: What changes in all futures, as storyboard lines.
+
+        Raises:
+            ValueError: With a sentence for the visitor, if a field cannot be used.
+        """
+        prompt, seed, policy = check_prompt(prompt), check_seed(seed), forms.text(policy, "the policy")
+        policies.parse(policy)
+        name = forms.text(strategy, "the strategy")
+        chosen = None if name == BY_HAND else strategies.parse(name)
+        if chosen is not None and chosen.needs_head:
+            raise ValueError(f"{chosen.name} needs a trained head; run it by python -m fkv search --learn")
+        size = {
+            each: check(f"the number of {each}", value, annotation)
+            for each, value, annotation in (
+                ("chunks", chunks, forms.ExploreChunks),
+                ("futures side by side", width, forms.ExploreWidth),
+                ("chunks to look ahead", lookahead, forms.ExploreAhead),
+                ("passes", passes, forms.ExplorePasses),
+            )
+        }
+        parts = reward_names.parse(forms.text(rewards, "the rewards"), outside=False)
+        kinds = tuple(kind for kind in MOVES if kind in (moves or []))
+        if not kinds:
+            raise ValueError("futures must differ in something; choose a move")
+        length = size["chunks"]
+        timeline = storyboard.parse(forms.text(story, "the storyboard"), model.roles, length, model.chunk_seconds)
+        timeline.check_fits(length, [STREAM])
+        prompt = timeline.opening or prompt
+        reward_names.check_model(parts, model)
+        reward_names.check_prompts(parts, [prompt, *timeline.prompts])
+        return cls(
+            prompt=prompt,
+            seed=seed,
+            policy=policy,
+            strategy=chosen,
+            rewards=parts,
+            moves=Moves(
+                timeline,
+                kinds,
+                prompt,
+                policy,
+                model.policies if "policy" in kinds else (),
+                len(model.schedule.sigmas),
+                length,
+            ),
+            width=size["futures side by side"],
+            lookahead=size["chunks to look ahead"] if size["chunks to look ahead"] < length else None,
+            passes=size["passes"],
+            form={"prompt": prompt, "seed": seed, "policy": policy},
+        )
+
+
+@dataclass
+class Tree:
+    """The nodes of a tree by number, and what the page shows of them."""
+
+    nodes: list[Node] = field(default_factory=list)
+    decided: list[Node] = field(default_factory=list)
+    options: list[Node] = field(default_factory=list)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The nodes as JSON, in the order in which they were made."""
+        numbers = {node: number for number, node in enumerate(self.nodes)}
+        clusters = self._clusters()
+        return [
+            {
+                "parent": numbers.get(node.parent, -1) if node.parent else -1,
+                "depth": node.depth,
+                "move": node.move.key if node.move.noise or node.move.name else "plain",
+                "noise": node.move.noise,
+                "changes": [write_change(change) for change in node.move.changes],
+                "reward": node.reward,
+                "parts": node.parts,
+                "score": node.score,
+                "bytes": node.held.get(node.depth - 1, 0),
+                "cluster": clusters[node],
+                "why": node.fate,
+                "decided": node in self.decided,
+            }
+            for node in self.nodes
+        ]
+
+    def _clusters(self) -> dict[Node, int]:
+        """The cluster of each node by its look among those of its depth, from 0."""
+        if not self.nodes:
+            return {}
+        distances = sibling_distances(self.nodes[0].ancestry[0])
+        distance = max(float(np.percentile(distances, 20)) if distances else ALIKE, 1e-6)
+        by_depth: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            by_depth[node.depth].append(node)
+        return {
+            node: int(cluster)
+            for nodes in by_depth.values()
+            for node, cluster in zip(nodes, clusters_of(nodes, distance), strict=True)
+        }
+
+
+def explore(model: VideoModel, plan: ExplorePlan, run: Run, queue: Queue, limits: Limits) -> Iterator[dict[str, Any]]:
+    """Grow a tree. Stopping `run` or closing the iterator ends it.
+
+    Args:
+        model: What generates.
+        plan: What the visitor wants.
+        run: Its control, and where the frames of nodes are kept, by their number.
+        queue: The queue to join.
+        limits: The bounds that end it.
+
+    Yields:
+        Manifests: the key of the run, its state (queued, running, choose, done or error), a status sentence, the nodes,
+        and numbers of those to choose from.
+    """
+    tree = Tree()
+
+    def manifest(state: str, text: str) -> dict[str, Any]:
+        return {
+            "run": run.key,
+            "state": state,
+            "text": text,
+            "fps": model.fps,
+            "nodes": tree.facts(),
+            "options": [tree.nodes.index(node) for node in tree.options] if state == "choose" else [],
+            "span": per_choice(model),
+            "form": plan.form,
+        }
+
+    settings = {"strategy": plan.strategy.name if plan.strategy else BY_HAND, "seed": plan.seed, "prompt": plan.prompt}
+    with turn("explore", run, queue, limits, model, **settings) as current:
+        for text in current.wait():
+            yield manifest("queued", text)
+        grow = model_thread.iterating(partial(_search if plan.strategy else _by_hand, model, plan))
+        with closing(grow(tree, current)) as states:
+            for state, text in states:
+                yield manifest(state, text)
+    if current.problem:
+        yield manifest("error", current.problem)
+
+
+def per_choice(model: VideoModel) -> int:
+    """Chunks of each future that is to choose by hand."""
+    return math.ceil(SECONDS / model.chunk_seconds - 1e-9)
+
+
+def _futures(model: VideoModel, plan: ExplorePlan) -> Futures:
+    def begin(noise: Noise) -> Stream:
+        return Stream(model, policies.parse(plan.policy), plan.prompt, noise=noise)
+
+    newest = plan.moves.chunks if plan.lookahead is None else plan.lookahead + 1
+    return Futures(begin, plan.seed, plan.rewards, newest)
+
+
+def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Iterator[State]:
+    """Let a strategy grow the tree."""
+    assert plan.strategy is not None
+    search = Search(
+        plan.strategy,
+        plan.moves,
+        _futures(model, plan),
+        plan.moves.chunks,
+        plan.width,
+        plan.lookahead,
+        plan.passes,
+        most_passes(model, plan.moves),
+    )
+    for event, node in search.events():
+        if event == "decided":
+            tree.decided.append(node)
+            continue
+        _count(tree, node, turn, node)
+        yield "running", f"Chunk {node.depth} of {plan.moves.chunks}: {_spent(tree, plan)}."
+        if text := turn.over():
+            yield "done", text
+            return
+    turn.run.ended = "finished"
+    best = tree.decided[-1]
+    yield "done", f"Finished: {_spent(tree, plan)}; the best future has a reward of {_mean(best):.2f} per chunk."
+
+
+def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Iterator[State]:
+    """Show the visitor futures of some chunks, and go on from the one that they choose."""
+    run = turn.run
+    futures = _futures(model, plan)
+    node = futures.root()
+    length = per_choice(model)
+    dearest = FUTURES * length * most_passes(model, plan.moves)
+    while node.depth < plan.moves.chunks and _passes(tree) + dearest <= plan.passes:
+        tree.options = []
+        for child in futures.grow(node, plan.moves.of(node.moves, FUTURES)):
+            while True:
+                _count(tree, child, turn, node)
+                yield "running", f"Making future {len(tree.options) + 1}: {_spent(tree, plan)}."
+                if text := turn.over():
+                    yield "done", text
+                    return
+                if child.depth == min(node.depth + length, plan.moves.chunks):
+                    break
+                (child,) = futures.grow(child, [plan.moves.plain(child.moves)])
+            tree.options.append(child)
+        run.pause(True)
+        while run.paused:
+            if text := turn.over():
+                yield "done", text
+                return
+            yield "choose", f"Press 1 to {len(tree.options)} to go on; a choice may take {span(turn.limits.pause)}."
+            run.wait_paused(min(WAIT, turn.limits.pause))
+        if text := turn.over():
+            yield "done", text
+            return
+        node = tree.options[min(run.choice, len(tree.options) - 1)]
+        for other in tree.options:
+            if other is not node:
+                other.stream, other.fate = None, NOT_CHOSEN
+        tree.decided = list(node.lineage)
+    if not tree.nodes:
+        raise ValueError(f"{plan.passes} passes are not enough for {FUTURES} futures; allow at least {dearest}")
+    run.ended = "finished"
+    yield "done", f"Finished: {node.depth} chunks chosen, {_spent(tree, plan)}."
+
+
+def _count(tree: Tree, node: Node, turn: Turn, parting: Node) -> None:
+    """Count a node that was made, put its frames where the page gets them, and forget what no later node needs.
+
+    Args:
+        tree: Gets the node.
+        node: The node.
+        turn: Of the run.
+        parting: A node that may still get children.
+    """
+    run = turn.run
+    assert node.chunk is not None and node.chunk.video is not None
+    tree.nodes.append(node)
+    turn.chunks += 1
+    run.put(pack({"node": len(tree.nodes) - 1}, [node.chunk.video]))
+    leaves = [each for each in tree.nodes if each.stream]
+    needed = {each for leaf in (*leaves, parting) for each in leaf.lineage[-SEEN:]}
+    for each in tree.nodes:
+        if each not in needed:
+            each.chunk = None
+    run.frame_bytes = sum(each.chunk.video.nbytes for each in tree.nodes if each.chunk and each.chunk.video is not None)
+    run.kv_bytes = unique_bytes([cache for leaf in leaves if leaf.stream for cache in leaf.stream.caches])
+
+
+def _passes(tree: Tree) -> int:
+    return sum(node.passes for node in tree.nodes)
+
+
+def _spent(tree: Tree, plan: ExplorePlan) -> str:
+    return f"{len(tree.nodes)} chunks, {_passes(tree)} of {plan.passes} passes"
+
+
+def _mean(node: Node) -> float:
+    return float(np.mean([each.reward for each in node.lineage]))

@@ -1,0 +1,155 @@
+"""The Explore tab without a browser: trees that a search or a visitor grows, and what goes on live from them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from fkv.studio.live.exploring import BY_HAND, NOT_CHOSEN, ExplorePlan, explore
+from fkv.studio.live.limits import Limits
+from fkv.studio.live.live import live
+from fkv.studio.live.plan import Plan
+from fkv.studio.live.queue import Queue
+from fkv.studio.live.run import Run
+from fkv.studio.media.protocol import unpack
+
+PROMPT = "a red ball bouncing over the sea by day"
+FORM = {
+    "prompt": PROMPT,
+    "seed": 3,
+    "policy": "full",
+    "strategy": "beam",
+    "chunks": 3,
+    "width": 4,
+    "lookahead": 1,
+    "passes": 60,
+    "rewards": "continuity",
+    "moves": ["noise"],
+    "story": "2: re-cache = a blue star drifting over the sea by day",
+}
+PATIENT = Limits(lead=1e9)
+
+
+@pytest.fixture(scope="module")
+def toy(small):
+    return replace(small, latent=(4, 12, 20))
+
+
+def explored(model, run, limits=PATIENT, **fields):
+    return explore(model, ExplorePlan.from_form(model, **FORM | fields), run, Queue(), limits)
+
+
+def lineage(nodes, number):
+    path = []
+    while number >= 0:
+        path.insert(0, number)
+        number = nodes[number]["parent"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(toy):
+    """A finished search: its run and last manifest."""
+    run = Run(1 << 26)
+    *_, last = explored(toy, run)
+    return run, last
+
+
+def test_a_search_tells_of_every_node_and_serves_its_frames(found):
+    run, last = found
+    nodes = last["nodes"]
+    assert (last["state"], run.ended) == ("done", "finished") and last["text"].startswith(
+        "Finished: 12 chunks, 40 of 60"
+    )
+    assert [node["depth"] for node in nodes] == [1] * 4 + [2] * 4 + [3] * 4 and run.count == 12
+    assert sum(node["decided"] for node in nodes) == 3
+    left = [node["why"] for node in nodes if node["why"]]
+    assert {"not among the best of its depth", "not on the path of the best leaf when its chunk was decided"} >= {*left}
+    assert all(node["bytes"] > 0 and 0 <= node["reward"] <= 1 for node in nodes)
+    record, jpegs = unpack(run.get(7))
+    assert record == {"node": 7} and len(jpegs) == 12
+
+
+def test_a_future_goes_on_live_with_the_frames_that_were_shown(toy, found):
+    run, last = found
+    nodes = last["nodes"]
+    path = lineage(nodes, next(number for number in reversed(range(12)) if nodes[number]["noise"]))
+    story = "\n".join(f"{at}: {line}" for at, number in enumerate(path, 1) for line in nodes[number]["changes"])
+    noises = ",".join(str(nodes[number]["noise"]) for number in path)
+    plan = Plan.from_form(prompt=PROMPT, seed=3, length=3, view="A", a="full", b="full", story=story, path=noises)
+    assert f"path={noises.replace(',', '%2C')}" in plan.link
+    streamed = Run(1 << 26)
+    list(live(toy, plan, streamed, Queue(), PATIENT))
+    again = [unpack(data)[1] for data in streamed.chunks()]
+    shown = [unpack(run.get(number))[1] for number in path]
+    assert [len(frames) for frames in again] == [12] * 3
+    assert again[0] == shown[0], "nothing was shared yet, so the first chunk is equal to the bit"
+    plain = Run(1 << 26)
+    list(live(toy, replace(plan, path=()), plain, Queue(), PATIENT))
+    assert [unpack(data)[1] for data in plain.chunks()] != again
+
+
+def test_by_hand_four_futures_wait_for_a_choice_and_the_others_are_left(toy):
+    run = Run(1 << 26)
+    chosen = []
+    for manifest in explored(toy, run, strategy=BY_HAND, chunks=6, passes=200):
+        if manifest["state"] == "choose":
+            assert len(manifest["options"]) == 4 and run.paused and manifest["span"] == 3
+            assert (
+                len({manifest["nodes"][lineage(manifest["nodes"], each)[-3]]["noise"] for each in manifest["options"]})
+                == 4
+            )
+            chosen.append(manifest["options"][2])
+            run.choose(2)
+    nodes = manifest["nodes"]
+    assert manifest["state"] == "done" and run.ended == "finished" and len(nodes) == 24 and len(chosen) == 2
+    assert chosen[0] in lineage(nodes, chosen[1]) and [node["decided"] for node in nodes].count(True) == 6
+    assert [node["why"] for node in nodes].count(NOT_CHOSEN) == 6
+
+
+def test_by_hand_ends_when_it_is_stopped_or_nobody_chooses(toy):
+    run = Run(1 << 26)
+    for manifest in explored(toy, run, strategy=BY_HAND, passes=200):
+        if manifest["state"] == "choose":
+            run.stop()
+    assert run.ended == "stopped" and manifest["text"].startswith("Stopped after 12 chunks")
+    run = Run(1 << 26)
+    *_, last = explored(toy, run, replace(PATIENT, pause=0.0), strategy=BY_HAND, passes=200)
+    assert run.ended == "pause limit" and "a pause may last" in last["text"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"strategy": "saffron"}, "saffron needs a trained head"),
+        ({"strategy": "bem"}, "there is no strategy 'bem'"),
+        ({"chunks": 0}, "the number of chunks must be a whole number from 1 to 40"),
+        ({"width": 99}, "the number of futures side by side must be a whole number from 1 to 16"),
+        ({"passes": 1e9}, "the number of passes must be"),
+        ({"rewards": "this:s"}, "there is no reward 'this:s'"),
+        ({"rewards": "sharp"}, "there is no reward 'sharp'"),
+        ({"moves": []}, "choose a move"),
+        ({"story": "9: a blue star"}, "comes after the last of 3"),
+        ({"prompt": ""}, "the prompt is empty"),
+    ],
+)
+def test_what_cannot_be_explored_is_said_in_words(toy, fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        explored(toy, Run(0), **fields)
+
+
+def test_a_reward_that_a_visitor_names_imports_no_module(toy):
+    with pytest.raises(ValueError):
+        explored(toy, Run(0), rewards="this:s")
+    assert "this" not in sys.modules
+
+
+def test_too_few_passes_are_said_in_words(toy):
+    for fields, sentence in [
+        ({"passes": 5}, "5 passes are not enough for one stream"),
+        ({"passes": 5, "strategy": BY_HAND}, "5 passes are not enough for 4 futures"),
+    ]:
+        *_, last = explored(toy, Run(1 << 20), **fields)
+        assert last["state"] == "error" and sentence in last["text"]
