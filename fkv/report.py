@@ -56,7 +56,8 @@ def frame_hash(chunks: Sequence[Chunk]) -> str:
 def chunk_record(chunk: Chunk) -> dict[str, Any]:
     """One chunk as JSON: `STAGE_s` in seconds, bytes, tokens held and key lengths read while it attended.
 
-    `kv_tokens` and `kv_tokens_read` have entries for static and dynamic heads under every policy.
+    `rows` is there where several streams were computed together. `kv_tokens` and `kv_tokens_read` have entries for
+    static and dynamic heads under every policy.
     """
     return {
         "index": chunk.index,
@@ -70,6 +71,7 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
         "kv_tokens_read": _by_role(chunk.kv_tokens_read),
         "context_frames": chunk.context_frames,
         "video_frames": chunk.video_frames,
+        **({"rows": chunk.rows} if chunk.rows > 1 else {}),
     }
 
 

@@ -93,6 +93,7 @@ class Chunk:
         steps: Its denoising steps.
         kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
         other_reads: Pass (`step 0`, ..., `context`) -> what it read, where that differs from the last denoising pass.
+        rows: Streams that were computed together, this one among them (`fkv.parallel.rows`).
         passes: Passes of the transformer: one per denoising step, the context pass, and those of cache rebuilds.
     """
 
@@ -118,6 +119,7 @@ class Chunk:
     kv_tokens_read: dict[str, int] = field(default_factory=dict)
     other_reads: dict[str, PassReads] = field(default_factory=dict)
     passes: int = 0
+    rows: int = 1
 
     @property
     def video_frames(self) -> int:

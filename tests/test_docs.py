@@ -178,7 +178,7 @@ def test_the_limits_of_the_operations_page_are_those_of_the_studio():
     assert stated == {
         name: str(vars(launch.arguments([]))[name.replace("-", "_")]).removesuffix(".0") for name in stated
     }
-    assert len(stated) == 7
+    assert len(stated) == 8
 
 
 def test_the_version_is_the_same_everywhere():

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -144,9 +145,8 @@ def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run,
         run.paused_seconds += 60
         return step(streams, turn, watch)
 
-    monkeypatch.setattr(loop, "step", paused_for_a_minute)
     monkeypatch.setattr(run, "rest", rests.append)
-    list(live(small, plan(3), run, Queue(), Limits()))
+    list(live(small, plan(3), run, Queue(), Limits(), partial(loop.generate, small, step=paused_for_a_minute)))
     assert turns == [["A", "B"], ["B", "A"], ["A", "B"]]
     assert rests[0] < 0 and 30 < rests[1] < 61 and 90 < rests[2] < 122
 

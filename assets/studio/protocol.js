@@ -41,10 +41,10 @@ export function positionOf(group, frame) {
 
 /**
  * One stream's figures of a chunk; `${stage}_s` are seconds. `xray` is its page tables in the last denoising pass, and
- * `passes` those of each pass, null where they are the same.
+ * `passes` those of each pass, null where they are the same; `rows` streams of all visitors were computed together.
  * @typedef {{
  *   policy: string, hash: string, video_frames: number, kv_bytes: number, fps_denoise: number, fps_end_to_end: number,
- *   xray: GroupPages[], passes?: Record<string, GroupPages[] | null>,
+ *   xray: GroupPages[], passes?: Record<string, GroupPages[] | null>, rows?: number,
  * } & Record<`${string}_s`, number>} StreamRecord
  */
 

@@ -35,6 +35,12 @@ export function recentRates(rounds, stream, number) {
 /** @param {number | null} decibels null where the frames are equal */
 const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)} dB`);
 
+/** @param {number} [rows] streams of all visitors that were computed together */
+export function sharing(rows = 1) {
+  if (rows === 1) return "";
+  return `, shared with ${rows - 1} ${rows === 2 ? "other" : "others"}`;
+}
+
 export class Readout {
   /** @param {HTMLElement} stage @param {Session} session */
   constructor(stage, session) {
@@ -68,6 +74,7 @@ export class Readout {
       write(policy, own.policy);
       policy.title = own.policy;
       write(find(figure, '[data-read="fps_denoise"] b'), rates.denoise.toFixed(1));
+      write(find(figure, '[data-read="fps_denoise"] small'), `denoise FPS${sharing(own.rows)}`);
       write(find(figure, '[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
       write(find(figure, '[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));
     }

@@ -57,7 +57,7 @@ def step_counted(streams: Sequence[Stream], waiting: Sequence[Stream] = ()) -> t
 
 
 def _share(chunk: Chunk, rows: int) -> Chunk:
-    return replace(chunk, timings=Timings(*(seconds / rows for seconds in astuple(chunk.timings))))
+    return replace(chunk, timings=Timings(*(seconds / rows for seconds in astuple(chunk.timings))), rows=rows)
 
 
 class _Rows:

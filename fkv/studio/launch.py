@@ -37,6 +37,9 @@ class LimitOptions:
     longest_pause: Annotated[Seconds, Field(description="longest pause of a visitor")] = 180.0
     longest_idle: Annotated[Seconds, Field(description="how long a run goes on that nobody watches")] = 60.0
     most_waiting: Annotated[Count, Field(description="visitors in the queue")] = 24
+    together: Annotated[
+        Count, Field(ge=1, description="visitors with one stream each whose passes are computed together; 1: in turns")
+    ] = 1
     most_memory: Annotated[Mebibytes, Field(description="encoded video kept for all visitors together")] = 768
     most_kv: Annotated[
         Mebibytes, Field(description="KV cache per run; 0: half of what is free once the model is loaded")
@@ -60,9 +63,10 @@ class LimitOptions:
             pause=self.longest_pause,
             idle=self.longest_idle,
             waiting=self.most_waiting,
+            together=self.together,
             memory=total // 4,
             total=total,
-            kv=self.most_kv << 20 or free_bytes // 2,
+            kv=self.most_kv << 20 or free_bytes // 2 // self.together,
         )
 
 
@@ -148,6 +152,8 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
+        if zerogpu.here() and options.together > 1:
+            raise ValueError("--together needs a machine that visitors have in common; ZeroGPU lends one to each")
         limits = options.limits(free_memory(args.device)["device"])
         serve(
             model,

@@ -25,6 +25,7 @@ class Limits:
     pause: Annotated[Seconds, Field(description="longest pause")] = 180.0
     idle: Annotated[Seconds, Field(description="longest time for which nobody fetches the video")] = 60.0
     waiting: Annotated[Count, Field(description="visitors in the queue")] = LENGTH
+    together: Annotated[Count, Field(ge=1, description="visitors with one stream each that share passes")] = 1
     visitors: Annotated[Count, Field(description="runs that are kept in all")] = 32
     memory: Annotated[Bytes, Field(description="encoded chunks kept per run")] = 192 << 20
     total: Annotated[Bytes, Field(description="encoded chunks kept for all runs together")] = 768 << 20

@@ -56,7 +56,8 @@ def live(
         }
 
     settings = {"policies": plan.texts, "seed": plan.seed, "asked": plan.chunks, "prompt": plan.prompt}
-    with turn("live", run, queue, limits, model, total=plan.chunks, **settings) as current:
+    shares = limits.together > 1 and len(plan.policies) == 1
+    with turn("live", run, queue, limits, model, total=plan.chunks, shares=shares, **settings) as current:
         current.tallies = {name: Tally() for name in plan.policies}
         for text in current.wait():
             yield manifest("queued", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fkv import policies
@@ -14,7 +14,7 @@ from fkv.storyboard import happened
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.protocol import pack, record
 
-from .attention_probe import step
+from .attention_probe import Watch, step
 from .limits import span
 from .plan import Branch, Plan, side_by_side
 from .quality import Quality
@@ -25,15 +25,17 @@ MOST_CHANGES = 3  # of the policy of one stream that the last sentence lists
 
 Streams = dict[str, Stream]
 Generate = Callable[[Plan, Turn], Iterator[tuple[str, str]]]  # `generate` for one model
+Step = Callable[[Streams, Sequence[str], Watch | None], tuple[dict[str, Chunk], list[dict[str, Any]]]]
 
 
-def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, str]]:
+def generate(model: VideoModel, plan: Plan, turn: Turn, step: Step = step) -> Iterator[tuple[str, str]]:
     """Generate the chunks of a plan; a failure is left to `Turn.explained`.
 
     Args:
         model: What generates.
         plan: What the visitor wants.
         turn: The run and its bounds; its chunks and tallies are counted here.
+        step: Generates the next chunk of every stream, as `attention_probe.step` does.
 
     Yields:
         A state (live, paused or done) and a status sentence.
@@ -70,7 +72,10 @@ def generate(model: VideoModel, plan: Plan, turn: Turn) -> Iterator[tuple[str, s
         for change in plan.story.changes(run.count):
             run.add_change(change)
         notice = _change(streams, run, notice)
-        chunks, heads = _step(streams, run)
+        # The streams take turns at being first.
+        order = list(streams) if run.count % 2 == 0 else list(streams)[::-1]
+        made, heads = step(streams, order, run.watch)
+        chunks = {name: made[name] for name in streams}
         run.kv_bytes = sum(chunk.kv_bytes for chunk in chunks.values())
         for name, chunk in chunks.items():
             hashes[name].update(chunk.video.tobytes())
@@ -110,13 +115,6 @@ class _Clock:
     def add(self, seconds: float) -> None:
         """Count the video of a chunk."""
         self.video += seconds
-
-
-def _step(streams: Streams, run: Run) -> tuple[dict[str, Chunk], list[dict[str, Any]]]:
-    """The next chunk of every stream, and what the visitor watches; the streams take turns at being first."""
-    order = list(streams) if run.count % 2 == 0 else list(streams)[::-1]
-    made, heads = step(streams, order, run.watch)
-    return {name: made[name] for name in streams}, heads
 
 
 def _change(streams: Streams, run: Run, notice: str) -> str:

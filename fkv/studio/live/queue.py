@@ -1,30 +1,35 @@
-"""The queue for the machine: first come, first served, one at a time."""
+"""The queue for the machine: first come, first served, one at a time, or several that can share it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 LENGTH = 24  # how many may wait unless a limit says otherwise
 
 
 class Queue:
-    """Visitors and programs that wait for the machine, and the one that has it.
+    """Visitors and programs that wait for the machine, and those that have it.
 
     Args:
         limit: How many may wait.
+        together: How many of those that can share the machine have it at once.
     """
 
-    def __init__(self, limit: int = LENGTH) -> None:
+    def __init__(self, limit: int = LENGTH, together: int = 1) -> None:
         self.limit = limit
+        self.together = together
         self._tickets: list[object] = []
+        self._sharing: set[int] = set()
         self._moved = threading.Condition()
 
     @property
     def running(self) -> int:
-        """How many have their turn, 0 or 1."""
-        return min(1, len(self._tickets))
+        """How many have their turn: the first, and those behind it that can share the machine if it can."""
+        first = takewhile(lambda ticket: id(ticket) in self._sharing, self._tickets[: self.together])
+        return max(min(1, len(self._tickets)), len(list(first)))
 
     @property
     def waiting(self) -> int:
@@ -32,30 +37,44 @@ class Queue:
         return len(self._tickets) - self.running
 
     @contextmanager
-    def join(self, ticket: object) -> Iterator[None]:
-        """Stay in the queue with `ticket` until the block ends. Raises ValueError when too many wait already."""
+    def join(self, ticket: object, shares: bool = False) -> Iterator[None]:
+        """Stay in the queue until the block ends.
+
+        Args:
+            ticket: Whoever joins.
+            shares: Whether it can share the machine with others that can.
+
+        Raises:
+            ValueError: Too many wait already.
+        """
         with self._moved:
             if self._tickets and self.waiting >= self.limit:
                 raise ValueError(f"the queue is full ({self.waiting} waiting); try again in a few minutes")
             self._tickets.append(ticket)
+            if shares:
+                self._sharing.add(id(ticket))
         try:
             yield
         finally:
             with self._moved:
                 self._tickets.remove(ticket)
+                self._sharing.discard(id(ticket))
                 self._moved.notify_all()
 
     def place(self, ticket: object, wait: float = 0.0) -> int:
-        """How many are ahead of a ticket.
+        """Where a ticket is.
 
         Args:
             ticket: A ticket in the queue.
             wait: Seconds to wait first for the queue to move.
 
         Returns:
-            The number of tickets ahead, 0 when it is this one's turn.
+            Which place it has among those that wait, 0 when it is this one's turn.
         """
         with self._moved:
-            if wait and self._tickets.index(ticket):
+            if wait and self._place(ticket):
                 self._moved.wait(wait)
-            return self._tickets.index(ticket)
+            return self._place(ticket)
+
+    def _place(self, ticket: object) -> int:
+        return max(0, self._tickets.index(ticket) + 1 - self.running)

@@ -20,7 +20,7 @@ class Registry:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.queue = Queue(self.limits.waiting)
+        self.queue = Queue(self.limits.waiting, self.limits.together)
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._pinned: list[Run] = []
         self._lock = threading.Lock()

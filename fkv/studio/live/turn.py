@@ -60,6 +60,7 @@ class Turn:
         limits: The bounds that end it.
         total: Chunks that it will generate, None when it is endless or not known yet.
         listener: Whoever it works for, None where fetched chunks tell (`Run.idle`).
+        shares: Whether it can share the machine, see `Queue.join`.
         chunks: Chunks generated so far.
         began: When the turn came, by the monotonic clock; None while it waits.
         tallies: Frames and seconds of each stream, for the log.
@@ -72,6 +73,7 @@ class Turn:
     limits: Limits
     total: int | None = None
     listener: Listener | None = None
+    shares: bool = False
     chunks: int = 0
     began: float | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -86,10 +88,11 @@ class Turn:
             ValueError: If too many wait already.
             Disconnected: If the listener leaves.
         """
-        self._place.enter_context(self.queue.join(self.run))
+        self._place.enter_context(self.queue.join(self.run, self.shares))
         while (place := self.queue.place(self.run, WAIT)) and not self.run.stopped:
             self._check_listener()
-            yield f"Place {place} in the queue: this machine does one thing at a time."
+            work = "does one thing" if self.queue.together == 1 else f"serves at most {self.queue.together} visitors"
+            yield f"Place {place} in the queue: this machine {work} at a time."
         self.began = time.monotonic()
 
     @property
@@ -174,6 +177,7 @@ def turn(
     *,
     total: int | None = None,
     listener: Listener | None = None,
+    shares: bool = False,
     **settings: Any,
 ) -> Iterator[Turn]:
     """Give a run its turn: the block waits for it with `Turn.wait`, works, and checks `Turn.over` between chunks.
@@ -189,10 +193,11 @@ def turn(
         model: What generates.
         total: Chunks that it will generate, None when it is endless or not known yet.
         listener: Whoever it works for, None where fetched chunks tell.
+        shares: Whether it can share the machine, see `Queue.join`.
         settings: What else the log record holds, such as the seed.
     """
     joined = time.monotonic()
-    current = Turn(kind, run, queue, limits, total, listener)
+    current = Turn(kind, run, queue, limits, total, listener, shares)
 
     def record() -> None:
         now = time.monotonic()

@@ -29,6 +29,7 @@ from .plan import Plan
 from .queue import Queue
 from .run import Run
 from .telemetry import Tally
+from .together import Together
 from .turn import Turn
 
 P = ParamSpec("P")
@@ -96,8 +97,10 @@ def chunk_seconds(model: VideoModel) -> float:
     return model.frames_per_chunk * model.video_frames_per_latent / model.fps
 
 
-def generating(model: VideoModel) -> Generate:
-    """`loop.generate` for one model, where its GPU is."""
+def generating(model: VideoModel, together: int = 1) -> Generate:
+    """`loop.generate` for one model, where its GPU is, for `together` visitors at once."""
+    if not here() and together > 1:
+        return partial(generate, model, step=Together(together).step)
     if not here():
         return model_thread.iterating(partial(generate, model))
 

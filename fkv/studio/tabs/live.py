@@ -296,7 +296,7 @@ class Handlers:
         self._controls = controls
         self._recorded = recorded
         self._artifacts = Artifacts()
-        self._generating = generating(model)
+        self._generating = generating(model, registry.limits.together)
         self.concurrency = (
             registry.limits.waiting + 8
         )  # runs that generate or wait, and some to be told that the queue is full
