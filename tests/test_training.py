@@ -25,7 +25,7 @@ from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
 from fkv.training.rollout import FEW_SIGMAS, ROUNDS, SIGMAS, Draft, Pool
 from fkv.transformer.causal import CausalTransformer
-from fkv.transformer.coordinates import input_channels, with_coordinates
+from fkv.transformer.coordinates import LEVELS, input_channels, with_coordinates
 from fkv.world.render import GENES
 
 CHANNELS, WORDS = 16, 16
@@ -240,10 +240,21 @@ def test_an_extended_model_generates_the_same_until_it_is_trained():
 
 def test_later_chunks_see_their_first_pixel():
     latents = torch.randn(1, 2, 6, 4, 8)
-    planes = with_coordinates(latents, 3, True, events=True)[0, -2:]
-    assert not planes[:, :3].any() and torch.equal(planes[:, 3:], latents[0, :, 3:4, :1, :1].expand(-1, 3, 4, 8))
-    single = with_coordinates(latents[:, :, 3:], 3, False, events=True)[0, -2:]
+    planes = with_coordinates(latents, 3, True, events=True)[0, 8:]
+    assert not planes[:2, :3].any() and torch.equal(planes[:2, 3:], latents[0, :, 3:4, :1, :1].expand(-1, 3, 4, 8))
+    single = with_coordinates(latents[:, :, 3:], 3, False, events=True)[0, 8:]
     assert torch.equal(single, planes[:, 3:])
+
+
+def test_every_chunk_sees_which_levels_its_first_pixel_exceeds():
+    latents = torch.zeros(1, 2, 6, 4, 8)
+    latents[0, :, 0, 0, 0] = torch.tensor([-9.0, 0.01])
+    latents[0, :, 3, 0, 0] = torch.tensor([9.0, -0.01])
+    levels = with_coordinates(latents, 3, True, events=True)[0, 10:].unflatten(0, (2, len(LEVELS)))
+    for channel, frame, above in ((0, 2, 0), (1, 0, 6), (0, 3, 11), (1, 5, 5)):  # 5 of the 11 levels are below a half
+        assert torch.equal(levels[channel, :, frame].amin((1, 2)), levels[channel, :, frame].amax((1, 2)))
+        assert (levels[channel, :, frame, 0, 0] > 0).sum() == above
+    assert genes_of(latents[0, :, 0, 0, 0], 2)[1] > 0.5 == LEVELS[5]
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")

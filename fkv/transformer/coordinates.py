@@ -1,8 +1,9 @@
-"""Input channels of a small transformer besides its latents: where a token is, and the noise that opened the stream.
+"""Input channels of a small transformer besides its latents: where a token is, and the noise that decides its chunk.
 
 RoPE alone gives no absolute position, so four coordinate planes join the latents. In the opening chunk every token also
 sees the first latent pixel of the chunk: at the first denoising step that is noise, and it decides what the prompt
-leaves open (see `fkv.training.data.genes_of`).
+leaves open (see `fkv.training.data.genes_of`). A model with events sees that pixel in every chunk, and also which of
+`LEVELS` each of its channels exceeds: choices between words are steps of the noise, which a network learns slowly.
 """
 
 import math
@@ -11,15 +12,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+LEVELS = tuple(sorted({*(i / 8 for i in range(1, 8)), *(i / 5 for i in range(1, 5))}))  # shares of a normal variable
+
 
 def input_channels(channels: int, events: bool = False) -> int:
     """Return the input channels of a transformer with coordinates, for latents of `channels` channels.
 
     Args:
         channels: Channels of the latents.
-        events: Whether the transformer also sees the first latent pixel of later chunks.
+        events: Whether the transformer also sees the first latent pixel of later chunks, and its levels.
     """
-    return (3 if events else 2) * channels + 4
+    return 2 * channels + 4 + (events * (1 + len(LEVELS)) * channels)
 
 
 def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = False) -> Tensor:
@@ -27,7 +30,8 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = 
 
     The four coordinate planes are y, x, cos(3 pi y) and the place in the chunk, each from -1 to 1. The next C planes
     are the first latent pixel of the opening chunk, and 0 in all other chunks. With `events`, C more planes are the
-    first latent pixel of every later chunk, which decides what happens in it, and 0 in the opening chunk.
+    first latent pixel of every later chunk, which decides what happens in it, and 0 in the opening chunk; the last ones
+    say for every chunk's pixel whether it is above (1/2) or below (-1/2) each level.
 
     Args:
         latents: Whole chunks, [B, C, F, h, w].
@@ -36,7 +40,7 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = 
         events: Whether to append the planes of later chunks.
 
     Returns:
-        [B, 2 C + 4, F, h, w], or [B, 3 C + 4, F, h, w] with `events`.
+        [B, `input_channels(C, events)`, F, h, w].
     """
     batch, _, *size = latents.shape
     planes = _planes(chunk, *size, latents.device, latents.dtype)
@@ -45,11 +49,20 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = 
         first[:, :, :chunk] = latents[:, :, :1, :1, :1]
     parts = [latents, planes.expand(batch, -1, -1, -1, -1), first]
     if events:
-        later = latents[:, :, ::chunk, :1, :1].repeat_interleave(chunk, 2).expand_as(latents).clone()
+        pixel = latents[:, :, ::chunk, :1, :1]
+        above = torch.where(pixel[:, :, None] > _thresholds(pixel.device, pixel.dtype), 0.5, -0.5).to(pixel.dtype)
+        later = pixel.clone()
         if opening:
-            later[:, :, :chunk] = 0
-        parts.append(later)
+            later[:, :, 0] = 0
+        parts.append(torch.cat([later, above.flatten(1, 2)], 1).repeat_interleave(chunk, 2).expand(-1, -1, -1, *size[1:]))
     return torch.cat(parts, 1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _thresholds(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the values that a normal variable exceeds with the probabilities 1 - `LEVELS`, [levels, 1, 1, 1]."""
+    return torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))[:, None, None, None].to(device, dtype)
 
 
 @lru_cache(maxsize=16)

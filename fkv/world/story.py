@@ -23,16 +23,17 @@ TURN_FRAMES = 8  # video frames of a turn of the camera; it is over before its c
 CROSSING = 48  # video frames that a passer-by needs
 SWAY = 3.0  # pixels by which the camera sways
 LATE = 4  # last video frames of a chunk, one latent frame; what they show was seen
-REVERSAL = 0.3  # probability per chunk at which a thing that can reverse does
+REVERSAL = 0.25  # probability per chunk at which a thing that can reverse does
 PASSER = 0.2  # probability per chunk of a passer-by while there is none
-LIGHT = 0.15  # probability per chunk that the window in view changes
+LIGHT = 0.125  # probability per chunk that the window in view changes
 RETURN = 0.25  # probability per chunk at which a thing that is out of sight comes back
 OUT_OF_SIGHT = {"hiding": (60, 132), "roaming": (84, 120)}  # clocks at which it waits and from which it comes back
 WALL = 112.0  # column of the wall behind which a thing hides
 LAYOUTS = 4
 LAMPS = 4
 
-# Which gene decides what. The opening chunk's genes 0 to 4 are those of `render`, so events begin after it.
+# Which gene decides what. The opening chunk's genes 0 to 4 are those of `render`, so events begin after it. Choices
+# change at levels that the model is shown (`fkv.transformer.coordinates.LEVELS`).
 REVERSES, PASSES, PASSER_COLOUR, PASSER_WAY, LIGHTS = (0, 1), 2, 3, 4, 5
 SIGN_COLOUR, SIGN_SHAPE, LAMP_COUNT, LIT, LAYOUT = 7, 8, 9, 10, 11
 OPEN_COLOUR, OPEN_SHAPE = 12, 13
@@ -145,9 +146,10 @@ def remember_all(chunk: int, seen: frozenset[int]) -> frozenset[int]:
     return seen
 
 
-def _pick(gene: float, words: Sequence[str]) -> str:
-    """The word that a gene in [0, 1) chooses."""
-    return words[min(int(gene * len(words)), len(words) - 1)]
+def _pick(gene: float, words: Sequence[str], taken: Sequence[str] = ()) -> str:
+    """The word that a gene in [0, 1) chooses, or the next one that is not taken."""
+    first = min(int(gene * len(words)), len(words) - 1)
+    return next(word for word in (*words[first:], *words[:first]) if word not in taken)
 
 
 def _ease(share: float) -> float:
@@ -305,7 +307,7 @@ class Story:
             self._passer = None
         if not chunk or self._passer or genes[PASSES] >= PASSER:
             return None
-        colour = _pick(genes[PASSER_COLOUR], [c for c in COLOURS if c not in [thing.colour for thing in things]])
+        colour = _pick(genes[PASSER_COLOUR], COLOURS, [thing.colour for thing in things])
         self._passer = chunk * CHUNK, colour, genes[PASSER_WAY]
         return colour
 
@@ -337,7 +339,7 @@ class Story:
             if panel in self._panels and not known:
                 forgotten.append(panel)
             if not known:
-                self._panels[panel] = _panel(genes, things[0].colour if things and panel == 0 else None)
+                self._panels[panel] = _panel(genes, [thing.colour for thing in things if panel == 0])
                 self._lit[panel] = {}
             elif known != seen:
                 self._panels[panel] = replace(self._panels[panel], lit=self._lit[panel][max(known)])
@@ -390,9 +392,9 @@ class Story:
         return 110 * (left if shot.subject is None else 1 - left)
 
 
-def _panel(genes: Sequence[float], taken: str | None) -> Panel:
-    """The panel that genes decide; its sign does not have the colour `taken`, that of the thing beside it."""
-    colour = _pick(genes[SIGN_COLOUR], [colour for colour in COLOURS if colour != taken])
+def _panel(genes: Sequence[float], taken: Sequence[str]) -> Panel:
+    """The panel that genes decide; its sign does not have a colour that is taken, that of the thing beside it."""
+    colour = _pick(genes[SIGN_COLOUR], COLOURS, taken)
     lamps = 1 + min(int(genes[LAMP_COUNT] * LAMPS), LAMPS - 1)
     layout = min(int(genes[LAYOUT] * LAYOUTS), LAYOUTS - 1)
     return Panel(colour, _pick(genes[SIGN_SHAPE], SHAPES), lamps, genes[LIT] < 0.5, layout)
