@@ -22,7 +22,7 @@ def input_channels(channels: int, events: bool = False) -> int:
         channels: Channels of the latents.
         events: Whether the transformer also sees the first latent pixel of later chunks, and its levels.
     """
-    return 2 * channels + 4 + (events * (1 + len(LEVELS)) * channels)
+    return 2 * channels + 4 + events * (1 + len(LEVELS)) * channels
 
 
 def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = False) -> Tensor:
@@ -54,7 +54,8 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = 
         later = pixel.clone()
         if opening:
             later[:, :, 0] = 0
-        parts.append(torch.cat([later, above.flatten(1, 2)], 1).repeat_interleave(chunk, 2).expand(-1, -1, -1, *size[1:]))
+        decisive = torch.cat([later, above.flatten(1, 2)], 1)
+        parts.append(decisive.repeat_interleave(chunk, 2).expand(-1, -1, -1, *size[1:]))
     return torch.cat(parts, 1)
 
 
