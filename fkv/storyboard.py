@@ -155,11 +155,15 @@ class SetHeads(Change):
         roles = next(iter(streams.values())).roles
         if roles is None:
             raise ValueError("this model's heads have no roles to change; profile it first")
+        SetRoles(self.of(roles)).apply(streams)
+
+    def of(self, roles: HeadRoles) -> HeadRoles:
+        """Return roles with these heads changed."""
         for (layer, head), role in self.heads:
             flipped = roles.flipped(layer, head)
             if head in flipped.heads(role)[layer]:
                 roles = flipped
-        SetRoles(roles).apply(streams)
+        return roles
 
 
 @dataclass(frozen=True)

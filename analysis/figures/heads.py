@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -61,7 +63,14 @@ class HeadMap(View):
         roles = self.roles
         if self._scored:
             figure = make_subplots(1, 2, column_widths=[0.74, 0.26], horizontal_spacing=0.09)
-            bar = {"x": COLOUR_BAR, "thickness": BAR_PIXELS, "outlinewidth": 0, "len": 1, "xpad": 0, "ypad": 0}
+            bar: dict[str, Any] = {
+                "x": COLOUR_BAR,
+                "thickness": BAR_PIXELS,
+                "outlinewidth": 0,
+                "len": 1,
+                "xpad": 0,
+                "ypad": 0,
+            }
             bar["tickvals"] = TICKS
             look = {"colorscale": "Cividis", "zmin": 0, "zmax": 1, "xgap": 2, "ygap": 2, "colorbar": bar}
             figure.add_heatmap(z=roles.scores, hoverinfo="skip", row=1, col=1, **look)

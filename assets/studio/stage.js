@@ -16,6 +16,7 @@ import { learn } from "./shared.js";
 import { followTabs, openTab } from "./tabs.js";
 import { offer } from "./take.js";
 import { Timeline } from "./timeline.js";
+import { Tour } from "./tour.js";
 import { Views } from "./views.js";
 
 /** @import { Manifest } from "./session.js" */
@@ -69,12 +70,14 @@ export function mount({ element, props, trigger, watch }) {
     write(find(stage, ".fkv-status"), session.manifest.text ?? "");
     if (session.shown.run === player.key) remember(session.shown.link ?? "", player.rounds);
     timeline.paintPlay();
+    undo.disabled = !session.streaming;
   });
   session.addEventListener("state", () => {
     views.paint(true);
     paint();
   });
   const branch = findButton(stage, ".fkv-branch");
+  const undo = findButton(stage, ".fkv-undo");
   /** Show the streams of the chunk shown: the past of a branch is one stream. */
   const followStreams = () => {
     const streams = Object.keys(player.round?.record?.streams ?? {}).join("");
@@ -123,6 +126,7 @@ export function mount({ element, props, trigger, watch }) {
     s: () => press("fkv-stop"),
     t: toggleTalk,
     x: () => press("fkv-cut"),
+    z: () => undo.click(),
     ArrowLeft: () => player.seek(player.at - 1),
     ArrowRight: () => player.seek(player.at + 1),
     End: () => player.follow(),
@@ -134,6 +138,10 @@ export function mount({ element, props, trigger, watch }) {
     const prompt = player.round?.record?.prompt ?? "";
     trigger("branch", { chunk: player.at + 1, prompt, query: window.location.search });
     session.goPressed();
+  });
+  undo.addEventListener("click", () => {
+    say("The last change is taken back with the next chunk.");
+    trigger("undo", {});
   });
   for (const button of findAll(stage, ".fkv-begin")) button.addEventListener("click", () => press("fkv-go"));
   document.addEventListener("click", ({ target }) => {
@@ -153,6 +161,10 @@ export function mount({ element, props, trigger, watch }) {
     if (button?.dataset.fkv === "theme") toggleDark();
     if (button?.dataset.fkv === "talk") toggleTalk();
     if (button?.dataset.fkv === "help") toggleHelp();
+    if (button?.dataset.fkv === "tour") {
+      toggleHelp();
+      tour.start();
+    }
   });
 
   publish({
@@ -176,13 +188,17 @@ export function mount({ element, props, trigger, watch }) {
     },
   });
   offer(stage, session);
+  const tour = new Tour(find(element, ".fkv-tour"));
   followTabs(heads);
   sayExpanded();
   sortTables();
   const query = new URLSearchParams(window.location.search);
   if (query.get("talk") === "1") setTalk(true);
   else if (query.get("embed") === "1") document.body.classList.add("fkv-embed");
-  else openTab(query, heads);
+  else {
+    openTab(query, heads);
+    if (!query.has("tab")) tour.greet();
+  }
   player.start(Object.fromEntries(screens));
   watch("value", () => session.receive(props.value));
   session.receive(props.value);

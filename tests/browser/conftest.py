@@ -80,10 +80,13 @@ class Visitor:
         width: int = 1280,
         height: int = 900,
         query: str = "",
+        toured: bool = True,
         **options: object,
     ) -> None:
         self.address, self.troubles = address, []
         self.page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        if toured:  # the tour's card, which greets first visitors, would lie over what tests press
+            self.page.add_init_script("localStorage.setItem('fkv-tour', 'seen')")
         self.page.set_default_timeout(PATIENCE)
         playwright.expect.set_options(timeout=PATIENCE)
         self.page.on("console", lambda message: message.type == "error" and self.troubles.append(message.text))

@@ -440,6 +440,45 @@ def test_flush_and_cut_change_a_running_stream_and_come_back_from_the_address(vi
     assert [line.partition(": ")[2] for line in story] == ["flush", "cut"]
 
 
+def test_undo_takes_the_last_change_back_in_the_stream_and_in_the_field(visit):
+    tab = visit(query="?length=0&view=A&a=full")
+    undo = tab.page.get_by_role("button", name="Undo")
+    expect(undo).to_be_disabled()
+    tab.press("Go live")
+    tab.until("window.fkvStudio.player.rounds.length >= 1")
+    prompt = tab.page.get_by_label("Prompt", exact=True)
+    before = prompt.input_value()
+    prompt.fill("a cyan star drifting over the sea at night")
+    tab.press("Change prompt")
+    tab.until("window.fkvStudio.marks.length === 2")
+    undo.click()
+    expect(prompt).to_have_value(before)
+    tab.until("window.fkvStudio.marks.length === 3")
+    assert tab.stage("marks")[2]["text"] == before
+    undo.click()
+    expect(tab.page.locator(".fkv-hint")).to_contain_text("no change of this run to take back")
+    tab.press("Stop")
+
+
+def test_the_tour_greets_once_ends_by_escape_and_is_reopened_from_the_help(visit):
+    tab = visit(toured=False, reduced_motion="reduce")
+    tour = tab.page.get_by_role("dialog", name="Tour")
+    expect(tour).to_contain_text("1 of 4")
+    tab.page.keyboard.press("Escape")
+    expect(tour).to_be_hidden()
+    tab.page.reload()
+    tab.until("window.fkvStudio")
+    expect(tour).to_be_hidden()
+    tab.page.keyboard.press("?")
+    tab.page.get_by_role("button", name="Take the tour").click()
+    for step in range(1, 5):
+        expect(tour).to_contain_text(f"{step} of 4")
+        expect(tab.page.locator(".fkv-toured")).to_be_in_viewport()
+        tab.page.keyboard.press("Enter")  # the next step has the focus
+    expect(tour).to_be_hidden()
+    expect(tab.page.locator(".fkv-toured")).to_have_count(0)
+
+
 def test_a_cut_is_refused_with_a_sentence_where_no_policy_has_one(visit):
     tab = visit(query="?length=0&view=A&a=forcing-kv")
     tab.press("Go live")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fkv.storyboard import Change, Cue
 
 from .attention_probe import Watch
+from .undo import History
 
 MAX_CHANGES = 64  # changes that may wait for the next chunk; older ones are dropped
 
@@ -49,6 +50,7 @@ class Run:
         kept_bytes: Bytes of the chunks that are still kept.
         kv_bytes: Bytes of KV cache while the newest chunk attended.
         frame_bytes: Bytes of decoded frames that the run keeps until its end; a live run keeps none.
+        history: The settings that its changes replaced; None where nobody takes changes back.
     """
 
     def __init__(self, memory: int, on_chunk: Callable[[], None] = lambda: None) -> None:
@@ -64,6 +66,7 @@ class Run:
         self.kept_bytes = 0
         self.kv_bytes = 0
         self.frame_bytes = 0
+        self.history: History | None = None
         self._memory = memory
         self._on_chunk = on_chunk
         self._control = Control()
@@ -133,7 +136,20 @@ class Run:
     def add_change(self, change: Change) -> None:
         """Change the streams when the next chunk begins."""
         with self._wake:
+            self._note([change])
             self._changes = [*self._changes, change][-MAX_CHANGES:]
+
+    def undo(self) -> bool:
+        """Take the last change back when the next chunk begins. Returns False where there is none."""
+        with self._wake:
+            changes = self.history.undo() if self.history else []
+            self._changes = [*self._changes, *changes][-MAX_CHANGES:]
+            return bool(changes)
+
+    def _note(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if self.history:
+                self.history.note(change)
 
     def add_cues(self, cues: Iterable[Cue]) -> None:
         """Change the streams when these chunks begin; replaces what was to come by earlier calls."""
@@ -147,6 +163,7 @@ class Run:
         with self._wake:
             due = [cue.change for cue in self._cues if cue.chunk <= self._count]
             self._cues = [cue for cue in self._cues if cue.chunk > self._count]
+            self._note(due)
             changes = self._changes + due
             self._changes = []
             return changes

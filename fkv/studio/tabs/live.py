@@ -26,6 +26,7 @@ from fkv.studio.live.live import live
 from fkv.studio.live.plan import BRANCH_EXAMPLE, VIEWS, Branch, Plan, Sampling
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
+from fkv.studio.live.undo import History, Settings
 from fkv.studio.live.zerogpu import generating
 from fkv.studio.media.artifacts import Artifacts
 from fkv.studio.media.assets import page_asset, script
@@ -71,6 +72,7 @@ PATH_HELP = "Empty: as the seed says. 0,3,1 repeats a future of the Explore tab 
 SAME_FUTURE = (
     "A branch differs in something: change the prompt, the seed or the policy of B, then press Branch from here."
 )
+NOTHING_TO_UNDO = "There is no change of this run to take back; frames that were flushed or cut off do not come back."
 UNREAD = "This run cannot be read, so it cannot be branched. Press Go live, then Branch from here."
 PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
 AT_ONCE = PRIVATE | {"queue": False}
@@ -316,6 +318,7 @@ class Handlers:
             yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
             return
         run = registry.begin(request.session_hash)
+        run.history = History(Settings.of(plan, self._model))
         try:
             with closing(live(self._model, plan, run, registry.queue, registry.limits, self._generating)) as manifests:
                 for manifest in manifests:
@@ -414,6 +417,16 @@ class Handlers:
     def _add(self, change: Change, request: gr.Request) -> None:
         if run := self.running(request):
             run.add_change(change)
+
+    def undo(self, request: gr.Request) -> list[Any]:
+        """Take the last change of the run back, and show in the fields what holds then."""
+        run = self.running(request)
+        if run is None or run.history is None or not run.undo():
+            return [_hint([NOTHING_TO_UNDO]), *[gr.skip()] * 5]
+        now = run.history.now
+        threshold = now.roles.threshold if now.roles else None
+        fields = [now.prompt, now.policies.get("A"), now.policies.get("B"), threshold, now.steps]
+        return [_hint([]), *(gr.skip() if value is None else value for value in fields)]
 
     def change_steps(self, steps: float, request: gr.Request) -> None:
         self._add(SetSteps(int(steps)), request)
@@ -585,6 +598,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c.change.click(h.change_prompt, [c.prompt, c.recache], None, **AT_ONCE)
     c.stage.branch(h.branch, form, [*c.shown, *c.form], **queued)
     c.stage.branch(h.forget_recording, None, c.download, **AT_ONCE)
+    c.stage.undo(h.undo, None, [c.hint, c.prompt, *c.policies.values(), c.threshold, c.steps], **AT_ONCE)
     c.flush.click(h.flush, None, None, **AT_ONCE)
     c.cut.click(h.cut, None, None, **AT_ONCE)
     c.pause.click(h.toggle_pause, None, None, **AT_ONCE)
