@@ -23,7 +23,7 @@ from .pages import Heads, Pages, PageTables, Reads
 from .policies import ChunkState, PassReads, Policy, evict, page_kinds
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
-from .sampler import Noise, Schedule, SeededNoise, renoise, x0_of
+from .sampler import Noise, SeededNoise, renoise, x0_of
 
 MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
@@ -220,7 +220,7 @@ class Stream:
         keep_steps: bool = False,
     ) -> None:
         self.model = model
-        self._schedule = model.schedule
+        self._loaded = model
         self.noise = noise or SeededNoise(check_seed(seed))
         self._decoder = model.decoder if decode else None
         self.keep_steps = keep_steps
@@ -270,8 +270,8 @@ class Stream:
 
     @property
     def pass_names(self) -> list[str]:
-        """The passes of a chunk: `step 0`, `step 1`, ... and, where there is one cache for all steps, `context`."""
-        steps = [f"step {step}" for step in range(len(self.model.schedule.sigmas))]
+        """The passes of the next chunk: `step 0`, `step 1`, ... and, with one cache for all steps, `context`."""
+        steps = [f"step {step}" for step in range(len(self._sigmas(self.index)))]
         return steps if self.policy.caches == "per-step" else [*steps, "context"]
 
     @property
@@ -393,15 +393,20 @@ class Stream:
         """
         if self.index and self.next_policy.caches == "per-step":
             raise ValueError(f"policy {self.next_policy.name!r} keeps a cache for each step; start anew with {count}")
-        self._pending.changes.append(partial(self._change_steps, self._schedule.with_steps(count)))
+        self._pending.changes.append(partial(self._change_steps, self._loaded.with_steps(count)))
 
-    def _change_steps(self, schedule: Schedule, timer: _Timer) -> str | None:
-        if schedule == self.model.schedule:
+    def _change_steps(self, model: VideoModel, timer: _Timer) -> str | None:
+        if model.schedule == self.model.schedule:
             return None
-        self.model = replace(self.model, schedule=schedule)
+        self.model = model
         if self.index == 0:
             self._caches = self._new_caches()
-        return f"steps: {len(schedule.sigmas)}"
+        return f"steps: {len(model.schedule.sigmas)}"
+
+    def _sigmas(self, chunk: int) -> tuple[float, ...]:
+        """Noise levels of the denoising steps of a chunk; a cache for each step needs the same in all."""
+        first = self.model.first_schedule if chunk == 0 and self.policy.caches != "per-step" else None
+        return (first or self.model.schedule).sigmas
 
     def flush(self) -> None:
         """Forget everything but the first frame and the two newest ones, so that a new prompt acts at once.
@@ -477,12 +482,13 @@ class Stream:
         for cache in self._caches:
             self.model.transformer.weights_for(cache.order)
         frames = self._frames(self.index)
+        sigmas = self._sigmas(self.index)
         policy_probe = self._policy_probe()
         probes = Probes(each for each in (probe, policy_probe) if each is not None)
         with timer.stage("denoise"):
             rope = self._begin(frames)
             reads: dict[str, dict[str, Reads]] = {}
-            x0, steps = yield from self._denoise(frames, rope, probes, reads)
+            x0, steps = yield from self._denoise(frames, sigmas, rope, probes, reads)
             self._check_finite(x0)
         cache = self._caches[0]
         attended = {name: group.pages for name, group in cache.groups.items()}
@@ -503,7 +509,7 @@ class Stream:
         if self._decoder is not None:
             with timer.stage("decode"):
                 video, self._decoder_state = self._decoder(x0[:1], self._decoder_state)
-        last = PassReads.of(reads[f"step {len(self.model.schedule.sigmas) - 1}"], attended, kinds)
+        last = PassReads.of(reads[f"step {len(sigmas) - 1}"], attended, kinds)
         others = {}
         if any(reads.values()):
             every = {name: PassReads.of(chosen, attended, kinds) for name, chosen in reads.items()}
@@ -530,10 +536,10 @@ class Stream:
             kinds=last.kinds,
             heads=_groups_of(cache),
             read=last.pages,
-            steps=len(self.model.schedule.sigmas),
+            steps=len(sigmas),
             kv_tokens_read=kv_tokens_read,
             other_reads=others,
-            passes=len(self.model.schedule.sigmas) + (self.policy.caches != "per-step") + self._rebuild_passes,
+            passes=len(sigmas) + (self.policy.caches != "per-step") + self._rebuild_passes,
         )
 
     def _policy_probe(self) -> FrameMassProbe | None:
@@ -549,13 +555,17 @@ class Stream:
         return FrameMassProbe(passes={wanted})
 
     def _denoise(
-        self, frames: tuple[int, ...], rope: Tensor, probes: Probes, reads: dict[str, dict[str, Reads]]
+        self,
+        frames: tuple[int, ...],
+        sigmas: tuple[float, ...],
+        rope: Tensor,
+        probes: Probes,
+        reads: dict[str, dict[str, Reads]],
     ) -> Generator[Pass, Any, tuple[Tensor, tuple[Tensor, ...]]]:
         """Denoise a chunk. Returns its clean latents and, with `keep_steps`, those that each step predicted.
 
         Notes in `reads` what each of its passes read, see `KVCache.reads`.
         """
-        sigmas = self.model.schedule.sigmas
         shape = (self.geometry.batch, len(frames), *self.model.latent)
         device = self.model.device
         x = self.noise.initial(self.index, shape).to(device)
@@ -578,7 +588,7 @@ class Stream:
         level = self.policy.context_noise
         if not level:
             return x0
-        noise = self.noise.between(chunk, len(self.model.schedule.sigmas) - 1, x0.shape)
+        noise = self.noise.between(chunk, len(self._sigmas(chunk)) - 1, x0.shape)
         return renoise(x0, noise.to(x0.device), level)
 
     def _check_finite(self, x0: Tensor) -> None:

@@ -7,6 +7,8 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from fkv.models.release import WAN_2_2
+
 WORDS = "a red fox trots through a snowy forest"
 
 
@@ -26,6 +28,14 @@ def umt5() -> UMT5EncoderModel:
 def wan_vae() -> AutoencoderKLWan:
     torch.manual_seed(0)
     return AutoencoderKLWan(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+
+
+def wan_2_2_vae() -> AutoencoderKLWan:
+    """Of the form of Wan 2.2's: 48 channels, residual shortcuts, and 2 x 2 pixels of each output channel."""
+    torch.manual_seed(0)
+    form = dict(WAN_2_2.vae_arguments) | {"base_dim": 8, "decoder_base_dim": 8}
+    scale = {"latents_mean": [0.1] * 48, "latents_std": [1.5] * 48}
+    return AutoencoderKLWan(**form, **scale, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
 
 
 def wan_transformer(**changes: object) -> WanTransformer3DModel:

@@ -16,6 +16,7 @@ import yaml
 import fkv
 from docs import batch as batch_page
 from docs import debate as debate_page
+from docs import models as models_page
 from docs import policies as policies_page
 from docs import sources as sources_page
 from docs.expectations import EXPECTED, SURPRISING
@@ -98,7 +99,7 @@ def test_the_policy_of_contributing_streams(small):
 @pytest.mark.parametrize(
     "name",
     [
-        "fkv.models.registry.RELEASES",
+        "fkv.models.releases.RELEASES",
         "fkv.models.release.BASES",
         "fkv.models.release.Base",
         "fkv.policies.POLICIES",
@@ -149,6 +150,16 @@ def test_every_policy_is_measured_beside_what_was_expected(tmp_path, monkeypatch
     (tmp_path / "policies.json").write_text(json.dumps({"records": records}))
     monkeypatch.setattr(policies_page, "RECORD", tmp_path / "policies.json")
     assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} |  |" in policies_page.measured()
+
+
+def test_the_page_of_models_is_current():
+    page = models_page.PAGE.read_text(encoding="utf-8")
+    sections = dict(zip(*(re.split(r"^## (.*)$", page, flags=re.MULTILINE)[i::2] for i in (1, 2)), strict=True))
+    assert list(sections) == [one.name for one in models_page.RELEASES], "run python -m docs.models"
+    for one in models_page.RELEASES:
+        rows = [f"| {name} | {value} |" for name, value in models_page.facts(one).items()]
+        assert all(row in sections[one.name] for row in (*rows, one.unverified)), "run python -m docs.models"
+    assert models_page.section(models_page.RELEASES[0]) in page
 
 
 def test_the_page_of_debates_is_current():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from small_wan import wan_pipeline, wan_transformer, wan_vae
+from small_wan import wan_2_2_vae, wan_pipeline, wan_transformer, wan_vae
 
 import fkv
 from fkv.models import pipeline as seam
@@ -63,6 +63,16 @@ def test_a_pipeline_and_its_bare_transformer_generate_the_same_latents():
     one = fkv.Stream(whole, policy, PROMPT).step()
     other = fkv.Stream(bare, policy, text=whole.encode(PROMPT)).step()
     assert torch.equal(one.latents, other.latents)
+
+
+def test_a_pipeline_of_wan_2_2_streams():
+    pipeline = with_parts(transformer=wan_transformer(in_channels=48, out_channels=48), vae=wan_2_2_vae())
+    model = fkv.load(pipeline, resolution=(64, 96), frames_per_chunk=2)
+    assert model.latent == (48, 4, 6) and fkv.load(pipeline, resolution="720p").latent == (48, 44, 80)
+    stream = fkv.Stream(model, fkv.policies.parse("sliding-window"), PROMPT)
+    assert [stream.step().video.shape for _ in range(2)] == [(5, 64, 96, 3), (8, 64, 96, 3)]
+    with pytest.raises(ValueError, match="multiples of 32 pixels"):
+        fkv.load(pipeline, resolution=(64, 80))
 
 
 def test_a_policy_that_needs_head_roles_says_so_without_them():
@@ -132,7 +142,7 @@ def other_vae():
         (lambda: with_parts(transformer_2=wan_transformer()), "two transformers"),
         (lambda: with_parts(transformer=wan_transformer(text_dim=48)), "gives 32 values per token, the transformer"),
         (lambda: with_parts(vae=other_vae()), "the VAE decodes 48 channels, the transformer generates 16"),
-        (lambda: with_parts(vae=torch.nn.Identity()), "the pipeline's VAE is not Wan 2.1's"),
+        (lambda: with_parts(vae=torch.nn.Identity()), "the pipeline's VAE is not Wan's"),
         (lambda: wan_transformer(in_channels=36), "36 input channels for latents of 16, as image-to-video"),
         (lambda: wan_transformer().to("meta"), "the transformer is offloaded"),
         (offloaded, r"call remove_all_hooks\(\)"),

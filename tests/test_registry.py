@@ -19,18 +19,20 @@ import torch
 from diffusers import WanPipeline
 from huggingface_hub import constants
 from safetensors.torch import save_file
-from small_wan import tokenizer, umt5, wan_vae
+from small_wan import tokenizer, umt5, wan_2_2_vae, wan_vae
 
 from fkv import policies, roles
+from fkv.commands.main import main
 from fkv.commands.model_options import add_model, load_model
 from fkv.models import download, fit, precision, registry, release, text
 from fkv.models.convert import empty_model, from_wan_names
-from fkv.models.release import SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Base, Source
+from fkv.models.release import TEXT_ENCODER, TOKENIZER, WAN_2_1, WAN_2_2, Base, Source
 from fkv.models.taehv import SmallDecoder
 from fkv.policies import Full
 from fkv.report import stream_record
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
+from fkv.studio import launch, server
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan, Sampling
@@ -42,6 +44,11 @@ from fkv.studio.page import build
 from fkv.transformer.causal import CausalTransformer
 
 SMALL = Base("wan-1.3b", layers=3, heads=4, dim=48, ffn_dim=64, text_dim=32, max_sequence_length=12, freq_dim=32)
+SMALL_BASES = {
+    "wan-1.3b": SMALL,
+    "wan-14b": dataclasses.replace(SMALL, name="wan-14b"),
+    "wan2.2-5b": dataclasses.replace(SMALL, name="wan2.2-5b", channels=48, codec=WAN_2_2),
+}
 REAL = [entry.release for entry in registry.MODELS.values() if entry.release]
 PROMPT = "a red fox trots through a snowy forest"
 
@@ -94,28 +101,42 @@ def adapter_for(weights):
     return lora
 
 
-def released(name: str, weights):
-    """Per model: what its files hold, file by file, and the weights that should come out."""
-    if name == "self-forcing":
-        return [
-            {
-                "generator_ema": {
-                    n.replace("model.", "model._fsdp_wrapped_module.", 1): v for n, v in model_(weights).items()
-                }
-            }
-        ], weights
-    if name == "longlive":
-        lora = adapter_for(weights)
-        merged = {
-            n: v + lora[f"base_model.model.{n[:-7]}.lora_B.weight"] @ lora[f"base_model.model.{n[:-7]}.lora_A.weight"]
-            if f"base_model.model.{n[:-7]}.lora_A.weight" in lora
-            else v
-            for n, v in weights.items()
-        }
-        return [{"generator": model_(weights)}, {"generator_lora": lora, "critic_lora": {}}], merged
-    if name == "causal-forcing":
+def fsdp(weights):
+    return {f"model._fsdp_wrapped_module.{name}": value for name, value in weights.items()}
+
+
+def adapted(weights):
+    """A base and an adapter in files of their own, and the weights that they make together."""
+    lora = adapter_for(weights)
+
+    def merged(name, value):
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        up, down = (lora.get(f"{stem}.lora_{side}.weight") for side in "BA")
+        return value if up is None else value + up @ down
+
+    files = [{"generator": model_(weights)}, {"generator_lora": lora, "critic_lora": {}}]
+    return files, {name: merged(name, value) for name, value in weights.items()}
+
+
+def released(one: release.Release):
+    """What a release's files hold, file by file, and the weights that should come out."""
+    weights = original(SMALL_BASES[one.base])
+    if one.loras:
+        return adapted(weights)
+    if one.name in ("self-forcing", "causal-forcing-framewise", "causal-forcing-2step", "causal-forcing-1step"):
+        return [{"generator_ema": fsdp(weights)}], weights
+    if one.name in ("self-gradient-forcing", "self-gradient-forcing-framewise", "context-forcing"):
+        others = {name: torch.zeros_like(value) for name, value in weights.items()}
+        return [{"generator": model_(others), "critic": model_(others), "generator_ema": fsdp(weights)}], weights
+    if one.name in ("causal-forcing", "causvid", "longlive-2"):
         return [{"generator": model_(weights)}], weights
-    return ([weights] if name == "raven" else [model_({n: v.bfloat16() for n, v in weights.items()})]), weights
+    if one.name == "reward-forcing":
+        return [model_(weights)], weights
+    if one.name == "raven":
+        return [weights], weights
+    assert one.name == "krea-realtime"
+    halves = {name: value.bfloat16() for name, value in weights.items()}
+    return [model_(halves)], {name: value.float() for name, value in halves.items()}
 
 
 def put(cache: Path, source: Source, write) -> None:
@@ -135,11 +156,14 @@ def shelf(tmp_path_factory) -> Path:
     cache = tmp_path_factory.mktemp("hub")
     put(cache, TEXT_ENCODER, lambda path: umt5().save_pretrained(path))
     put(cache, TOKENIZER, lambda path: tokenizer().save_pretrained(path))
-    put(cache, VAE, lambda path: wan_vae().save_pretrained(path))
     torch.manual_seed(0)
-    put(cache, SMALL_DECODER, lambda path: save_file(SmallDecoder().state_dict(), path))
+    for codec, vae, channels in ((WAN_2_1, wan_vae, 16), (WAN_2_2, wan_2_2_vae, 48)):
+        put(cache, codec.vae, lambda path, vae=vae: vae().save_pretrained(path))
+        small = SmallDecoder(channels, patch=codec.patch).state_dict()
+        for source in (codec.small, codec.light):
+            put(cache, source, lambda path, small=small: save_file(small, path))
     for one in REAL:
-        for source, data in zip(one.sources, released(one.name, original(SMALL))[0], strict=True):
+        for source, data in zip(one.sources, released(one)[0], strict=True):
             put(
                 cache,
                 source,
@@ -156,12 +180,12 @@ def offline(shelf, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(shelf))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     point_at(monkeypatch, "http://127.0.0.1:9")
-    monkeypatch.setitem(release.BASES, "wan-1.3b", SMALL)
-    monkeypatch.setitem(release.BASES, "wan-14b", dataclasses.replace(SMALL, name="wan-14b"))
+    for name, base in SMALL_BASES.items():
+        monkeypatch.setitem(release.BASES, name, base)
     monkeypatch.setitem(release.RESOLUTIONS, "480p", (4, 12))
     monkeypatch.setattr(release, "ROLES", tmp_path)
     monkeypatch.setattr(fit, "TEXT_ENCODER_PARAMETERS", 1000)
-    for one in REAL:
+    for one in filter(lambda one: one.roles, REAL):
         roles.save(HeadRoles(4, ((0, 1), (1, 2), (0,))), tmp_path / f"{one.roles}.json")
 
 
@@ -180,21 +204,97 @@ def latents_of(model, policy="full", chunks=2):
 
 @pytest.mark.parametrize("one", REAL, ids=lambda one: one.name)
 def test_every_model_loads_and_streams(one, offline):
-    model = registry.load(one.name, precision="fp32")
-    _, expected = released(one.name, original(SMALL))
-    if one.name == "krea-realtime":
-        expected = {name: value.bfloat16().float() for name, value in expected.items()}
-    plain = dataclasses.replace(model, transformer=CausalTransformer(from_wan_names(expected, SMALL.original)))
-    ours, theirs = (latents_of(each) for each in (model, plain))
+    model = registry.load(one.name, precision="fp32", decoder="none")
+    original_config = SMALL_BASES[one.base].original
+    own = CausalTransformer(from_wan_names(released(one)[1], original_config))
+    ours, theirs = (latents_of(each) for each in (model, dataclasses.replace(model, transformer=own)))
     assert torch.equal(ours, theirs) if not one.loras else torch.allclose(ours, theirs, atol=1e-4)
-    assert ours.std() > 0.1
-    hybrid = policies.parse(f"{one.hybrid}{',' if ':' in one.hybrid else ':'}segments_per_frame=4")
-    stream = Stream(model, hybrid, PROMPT, decode=False)
-    chunks = [stream.step() for _ in range(5)]
-    assert chunks[-1].kv_tokens["static"] < chunks[-1].kv_tokens["dynamic"]
+    assert ours.std() > 0.1 and ours.shape[2:] == (one.frames_per_chunk, *model.latent)
+    if one.roles:
+        hybrid = policies.parse(f"{one.hybrid}{',' if ':' in one.hybrid else ':'}segments_per_frame=4")
+        stream = Stream(model, hybrid, PROMPT, decode=False)
+        chunks = [stream.step() for _ in range(5)]
+        assert chunks[-1].kv_tokens["static"] < chunks[-1].kv_tokens["dynamic"]
     assert latents_of(model, one.window, chunks=3).isfinite().all()
-    assert model.schedule.sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625), abs=1e-5)
-    assert model.fps == 16 and model.frames_per_chunk == 3 and all(path.exists() for path in model.weights)
+    assert model.schedule.sigmas == one.schedule.sigmas and model.first_schedule == one.first_schedule
+    assert (model.fps, model.frames_per_chunk) == (one.fps, one.frames_per_chunk)
+    assert one.window in model.policies and all(path.exists() for path in model.weights)
+
+
+FOUR = (1.0, 0.9375, 0.83333, 0.625)
+SAMPLING = {  # latent frames of a chunk, noise levels, and those of the first chunk
+    "self-forcing": (3, FOUR, None),
+    "causal-forcing-framewise": (1, FOUR, None),
+    "causal-forcing-2step": (1, (1.0, 0.83333), FOUR),
+    "causal-forcing-1step": (1, (1.0,), FOUR),
+    "self-gradient-forcing-framewise": (1, FOUR, None),
+    "causvid": (3, (1.0, 0.757, 0.522), None),
+    "longlive-2": (8, FOUR, None),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_models_are_sampled_as_their_authors_do(name):
+    frames, levels, first_levels = SAMPLING[name]
+    one = registry.MODELS[name].release
+    assert one.frames_per_chunk == frames and one.schedule.sigmas == pytest.approx(levels, abs=1e-5)
+    assert (one.first_schedule and one.first_schedule.sigmas) == (first_levels and pytest.approx(FOUR, abs=1e-5))
+
+
+def test_a_first_frame_takes_more_steps(offline):
+    few, four = (
+        registry.load(name, precision="fp32", decoder="none")
+        for name in ("causal-forcing-1step", "causal-forcing-framewise")
+    )
+    streams = [Stream(model, policies.parse("full"), PROMPT) for model in (few, four)]
+    ours, theirs = ([stream.step() for _ in range(3)] for stream in streams)
+    assert [chunk.steps for chunk in ours] == [4, 1, 1] and [chunk.passes for chunk in ours] == [5, 2, 2]
+    assert torch.equal(ours[0].latents, theirs[0].latents) and not torch.equal(ours[1].latents, theirs[1].latents)
+    assert few.most_steps == four.most_steps == 4 and few.with_steps(1) is few
+    two = registry.load("causal-forcing-2step", decoder="none")
+    assert Stream(two.with_steps(1), policies.parse("full"), PROMPT).step().steps == 1
+    per_step = Stream(two, policies.parse("per-step"), PROMPT)
+    assert [per_step.step().steps for _ in range(2)] == [2, 2]
+
+
+NEW = [one for one in REAL if one.unverified or one.name == "longlive-relative"]
+
+
+@pytest.mark.parametrize("one", NEW, ids=lambda one: one.name)
+def test_a_model_streams_from_the_command_line_and_in_the_studio(one, offline, tmp_path, monkeypatch):
+    report, video = tmp_path / "report.json", tmp_path / "video.mp4"
+    words = ["--model", one.name, "--device", "cpu", "--precision", "fp32"]
+    assert (
+        main(
+            [
+                "stream",
+                *words,
+                "--policy",
+                one.window,
+                "--chunks",
+                "2",
+                "--prompt",
+                PROMPT,
+                "--json",
+                str(report),
+                "--out",
+                str(video),
+            ]
+        )
+        == 0
+    )
+    chunks = json.loads(report.read_text())["chunks"]
+    first = 4 * one.frames_per_chunk - 3
+    assert [chunk["video_frames"] for chunk in chunks] == [first, first + 3] and video.stat().st_size
+    served = []
+    monkeypatch.setattr(server, "serve", lambda model, *_, **options: served.append(model))
+    assert launch.main(words) == 0
+    [model] = served
+    build(model, Registry())
+    plan = Plan.from_form(prompt=PROMPT, seed=0, length=2, view="A", a=model.policies[0], b=model.policies[1])
+    run = Run(1 << 24)
+    *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
+    assert last["state"] == "done" and len(unpack(run.get(1))[1]) == first + 3
 
 
 def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
@@ -212,7 +312,7 @@ def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
 
 
 def test_the_released_roles_fit_their_models():
-    for one in REAL:
+    for one in filter(lambda one: one.roles, REAL):
         base = release.BASES[one.base]
         roles.load(one.roles_file).check(base.layers, base.heads)
         geometry = base.geometry("1080p")
@@ -229,7 +329,10 @@ def test_a_prompt_changes_on_the_way_with_recache(offline):
     assert changed.timings.rebuild > 0 and changed.prompt == "a forest" and changed.context_frames == 12
 
 
-@pytest.mark.parametrize("setup", [{"decoder": "small"}, {"decoder": "none"}, {"precision": "fp8"}, {"text": "cpu"}])
+SETUPS = [{"decoder": "small"}, {"decoder": "light"}, {"decoder": "none"}, {"precision": "fp8"}, {"text": "cpu"}]
+
+
+@pytest.mark.parametrize("setup", SETUPS)
 def test_settings_reach_the_model(setup, offline):
     model = registry.load("self-forcing", **setup)
     stream = Stream(model, Full(), PROMPT)
@@ -253,7 +356,7 @@ def test_a_checkpoint_of_ones_own(offline, tmp_path):
     )
     for arguments, message in (
         (("no.pt", "wan-1.3b"), "there is no file no.pt"),
-        ((path, "wan-5b"), "there are wan-1.3b, wan-14b"),
+        ((path, "wan-5b"), "there are wan-1.3b, wan-14b, wan2.2-5b"),
     ):
         with pytest.raises(ValueError, match=message):
             registry.load_checkpoint(*arguments)
@@ -384,7 +487,7 @@ def test_names_and_settings_are_checked():
         registry.load("sora")
     with pytest.raises(ValueError, match="model 'tiny' does not support --resolution"):
         registry.load("tiny", resolution="720p")
-    with pytest.raises(ValueError, match="decoder must be vae, small or none"):
+    with pytest.raises(ValueError, match="decoder must be vae, small, light or none"):
         registry.load("self-forcing", decoder="huge")
     with pytest.raises(ValueError, match="precision must be bf16, fp32, fp8 or fp8-fast"):
         registry.load("tiny", precision="fp4")
@@ -403,14 +506,11 @@ def test_the_tiny_model_comes_in_every_precision():
     assert 0 < (exact - rounded).norm() < 0.1 * exact.norm()
 
 
-def test_the_table_names_files_licences_and_memory():
-    table = registry.table()
+def test_the_table_names_files_licences_and_memory(offline):
+    table = " ".join(registry.table().split())
     for one in REAL:
-        assert (
-            one.name in table
-            and one.licence in table
-            and all(f"{source.repo}/{source.file}" in table for source in one.sources)
-        )
+        assert all(each in table for each in (f"{one.name}: {one.help}", one.licence, one.unverified))
+        assert all(f"{source.repo}/{source.file}" in table for source in one.sources)
     assert "GB at 1080p" in table and "--checkpoint FILE --base" in table
 
 
@@ -536,4 +636,4 @@ def test_a_full_disk_is_told_before_and_during_the_download(hub, monkeypatch):
 def test_a_cached_file_needs_no_network(shelf, offline):
     for one in REAL:
         assert all(download.fetch(source).is_file() for source in one.sources)
-    assert json.loads((download.fetch(VAE) / "config.json").read_text())["z_dim"] == 16
+    assert json.loads((download.fetch(WAN_2_1.vae) / "config.json").read_text())["z_dim"] == 16

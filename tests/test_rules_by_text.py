@@ -113,6 +113,19 @@ def test_id_forcing_equals_the_rollout_of_its_script_on_longlive(small):
         torch.testing.assert_close(chunk.latents, theirs, atol=2e-4, rtol=1e-4)
 
 
+def test_self_gradient_forcing_reads_both_ends_of_its_training_clip(small):
+    _, made = chunks_of(small, "self-gradient", 9)
+    window = [*range(-8, 1)]
+    for chunk, sink in ((3, [-11, -10, -9]), (6, [-20, -19, -18]), (8, [-20, -19, -18])):
+        read, newest = made[chunk].read["all"], 3 * chunk + 2
+        assert read.frame.tolist() == [0, 1, 2, *(newest + back for back in window)]
+        assert (read.position - newest).tolist() == sink + window
+    _, made = chunks_of(small, "self-gradient:sink_frames=4,window_frames=21", 9)
+    assert (made[-1].read["all"].position - 26).tolist() == [*range(-20, 1)]
+    with pytest.raises(ValueError, match=r"clip_frames \(9\) must not be below window_frames \(12\)"):
+        policies.make("self-gradient", clip_frames=9)
+
+
 def test_only_chained_chunks_cost_a_pass_more(small, monkeypatch):
     passes = []
     run = CausalTransformer.__call__

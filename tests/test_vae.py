@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
+from small_wan import wan_2_2_vae
 
 from fkv.models import taehv, vae
 
@@ -51,6 +53,17 @@ def test_the_vae_streams_what_it_decodes_at_once(wan_vae, tmp_path):
     assert frames.shape == (29, 32, 48, 3) and frames.dtype == np.uint8
     expected = ((whole[0].permute(1, 2, 3, 0) + 1) * 127.5).numpy()
     assert np.abs(frames - expected).max() <= 0.51
+
+
+@torch.inference_mode()
+def test_the_vae_of_wan_2_2_streams_what_it_decodes_at_once(tmp_path):
+    whole_vae = wan_2_2_vae()
+    whole_vae.save_pretrained(tmp_path)
+    latents = torch.randn(1, 5, 48, 2, 3)
+    whole = whole_vae.decode(latents.transpose(1, 2) * 1.5 + 0.1).sample
+    parts = chunked(vae.load(tmp_path).decode, latents, [2, 3], 1)
+    assert [part.shape for part in parts] == [(1, 3, 5, 32, 48), (1, 3, 12, 32, 48)]
+    assert (torch.cat(parts, 2) - whole).abs().max() < 1e-4 and whole.std() > 0.01
 
 
 @torch.inference_mode()
@@ -147,3 +160,21 @@ def test_weights_of_something_else_are_refused():
     wrong["decoder.30.weight"] = torch.ones(1)
     with pytest.raises(ValueError, match="1 missing, first decoder.22.bias; 1 unexpected, first decoder.30.weight"):
         taehv.from_weights(wrong)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("channels, patch, side", [(16, 1, 8), (48, 2, 16)])
+def test_light_decoders_take_latents_as_the_vae_does(channels, patch, side, tmp_path):
+    torch.manual_seed(0)
+    weights = taehv.SmallDecoder(channels, patch=patch).state_dict()
+    save_file(weights, tmp_path / "light.safetensors")
+    scale = {"latents_mean": [0.1 * i for i in range(channels)], "latents_std": [1.5] * channels}
+    (tmp_path / "config.json").write_text(json.dumps(scale))
+    plain = taehv.load(tmp_path / "light.safetensors", "cpu", channels, patch)
+    light = taehv.load(tmp_path / "light.safetensors", "cpu", channels, patch, tmp_path / "config.json")
+    latents = torch.randn(1, 2, channels, 2, 3)
+    mean = torch.tensor(scale["latents_mean"]).view(-1, 1, 1)
+    frames, _ = light(latents, None)
+    assert frames.shape == (5, 2 * side, 3 * side, 3)
+    assert np.array_equal(frames, plain(latents * 1.5 + mean, None)[0]) and frames.std() > 0
+    assert not np.array_equal(frames, plain(latents, None)[0])

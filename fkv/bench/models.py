@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from fkv import roles
@@ -14,34 +14,35 @@ from fkv.models.base import Decoder, VideoModel
 from fkv.models.convert import empty_model, load_strictly
 from fkv.models.memory import free_memory, parameters
 from fkv.models.precision import COMPUTE, check_precision, native_precision, stored_as, use_fp8
-from fkv.models.release import BASES, RESOLUTIONS, ROLES, Base
+from fkv.models.release import BASES, PATCH, RESOLUTIONS, ROLES, Base
 from fkv.models.taehv import SmallDecoder
-from fkv.models.vae import StreamingVae, without_encoder
+from fkv.models.vae import StreamingVae, random_vae, without_encoder
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
 
 RELEASED = {"wan-1.3b": "self_forcing", "wan-14b": "krea_realtime_14b"}  # head roles that fit a base
-DECODERS = ("own", "vae", "small", "none")
 
 
-def latent_size(resolution: str) -> tuple[int, int]:
+def latent_size(resolution: str, base: Base = BASES["wan-1.3b"]) -> tuple[int, int]:
     """Return the latent height and width of a resolution.
 
     Args:
         resolution: A key of `RESOLUTIONS`, or `HEIGHTxWIDTH` in pixels.
+        base: Whose latents.
 
     Raises:
         ValueError: Neither.
     """
     if resolution in RESOLUTIONS:
-        return RESOLUTIONS[resolution]
+        return base.latent_size(resolution)
+    step = base.codec.spatial * PATCH
     sides = [int(side) if side.isdecimal() else 0 for side in resolution.split("x")]
-    if len(sides) != 2 or not all(sides) or any(side % 16 for side in sides):
+    if len(sides) != 2 or not all(sides) or any(side % step for side in sides):
         raise ValueError(
             f"{resolution!r} is no resolution; "
-            f"name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of 16 pixels"
+            f"name {', '.join(RESOLUTIONS)} or write HEIGHTxWIDTH in multiples of {step} pixels"
         )
-    return sides[0] // 8, sides[1] // 8
+    return sides[0] // base.codec.spatial, sides[1] // base.codec.spatial
 
 
 class TooLarge(ValueError):
@@ -83,14 +84,15 @@ def _transformer(base: Base, precision: str, device: torch.device) -> WanTransfo
     return model
 
 
-def _decoder(name: str, device: torch.device) -> Decoder | None:
+def _decoder(name: str, base: Base, device: torch.device) -> Decoder | None:
     """Make a decoder with random weights."""
     if name == "none":
         return None
     dtype = COMPUTE[native_precision(device)]
-    if name == "small":
-        return SmallDecoder().eval().requires_grad_(False).to(device, dtype)
-    vae = StreamingVae(without_encoder(AutoencoderKLWan()).to(device, dtype))
+    if name in ("small", "light"):
+        small = SmallDecoder(base.channels, patch=base.codec.patch)
+        return small.eval().requires_grad_(False).to(device, dtype)
+    vae = StreamingVae(without_encoder(random_vae(base)).to(device, dtype))
     if device.type == "cuda":
         vae.channels_last()
     return vae
@@ -104,7 +106,7 @@ def build(
     layers: int | None = None,
     decoder: str | None = None,
 ) -> VideoModel:
-    """Make a model to measure: `tiny` as it ships, `wan-1.3b` or `wan-14b` with random weights and text embeddings.
+    """Make a model to measure: `tiny` as it ships, or one of a base in `BASES` with random weights and text embeddings.
 
     Args:
         name: Of the model.
@@ -112,7 +114,7 @@ def build(
         precision: By default `native_precision`.
         resolution: For random weights, as in `latent_size`; by default 480p.
         layers: For random weights, how many; by default all.
-        decoder: `own` (the default) or `none` for tiny; `vae`, `small` or `none` (the default) for random weights.
+        decoder: `own` (the default) or `none` for tiny; one of `CHOICES`, `none` by default, for random weights.
 
     Raises:
         ValueError: An unknown name, options that do not apply, or too little memory.
@@ -132,11 +134,11 @@ def build(
     precision = precision or native_precision(device)
     check_precision(precision, str(device))
     base = BASES[name]
-    height, width = latent_size(resolution or "480p")
+    height, width = latent_size(resolution or "480p", base)
     if layers is not None and not 2 <= layers <= base.layers:
         raise ValueError(f"--layers must be from 2 to the {base.layers} of {name}, not {layers}")
     base = dataclasses.replace(base, layers=layers or base.layers)
-    released = roles.load(ROLES / f"{RELEASED[name]}.json")
+    released = roles.load(ROLES / f"{RELEASED[name]}.json") if name in RELEASED else None
     text = torch.randn(1, base.max_sequence_length, base.text_dim, generator=torch.Generator().manual_seed(1))
     return VideoModel(
         name=name,
@@ -144,6 +146,6 @@ def build(
         encode=lambda prompt: text,
         schedule=Schedule.warped(),
         latent=(base.channels, height, width),
-        decoder=_decoder(decoder or "none", device),
-        roles=roles.HeadRoles(released.num_heads, released.static[: base.layers]),
+        decoder=_decoder(decoder or "none", base, device),
+        roles=released and roles.HeadRoles(released.num_heads, released.static[: base.layers]),
     )

@@ -62,6 +62,7 @@ class VideoModel:
         hints: From a prompt, what the user should know about it (words that the model never saw), a sentence each.
         examples: Prompts worth trying.
         policies: What is worth seeing side by side, as policy texts: a lean cache, then what to compare it with.
+        first_schedule: Noise levels of the first chunk, where it takes other steps than the later ones.
         weights: The files that the transformer was loaded from.
         adapters: The adapters that were merged into it, as FILE:STRENGTH.
         assumed: What the user should know about how it is streamed because nobody said how, a sentence each.
@@ -80,6 +81,7 @@ class VideoModel:
     hints: Callable[[str], list[str]] = field(default=lambda prompt: [])
     examples: tuple[str, ...] = ()
     policies: tuple[str, str] = ("forcing-kv", "full")
+    first_schedule: Schedule | None = None
     weights: tuple[Path, ...] = ()
     adapters: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -89,8 +91,14 @@ class VideoModel:
         return list(dict.fromkeys(hint for prompt in dict.fromkeys(prompts) for hint in self.hints(prompt)))
 
     def with_steps(self, count: int) -> VideoModel:
-        """Return the same model with fewer denoising steps, see `Schedule.with_steps`."""
-        return replace(self, schedule=self.schedule.with_steps(count))
+        """Return the same model with fewer denoising steps in every chunk, see `Schedule.with_steps`."""
+        schedule = self.schedule.with_steps(count)
+        return self if schedule == self.schedule else replace(self, schedule=schedule, first_schedule=None)
+
+    @property
+    def most_steps(self) -> int:
+        """Denoising steps of the chunk that takes the most."""
+        return max(len(each.sigmas) for each in (self.schedule, self.first_schedule) if each)
 
     @property
     def chunk_seconds(self) -> float:

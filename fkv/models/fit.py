@@ -119,9 +119,9 @@ def fit(
         *_transformer(base, setup),
         *_text(base, setup),
         _cache(release, setup, policy, chunks),
-        *_decoder(setup, device),
+        *_decoder(release, setup, device),
     ]
-    pass_bytes = memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision])
+    pass_bytes = memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision], release.frames_per_chunk)
     needs.append(Need("a pass over one chunk", pass_bytes, kind="working"))
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
@@ -177,7 +177,7 @@ def check(release: Release, setup: Setup, device: str) -> None:
             f"{release.name} has {memory.parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; "
             f"use --device cuda, or a model of base wan-1.3b, or --model tiny"
         )
-    wanted = fit(release, setup, release.hybrid if release.roles else release.window, device=device)
+    wanted = fit(release, setup, release.policies[0], device=device)
     if not wanted.fits:
         raise FitError(explain(wanted, device))
 
@@ -234,17 +234,18 @@ def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:
     parsed = policies.parse(policy)
     heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
-    size = memory.kv_bytes(geometry, parsed, heads, chunks, COMPUTE[setup.precision], len(release.steps))
+    size = memory.kv_bytes(geometry, parsed, heads, chunks, COMPUTE[setup.precision], len(release.schedule.sigmas))
     return Need(f"KV cache, {policies.write(parsed)}", size, kind="cache")
 
 
-def _decoder(setup: Setup, device: str) -> Iterator[Need]:
+def _decoder(release: Release, setup: Setup, device: str) -> Iterator[Need]:
     if setup.decoder == "none":
         return
     itemsize = 2 if str(device).startswith("cuda") else 4
-    area = np.prod(RESOLUTIONS[setup.resolution]) / np.prod(memory.REFERENCE)
-    weights, state, peak = memory.decoder_elements(setup.decoder)
-    name = "VAE decoder" if setup.decoder == "vae" else "small decoder"
+    base = BASES[release.base]
+    area = np.prod(base.latent_size(setup.resolution)) / np.prod(base.latent_size(memory.REFERENCE))
+    weights, state, peak = memory.decoder_elements(setup.decoder, base, release.frames_per_chunk)
+    name = f"{'VAE' if setup.decoder == 'vae' else setup.decoder} decoder"
     yield Need(name, weights * itemsize)
     yield Need(f"{name}, kept between chunks", round(state * itemsize * area), kind="cache")
     yield Need(f"{name}, decoding a chunk", round(peak * itemsize * area), kind="working")

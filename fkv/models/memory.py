@@ -26,9 +26,9 @@ from fkv.roles import HeadRoles
 from fkv.transformer.causal import CausalTransformer
 
 from .page_tables import simulated
-from .release import RESOLUTIONS, Base
+from .release import Base
 
-REFERENCE = RESOLUTIONS["480p"]  # where decoders are counted; what they need grows with the area
+REFERENCE = "480p"  # where decoders are counted; what they need grows with the area
 SIMULATED_CHUNKS = 48  # a cache that still grows after so many chunks grows evenly from then on
 
 
@@ -46,22 +46,29 @@ def parameters(base: Base) -> int:
 
 
 @lru_cache
-def decoder_elements(name: str) -> tuple[int, int, int]:
-    """Count the elements (not bytes) of a decoder's tensors.
+def decoder_elements(name: str, base: Base, frames: int) -> tuple[int, int, int]:
+    """Count the elements (not bytes) of a decoder's tensors, at the resolution `REFERENCE`.
+
+    Args:
+        name: `vae`, or a small decoder.
+        base: Whose latents it decodes.
+        frames: Latent frames of a chunk.
 
     Returns:
         Weights, state between chunks, and the most that is alive on top of both while a chunk is decoded.
     """
-    from diffusers import AutoencoderKLWan
-
     from .taehv import SmallDecoder
-    from .vae import StreamingVae, without_encoder
+    from .vae import StreamingVae, random_vae, without_encoder
 
     is_vae = name == "vae"
     with torch.device("meta"):
-        decoder: Any = StreamingVae(without_encoder(AutoencoderKLWan())) if is_vae else SmallDecoder()
+        decoder: Any = (
+            StreamingVae(without_encoder(random_vae(base)))
+            if is_vae
+            else SmallDecoder(base.channels, patch=base.codec.patch)
+        )
     module = decoder.vae if is_vae else decoder
-    latents = torch.empty(1, 3, 16, *REFERENCE, device="meta")
+    latents = torch.empty(1, frames, base.channels, *base.latent_size(REFERENCE), device="meta")
     latents = latents if is_vae else latents[0]
     with torch.inference_mode(), Peak() as peak:
         _, state = decoder.decode(latents, None)
@@ -75,8 +82,8 @@ def _elements(tensors: Iterable[object]) -> int:
 
 
 @lru_cache
-def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
-    """Count the most bytes that are alive during a pass, beyond weights and cache.
+def pass_bytes(base: Base, resolution: str, dtype: torch.dtype, frames: int = 3) -> int:
+    """Count the most bytes that are alive during a pass over a chunk of `frames`, beyond weights and cache.
 
     All blocks are alike, so a model of two is counted.
     """
@@ -86,15 +93,15 @@ def pass_bytes(base: Base, resolution: str, dtype: torch.dtype) -> int:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     small = CausalTransformer(model)
-    height, width = RESOLUTIONS[resolution]
-    geometry = small.geometry(height, width, 3)
+    height, width = base.latent_size(resolution)
+    geometry = small.geometry(height, width, frames)
     cache = KVCache(geometry, geometry.every_head, dtype=dtype, device="meta")
-    cache.begin((0, 1, 2))
-    freqs_cis = small.rope((0, 1, 2), geometry.rows, geometry.cols)
+    cache.begin(tuple(range(frames)))
+    freqs_cis = small.rope(range(frames), geometry.rows, geometry.cols)
     text = small.prepare_text(torch.empty(1, base.max_sequence_length, base.text_dim, device="meta"))
     small.weights_for(cache.order)
     with Peak() as peak:
-        small(torch.empty(1, 3, base.channels, height, width, device="meta"), 500.0, text, cache, freqs_cis)
+        small(torch.empty(1, frames, base.channels, height, width, device="meta"), 500.0, text, cache, freqs_cis)
     return peak.bytes
 
 

@@ -17,12 +17,9 @@ from fkv.transformer.causal import CausalTransformer
 
 from . import registry
 from .base import VideoModel
-from .release import RESOLUTIONS, Base
+from .release import BASES, RESOLUTIONS, Base
 from .text import TextEncoder
 from .vae import StreamingVae
-
-SPATIAL = 8
-"""Pixels per latent pixel of Wan's VAE, in height and in width."""
 
 
 def load(source: str | Any, **options: Any) -> VideoModel:
@@ -93,7 +90,7 @@ def from_diffusers(
         transformer=causal,
         encode=_encoder(pipeline, transformer),
         schedule=schedule or Schedule.warped(),
-        latent=(causal.channels, *_latent_size(resolution, causal.patch)),
+        latent=(causal.channels, *_latent_size(resolution, _base(causal.channels), causal.patch)),
         decoder=_decoder(pipeline, causal.channels),
         roles=heads,
         frames_per_chunk=frames_per_chunk,
@@ -128,19 +125,25 @@ def _check_transformer(transformer: WanTransformer3DModel) -> None:
         )
 
 
-def _latent_size(resolution: str | tuple[int, int], patch: int) -> tuple[int, int]:
+def _base(channels: int) -> Base:
+    """The base whose latents have these channels, Wan 2.1's where no base has."""
+    return next((base for base in BASES.values() if base.channels == channels), BASES["wan-1.3b"])
+
+
+def _latent_size(resolution: str | tuple[int, int], base: Base, patch: int) -> tuple[int, int]:
     """Latent height and width."""
     if isinstance(resolution, str):
         if resolution not in RESOLUTIONS:
             raise ValueError(
                 f"resolution must be {', '.join(RESOLUTIONS)} or height and width in pixels, not {resolution!r}"
             )
-        return RESOLUTIONS[resolution]
+        return base.latent_size(resolution)
     height, width = resolution
-    step = SPATIAL * patch
+    spatial = base.codec.spatial
+    step = spatial * patch
     if min(height, width) < step or height % step or width % step:
         raise ValueError(f"height and width must be multiples of {step} pixels, not {height} x {width}")
-    return height // SPATIAL, width // SPATIAL
+    return height // spatial, width // spatial
 
 
 def _encoder(pipeline: Any, transformer: WanTransformer3DModel) -> Callable[[str], Tensor]:
@@ -169,8 +172,8 @@ def _decoder(pipeline: Any, channels: int) -> StreamingVae | None:
     vae = getattr(pipeline, "vae", None)
     if vae is None:
         return None
-    if not isinstance(vae, AutoencoderKLWan) or vae.config.patch_size is not None:
-        raise ValueError("the pipeline's VAE is not Wan 2.1's; set pipeline.vae = None to stream latents without it")
+    if not isinstance(vae, AutoencoderKLWan):
+        raise ValueError("the pipeline's VAE is not Wan's; set pipeline.vae = None to stream latents without it")
     if vae.config.z_dim != channels:
         raise ValueError(f"the VAE decodes {vae.config.z_dim} channels, the transformer generates {channels}")
     return StreamingVae(vae)

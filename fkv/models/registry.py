@@ -1,4 +1,4 @@
-"""The models there are. Adding one is one entry."""
+"""The models there are, by name, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,8 @@ from fkv.transformer.graphs import check_graphs
 
 from . import tiny
 from .base import VideoModel
-from .release import BASES, RESOLUTIONS, Lora, Release, Setup, Source
+from .release import BASES, RESOLUTIONS, Release, Setup
+from .releases import RELEASES
 
 if TYPE_CHECKING:
     from .checkpoints import Named
@@ -41,112 +43,17 @@ class ModelEntry:
     release: Release | None = None
 
 
-def _entry(help: str, release: Release) -> ModelEntry:
-    """Make the entry of a release."""
-    return ModelEntry(release.name, help, partial(_load_release, release), release)
-
-
 def _load_release(release: Release, device: str = "cpu", **setup: str) -> VideoModel:
     from . import wan  # late, like every import of diffusers and transformers: the shipped model starts without them
 
     return wan.load(release, device, **setup)
 
 
-RELEASES = (
-    _entry(
-        "Wan 1.3B distilled into a streaming model on its own rollouts (arXiv 2506.08009)",
-        Release(
-            "self-forcing",
-            "wan-1.3b",
-            Source(
-                "gdhe17/Self-Forcing",
-                "checkpoints/self_forcing_dmd.pt",
-                5.7,
-                "2f8b779212da279d212c22a509b66ad6552f350e",
-            ),
-            "CC BY-NC-SA 4.0",
-            roles="self_forcing",
-            window="sliding-window:sink_frames=0,window_frames=21",
-        ),
-    ),
-    _entry(
-        "Self Forcing tuned for minutes of video and for prompts that change on the way (arXiv 2509.22622)",
-        Release(
-            "longlive",
-            "wan-1.3b",
-            Source(
-                "Efficient-Large-Model/LongLive-1.3B",
-                "models/longlive_base.pt",
-                5.7,
-                "cda9138d93872ef109d9a74c270184eb3a5acc6e",
-            ),
-            "CC BY-NC-SA 4.0",
-            key="generator",
-            roles="longlive",
-            loras=(
-                Lora(
-                    Source(
-                        "Efficient-Large-Model/LongLive-1.3B",
-                        "models/lora.pt",
-                        2.8,
-                        "cda9138d93872ef109d9a74c270184eb3a5acc6e",
-                    ),
-                    alpha=256,
-                ),
-            ),
-            window="sliding-window:sink_frames=3,window_frames=12",
-            hybrid="forcing-kv:start_chunk=2",
-        ),
-    ),
-    _entry(
-        "Self Forcing with an autoregressive teacher (arXiv 2602.02214), the chunk-wise model",
-        Release(
-            "causal-forcing",
-            "wan-1.3b",
-            Source(
-                "zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", 5.7, "634dc0df042be8133173c3eb4d9efb5da1fba9ca"
-            ),
-            "Apache-2.0",
-            key="generator",
-            roles="causal_forcing",
-            window="sliding-window:sink_frames=0,window_frames=21",
-        ),
-    ),
-    _entry(
-        "streaming model trained with clean and noisy history interleaved (arXiv 2605.15190), with CM-GRPO merged",
-        Release(
-            "raven",
-            "wan-1.3b",
-            Source("mvp-lab/RAVEN", "cmgrpo_raven_merge.pt", 5.7),
-            "CC BY-NC 4.0",
-            roles="raven",
-            window="sliding-window:sink_frames=0,window_frames=21",
-        ),
-    ),
-    _entry(
-        "Wan 14B as a streaming model; a data-centre GPU",
-        Release(
-            "krea-realtime",
-            "wan-14b",
-            Source(
-                "krea/krea-realtime-video",
-                "krea-realtime-video-14b.safetensors",
-                28.6,
-                "6b5d204f9d14c3c3a59608e49d1da7fad90daf8d",
-            ),
-            "Apache-2.0",
-            roles="krea_realtime_14b",
-            window="recompute:window_frames=6",
-            hybrid="forcing-kv:sink_frames=0,dynamic_anchor_frames=3,dynamic_frames=0",
-        ),
-    ),
-)
-
 MODELS = {
     model.name: model
     for model in (
         ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load),
-        *RELEASES,
+        *(ModelEntry(each.name, each.help, partial(_load_release, each), each) for each in RELEASES),
     )
 }
 
@@ -315,16 +222,20 @@ def speed_up(transformer: CausalTransformer, compile: bool, graphs: bool) -> Non
         transformer.capture_graphs()
 
 
+WRAPPER = TextWrapper(
+    120, initial_indent="    ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+)
+
+
 def table() -> str:
     """Return the models as text: what they are, where they come from, and what they need on a GPU by resolution."""
     lines = []
     for model in MODELS.values():
-        lines.append(f"{model.name:>16}  {model.help}")
+        lines.append(f"{model.name}: {model.help}")
         if model.release:
-            lines += [f"{'':>16}  {line}" for line in _facts(model.release)]
+            lines += map(WRAPPER.fill, _facts(model.release))
     lines.append(
-        f"{'':>16}  --checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; "
-        f"`fkv profile` then gives its heads roles"
+        f"--checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then gives its heads roles"
     )
     return "\n".join(lines)
 
@@ -335,12 +246,16 @@ def _facts(release: Release) -> list[str]:
 
     files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
     needs = {
-        size: fit.fit(release, Setup(size), release.hybrid, device="cuda", free={}).total("device") / 1e9
+        size: fit.fit(release, Setup(size), release.policies[0], device="cuda", free={}).total("device") / 1e9
         for size in RESOLUTIONS
     }
-    return [
+    steps = f"{len(release.schedule.sigmas)} steps" + (
+        f" ({len(release.first_steps)} first)" if release.first_steps else ""
+    )
+    lines = [
         f"{BASES[release.base].name}, {release.licence}; {files}",
-        f"chunks of {release.frames_per_chunk} latent frames, {len(release.steps)} steps, {release.window}; "
-        f"or {release.hybrid}",
+        f"chunks of {release.frames_per_chunk} latent frames, {steps}, {release.window}"
+        + (f"; or {release.hybrid}" if release.roles else ""),
         "GPU memory with it: " + ", ".join(f"{need:.0f} GB at {size}" for size, need in needs.items()),
     ]
+    return lines + ([f"not verified: {release.unverified}"] if release.unverified else [])

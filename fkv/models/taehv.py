@@ -1,17 +1,23 @@
-"""The small decoder: TAEHV (Ollin Boer Bohan, github.com/madebyollin/taehv) for Wan 2.1's latents, as a stream.
+"""The small decoders, as streams: TAEHV (Ollin Boer Bohan, github.com/madebyollin/taehv), and LightTAE of its form.
 
-About ten million parameters instead of the VAE's 127: plain convolutions in space, and in time one remembered frame per
-block. Its weights are published as `taew2_1`. Module names and layer numbers are upstream's, so published weights load.
+About ten million parameters instead of the 127 of Wan 2.1's VAE: plain convolutions in space, and in time one
+remembered frame per block. Weights are published as `taew2_1` and `lighttaew2_1` for Wan 2.1, and as `taew2_2` and
+`lighttaew2_2` for Wan 2.2. Module names and layer numbers are upstream's, so published weights load.
+
+LightTAE (huggingface.co/lightx2v/Autoencoders) takes latents as the VAE does, with its mean and deviation; TAEHV takes
+them as the transformer generates them. So does LightX2V (`need_scaled` in its vae_tiny.py).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
 
 from .checkpoints import read, state_dict
 from .convert import load_strictly
@@ -66,22 +72,31 @@ class TGrow(nn.Module):
 
 
 class SmallDecoder(nn.Module):
-    """Decodes latents to video: 4 frames and 8 x 8 pixels per latent position.
+    """Decodes latents to video: 4 frames and 8 x 8 pixels, times `patch` x `patch`, per latent position.
 
     Like the VAE's, a stream begins with a single frame.
 
     Args:
         channels: Of the latents.
         widths: Channels of the stages, see `WIDTHS`.
+        patch: Rows and columns of pixels that the last convolution computes as channels.
+
+    Attributes:
+        mean: Added to the latents, [C, 1, 1]; None where the decoder takes them as they are generated.
+        std: The latents are multiplied by it first, [C, 1, 1].
     """
 
-    def __init__(self, channels: int = 16, widths: Sequence[int] = WIDTHS) -> None:
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def __init__(self, channels: int = 16, widths: Sequence[int] = WIDTHS, patch: int = 1) -> None:
         super().__init__()
+        self.patch = patch
         layers: list[nn.Module] = [Clamp(), nn.Conv2d(channels, widths[0], 3, padding=1), nn.ReLU()]
         for wide, narrow, stride in zip(widths[:-1], widths[1:], FRAMES_PER_STAGE, strict=True):
             layers += [MemBlock(wide), MemBlock(wide), MemBlock(wide), nn.Upsample(scale_factor=2), TGrow(wide, stride)]
             layers += [nn.Conv2d(wide, narrow, 3, padding=1, bias=False)]
-        self.decoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(widths[-1], 3, 3, padding=1))
+        self.decoder = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(widths[-1], 3 * patch**2, 3, padding=1))
 
     def decode(self, latents: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """Decode the next latent frames of a stream.
@@ -91,9 +106,11 @@ class SmallDecoder(nn.Module):
             state: The last input frame of each `MemBlock`, as the call before returned it; None starts a stream.
 
         Returns:
-            Video from about 0 to 1, [T, 3, 8 h, 8 w], and the state for the next call.
+            Video from about 0 to 1, [T, 3, 8 patch h, 8 patch w], and the state for the next call.
         """
         x = latents
+        if self.mean is not None and self.std is not None:
+            x = x * self.std.to(x) + self.mean.to(x)
         past = iter(state or [])
         new_state = []
         for layer in self.decoder:
@@ -102,6 +119,7 @@ class SmallDecoder(nn.Module):
                 x = layer(x, next(past, None))
             else:
                 x = layer(x)
+        x = pixel_shuffle(x, self.patch)
         return (x[TRIMMED_FRAMES:] if state is None else x), new_state
 
     @torch.inference_mode()
@@ -116,7 +134,9 @@ class SmallDecoder(nn.Module):
         return state
 
 
-def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequence[int] = WIDTHS) -> SmallDecoder:
+def from_weights(
+    weights: Mapping[str, Tensor], channels: int = 16, widths: Sequence[int] = WIDTHS, patch: int = 1
+) -> SmallDecoder:
     """Make a decoder from published weights.
 
     Some published files have more frames per `TGrow` than are used; the last ones count, as upstream.
@@ -125,12 +145,13 @@ def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequ
         weights: By published name (`decoder.1.weight`, ...); the encoder's are left out.
         channels: As in `SmallDecoder`.
         widths: As in `SmallDecoder`.
+        patch: As in `SmallDecoder`.
 
     Raises:
         ValueError: Names what is missing, left over or misshapen.
     """
     with torch.device("meta"):
-        model = SmallDecoder(channels, widths)
+        model = SmallDecoder(channels, widths, patch)
     decoder_weights = {name: value for name, value in weights.items() if name.startswith("decoder.")}
     for name, layer in model.named_modules():
         if isinstance(layer, TGrow) and (key := f"{name}.conv.weight") in decoder_weights:
@@ -139,17 +160,25 @@ def from_weights(weights: Mapping[str, Tensor], channels: int = 16, widths: Sequ
     return model.eval().requires_grad_(False)
 
 
-def load(path: str | Path, device: str = "cpu") -> SmallDecoder:
-    """Load the small decoder, in bfloat16 on CUDA and float32 on a CPU.
+def load(
+    path: str | Path, device: str = "cpu", channels: int = 16, patch: int = 1, vae_config: str | Path | None = None
+) -> SmallDecoder:
+    """Load a small decoder, in bfloat16 on CUDA and float32 on a CPU.
 
     Args:
         path: A .safetensors or .pth file.
         device: Where to run it.
+        channels: As in `SmallDecoder`.
+        patch: As in `SmallDecoder`.
+        vae_config: The config.json of the VAE whose mean and deviation it takes; None for TAEHV, which takes none.
 
     Raises:
         ValueError: The file is missing, damaged, or of another model.
     """
-    model = from_weights(state_dict(read(path)))
+    model = from_weights(state_dict(read(path)), channels, patch=patch)
     dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
     model.to(device, dtype)
+    if vae_config is not None:
+        config = json.loads(Path(vae_config).read_text(encoding="utf-8"))
+        model.mean, model.std = (torch.tensor(config[f"latents_{name}"])[:, None, None] for name in ("mean", "std"))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in PyTorch's annotations

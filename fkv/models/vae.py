@@ -1,4 +1,4 @@
-"""Wan's VAE as a streaming decoder: diffusers' AutoencoderKLWan with its feature cache kept from chunk to chunk."""
+"""Wan's VAE, of 2.1 or 2.2, as a streaming decoder: diffusers' AutoencoderKLWan with its cache kept between chunks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 from torch import Tensor
 
 from .frames import to_frames
 from .parts import loading
+from .release import Base
 
 
 class StreamingVae:
     """Decodes latents chunk by chunk, with the result of decoding the whole clip at once.
 
     The state is the last input of each causal convolution. It is large (1.9 GB at 480p in bfloat16) and so is updated
-    in
-    place: the list that a call takes is the list that it returns. The first latent frame of a stream gives one video
-        frame,
-    every other four.
+    in place: the list that a call takes is the list that it returns. The first latent frame of a stream gives one video
+    frame, every other four.
 
     Args:
         vae: The VAE; it is set to evaluation in place and its weights are shared.
@@ -64,7 +63,10 @@ class StreamingVae:
             self.vae.decoder(z[:, :, i : i + 1], feat_cache=state, feat_idx=[0], first_chunk=opening and i == 0)
             for i in range(z.shape[2])
         ]
-        return torch.cat(frames, 2).clamp_(-1, 1), state
+        video = torch.cat(frames, 2)
+        if self.vae.config.patch_size is not None:  # Wan 2.2's
+            video = unpatchify(video, self.vae.config.patch_size)
+        return video.clamp_(-1, 1), state
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor, state: list[Any] | None) -> tuple[np.ndarray, list[Any]]:
@@ -77,6 +79,12 @@ class StreamingVae:
         raise ValueError(
             "the VAE's state is too large to copy for a second stream; use --decoder small, or branch without decoding"
         )
+
+
+def random_vae(base: Base) -> AutoencoderKLWan:
+    """Make the VAE of a base with random weights and latents that are not normalised."""
+    scale = {"latents_mean": [0.0] * base.channels, "latents_std": [1.0] * base.channels}
+    return AutoencoderKLWan(**dict(base.codec.vae_arguments), **scale)
 
 
 def without_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:

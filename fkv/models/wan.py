@@ -14,7 +14,7 @@ from .base import Decoder, VideoModel
 from .checkpoints import load_transformer
 from .download import fetch
 from .precision import check_precision
-from .release import BASES, RESOLUTIONS, SMALL_DECODER, TEXT_ENCODER, TOKENIZER, VAE, Release, Setup, Source
+from .release import BASES, TEXT_ENCODER, TOKENIZER, Base, Release, Setup, Source
 from .weight_files import files_of
 
 EXAMPLES = (
@@ -47,7 +47,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     # first, so that weights that will not do are refused before more is downloaded
     transformer = load_transformer(weights, base, release.key, loras, precision=setup.precision, device=device)
     encoder, tokenizer = fetch(TEXT_ENCODER), fetch(TOKENIZER)
-    decoder = _decoder(setup.decoder, device)
+    decoder = _decoder(setup.decoder, base, device)
     home, runs = {"device": (device, device), "offload": ("cpu", device), "cpu": ("cpu", "cpu")}[setup.text]
     encode = text.load(encoder, tokenizer, base.max_sequence_length, home, runs)
     return VideoModel(
@@ -55,7 +55,8 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
         transformer=CausalTransformer(transformer),
         encode=encode,
         schedule=release.schedule,
-        latent=(base.channels, *RESOLUTIONS[setup.resolution]),
+        first_schedule=release.first_schedule,
+        latent=(base.channels, *base.latent_size(setup.resolution)),
         decoder=decoder,
         roles=roles.load(release.roles_file) if release.roles_file else None,
         frames_per_chunk=release.frames_per_chunk,
@@ -73,11 +74,16 @@ def local(file: Source | Path) -> Path:
     return fetch(file) if isinstance(file, Source) else file
 
 
-def _decoder(name: str, device: str) -> Decoder | None:
-    """Load a decoder by its name in `CHOICES`."""
+def _decoder(name: str, base: Base, device: str) -> Decoder | None:
+    """Load a decoder of a base's latents by its name in `CHOICES`."""
+    codec = base.codec
     if name == "vae":
-        return vae.load(fetch(VAE), device)
-    return taehv.load(fetch(SMALL_DECODER), device) if name == "small" else None
+        return vae.load(fetch(codec.vae), device)
+    if name == "none":
+        return None
+    light = name == "light"
+    file = fetch(codec.light if light else codec.small)
+    return taehv.load(file, device, base.channels, codec.patch, fetch(codec.vae_config) if light else None)
 
 
 def _hints(release: Release, encoder: text.TextEncoder) -> Callable[[str], list[str]]:

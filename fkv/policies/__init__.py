@@ -30,7 +30,7 @@ from .longlive import LongLive
 from .mem_flow import MemFlow
 from .mem_rope import MemRope
 from .mpcache import MPCache
-from .near_sink import DeepSink, NearSink
+from .near_sink import DeepSink, NearSink, SelfGradient
 from .per_step import PerStep
 from .pyramid_forcing import PyramidForcing
 from .recency import Recency
@@ -61,6 +61,7 @@ POLICIES: dict[str, type[Policy]] = {
         MemRope,
         FadeMem,
         EmaSink,
+        SelfGradient,
         Ca2Vdm,
         MPCache,
         WindowKV,

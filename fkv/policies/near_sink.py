@@ -71,3 +71,34 @@ class DeepSink(NearSink):
         count = len(state.frames)
         first_without_room = (self.window_frames - count) // count * count + count
         return max(0, state.frames[0] - first_without_room)
+
+
+@dataclass(frozen=True)
+class SelfGradient(NearSink):
+    """Self Gradient Forcing's cache for long streams: sink 3 and a window of 12, at the two ends of the training clip.
+
+    Reads S3 + R6 + C3 in every pass. Once the stream is longer than the clip, the sink sits at the positions of the
+    clip's first frames and the rest at those of its last, with a gap between (`kv_cache_position_mode`, top_aligned).
+    The frame-wise model takes a sink of 4 and a window of 21.
+
+    Raises:
+        ValueError: The window is longer than the clip.
+    """
+
+    name = "self-gradient"
+    help = "a window of 12 whose sink stays as far away as in the training clip"
+    paper = "arXiv 2607.20368"
+    family = "released"
+    reading = "S3 + R6 + C3"
+    checked = ""
+
+    window_frames: Annotated[Frames, Field(description="attended frames, those of sink and chunk included")] = 12
+    clip_frames: Annotated[Frames, Field(description="length of the training clip (`kv_cache_train_frames`)")] = 21
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_frames < self.window_frames:
+            raise ValueError(f"clip_frames ({self.clip_frames}) must not be below window_frames ({self.window_frames})")
+
+    def sink_start(self, state: ChunkState) -> int:
+        return max(0, state.frames[-1] + 1 - self.clip_frames)

@@ -148,4 +148,4 @@ def most_passes(model: VideoModel, moves: Moves) -> int:
     recaches = "recache" in moves.kinds or any(each.recache for each in changes if isinstance(each, SetPrompt))
     rebuild = moves.chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
     rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
-    return len(model.schedule.sigmas) + 1 + rebuild + rewrite
+    return model.most_steps + 1 + rebuild + rewrite

@@ -93,8 +93,9 @@ class Sampling:
 
     def of(self, model: VideoModel) -> VideoModel:
         """The model as the run samples it."""
-        schedule = Schedule.at(self.timesteps) if self.timesteps else model.schedule
-        return replace(model, schedule=schedule, frames_per_chunk=self.frames or model.frames_per_chunk)
+        if self.timesteps:
+            model = replace(model, schedule=Schedule.at(self.timesteps), first_schedule=None)
+        return replace(model, frames_per_chunk=self.frames or model.frames_per_chunk)
 
     @property
     def fields(self) -> dict[str, str]:

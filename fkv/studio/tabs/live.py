@@ -213,7 +213,7 @@ def _controls(model: VideoModel, recorded: dict[str, Any]) -> Controls:
                 most = len(model.schedule.sigmas)
                 steps = gr.Slider(
                     1,
-                    most,
+                    max(most, 2),  # a slider needs two values
                     most,
                     step=1,
                     label="Denoising steps of a chunk",
