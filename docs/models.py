@@ -15,8 +15,9 @@ INTRODUCTION = f"""\
 
 `python -m fkv stream --model NAME` and `python app.py --model NAME` download a model's files, check that it fits, and
 stream it. `python -m fkv fit --model NAME` counts what it needs in memory, for any policy, resolution and precision.
-Each model begins with the cache rule that it was released with; any other can be chosen. None of these models has
-been run here with its real weights: loading is tested on small checkpoints of the released forms.
+A model begins with the cache rule that it was released with, or with Forcing-KV where its head roles are known; any
+other can be chosen. None of these models has been run here with its real weights: loading is tested on small
+checkpoints of the released forms.
 
 The memory is that of a GPU in bfloat16 with the VAE, at {", ".join(RESOLUTIONS)}, counted and not measured. A revision
 in a file's name is the commit that is loaded; without one it is the newest.

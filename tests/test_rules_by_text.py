@@ -118,10 +118,10 @@ def test_self_gradient_forcing_reads_both_ends_of_its_training_clip(small):
     window = [*range(-8, 1)]
     for chunk, sink in ((3, [-11, -10, -9]), (6, [-20, -19, -18]), (8, [-20, -19, -18])):
         read, newest = made[chunk].read["all"], 3 * chunk + 2
-        assert read.frame.tolist() == [0, 1, 2, *(newest + back for back in window)]
-        assert (read.position - newest).tolist() == sink + window
+        assert sorted(read.frame) == [0, 1, 2, *(newest + back for back in window)]
+        assert sorted(read.position - newest) == sink + window
     _, made = chunks_of(small, "self-gradient:sink_frames=4,window_frames=21", 9)
-    assert (made[-1].read["all"].position - 26).tolist() == [*range(-20, 1)]
+    assert sorted(made[-1].read["all"].position - 26) == [*range(-20, 1)]
     with pytest.raises(ValueError, match=r"clip_frames \(9\) must not be below window_frames \(12\)"):
         policies.make("self-gradient", clip_frames=9)
 
