@@ -22,7 +22,7 @@ EXPECTED: dict[str, str] = {
     "mem-rope": "as a short window; two means of the past are too blurred to help",
     "fade-mem": "as mem-rope, with a sharper near past",
     "ema-sink": "follows a new prompt, as the sink forgets; colours drift more than with a fixed sink",
-    "self-gradient": "as longlive; the sink drifts less away, as its distance stays within that of training",
+    "self-gradient": "as longlive with less drift, as the sink stays as far away as in training",
     "ca2-vdm": "as full up to its 24 frames and as a long window after them; flickers a little from its noise",
     "mpcache": "nearer to full than a window that reads as many keys",
     "window-kv": "as sliding-window with as many bytes",
