@@ -11,7 +11,7 @@ from PIL import Image
 
 from fkv import policies
 from fkv.analysis import equal_bytes
-from fkv.bench import branches, ca2, selection
+from fkv.bench import branches, ca2, rows, selection
 from fkv.choices import ChoiceProbe
 from fkv.commands import bench
 from fkv.models import registry
@@ -33,13 +33,10 @@ def small_scale(small):
         patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
         variants = ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0", "sliding-window:window_frames=15")
         patch.setattr(selection, "VARIANTS", variants)
-        for name, value in {
-            "BRANCHES": 3,
-            "OWN_CHUNKS": 2,
-            "ROWS": (1, 2),
-            "SPEED": ("full", "sliding-window"),
-        }.items():
+        for name, value in {"BRANCHES": 3, "OWN_CHUNKS": 2}.items():
             patch.setattr(branches, name, value)
+        for name, value in {"ROWS": (1, 2), "POLICIES": ("full", "sliding-window")}.items():
+            patch.setattr(rows, name, value)
         patch.setattr(branches, "POLICIES", ("full", "forcing-kv:segments_per_frame=6,start_chunk=1"))
         yield
 
@@ -99,7 +96,7 @@ def test_operations_by_hand():
 def recorded(tmp_path_factory):
     """A report of each claim, by name."""
     folder = tmp_path_factory.mktemp("claims")
-    for name, context in (("selection", "21"), ("ca2", "15"), ("branches", "9")):
+    for name, context in (("selection", "21"), ("ca2", "15"), ("branches", "9"), ("rows", "9")):
         assert run(f"--{name}", "--context", context, "--json", str(folder / f"{name}.json")) == 0
     return {
         name: (json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.json") for name in bench.SOURCES
@@ -136,21 +133,23 @@ def test_the_report_of_branches(recorded):
     assert [row["past"] for row in found["bytes"]] == ["copied", "shared"] * 2
     assert both["bytes"][0] < compression["bytes"][0] < neither["bytes"][0]
     assert all(row["buffers"][i] >= row["bytes"][i] for row in found["bytes"] for i in range(2))
-    assert [(row["policy"], row["rows"]) for row in found["together"]] == [
-        (name, rows) for name in ("full", "sliding-window") for rows in (1, 2)
-    ]
-    assert all(row["together"] > 0 and row["alone"] > 0 and row["ratio"] > 0 for row in found["together"])
+    for together in (found["together"], recorded["rows"][0]["rows"]["together"]):
+        assert [(row["policy"], row["rows"]) for row in together] == [
+            (name, count) for name in ("full", "sliding-window") for count in (1, 2)
+        ]
+        assert all(row["together"] > 0 and row["alone"] > 0 and row["ratio"] > 0 for row in together)
 
 
-@pytest.mark.parametrize("name", ["ca2", "selection", "branches"])
+@pytest.mark.parametrize("name", bench.SOURCES)
 def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
     report, file = recorded[name]
     picture = tmp_path / "figure.png"
     assert run("--read", str(file), "--figure", str(picture)) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == report
-    assert {"ca2": "ca2-vdm", "selection": "mpcache", "branches": "forcing-kv"}[name] in printed.err
-    assert Image.open(picture).size[0] > 1000
+    shown = {"ca2": "ca2-vdm", "selection": "mpcache", "branches": "forcing-kv", "rows": "one pass for all"}
+    assert shown[name] in printed.err
+    assert Image.open(picture).size[0] > 800
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_options_that_do_not_fit_are_refused(options, message):
         run(*options)
 
 
-@pytest.mark.parametrize("module", [ca2, selection])
+@pytest.mark.parametrize("module", [ca2, selection, rows])
 def test_the_progress_bar_counts_every_chunk(module, small):
     counted = []
     module.measure(small, 12, 1, progress=lambda: counted.append(1))

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fkv import policies
 from fkv.cache import pinned_bytes
 from fkv.models.base import VideoModel
-from fkv.parallel.rows import step_counted, step_rows
-from fkv.sampler import BranchNoise
-from fkv.stream import Chunk, Stream
+from fkv.parallel.rows import step_counted
 
+from . import rows
 from .report import lines
-from .streams import prepare
 
 POLICIES = ("full", "sliding-window:window_frames=21", "forcing-kv")
 BRANCHES = 8
-OWN_CHUNKS = 4  # chunks that each branch generates for the bytes
-ROWS = (1, 2, 4, 8)
-SPEED = ("full", "forcing-kv")
+OWN_CHUNKS = rows.OWN_CHUNKS  # chunks that each branch generates for the bytes
 MEANINGS = {
     "bytes": "K and V in pages while the newest chunks of all branches attend, each shared page once; by own chunks of "
     "each branch",
     "buffers": "bytes of the buffers that hold them, each shared one once and as a whole",
-    "together": "chunks per second of all rows, median over repeats: one pass for all rows, or a pass for each",
+    **rows.MEANINGS,
 }
 
 
@@ -50,24 +43,16 @@ def measure(
         "context": context,
         "branches": BRANCHES,
         "bytes": [_bytes(model, name, context, share, progress) for name in POLICIES for share in (False, True)],
-        "together": [_speed(model, name, rows, context, repeats, progress) for name in SPEED for rows in ROWS],
+        "together": rows.measure(model, context, repeats, progress)["together"],
     }
 
 
-def _forked(model: VideoModel, name: str, context: int, count: int, share: bool) -> list[Stream]:
-    """Branches of one past that draw other noise each, the stream itself among them."""
-    trunk = prepare(model, policies.parse(name), context, decode=False)
-    trunk.step()
-    noises = [BranchNoise(0, (0,) * trunk.index + (branch,) * OWN_CHUNKS) for branch in range(1, count)]
-    return [trunk, *(trunk.fork(noise, share=share) for noise in noises)]
-
-
 def _bytes(model: VideoModel, name: str, context: int, share: bool, progress: Callable[[], object]) -> dict[str, Any]:
-    streams = _forked(model, name, context, BRANCHES, share)
+    streams = rows.forked(model, name, context, BRANCHES, share)
     pages, buffers = [], []
     for _ in range(OWN_CHUNKS):
         made, held = step_counted(streams)
-        _check(made)
+        rows.check(made)
         pages.append(held)
         buffers.append(pinned_bytes(cache for stream in streams for cache in stream.caches))
         for _ in made:
@@ -75,37 +60,9 @@ def _bytes(model: VideoModel, name: str, context: int, share: bool, progress: Ca
     return {"policy": name, "past": "shared" if share else "copied", "bytes": pages, "buffers": buffers}
 
 
-def _speed(
-    model: VideoModel, name: str, rows: int, context: int, repeats: int, progress: Callable[[], object]
-) -> dict[str, Any]:
-    together, alone = (_forked(model, name, context, rows, share=False) for _ in range(2))
-    ways: dict[str, Callable[[], list[Chunk | Exception]]] = {
-        "together": lambda: step_rows(together),
-        "alone": lambda: [stream.step() for stream in alone],
-    }
-    spent: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(repeats):
-        for way in list(ways) if turn % 2 == 0 else reversed(list(ways)):
-            began = time.perf_counter()
-            made = ways[way]()
-            spent[way].append(time.perf_counter() - began)  # chunks wait for the device
-            _check(made)
-            for _ in made:
-                progress()
-    rates = {way: rows / statistics.median(seconds) for way, seconds in spent.items()}
-    ratios = [slow / fast for slow, fast in zip(spent["alone"], spent["together"], strict=True)]
-    return {"policy": name, "rows": rows, **rates, "ratio": statistics.median(ratios)}
-
-
-def _check(made: Sequence[Chunk | Exception]) -> None:
-    for each in made:
-        if isinstance(each, Exception):
-            raise each
-
-
 def chunks_of(context: int, frames_per_chunk: int, repeats: int) -> int:
     """Chunks that `measure` generates, but for the pasts."""
-    return len(POLICIES) * 2 * BRANCHES * OWN_CHUNKS + len(SPEED) * sum(ROWS) * 2 * repeats
+    return len(POLICIES) * 2 * BRANCHES * OWN_CHUNKS + rows.chunks_of(context, frames_per_chunk, repeats)
 
 
 def table(found: Mapping[str, Any]) -> list[str]:
@@ -116,14 +73,10 @@ def table(found: Mapping[str, Any]) -> list[str]:
         for row in found["bytes"]
     ]
     chunks = [f"after {chunk}" for chunk in range(1, len(worst) + 1)]
-    speed = [
-        [row["policy"], str(row["rows"]), row["together"], row["alone"], row["ratio"]] for row in found["together"]
-    ]
     return [
         f"MB of keys and values of {found['branches']} branches of a past of {found['context']} frames, by own chunks",
         *lines(["policy, past", *chunks, "times less"], held),
-        "chunks per second of several rows",
-        *lines(["policy", "rows", "one pass for all", "a pass for each", "ratio"], speed),
+        *rows.table(found),
     ]
 
 
@@ -155,12 +108,7 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
             xlabel="", ylabel=f"MB of keys and values, {found['branches']} branches of {found['context']} frames"
         )
         memory.tick_params(axis="x", labelsize=8)
-        for name, style in zip(SPEED, ("o--", "s-"), strict=True):
-            rows = [row for row in found["together"] if row["policy"] == name]
-            speed.plot([str(row["rows"]) for row in rows], [row["ratio"] for row in rows], style, label=name)
-        speed.axhline(1, color="grey", linewidth=0.8)
-        speed.set(xlabel="rows", ylabel="one pass for all, times as fast as a pass for each", ylim=(0, None))
-        speed.legend()
+        rows.draw(speed, found)
         canvas.suptitle(f"{report['model']}, {report['hardware']['device']}, {report['date'][:10]}", fontsize=9)
         canvas.tight_layout()
         canvas.savefig(target, dpi=160)

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     import torch
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
-SOURCES = ("ca2", "selection", "branches")
+SOURCES = ("ca2", "selection", "branches", "rows")
 """Options that measure one claim of a source, each a module of `fkv.bench`."""
 CLAIM = ("resolution", "layers", "decoder", "policies", "compile", "graphs", "overlap", "ray", "warmup", "attention")
 UNUSED = {
     "attention": ("measures one layer", STREAMS),
-    "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, "selection", "branches", "against", "official")),
-    "selection": ("measures mpcache", (*CLAIM, "branches", "against", "official")),
-    "branches": ("measures forked streams", (*CLAIM, "against", "official")),
+    "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, *SOURCES[1:], "against", "official")),
+    "selection": ("measures mpcache", (*CLAIM, *SOURCES[2:], "against", "official")),
+    "branches": ("measures forked streams", (*CLAIM, "rows", "against", "official")),
+    "rows": ("measures passes of several rows", (*CLAIM[2:], "against", "official")),
     "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
 }
-CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42"}
+CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "rows": "42"}
 """Options that leave others without effect: what they do instead, and the others."""
 
 
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context",
         "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "
         f"(default: {CONTEXT['streams']}; {CONTEXT['ca2']} with --ca2 and --selection, {CONTEXT['branches']} with "
-        "--branches, which take one)",
+        "--branches and --rows, which take one)",
     )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--ca2", "measure what one cache for all steps saves: seconds by chunk, bytes by steps", action="store_true")
@@ -82,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "measure forked streams: bytes with pages copied and shared, passes together and one by one",
         action="store_true",
     )
+    add("--rows", "measure several rows of a pass: one pass for all or a pass for each", action="store_true")
     add("--repeats", "interleaved rounds that count", 5, type=int)
     add("--warmup", "rounds before them that do not count", 1, type=int)
     add_device(parser)
@@ -166,7 +168,7 @@ def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
     bench = import_module(f"fkv.bench.{name}")
     device = torch.device(args.device)
     head = _head(args, device)
-    model = models.build(args.model, device, args.precision)
+    model = models.build(args.model, device, args.precision, args.resolution, args.layers)
     [context, *more] = contexts(args.context or CONTEXT[name], model.frames_per_chunk)
     if more:
         raise ValueError(f"--{name} takes one --context, not {args.context}")
@@ -174,7 +176,8 @@ def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
     with tqdm(total=total, unit="chunk", file=sys.stderr) as bar:
         measured = bench.measure(model, context, args.repeats, progress=bar.update)
     precision = args.precision or model.precision
-    return {**head, "model": model.name, "precision": precision, "meaning": bench.MEANINGS, name: measured}
+    sizes = {"layers": model.transformer.layers, "latent": list(model.latent), "precision": precision}
+    return {**head, "model": model.name, **sizes, "meaning": bench.MEANINGS, name: measured}
 
 
 def _report_claim(args: argparse.Namespace, measured: dict[str, Any], name: str, target: Path | None) -> None:
