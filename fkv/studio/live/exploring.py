@@ -20,13 +20,13 @@ from fkv.sampler import Noise
 from fkv.search import rewards as reward_names
 from fkv.search import strategies
 from fkv.search.futures import Futures, most_passes
-from fkv.search.moves import KINDS, STREAM, Moves
+from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import SEEN, Rewards
 from fkv.search.search import Search
 from fkv.search.strategies import Strategy
 from fkv.search.strategies.ets import clusters_of
 from fkv.search.tree import Node, sibling_distances
-from fkv.storyboard import write_change
+from fkv.storyboard import STREAM, write_change
 from fkv.stream import Stream, check_prompt, check_seed
 from fkv.studio.media.protocol import pack
 

@@ -1,0 +1,274 @@
+"""What searches find and take: strategies on equal passes over held-out prompts and seeds, and guarded streams.
+
+Every search is one record, appended to a file from which a later run continues. `python -m docs.search` runs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from fkv import policies
+from fkv.models.base import VideoModel
+from fkv.sampler import Noise
+from fkv.search import rewards, strategies
+from fkv.search.futures import Begin, Futures, most_passes
+from fkv.search.guard import Guard, detector
+from fkv.search.head import Foresight, Head
+from fkv.search.learning import facts_of, learn, lessons
+from fkv.search.moves import Moves
+from fkv.search.report import found, replay, rewarded, story_of
+from fkv.search.search import Search
+from fkv.storyboard import Cue, SetPrompt, Storyboard
+from fkv.stream import Chunk, Stream
+from fkv.world.captions import caption
+
+from .evaluate import held_out_scene, switched_scene
+from .evaluation_table import interval
+from .jobs import Record, append_record, identity_of, read_records
+
+KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width", "prompt", "seed")
+PLAIN = "plain"
+GUARD = "guard"
+LOOKAHEAD = 2
+LESSONS = 40  # streams from which the head of a task learns
+GUARDED = 10  # chunks of a guarded stream
+POLICY = "full"
+ALL_POLICIES = ("full", "sliding-window:window_frames=21", "forcing-kv")  # under which ETS and REBASE are compared
+BYTES = "change"  # the task of that comparison
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched for.
+
+    Args:
+        chunks: Length of the video.
+        reward: What counts.
+        kinds: How futures differ.
+        switch: The chunk, from 0, with which the prompt changes; None for never.
+    """
+
+    chunks: int
+    reward: str
+    kinds: tuple[str, ...]
+    switch: int | None = None
+
+
+TASKS = {
+    "opening": Task(3, "wish:left", ("noise",)),
+    "change": Task(6, "continuity+change", ("noise", "recache", "when"), 3),
+    "steady": Task(6, "continuity", ("noise",)),
+}
+"""(i) Openings with a wish, (ii) changes from one prompt to another, (iii) steady streams."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One record to make; the fields are those of `KEY` behind the model's."""
+
+    task: str
+    policy: str
+    strategy: str
+    width: int
+    prompt: int
+    seed: int
+
+
+def jobs(prompts: int, seeds: int, widths: Sequence[int], names: Sequence[str], tasks: Sequence[str]) -> list[Job]:
+    """All records of a study.
+
+    Args:
+        prompts: Held-out prompts.
+        seeds: For each of them.
+        widths: Futures side by side; a search may take as many passes as so many plain streams.
+        names: Strategies.
+        tasks: Of `TASKS`, and `GUARD`.
+    """
+    places = list(product(range(prompts), range(seeds)))
+    made = []
+    for task in tasks:
+        if task == GUARD:
+            made += [Job(GUARD, POLICY, name, 1, *place) for name in (PLAIN, GUARD) for place in places]
+            continue
+        made += [Job(task, POLICY, PLAIN, 1, *place) for place in places]
+        made += [Job(task, POLICY, name, width, *place) for name, width in product(names, widths) for place in places]
+        if task == BYTES:
+            others = product(ALL_POLICIES[1:], ("rebase", "ets"))
+            made += [Job(task, policy, name, max(widths), *place) for policy, name in others for place in places]
+    return made
+
+
+def study(model: VideoModel, file: Path, todo: Sequence[Job]) -> list[Record]:
+    """Make the records that a file does not have yet; heads and what they learnt from are beside it.
+
+    Returns:
+        The records of all jobs, in their order.
+    """
+    identity = identity_of(model)
+    finished = {tuple(record[name] for name in KEY): record for record in read_records(file)}
+    keys = [(*identity, *asdict(job).values()) for job in todo]
+    missing = [(key, job) for key, job in zip(keys, todo, strict=True) if key not in finished]
+    heads: dict[str, Head] = {}
+    with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="search", file=sys.stderr) as bar:
+        for key, job in missing:
+            needs_head = job.strategy in strategies.STRATEGIES and strategies.STRATEGIES[job.strategy].needs_head
+            if needs_head and job.task not in heads:
+                heads[job.task] = _head(model, TASKS[job.task], file.parent / f"saffron-{job.task}")
+            measured = _guard(model, job) if job.task == GUARD else _search(model, job, heads.get(job.task))
+            finished[key] = dict(zip(KEY, key, strict=True)) | measured
+            append_record(file, finished[key])
+            bar.update()
+    return [finished[key] for key in keys]
+
+
+def moves_of(model: VideoModel, task: Task, policy: str, prompt: int, kinds: tuple[str, ...]) -> Moves:
+    """The moves of a task on a held-out prompt."""
+    other = SetPrompt(caption(switched_scene(prompt)[0], held_out=True))
+    story = Storyboard() if task.switch is None else Storyboard((Cue(task.switch, other),))
+    opening = caption(held_out_scene(prompt), held_out=True)
+    return Moves(story, kinds, opening, policy, (), len(model.schedule.sigmas), task.chunks)
+
+
+def begin(model: VideoModel, policy: str, prompt: str, noise: Noise) -> Stream:
+    """Begin a stream."""
+    return Stream(model, policies.parse(policy), prompt, noise=noise)
+
+
+def _coded(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The same kinds of moves with noises that a head can know."""
+    return tuple("code" if kind == "noise" else kind for kind in kinds)
+
+
+def _head(model: VideoModel, task: Task, folder: Path) -> Head:
+    """The head of a task, trained on scenes that are not held out."""
+    wanted = rewards.parse(task.reward)
+    moves = moves_of(model, task, POLICY, 0, _coded(task.kinds))
+    streams: Callable[[str], Begin] = lambda prompt: partial(begin, model, POLICY, prompt)  # noqa: E731
+    facts = facts_of(model, wanted, moves) | {"prompts": "scenes of the toy world", "story": str(task.switch)}
+    return learn(folder, model, wanted, lessons(streams, moves, LESSONS, toy_world=True), facts)
+
+
+def _search(model: VideoModel, job: Job, head: Head | None) -> Record:
+    """Search, and reward what was found as a plain stream."""
+    task, wanted = TASKS[job.task], rewards.parse(TASKS[job.task].reward)
+    strategy = None if job.strategy == PLAIN else strategies.parse(job.strategy)
+    kinds = _coded(task.kinds) if strategy and strategy.needs_head else task.kinds
+    moves = moves_of(model, task, job.policy, job.prompt, kinds)
+    start = partial(begin, model, job.policy, moves.prompt)
+    if strategy is None:
+        chunks = replay(start, job.seed, (), moves.story, task.chunks)
+        return {**rewarded(wanted, chunks), "passes": sum(chunk.passes for chunk in chunks), "reward_calls": 0}
+    foresight = Foresight(model, moves, head if strategy.needs_head else None)
+    futures = Futures(start, job.seed, wanted, LOOKAHEAD + 1, foresight)
+    most = most_passes(model, moves)
+    passes = job.width * task.chunks * most
+    search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, most)
+    path = list(search.run())
+    chunks = replay(start, job.seed, path[-1].path, story_of(path), task.chunks)
+    chunk_s = sum(chunk.timings.total for chunk in chunks) / len(chunks)
+    head_facts = {"head": head.facts} if head and strategy.needs_head else {}
+    return {**rewarded(wanted, chunks), **found(search, path), "chunk_s": chunk_s, **head_facts}
+
+
+def _guard(model: VideoModel, job: Job) -> Record:
+    """Stream a prompt whose colour and time of day are forbidden, with a guard or without one."""
+    scene = held_out_scene(job.prompt)
+    forbidden = detector(f"{scene.things[0].colour},{scene.time}")
+    task = Task(GUARDED, "", ("code", "avoid"))
+    moves = replace(moves_of(model, task, job.policy, job.prompt, ()), kinds=task.kinds, forbidden=forbidden.forbidden)
+    start = partial(begin, model, job.policy, moves.prompt)
+    guard = Guard(start, model, job.seed, moves, forbidden)
+    chunks: Sequence[Chunk] = (
+        list(guard.run()) if job.strategy == GUARD else replay(start, job.seed, (), moves.story, GUARDED)
+    )
+    violations = sum(forbidden([chunk])[0] < 1 for chunk in chunks)
+    facts = {"chunks": len(chunks), "violations": violations, "checked": sum(guard.tried), "stopped": guard.stopped}
+    return facts | {"passes": sum(chunk.passes for chunk in chunks)}
+
+
+def table(records: Sequence[Record]) -> pd.DataFrame:
+    """Searches by task, policy, strategy and width.
+
+    Returns:
+        One row each: passes per search, reward with its 95 % interval over prompts, how much it is above best-of-N of
+        the same task, policy and width with its interval, reward calls per chunk of the video, mean unique bytes of K
+        and V, and the seconds of a decision of the strategy as a share of a chunk's.
+    """
+    frame = _frame([record for record in records if record["task"] != GUARD])
+    rows = []
+    for (task, policy, strategy, width), group in frame.groupby(["task", "policy", "strategy", "width"], sort=False):
+        by_prompt = group.groupby("prompt")["reward"].mean()
+        low, high = interval(by_prompt.to_numpy())
+        row: dict[str, Any] = {"task": task, "policy": policy, "strategy": strategy, "width": width}
+        row |= {"streams": len(group), "passes": group["passes"].mean(), "reward": group["reward"].mean()}
+        row |= {"low": low, "high": high, **_above(frame, group, "best-of")}
+        if strategy != PLAIN:
+            chunks = TASKS[task].chunks
+            row["calls_per_chunk"] = group["reward_calls"].mean() / chunks
+            row["kv_bytes_mean"] = group["kv_bytes_mean"].mean()
+            row["strategy_share"] = float(np.median(group["strategy_s"] / chunks / group["chunk_s"]))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Records as a table, which has the columns of `KEY` also without any record."""
+    return pd.DataFrame(records, columns=None if records else list(KEY))
+
+
+def _above(frame: pd.DataFrame, group: pd.DataFrame, other: str) -> dict[str, float]:
+    """How much the rewards of a group are above those of another strategy on the same prompts and seeds."""
+    same = ["task", "policy", "width", "prompt", "seed"]
+    pairs = group.merge(frame[frame["strategy"] == other], on=same, suffixes=("", "_other"))
+    if pairs.empty:
+        return {}
+    above = (pairs["reward"] - pairs["reward_other"]).groupby(pairs["prompt"]).mean().to_numpy()
+    low, high = interval(above)
+    return {"above": float(above.mean()), "above_low": low, "above_high": high}
+
+
+def bytes_saved(records: Sequence[Record]) -> pd.DataFrame:
+    """ETS against REBASE on the same prompts and seeds, by policy.
+
+    Returns:
+        One row each: unique bytes of REBASE over those of ETS, and the reward of ETS above REBASE's, with 95 %
+        intervals over prompts.
+    """
+    frame = _frame([record for record in records if record["task"] == BYTES])
+    ets, rebase = (frame[frame["strategy"] == name] for name in ("ets", "rebase"))
+    pairs = ets.merge(rebase, on=["policy", "width", "prompt", "seed"], suffixes=("", "_rebase"))
+    rows = []
+    for (policy, width), group in pairs.groupby(["policy", "width"], sort=False):
+        ratio = (group["kv_bytes_mean_rebase"] / group["kv_bytes_mean"]).groupby(group["prompt"]).mean().to_numpy()
+        above = (group["reward"] - group["reward_rebase"]).groupby(group["prompt"]).mean().to_numpy()
+        row = {"policy": policy, "width": width, "ratio": float(ratio.mean()), "above": float(above.mean())}
+        row |= dict(zip(("ratio_low", "ratio_high"), interval(ratio), strict=True))
+        rows.append(row | dict(zip(("above_low", "above_high"), interval(above), strict=True)))
+    return pd.DataFrame(rows)
+
+
+def guarded(records: Sequence[Record]) -> pd.DataFrame:
+    """Violations per 100 chunks without and with a guard: streams, violations, chunks checked per chunk emitted, and
+    the streams that were stopped."""
+    frame = _frame([record for record in records if record["task"] == GUARD])
+    rows = []
+    for strategy, group in frame.groupby("strategy", sort=False):
+        chunks = group["chunks"].sum()
+        row = {"stream": strategy, "streams": len(group), "chunks": int(chunks)}
+        row |= {"violations": 100 * group["violations"].sum() / chunks if chunks else 0.0}
+        row |= {
+            "checks": group["checked"].sum() / chunks if chunks else 0.0,
+            "stopped": int((group["stopped"] != "").sum()),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)

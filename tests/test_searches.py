@@ -1,0 +1,84 @@
+"""The study of searches: records that a later run continues from, and tables worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from docs import search as search_page
+from fkv.analysis import searches
+from fkv.analysis.searches import GUARD, PLAIN, Job, jobs, study
+
+
+@pytest.fixture
+def toy(small):
+    return replace(small, latent=(4, 12, 20))
+
+
+def test_a_study_lists_every_strategy_on_the_same_prompts_and_seeds():
+    todo = jobs(2, 3, [2, 4], ["best-of", "ets"], ["opening", "change", GUARD])
+    assert len(todo) == len(set(todo)) == 2 * 3 * ((1 + 4) + (1 + 4 + 4) + 2)
+    assert Job("change", "forcing-kv", "ets", 4, 1, 2) in todo and Job("opening", "full", "ets", 2, 0, 0) in todo
+    assert Job("change", "full", PLAIN, 1, 1, 2) in todo and Job(GUARD, "full", GUARD, 1, 1, 2) in todo
+
+
+def test_a_study_continues_from_its_records(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(searches, "LESSONS", 2)
+    monkeypatch.setattr(searches, "GUARDED", 2)
+    todo = jobs(1, 1, [2], ["best-of", "saffron"], ["opening", GUARD])
+    file = tmp_path / "searches.jsonl"
+    first = study(toy, file, todo)
+    assert len(first) == len(file.read_text().splitlines()) == 5
+    saffron = next(record for record in first if record["strategy"] == "saffron")
+    assert saffron["reward_calls"] == 0 and saffron["head"]["runs"] == 2 and saffron["passes"] <= 2 * 3 * 3
+    assert (tmp_path / "saffron-opening" / "head.safetensors").exists()
+    for name in ("_search", "_guard", "_head"):
+        monkeypatch.setattr(searches, name, None)
+    assert study(toy, file, todo) == first
+    text = search_page.section(first)
+    assert "| opening | saffron | 2 |" in text and "| guarded | 1 |" in text
+    search_page.draw(first).savefig(tmp_path / "figure.png")
+
+
+def record(strategy, prompt, reward, bytes_=8e6, policy="full", task="change", **others):
+    made = {
+        "model": "tiny",
+        "task": task,
+        "policy": policy,
+        "strategy": strategy,
+        "width": 4,
+        "prompt": prompt,
+        "seed": 0,
+    }
+    took = {"passes": 120, "reward_calls": 24, "kv_bytes_mean": bytes_, "strategy_s": 0.06, "chunk_s": 1.0}
+    return made | took | {"reward": reward} | others
+
+
+def test_strategies_are_compared_with_best_of_on_the_same_prompts():
+    rewards = np.linspace(0.3, 0.7, 8)
+    records = [record("best-of", i, value) for i, value in enumerate(rewards)]
+    records += [record("beam", i, value + 0.1) for i, value in enumerate(rewards)]
+    beam = searches.table(records).set_index("strategy").loc["beam"]
+    assert beam["above"] == pytest.approx(0.1) and beam["above_low"] == pytest.approx(0.1)
+    assert beam["reward"] == pytest.approx(0.6) and beam["low"] < 0.6 < beam["high"]
+    assert beam["calls_per_chunk"] == 4 and beam["strategy_share"] == pytest.approx(0.01)
+
+
+def test_ets_is_compared_with_rebase_by_policy():
+    records = [record("rebase", i, 0.5, 9e6) for i in range(8)] + [record("ets", i, 0.4, 6e6) for i in range(8)]
+    (row,) = searches.bytes_saved(records).to_dict("records")
+    assert row["ratio"] == pytest.approx(1.5) and row["above"] == pytest.approx(-0.1)
+
+
+def test_violations_are_counted_per_100_chunks():
+    common = {"task": GUARD, "chunks": 10, "stopped": ""}
+    records = [
+        {"strategy": PLAIN, "violations": 9, "checked": 0, **common},
+        {"strategy": GUARD, "violations": 0, "checked": 14, **common},
+        {"strategy": GUARD, "violations": 0, "checked": 16, **common | {"stopped": "Stopped.", "chunks": 5}},
+    ]
+    plain, guarded = searches.guarded(records).to_dict("records")
+    assert plain["violations"] == 90 and guarded["violations"] == 0
+    assert guarded["checks"] == 2 and guarded["stopped"] == 1
