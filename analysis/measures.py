@@ -14,6 +14,8 @@ from fkv import comparison
 from fkv.stream import Chunk
 
 PEAK = 255.0
+HUES = 180  # bins of a hue histogram, as OpenCV counts hues
+MOVES = 0.5  # pixels per frame from which a pixel counts as moving
 
 
 def video_of(chunks: Sequence[Chunk]) -> np.ndarray:
@@ -34,11 +36,22 @@ def motion(video: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: `video` is not a video of at least two frames.
     """
+    return movement(video)[0]
+
+
+def movement(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `motion`, and the share of pixels that move by `MOVES` or more between neighbouring frames, [T - 1] each.
+
+    Raises:
+        ValueError: `video` is not a video of at least two frames.
+    """
     _check(video, 2)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
     flow: Any = None  # OpenCV allocates the result; its types do not know that
     flows = (cv2.calcOpticalFlowFarneback(a, b, flow, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in pairwise(grey))
-    return np.array([np.linalg.norm(flow, axis=-1).mean() for flow in flows])
+    lengths = (np.linalg.norm(flow, axis=-1) for flow in flows)
+    mean, share = zip(*((each.mean(), (each >= MOVES).mean()) for each in lengths), strict=True)
+    return np.array(mean), np.array(share)
 
 
 def chunk_discontinuity(video: np.ndarray, chunks: int) -> float:
@@ -55,9 +68,13 @@ def chunk_discontinuity(video: np.ndarray, chunks: int) -> float:
     """
     if not 2 <= chunks <= len(video):
         raise ValueError(f"chunk discontinuity needs between 2 chunks and one per frame ({len(video)}), not {chunks}")
-    moved = np.sort(motion(video))
+    return jumps(motion(video), chunks)
+
+
+def jumps(moved: np.ndarray, chunks: int) -> float:
+    """Return `chunk_discontinuity` of a video with this `motion`."""
     mean = float(moved.mean())
-    return float(moved[-(chunks - 1) :].mean()) / mean if mean > 1e-6 else 1.0
+    return float(np.sort(moved)[-(chunks - 1) :].mean()) / mean if mean > 1e-6 else 1.0
 
 
 @dataclass(frozen=True)
@@ -89,11 +106,76 @@ def drift(video: np.ndarray, fps: float, seconds: float = 5.0) -> Drift:
     _check(video, 2)
     if fps <= 0 or seconds <= 0:
         raise ValueError(f"fps and seconds must be positive, they are {fps} and {seconds}")
-    span = min(max(1, round(fps * seconds)), len(video) // 2)
-    first, last = video[:span], video[-span:]
+    first, last = ends(video, round(fps * seconds))
     colours = colour_distance(colour_shares(first), colour_shares(last))
     a, b = _luma(first), _luma(last)
     return Drift(colours, float(b.mean() - a.mean()), float(b.std() - a.std()))
+
+
+def ends(values: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last `span` values, at least one; the halves where there are fewer than two spans."""
+    span = min(max(1, span), len(values) // 2)
+    return values[:span], values[-span:]
+
+
+def change(values: np.ndarray, span: int) -> float:
+    """Return the mean of the last `span` values minus that of the first, see `ends`."""
+    first, last = ends(np.asarray(values, float), span)
+    return float(last.mean() - first.mean())
+
+
+def hue_kept(video: np.ndarray, fps: float, seconds: float = 5.0) -> float:
+    """Return how much of the hues of the first seconds is left in the last, 0 to 100 %; shorter videos compare halves.
+
+    100 (1 - half the distance of the two hue histograms), as ID-Forcing reports colour drift
+    (github.com/In-Distribution-Forcing/ID-Forcing). Grey has the hue of red.
+
+    Args:
+        video: uint8 [T, H, W, 3].
+        fps: Frames per second of the video.
+        seconds: Length of each end.
+
+    Raises:
+        ValueError: `video` is not a video of at least two frames.
+    """
+    _check(video, 2)
+    a, b = (_hue_shares(end) for end in ends(video, round(fps * seconds)))
+    return float(100 * np.minimum(a, b).sum())
+
+
+def _hue_shares(video: np.ndarray) -> np.ndarray:
+    """Return the hue histogram of all frames, with sum 1: [HUES]."""
+    counts = np.zeros(HUES)
+    for frame in video:
+        counts += np.bincount(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)[..., 0].reshape(-1), minlength=HUES)
+    return counts / counts.sum()
+
+
+def per_second(video: np.ndarray, fps: float) -> dict[str, np.ndarray]:
+    """Return what a video looks like second by second; a last part shorter than half a second counts to the one before.
+
+    Args:
+        video: uint8 [T, H, W, 3].
+        fps: Frames per second of the video.
+
+    Returns:
+        Means over the frames of each second: `saturation` (of HSV, 0 to 1), `detail` (absolute Laplacian of the grey
+        level, in grey levels) and `brightness` (grey level, 0 to 255).
+
+    Raises:
+        ValueError: `video` is not a video.
+    """
+    _check(video, 1)
+    saturation, detail, brightness = [], [], []
+    for frame in video:
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        saturation.append(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)[..., 1].mean() / PEAK)
+        detail.append(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean())
+        brightness.append(grey.mean())
+    count = max(1, round(len(video) / fps))
+    borders = [round(second * fps) for second in range(1, count)]
+    series = {"saturation": saturation, "detail": detail, "brightness": brightness}
+    return {name: np.array([part.mean() for part in np.split(values, borders)]) for name, values in series.items()}
 
 
 def colour_shares(video: np.ndarray) -> np.ndarray:

@@ -4,7 +4,20 @@ import cv2
 import numpy as np
 import pytest
 
-from fkv.analysis.measures import Drift, chunk_discontinuity, drift, flicker, motion, psnr, ssim, video_of
+from fkv.analysis.measures import (
+    Drift,
+    change,
+    chunk_discontinuity,
+    drift,
+    flicker,
+    hue_kept,
+    motion,
+    movement,
+    per_second,
+    psnr,
+    ssim,
+    video_of,
+)
 from fkv.policies import Full
 from fkv.stream import Stream
 
@@ -42,6 +55,41 @@ def test_drift_compares_the_end_with_the_beginning():
     half = flat(100, 100)
     half[1, :8], half[1, 8:] = 60, 140
     assert drift(half, fps=1, seconds=1) == Drift(1, 0, 40)
+
+
+def coloured(*colours):
+    return np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in colours])
+
+
+def test_the_share_that_moves():
+    still_below = panned([4] * 4)
+    still_below[:, 40:] = 90  # the upper 40 of 64 rows move
+    assert ((movement(still_below)[1] >= 40 / 64) & (movement(still_below)[1] <= 52 / 64)).all()  # flow is smoothed
+    assert movement(panned([4]))[1] == pytest.approx(1, abs=0.02)
+    assert movement(flat(90, 90, 90))[1].tolist() == [0, 0]
+
+
+def test_hues_that_stay_are_kept():
+    red, green, blue = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+    assert hue_kept(coloured(red, red, green, (90, 0, 0)), fps=1, seconds=1) == 100
+    assert hue_kept(coloured(red, blue), fps=16) == 0
+    half = coloured(red, red)
+    half[1, :2] = green  # a quarter of the last frame
+    assert hue_kept(half, fps=1, seconds=1) == 75
+
+
+def test_seconds_are_described_one_by_one():
+    video = coloured((100, 100, 100), (100, 100, 100), (200, 100, 100), (200, 100, 100), (200, 100, 100))
+    found = per_second(video, fps=2)  # the fifth frame is half a second: it counts to the second
+    assert found["saturation"] == pytest.approx([0, 0.5], abs=0.002) and found["detail"].tolist() == [0, 0]
+    assert found["brightness"].tolist() == [100, 130]  # 0.299 * 200 + 0.701 * 100, rounded
+    stripes = flat(0, 0)
+    stripes[:, :, ::2] = 255
+    assert per_second(stripes, fps=2)["detail"].tolist() == [510]  # 4 * 255 - 2 * 255, of either sign
+
+
+def test_a_change_is_the_end_minus_the_beginning():
+    assert change([1, 2, 3, 4, 5], 2) == 3 and change([7.0, 5.0], 5) == -2
 
 
 def test_flicker_is_the_amplitude_of_alternation_and_ignores_a_steady_change():
