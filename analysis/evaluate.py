@@ -250,8 +250,7 @@ def measure_motion(video: np.ndarray, chunks: int) -> Record:
 def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
     """Average `measure_motion` over renders of the held-out scenes: the figures of a perfect stream of this world."""
     chunks = math.ceil(seconds * FPS / CHUNK)
-    scenes = [(held_out_scene(index), random.Random(index)) for index in range(prompts)]
-    videos = (render(scene, range(chunks * CHUNK), [rng.random() for _ in range(GENES)]) for scene, rng in scenes)
+    videos = (rendered(held_out_scene(index), chunks, index) for index in range(prompts))
     return pd.json_normalize([measure_motion(video, chunks) for video in videos]).mean().to_dict()
 
 
@@ -290,6 +289,12 @@ def _at_once(model: VideoModel, paths: dict[tuple[str, bool], JobPath]) -> dict[
     for which, chunk in generate(model, list(paths.values()), say):
         made[keys[which]].append(replace(chunk, latents=torch.empty(0)))
     return made
+
+
+def rendered(scene: Scene, chunks: int, seed: int) -> np.ndarray:
+    """Return a perfect video of a scene, drawn and not generated, uint8 [T, H, W, 3]; what it leaves open is random."""
+    rng = random.Random(seed)
+    return render(scene, range(chunks * CHUNK), [rng.random() for _ in range(GENES)])
 
 
 def _records(

@@ -16,8 +16,8 @@ from fkv.parameters import Parameter, describe
 from fkv.policies import POLICIES, Policy, parity
 from fkv.resources import asset
 from fkv.stream import Stream
-from fkv.studio.media.protocol import xray
 from fkv.studio.tabs.policy_picker import DRAWN_CHUNKS
+from fkv.xray import xray
 
 PAGE = Path(__file__).with_suffix(".md")
 DRAWINGS = asset("studio") / "policies.json"

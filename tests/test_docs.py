@@ -15,6 +15,7 @@ import yaml
 
 import fkv
 from docs import batch as batch_page
+from docs import board as board_page
 from docs import debate as debate_page
 from docs import models as models_page
 from docs import policies as policies_page
@@ -164,6 +165,14 @@ def test_the_page_of_models_is_current():
 
 def test_the_page_of_debates_is_current():
     assert debate_page.PAGE.read_text(encoding="utf-8") == debate_page.page(), "run python -m docs.debate"
+
+
+def test_the_page_of_the_board_is_current():
+    assert board_page.PAGE.read_text(encoding="utf-8") == board_page.page(), "run python -m docs.board"
+    for line in blocks(board_page.page())[0].splitlines():
+        for command in line.partition(" #")[0].split("&&"):
+            words = split(command)
+            assert words[:3] == ["python", "-m", "fkv"] and _parser([words[3]]).parse_args(words[3:])
 
 
 def test_the_page_of_the_sources_is_current():

@@ -13,7 +13,7 @@ from fkv.policies.kinds import DROPPED, KINDS, table
 from fkv.probe import Focus
 from fkv.stream import Chunk, Stream
 from fkv.studio.live.attention_probe import Watch
-from fkv.studio.media.protocol import xray
+from fkv.xray import xray
 
 CHUNKS = 6
 FOCUS = Focus(1, 2, 1, 4)

@@ -28,9 +28,10 @@ from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
-from fkv.studio.media.protocol import record, unpack, xray
+from fkv.studio.media.protocol import record, unpack
 from fkv.studio.tabs import policy_field, policy_picker
 from fkv.studio.theme import theme
+from fkv.xray import xray
 
 
 def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:

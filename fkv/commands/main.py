@@ -22,6 +22,7 @@ COMMANDS = {
     "search": "try several futures of a stream, chunk by chunk, and keep the best",
     "bench": "measure speed and memory; random weights will do",
     "eval": "does it show the prompt: adherence by the toy-world oracle, discontinuity, drift, speed, memory",
+    "board": "cache rules on one protocol: measures with intervals over prompts, reads, bytes, speed",
     "profile": "score a model's heads and give them roles",
     "surgery": "flip the role of heads or silence them, and see what that changes",
     "debate": "let jurors who see parts of a clip, and badly, agree on what it shows",

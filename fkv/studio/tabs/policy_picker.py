@@ -18,7 +18,7 @@ from fkv.policies.silenced import silence
 from fkv.studio.errors import sentence
 from fkv.studio.live import forms
 from fkv.studio.media.assets import page_asset
-from fkv.studio.media.protocol import tables
+from fkv.xray import tables
 
 COUNTED_CHUNKS = 24
 DRAWN_CHUNKS = 14

@@ -1,0 +1,107 @@
+"""Write docs/board.md from the results in assets/board: `python -m docs.board`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from fkv.analysis.evaluation_table import FEWEST
+from fkv.board import columns, papers, table
+from fkv.board.result import Result, load_folder
+from fkv.resources import asset
+
+PAGE = Path(__file__).with_suffix(".md")
+INTRODUCTION = f"""\
+# The board: cache rules on one protocol
+
+Which rule, at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each what it reads, holds
+and takes beside what its videos measure. The Board tab of the studio shows the same results, with sliders for memory, speed
+and frames. This page is written from [assets/board](../assets/board) by `python -m docs.board`.
+
+```
+python -m fkv board run  assets/board/tiny-small.toml --out runs/small     # resumes; --workers N, --ray ADDRESS, --device cuda
+python -m fkv board show runs/small --by clip_consistency --under-gb 12 --fps 16 --table board.md --csv board.csv
+python -m fkv board add  runs/small/results/*.json                         # checks them and puts them into assets/board
+python -m fkv board run  assets/board/tiny-small.toml --out runs/small --videos all && python -m fkv board vbench runs/small
+```
+
+## Protocol
+
+A spec is a file of TOML: model and hash of its weights, training horizon, prompts, seeds, seconds, and rules on two tracks.
+**As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule whose
+denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule that cannot
+read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get the same, and
+differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST} prompts on.
+
+`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`. To add a rule to a board,
+run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file of assets/board.
+Results of one board must have the same weights, prompts, seeds and length, or they are refused.
+
+## Measures
+
+| measure | better | |
+|-|-|-|
+{{measures}}
+
+They need no weights from elsewhere. Likeness is that of colours on a grid of 10 by 6 fields; `--features facebook/dinov2-small`
+or another vision model of the Hub takes its place. Adherence is read by the oracle of the toy world; `renders` are videos that
+the world draws itself, with the same measures: what a perfect model would get. `--recall` adds what returns after it left the
+picture, for models of the memory world.
+
+**VBench-Long** is a package of its own with weights of its own. With `--videos all` the videos of each rule lie in one folder in its
+custom-input layout; `fkv board vbench DIR` writes `vbench.sh` with the exact commands, and, when they have run,
+`fkv board vbench DIR --read` puts the scores of every video into the results.
+
+## Results
+"""
+NONE = "No board has been recorded yet.\n"
+FEW = "> {count} prompts are too few for intervals: this board shows what a board holds, and says nothing about the rules.\n"
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    measures = "\n".join(
+        f"| {each.title} | {BETTER[each.better]} | {each.help} |" for each in columns.MEASURES.values()
+    )
+    results = load_folder(asset("board"))
+    boards = [section(list(group)) for _, group in groupby(results, lambda result: result.protocol.name)]
+    return "\n".join([INTRODUCTION.format(measures=measures), *(boards or [NONE]), quoted()])
+
+
+BETTER = {"high": "high", "low": "low", "zero": "near 0", "none": ""}
+
+
+def section(results: Sequence[Result]) -> str:
+    """Return the tables of a board."""
+    protocol = results[0].protocol
+    count = len(protocol.prompts)
+    rows = table.rows(results)
+    parts = [
+        f"### {protocol.name}\n",
+        f"{protocol.model} ({protocol.checkpoint}, {protocol.precision}), trained on {protocol.training_horizon}; "
+        f"{count} prompts, seeds {', '.join(map(str, protocol.seeds))}, {protocol.seconds:g} s; likeness by "
+        f"{protocol.features}; {', '.join(sorted({row['device'] for row in rows if row['device']}))}.\n",
+        *([FEW.format(count=count)] if count < FEWEST else []),
+    ]
+    for track in ("as released", "same budget", "truth"):
+        if chosen := sorted(table.chosen(rows, track=track), key=lambda row: (row["frames"] or 0, row["policy"])):
+            parts += [f"#### {track[0].upper()}{track[1:]}\n", table.lines(chosen) + "\n"]
+    return "\n".join([*parts, table.NOTES])
+
+
+def quoted() -> str:
+    """Return the figures of papers."""
+    parts = [
+        "## Figures of papers\n",
+        "As their authors state them. Nothing here was measured with this library; models, prompts and machines differ.\n",
+    ]
+    for each in papers.tables():
+        rows = [f"| {figure.method} | `{figure.rule}` | {figure.value} |" for figure in each.figures]
+        parts += [f"### {each.title}\n", f"{each.protocol}. From: {each.source}.\n"]
+        parts += ["\n".join(["| method | its rule here | figure |", "|-|-|-|", *rows]) + "\n"]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

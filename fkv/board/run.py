@@ -1,0 +1,221 @@
+"""Run a board: every rule on every prompt and seed. What is finished is kept, and a later run goes on from it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from fkv.analysis import features as feature
+from fkv.analysis import recall
+from fkv.analysis.jobs import Record, append_record, load_once, over_processes, read_records
+from fkv.files import read_text
+from fkv.models import registry
+from fkv.models.base import VideoModel
+from fkv.parallel.ray_map import over_ray
+from fkv.video import ENDING
+
+from . import result as results
+from .result import Result
+from .spec import TRUTH, Plan, Protocol, Spec, plan, slug, title
+from .stream import mp4_of, stream_record
+
+PLAN = "plan.json"
+RECORDS = "records.jsonl"
+MAX_PLAN_BYTES = 16 << 20
+Kept = Literal["first", "all"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a board runs.
+
+    Args:
+        device: Of the model.
+        precision: Of the model, None for what the device multiplies in hardware.
+        features: What likeness is measured by, see `fkv.analysis.features`.
+        workers: Processes, each with one thread.
+        ray: Address of a Ray cluster to use instead.
+        videos: Which videos are kept: the first of every rule, or all.
+        recall: Whether recall is measured too, for models of the memory world.
+    """
+
+    device: str = "cpu"
+    precision: str | None = None
+    features: str = feature.LAYOUT
+    workers: int = 1
+    ray: str | None = None
+    videos: Kept = "first"
+    recall: bool = False
+
+
+def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
+    """Run a board, or what of it is not finished.
+
+    Args:
+        spec: The board.
+        out: A folder, which is made. It gets the plan, a record per video, videos, and a result per rule.
+        setting: Where it runs.
+
+    Returns:
+        A result per rule.
+
+    Raises:
+        ValueError: The spec does not fit the model, or the folder holds another board.
+    """
+    setting = setting or Setting()
+    model = registry.load(spec.model, setting.device, precision=setting.precision)
+    planned = resume(out, spec, model, setting.features)
+    protocol = planned.protocol
+    finished = {_key(record): record for record in read_records(out / RECORDS)}
+    every = [
+        (policy, number, seed)
+        for number, seed in product(range(len(protocol.prompts)), protocol.seeds)
+        for policy in planned.rules
+    ]
+    pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
+    jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]
+    with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
+        for record, video in _run(model, spec.model, setting, jobs):
+            if video is not None:
+                file = video_file(out, planned, _key(record))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(video)
+            finished[_key(record)] = record
+            append_record(out / RECORDS, record)
+            bar.update()
+    command = f"fkv board run, {shlex.quote(protocol.name)}"
+    found = [
+        results.of_records(
+            protocol,
+            policy,
+            tracks,
+            [finished[policy, *run] for run in product(range(len(protocol.prompts)), protocol.seeds)],
+            setting.workers,
+            command,
+        )
+        for policy, tracks in planned.rules.items()
+    ]
+    if setting.recall:
+        found = _with_recall(found, model, spec.model, setting, out)
+    for each in found:
+        results.save(each, out / "results")
+    return found
+
+
+def resume(out: Path, spec: Spec, model: VideoModel, features: str) -> Plan:
+    """The plan of a folder, or a new one where there is none.
+
+    Raises:
+        ValueError: The folder holds another board, or the plan is damaged.
+    """
+    file = out / PLAN
+    if not file.exists():
+        planned = plan(spec, model, features)
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text(planned.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return planned
+    there = read_plan(out)
+    identity = (there.protocol.checkpoint, there.protocol.precision, there.protocol.features)
+    if there.spec != spec or identity != (*recall.identity_of(model)[1:], features):
+        raise ValueError(f"{out} holds a board of another spec, weights, precision or features; name another folder")
+    return there
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan of a folder. Raises ValueError where there is none."""
+    file = out / PLAN
+    try:
+        return Plan.model_validate_json(read_text(file, MAX_PLAN_BYTES))
+    except FileNotFoundError:
+        raise ValueError(f"{out} holds no board; make one with fkv board run") from None
+    except ValidationError:
+        raise ValueError(f"{file} is damaged; name another folder") from None
+
+
+def video_file(out: Path, planned: Plan, key: tuple[str, int, int]) -> Path:
+    """Where a video lies: a folder per rule, in the layout that VBench-Long reads (PROMPT-SEED.mp4)."""
+    policy, number, seed = key
+    return out / "videos" / slug(policy) / clip_name(planned.protocol, number, seed)
+
+
+def clip_name(protocol: Protocol, number: int, seed: int) -> str:
+    """The file name of the video of a prompt and a seed."""
+    return f"{title(protocol.prompts[number])}-{seed}{ENDING}"
+
+
+def _key(record: Record) -> tuple[str, int, int]:
+    return record["policy"], record["prompt"], record["seed"]
+
+
+def _kept(planned: Plan, key: tuple[str, int, int], videos: Kept) -> bool:
+    return videos == "all" or key[1:] == (0, planned.protocol.seeds[0])
+
+
+def _lost(out: Path, planned: Plan, key: tuple[str, int, int], videos: Kept) -> bool:
+    """Whether a video should be there and is not."""
+    return _kept(planned, key, videos) and not video_file(out, planned, key).exists()
+
+
+Job = tuple[str, int, int, str, float, bool]
+
+
+def _run(model: VideoModel, name: str, setting: Setting, jobs: list[Job]) -> Iterator[tuple[Record, bytes | None]]:
+    """The records and videos of all jobs, as they are ready."""
+    spread = [(name, setting.device, setting.precision, setting.features, *job) for job in jobs]
+    if setting.ray:
+        yield from over_ray(_job, spread, setting.ray, setting.device)
+        return
+    if setting.workers > 1:
+        yield from over_processes(_job, spread, setting.workers)
+        return
+    for each in jobs:
+        yield _one(model, feature.load(setting.features, setting.device), *each)
+
+
+def _job(name: str, device: str, precision: str | None, features: str, *job: Any) -> tuple[Record, bytes | None]:
+    """A job in a process of its own."""
+    return _one(load_once(name, device, precision), feature.load(features, device), *job)
+
+
+def _one(
+    model: VideoModel,
+    features: feature.Features,
+    policy: str,
+    number: int,
+    seed: int,
+    prompt: str,
+    seconds: float,
+    keep: bool,
+) -> tuple[Record, bytes | None]:
+    record, video = stream_record(model, policy, prompt, seed, seconds, features)
+    names = {"policy": policy, "prompt": number, "seed": seed}
+    return names | record, mp4_of(video, model.fps) if keep else None
+
+
+def _with_recall(found: list[Result], model: VideoModel, name: str, setting: Setting, out: Path) -> list[Result]:
+    """The results with what `fkv.analysis.recall` says of their rules."""
+    records = recall.recall(
+        [each.policy for each in found if each.policy != TRUTH],
+        prompts=len(found[0].protocol.prompts),
+        model=name if setting.workers > 1 else model,
+        device=setting.device,
+        precision=setting.precision,
+        out=out,
+        workers=setting.workers,
+    )
+    rows = {row["policy"]: row for row in recall.summary(records, ("policy",)).to_dict("records")}
+    keys = ("recall", "low", "high", "chance", "items")
+    return [
+        each.model_copy(update={"recall": results.Recall(**{key: rows[each.policy][key] for key in keys})})
+        if each.policy in rows
+        else each
+        for each in found
+    ]
