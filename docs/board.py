@@ -15,28 +15,33 @@ PAGE = Path(__file__).with_suffix(".md")
 INTRODUCTION = f"""\
 # The board: cache rules on one protocol
 
-Which rule, at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each what it reads, holds
-and takes beside what its videos measure. The Board tab of the studio shows the same results, with sliders for memory, speed
-and frames. This page is written from [assets/board](../assets/board) by `python -m docs.board`.
+Which rule, at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each what it
+reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
+sliders for memory, speed and frames. This page is written from [assets/board](../assets/board) by
+`python -m docs.board`.
 
 ```
-python -m fkv board run  assets/board/tiny-small.toml --out runs/small     # resumes; --workers N, --ray ADDRESS, --device cuda
+python -m fkv board run  assets/board/tiny-small.toml --out runs/small        # goes on from what is finished
 python -m fkv board show runs/small --by clip_consistency --under-gb 12 --fps 16 --table board.md --csv board.csv
-python -m fkv board add  runs/small/results/*.json                         # checks them and puts them into assets/board
-python -m fkv board run  assets/board/tiny-small.toml --out runs/small --videos all && python -m fkv board vbench runs/small
+python -m fkv board add  runs/small/results/*.json                            # checks them, puts them on a board
+python -m fkv board run  assets/board/tiny-small.toml --out runs/small --videos all
+python -m fkv board vbench runs/small                                         # the commands of VBench-Long
 ```
+
+`run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`.
 
 ## Protocol
 
-A spec is a file of TOML: model and hash of its weights, training horizon, prompts, seeds, seconds, and rules on two tracks.
-**As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule whose
-denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule that cannot
-read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get the same, and
-differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST} prompts on.
+A spec is a file of TOML: model and hash of its weights, training horizon, prompts, seeds, seconds, and rules on two
+tracks. **As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule
+whose denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule
+that cannot read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get
+the same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from
+{FEWEST} prompts on.
 
-`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`. To add a rule to a board,
-run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file of assets/board.
-Results of one board must have the same weights, prompts, seeds and length, or they are refused.
+`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`. To add a rule to
+a board, run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file
+of assets/board. Results of one board must have the same weights, prompts, seeds and length, or they are refused.
 
 ## Measures
 
@@ -44,19 +49,19 @@ Results of one board must have the same weights, prompts, seeds and length, or t
 |-|-|-|
 {{measures}}
 
-They need no weights from elsewhere. Likeness is that of colours on a grid of 10 by 6 fields; `--features facebook/dinov2-small`
-or another vision model of the Hub takes its place. Adherence is read by the oracle of the toy world; `renders` are videos that
-the world draws itself, with the same measures: what a perfect model would get. `--recall` adds what returns after it left the
-picture, for models of the memory world.
+They need no weights from elsewhere. Likeness is that of colours on a grid of 10 by 6 fields; `--features
+facebook/dinov2-small` or another vision model of the Hub takes its place. Adherence is read by the oracle of the toy
+world; `renders` are videos that the world draws itself, with the same measures: what a perfect model would get.
+`--recall` adds what returns after it left the picture, for models of the memory world.
 
-**VBench-Long** is a package of its own with weights of its own. With `--videos all` the videos of each rule lie in one folder in its
-custom-input layout; `fkv board vbench DIR` writes `vbench.sh` with the exact commands, and, when they have run,
-`fkv board vbench DIR --read` puts the scores of every video into the results.
+**VBench-Long** is a package of its own with weights of its own. With `--videos all` the videos of each rule lie in
+one folder in its custom-input layout; `fkv board vbench DIR` writes `vbench.sh` with the exact commands, and, when
+they have run, `fkv board vbench DIR --read` puts the scores of every video into the results.
 
 ## Results
 """
 NONE = "No board has been recorded yet.\n"
-FEW = "> {count} prompts are too few for intervals: this board shows what a board holds, and says nothing about the rules.\n"
+FEW = "> {count} prompts are too few for intervals: this shows what a board holds, and says nothing about the rules.\n"
 
 
 def page() -> str:
@@ -94,7 +99,7 @@ def quoted() -> str:
     """Return the figures of papers."""
     parts = [
         "## Figures of papers\n",
-        "As their authors state them. Nothing here was measured with this library; models, prompts and machines differ.\n",
+        "As their authors state them, not measured with this library; models, prompts and machines differ.\n",
     ]
     for each in papers.tables():
         rows = [f"| {figure.method} | `{figure.rule}` | {figure.value} |" for figure in each.figures]

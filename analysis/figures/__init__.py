@@ -5,6 +5,7 @@ figure; see `View`. A new figure is a subclass of `View` in a file of its own.
 """
 
 from .atlas import RoleAtlas, agreement_matrix, released, with_released
+from .board import Board
 from .cost import ChunkCost
 from .heads import HeadMap
 from .mass import AgeBars, FrameMap, age_table, frame_matrix
@@ -17,6 +18,7 @@ from .xray import CacheXray, page_kinds, page_table
 
 __all__ = [
     "AgeBars",
+    "Board",
     "CacheXray",
     "ChunkCost",
     "FrameMap",

@@ -12,42 +12,46 @@ class Measure:
 
     Args:
         title: As in tables.
-        look: How a value is written, a format.
+        digits: After the point.
         better: Which values are better; `none` where more is only other.
         help: What it is.
     """
 
     title: str
-    look: str
+    digits: int
     better: Literal["high", "low", "zero", "none"]
     help: str
+
+    def write(self, value: float) -> str:
+        """Write a value; changes have a sign."""
+        return f"{value:{'+' if self.better == 'zero' else ''}.{self.digits}f}"
 
 
 _END = "the last 5 seconds against the first"
 MEASURES: dict[str, Measure] = {
     "adherence": Measure(
-        "adherence", "{:.2f}", "high", "share of the prompt's words that the oracle of the toy world reads at the end"
+        "adherence", 2, "high", "share of the prompt's words that the oracle of the toy world reads at the end"
     ),
     "clip_consistency": Measure(
-        "clip consistency", "{:.3f}", "high", "likeness of 2-second clips to the one before and to the first"
+        "clip consistency", 3, "high", "likeness of 2-second clips to the one before and to the first"
     ),
-    "motion": Measure("motion", "{:.3f}", "none", "share of pixels that move; beside consistency, as sinks freeze"),
-    "motion_change": Measure("motion change", "{:+.3f}", "zero", f"share of pixels that move, {_END}"),
+    "motion": Measure("motion", 3, "none", "share of pixels that move; beside consistency, as sinks freeze"),
+    "motion_change": Measure("motion change", 3, "zero", f"share of pixels that move, {_END}"),
     "identity": Measure(
         "identity",
-        "{:+.3f}",
+        3,
         "high",
         "likeness of the end to its own opening beyond that to openings of other seeds of the prompt",
     ),
-    "hue_kept": Measure("hues kept, %", "{:.1f}", "high", f"overlap of hue histograms, {_END}"),
-    "colour_drift": Measure("colour drift", "{:.3f}", "low", f"distance of RGB histograms, 0 to 1, {_END}"),
-    "saturation_change": Measure("saturation change", "{:+.3f}", "zero", f"of HSV, 0 to 1, {_END}"),
-    "detail_change": Measure("detail change", "{:+.2f}", "zero", f"absolute Laplacian in grey levels, {_END}"),
-    "brightness_change": Measure("brightness change", "{:+.1f}", "zero", f"grey levels, {_END}"),
-    "discontinuity": Measure("discontinuity", "{:.2f}", "low", "how much the greatest movements stand out, 1 is even"),
-    "flicker": Measure("flicker", "{:.3f}", "low", "grey levels by which frames differ from their neighbours"),
+    "hue_kept": Measure("hues kept, %", 1, "high", f"overlap of hue histograms, {_END}"),
+    "colour_drift": Measure("colour drift", 3, "low", f"distance of RGB histograms, 0 to 1, {_END}"),
+    "saturation_change": Measure("saturation change", 3, "zero", f"of HSV, 0 to 1, {_END}"),
+    "detail_change": Measure("detail change", 2, "zero", f"absolute Laplacian in grey levels, {_END}"),
+    "brightness_change": Measure("brightness change", 1, "zero", f"grey levels, {_END}"),
+    "discontinuity": Measure("discontinuity", 2, "low", "how much the greatest movements stand out, 1 is even"),
+    "flicker": Measure("flicker", 3, "low", "grey levels by which frames differ from their neighbours"),
     **{
-        f"vbench.{name}": Measure(f"VBench {title}", "{:.4f}", better, f"VBench-Long, {title}")
+        f"vbench.{name}": Measure(f"VBench {title}", 4, better, f"VBench-Long, {title}")
         for name, title, better in (
             ("subject_consistency", "subject consistency", "high"),
             ("subject_clip2clip", "subject, clip to clip", "high"),

@@ -42,7 +42,7 @@ class Table(Strict):
 
 def tables() -> list[Table]:
     """The tables that ship. Raises ValueError where a rule cannot be read."""
-    data = tomllib.loads(asset("board", "papers.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads((asset("board") / "papers.toml").read_text(encoding="utf-8"))
     found = [Table.model_validate(table) for table in data["table"]]
     for table in found:
         for figure in table.figures:

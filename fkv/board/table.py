@@ -213,11 +213,11 @@ def _frames(row: Row) -> str:
 def _cell(name: str, measure: Row | None) -> str:
     if measure is None:
         return "-"
-    look = MEASURES[name].look
-    mean = f"**{look.format(measure['mean'])}**" if differs(measure) else look.format(measure["mean"])
+    write = MEASURES[name].write
+    mean = f"**{write(measure['mean'])}**" if differs(measure) else write(measure["mean"])
     if measure["low"] is None:
         return mean
-    return f"{mean} ({look.format(measure['low'])} to {look.format(measure['high'])})"
+    return f"{mean} ({write(measure['low'])} to {write(measure['high'])})"
 
 
 def _or_dash(look: str, value: Any) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fkv.models.release import CHOICES
-from fkv.video import ENDING
 
 from .model_options import add_device
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
     from fkv.board.result import Result
+
+CLIP_CRF = 30  # of the videos that ship with a board, which are many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +117,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace) -> int:
     from fkv.board import result as results
+    from fkv.video import Mp4Writer, read_frames
 
     boards = _boards(args.to)
     new: list[tuple[Path, Result]] = [(Path(file), results.load(file)) for file in args.results]
@@ -127,7 +128,9 @@ def _add(args: argparse.Namespace) -> int:
         folder = boards / result.protocol.name
         written = results.save(result, folder)
         if (clip := _clip(file, result)).exists():
-            shutil.copyfile(clip, written.with_suffix(ENDING))
+            with Mp4Writer(written.with_suffix(".mp4"), result.protocol.fps, CLIP_CRF) as writer:
+                for frame in read_frames(clip):
+                    writer.write(frame[None])
         print(written, file=sys.stderr)
     return 0
 

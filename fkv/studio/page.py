@@ -13,6 +13,7 @@ from fkv.studio.live.comparison import player
 from fkv.studio.live.sessions import Registry
 from fkv.studio.serving.endpoints import add_endpoints
 from fkv.studio.tabs.atlas import atlas_tab
+from fkv.studio.tabs.board import board_tab
 from fkv.studio.tabs.compare import compare_tab, visitor
 from fkv.studio.tabs.director import director_drawer, directs
 from fkv.studio.tabs.explore import explore_tab, explores
@@ -60,6 +61,8 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
                 atlas_tab(model)
             with gr.Tab("Compare", id="compare"):
                 compare_tab(model, registry, play)
+            with gr.Tab("Board", id="board"):
+                board_tab()
             with gr.Tab("How it works", id="how"):
                 gr.HTML(about.html(terms=True), apply_default_css=False)
         add_endpoints(model, registry, play)

@@ -29,6 +29,7 @@ from fkv.studio.serving.mcp import answer_in_json
 from fkv.studio.serving.middleware import MAX_UPLOAD, Gate
 from fkv.studio.serving.requests import LOOPBACK
 from fkv.studio.tabs.atlas import figure_route
+from fkv.studio.tabs.board import board_routes
 
 from .folder import temporary_folder
 from .page import build
@@ -115,6 +116,7 @@ def serve(
         module_route(),
         chunk_route(registry),
         figure_route(model),
+        *board_routes(model),
         health(model, registry),
         *(metrics_routes(registry) if metrics else ()),
     ]

@@ -36,7 +36,8 @@ def style() -> str:
         "".join(f"--fkv-kind-{kind.key}:{kind.colour(theme)};" for kind in KINDS.values())
         for theme in ("light", "dark")
     )
-    sheets = "".join(map(page_asset, ("style.css", "heads.css", "director.css", "explore.css")))
+    names = ("style.css", "heads.css", "director.css", "explore.css", "board.css")
+    sheets = "".join(map(page_asset, names))
     return f":root{{{light}}}body.dark{{{dark}}}{sheets}"
 
 
