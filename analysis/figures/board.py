@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from .style import DYNAMIC, STATIC, Palette
+from .style import DYNAMIC, STATIC, Look, Palette
 from .view import View
 
 ROW = 0.28  # inches per rule
@@ -60,7 +60,7 @@ class Board(View):
         if self._reference is not None:
             ax.axvline(self._reference, color=DYNAMIC, ls=":", lw=1.2)
         places = range(len(self.table))
-        look = {"color": STATIC, "markersize": 5, "elinewidth": 1, "capsize": 2}
+        look: Look = {"color": STATIC, "markersize": 5, "elinewidth": 1, "capsize": 2}
         ax.errorbar(self.table["mean"], places, xerr=self._errors(), fmt="o", **look)
         ax.set(xlabel=self._measure, yticks=list(places), ylim=(len(self.table) - 0.5, -0.5))
         ax.set_yticklabels(self.table["policy"], fontsize="small")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Better = Literal["high", "low", "zero", "none"]
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -19,7 +21,7 @@ class Measure:
 
     title: str
     digits: int
-    better: Literal["high", "low", "zero", "none"]
+    better: Better
     help: str
 
     def write(self, value: float) -> str:
@@ -51,16 +53,18 @@ MEASURES: dict[str, Measure] = {
     "discontinuity": Measure("discontinuity", 2, "low", "how much the greatest movements stand out, 1 is even"),
     "flicker": Measure("flicker", 3, "low", "grey levels by which frames differ from their neighbours"),
     **{
-        f"vbench.{name}": Measure(f"VBench {title}", 4, better, f"VBench-Long, {title}")
-        for name, title, better in (
-            ("subject_consistency", "subject consistency", "high"),
-            ("subject_clip2clip", "subject, clip to clip", "high"),
-            ("background_consistency", "background consistency", "high"),
-            ("background_clip2clip", "background, clip to clip", "high"),
-            ("motion_smoothness", "motion smoothness", "high"),
-            ("dynamic_degree", "dynamic degree", "none"),
-            ("aesthetic_quality", "aesthetic quality", "high"),
-            ("imaging_quality", "imaging quality", "high"),
+        f"vbench.{name}": Measure(
+            f"VBench {title}", 4, "none" if name == "dynamic_degree" else "high", f"VBench-Long, {title}"
         )
+        for name, title in {
+            "subject_consistency": "subject consistency",
+            "subject_clip2clip": "subject, clip to clip",
+            "background_consistency": "background consistency",
+            "background_clip2clip": "background, clip to clip",
+            "motion_smoothness": "motion smoothness",
+            "dynamic_degree": "dynamic degree",
+            "aesthetic_quality": "aesthetic quality",
+            "imaging_quality": "imaging quality",
+        }.items()
     },
 }

@@ -23,8 +23,8 @@ from . import budget
 
 REFERENCE = "full"  # what every rule is compared with, paired by prompt and seed
 TRUTH = "renders"  # videos that the toy world draws itself: what a perfect model would be given
-AS_RELEASED, SAME_BUDGET, TRUTH_TRACK = "as released", "same budget", "truth"
-NOISE = "by seed, chunk and step, equal for all rules"
+Noise = Literal["by seed, chunk and step, equal for all rules"]
+TrackName = Literal["as released", "same budget", "truth"]
 MAX_BYTES = 1 << 20
 NAMED = 150  # characters of a prompt that name its videos
 
@@ -101,7 +101,7 @@ class Protocol(Strict):
     seeds: list[int]
     seconds: float
     fps: int
-    noise: Literal["by seed, chunk and step, equal for all rules"] = NOISE
+    noise: Noise = "by seed, chunk and step, equal for all rules"
     features: str = LAYOUT
 
 
@@ -113,7 +113,7 @@ class Track(Strict):
         frames: The budget on the second.
     """
 
-    name: Literal["as released", "same budget", "truth"]
+    name: TrackName
     frames: int | None = None
 
 
@@ -182,14 +182,14 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
     fit = policies.fitting(model.geometry, model.roles)
     rules: dict[str, list[Track]] = {REFERENCE: []}
     for text in fit if spec.as_released == "all" else spec.as_released:
-        rules.setdefault(policies.write(policies.parse(text)), []).append(Track(name=AS_RELEASED))
+        rules.setdefault(policies.write(policies.parse(text)), []).append(Track(name="as released"))
     if spec.same_budget is not None:
         for frames in spec.same_budget.frames:
             for text in _at_budget(spec.same_budget.rules, frames, fit, model):
-                rules.setdefault(text, []).append(Track(name=SAME_BUDGET, frames=frames))
+                rules.setdefault(text, []).append(Track(name="same budget", frames=frames))
     if draws_world(model):
-        rules[TRUTH] = [Track(name=TRUTH_TRACK)]
-    rules[REFERENCE] = rules[REFERENCE] or [Track(name=AS_RELEASED)]
+        rules[TRUTH] = [Track(name="truth")]
+    rules[REFERENCE] = rules[REFERENCE] or [Track(name="as released")]
     return Plan(spec=spec, protocol=protocol, rules=rules)
 
 

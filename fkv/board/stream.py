@@ -143,7 +143,7 @@ def _generated(
         "peak_bytes": torch.cuda.max_memory_allocated(model.device) if cuda else resident,
         "ms_generate": statistics.median(generate),
         "ms_total": statistics.median(total),
-        "chunk_frames": len(chunk.video),
+        "chunk_frames": chunk.video_frames,
         "device": device_name(model.device),
         "threads": torch.get_num_threads(),
         "load": load,
