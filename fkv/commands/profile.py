@@ -92,6 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--queries", type=int, help="about how many queries per frame to score (default: all)")
     parser.add_argument("--out", metavar="FILE", help="write the roles there")
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="CHUNKS",
+        help="also class heads by their logits in runs of so many chunks, such as 20, and write that into --out; "
+        "pyramid-forcing reads it",
+    )
     parser.add_argument("--official", action="store_true", help="write the roles in the official form, without scores")
     parser.add_argument("--compare", metavar="FILE", help="say how many heads have the same role in this roles file")
     parser.add_argument("--figures", metavar="DIR", help="write figures (PNG, SVG, CSV) and one HTML page there")
@@ -101,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Profile a model's heads. Raises ValueError with a sentence for the user."""
     from fkv import roles as role_files
+    from fkv.analysis.head_classes import check_length, head_classes, with_classes
     from fkv.analysis.profile import check_settings, profile
     from fkv.stream import check_chunks
 
@@ -116,13 +124,18 @@ def run(args: argparse.Namespace) -> int:
     out, target, figures = outputs(args, "out", "json", "figures/")
     if args.official and not out:
         raise ValueError("--official chooses the form of the roles file; name that file with --out")
+    if args.classes is not None and (not out or args.official):
+        raise ValueError("--classes go into a roles file of our own form; name one with --out, without --official")
+    if args.classes is not None:
+        check_length(args.classes)
     model = load_model(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
     prompts = from_file if count is None else prompts_for(model, count)
     print_hints(model, from_file)
     seeds = range(args.seeds)
-    with tqdm(total=len(prompts) * len(seeds) * args.chunks, unit="chunk", file=sys.stderr) as bar:
+    total = len(prompts) * len(seeds) * (args.chunks + (args.classes or 0))
+    with tqdm(total=total, unit="chunk", file=sys.stderr) as bar:
         found = profile(
             model,
             prompts,
@@ -135,6 +148,10 @@ def run(args: argparse.Namespace) -> int:
             args.queries,
             lambda chunk: bar.update(),
         )
+        roles = found.roles
+        if args.classes is not None:
+            classes = head_classes(model, prompts, seeds, args.classes, progress=lambda chunk: bar.update())
+            roles = with_classes(roles, classes)
     report = found.report()
     if other:
         report["agreement_with"] = {
@@ -142,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
             "agreement": round(found.roles.agreement(other), 4),
         }
     if out:
-        role_files.save(found.roles, out, args.official)
+        role_files.save(roles, out, args.official)
     emit(report, target)
     if figures:
         from fkv.analysis.export import export_profile

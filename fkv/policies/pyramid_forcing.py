@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from fkv.kernels import rope_freqs_cis
 from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Count, Frames
 from fkv.resources import asset
-from fkv.roles import HeadRoles
+from fkv.roles import HeadRoles, RolesError
 
 from .base import ChunkState, Policy
 from .kinds import KEPT, RECALLED, SINK
@@ -27,6 +27,7 @@ from .positions import pages_of
 CLASSES = asset("head_roles") / "classes" / "pyramid_self_forcing.json"
 PATCH = 2  # rows and columns of tokens that become one when frames are merged
 BLOCK = PATCH * PATCH  # frames of a merged block, and pages per frame: a block is as large as one page
+NAMES = ("wave", "anchor", "veil")
 HORIZON = 21  # latent frames that Self Forcing was trained on
 
 
@@ -39,8 +40,9 @@ class PyramidForcing(Policy):
     frames, each merged into a quarter of a frame. Sink and added frames sit 21 frames before the chunk, merged blocks
     where they were.
 
-    The classes are published for Self Forcing. On other models, dynamic heads count as anchor heads and static ones as
-    wave heads, which for Self Forcing is true of 4 heads in 5; there are no veil heads then.
+    The classes are published for Self Forcing; `fkv profile --classes` finds some for any model. Without them, dynamic
+    heads count as anchor heads and static ones as wave heads, which for Self Forcing is true of 4 heads in 5; there are
+    no veil heads then.
 
     Differences: as released, each frame of a chunk has its own phase and its own distance to the sink; here a chunk has
     those of its first frame. In the context pass the released code already counts the chunk itself among added frames.
@@ -158,13 +160,35 @@ class PyramidForcing(Policy):
 
 
 def head_classes(roles: HeadRoles) -> dict[str, Heads]:
-    """The published classes where the roles are Self Forcing's, else classes by role: class -> heads per layer."""
+    """The classes that a roles file carries (`fkv profile --classes`), the published ones where the roles are Self
+    Forcing's, else classes by role: class -> heads per layer.
+
+    Raises:
+        RolesError: The file's classes leave a head out, or name one twice.
+    """
+    if "classes" in roles.provenance:
+        return _own_classes(roles, roles.provenance["classes"])
     data = json.loads(CLASSES.read_text(encoding="utf-8"))
     model = str(roles.provenance.get("model", "")).lower().replace(" ", "-")
     if (model, roles.num_layers, roles.num_heads) == (data["model"], data["num_layers"], data["num_heads"]):
-        return {name: tuple(tuple(layer[name]) for layer in data["layers"]) for name in ("wave", "anchor", "veil")}
+        return {name: tuple(tuple(layer[name]) for layer in data["layers"]) for name in NAMES}
     nobody: Heads = ((),) * roles.num_layers
     return {"wave": roles.heads("static"), "anchor": roles.heads("dynamic"), "veil": nobody}
+
+
+def _own_classes(roles: HeadRoles, data: Any) -> dict[str, Heads]:
+    """The classes of a roles file, checked."""
+    try:
+        classes = {name: tuple(map(tuple, data[name])) for name in NAMES}
+        layers = [sorted(head for part in parts for head in part) for parts in zip(*classes.values(), strict=True)]
+    except (KeyError, TypeError, ValueError):
+        raise RolesError(f"classes of heads are lists per layer, of {', '.join(NAMES)}") from None
+    if len(layers) != roles.num_layers:
+        raise RolesError(f"classes of heads are for {len(layers)} layers, the roles for {roles.num_layers}")
+    for layer, heads in enumerate(layers):
+        if heads != list(range(roles.num_heads)):
+            raise RolesError(f"layer {layer}: every head needs one class of {', '.join(NAMES)}")
+    return classes
 
 
 def _mean(contents: Tensor, geometry: Geometry) -> Tensor:
