@@ -125,16 +125,16 @@ def head_classes(
     check_length(chunks)
     geometry = model.geometry
     runs = list(itertools.product(prompts, seeds))
-    total = 0.0
+    logits = []
     for prompt, seed in runs:
         probe = LogitProbe()
         stream = Stream(model, Full(), prompt, seed, decode=False)
         for index in range(chunks):
             progress(stream.step(probe if index == chunks - 1 else None))
-        total = total + np.array(
+        logits.append(
             [[probe.logits[layer, head][skip:] for head in range(geometry.heads)] for layer in range(geometry.layers)]
         )
-    found = classify(np.asarray(total) / len(runs))
+    found = classify(np.mean(logits, 0))
     classes: dict[str, Any] = {
         name: [np.flatnonzero(layer == i).tolist() for layer in found] for i, name in enumerate(NAMES)
     }
