@@ -249,7 +249,7 @@ def measure_motion(video: np.ndarray, chunks: int) -> Record:
 
 def measure_renders(prompts: int, seconds: float) -> dict[str, float]:
     """Average `measure_motion` over renders of the held-out scenes: the figures of a perfect stream of this world."""
-    chunks = math.ceil(seconds * FPS / CHUNK)
+    chunks = chunks_of(seconds)
     videos = (rendered(held_out_scene(index), chunks, index) for index in range(prompts))
     return pd.json_normalize([measure_motion(video, chunks) for video in videos]).mean().to_dict()
 

@@ -16,7 +16,7 @@ import torch
 
 from fkv import policies
 from fkv.analysis import features as feature
-from fkv.analysis.evaluate import WINDOW_SECONDS, adherence, chunks_of, draws_world, rendered
+from fkv.analysis.evaluate import WINDOW_SECONDS, adherence, draws_world, rendered
 from fkv.analysis.features import Features
 from fkv.analysis.jobs import Record
 from fkv.analysis.measures import change, drift, ends, flicker, hue_kept, jumps, movement, per_second
@@ -104,7 +104,7 @@ def stream_record(
     Raises:
         ValueError: The model has no decoder.
     """
-    chunks = chunks_of(model, seconds)
+    chunks = math.ceil(seconds / model.chunk_seconds)
     scene = scene_of(model, prompt)
     costs, tables = None, None
     if policy == TRUTH:
