@@ -6,10 +6,10 @@ from __future__ import annotations
 from gradio.themes import Base, Color, Size
 from gradio.themes.utils.fonts import LocalFont
 
-INK = Color(
+INK = Color(  # type: ignore[misc]  # how many shades there are, no type says
     *"#f6f7f9 #eceef2 #dde1e7 #c3c9d2 #98a1ae #6a7482 #4d5663 #38404b #22282f #161a1f #0e1114".split(), name="ink"
 )
-BLUE = Color(
+BLUE = Color(  # type: ignore[misc]
     *"#eaf4fb #d3e8f6 #a9d3ee #78bae4 #56b4e9 #1f8ecb #0072b2 #005f95 #004d79 #003b5e #002a44".split(), name="blue"
 )
 ROUND = Size("3px", "4px", "6px", "8px", "10px", "12px", "14px", name="soft")

@@ -67,7 +67,7 @@ class PassModulation:
 class Probe(Protocol):
     """Sees queries and keys of every head group while a pass runs; see `fkv.probe`."""
 
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> bool:
+    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> object:
         """Hear that a pass begins.
 
         Args:
@@ -76,7 +76,7 @@ class Probe(Protocol):
             name: Of the pass: `step 0`, `step 1`, ... or `context`.
 
         Returns:
-            Whether the probe wants to see the pass.
+            Something true where the probe wants to see the pass.
         """
 
     def record(

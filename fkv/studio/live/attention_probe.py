@@ -16,7 +16,7 @@ from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.protocol import GONE, UNIT
-from fkv.transformer.causal import Probes
+from fkv.transformer.causal import Probe, Probes
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ def step(
     others = [name for name in streams if watch.beside and name != watch.stream]
     masses = {name: watch.probe(streams[name]) for name in (watch.stream, *others)}
     choices = {name: ChoiceProbe() for name in masses if streams[name].policy.watches_attention}
-    probes = {name: Probes([each, choices[name]]) if name in choices else each for name, each in masses.items()}
+    probes: dict[str, Probe] = {
+        name: Probes([each, choices[name]]) if name in choices else each for name, each in masses.items()
+    }
     made = step_all(streams, turn, probes)
     overlaps = {name: each.overlap() for name, each in choices.items()}
     return made, [
@@ -212,13 +214,13 @@ def head_bytes(chunk: Chunk, stream: Stream) -> Mapping[str, list[int]] | None:
     def groups_of(static: tuple[int, ...]) -> dict[str, Heads] | None:
         return stream.policy.groups(geometry, HeadRoles(geometry.heads, (static,) * layers))
 
-    groups = {"static": groups_of(tuple(range(geometry.heads))), "dynamic": groups_of(())}
-    if groups["static"] == groups["dynamic"]:
+    static, dynamic = groups_of(tuple(range(geometry.heads))), groups_of(())
+    if static is None or dynamic is None or static == dynamic:
         return None
     return {
         role: [
             token * next(chunk.kv_tokens[name] for name, heads in found.items() if heads[layer])
             for layer in range(layers)
         ]
-        for role, found in groups.items()
+        for role, found in (("static", static), ("dynamic", dynamic))
     }

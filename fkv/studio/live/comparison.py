@@ -6,9 +6,10 @@ where only pictures count. The first policy is the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ STRIPS = 4  # the newest runs, of which there are film strips
 
 # Policies, prompt, seed, chunks, chunks to warm up with, whether streams share what they have in common -> the number
 # of a stream and its next chunk, without latents.
-Play = Callable[[Sequence[str], str, int, int, int, bool], Iterator[tuple[int, Chunk]]]
+Play = Callable[[Sequence[str], str, int, int, int, bool], Generator[tuple[int, Chunk], None, None]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def player(model: VideoModel, limits: Limits) -> Play:
 
     def play(
         names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0, shared: bool = False
-    ) -> Iterator[tuple[int, Chunk]]:
+    ) -> Generator[tuple[int, Chunk], None, None]:
         chosen = [policies.parse(name) for name in names]
 
         def streams() -> list[Stream]:
@@ -98,7 +99,7 @@ def compare(
     queue: Queue,
     limits: Limits,
     listener: Listener | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Run a comparison. Stopping `run` ends it there, with the figures so far; closing the iterator frees the caches.
 
     Args:
@@ -114,7 +115,12 @@ def compare(
         How far it is, after every chunk.
     """
     last = Progress("queued", "")
-    settings = {"policies": plan.policies, "seed": plan.seeds, "asked": plan.total, "prompt": plan.prompts}
+    settings: dict[str, Any] = {
+        "policies": plan.policies,
+        "seed": plan.seeds,
+        "asked": plan.total,
+        "prompt": plan.prompts,
+    }
     with turn("compare", run, queue, limits, model, total=plan.total, listener=listener, **settings) as current:
         for text in current.wait():
             yield Progress("queued", text)
@@ -125,7 +131,7 @@ def compare(
         yield replace(last, state="error", text=current.problem)
 
 
-def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn) -> Iterator[Progress]:
+def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn) -> Generator[Progress, None, None]:
     records: list[Record] = []
     strips: tuple[Filmstrip, ...] = ()
     if current.run.stopped:

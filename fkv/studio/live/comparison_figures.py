@@ -45,7 +45,7 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
         reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see
             `fkv.comparison`; None where streams share chunks and none has a speed.
     """
-    record = {
+    record: Record = {
         "policy": policy,
         "prompt": chunks[0].prompt,
         "seed": seed,
@@ -76,7 +76,7 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | 
     video = np.concatenate([chunk.video for chunk in chunks])
     other = np.concatenate([chunk.video for chunk in reference])
     seconds = len(video) / FPS
-    found = adherence(video, scene, seconds, events)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
+    found: dict[str, Any] = adherence(video, scene, seconds, events)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
     return {
         "psnr_to_reference": None if chunks is reference else min(EQUAL_DB, psnr(video, other)),
         "discontinuity": chunk_discontinuity(video, len(chunks)),
@@ -108,7 +108,7 @@ def spreadsheet(told: dict[str, Any]) -> pd.DataFrame:
     """
     figures = pd.DataFrame.from_dict(told["policies"], orient="index").rename_axis("policy")
     equal = figures["psnr_to_reference"] == EQUAL_DB
-    settings = {
+    settings: dict[str, Any] = {
         "reference": told["reference"],
         "prompts": " | ".join(told["prompts"]),
         "seeds": " ".join(map(str, told["seeds"])),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-import cv2
 import numpy as np
 
 from fkv.debate.director import Direction, measured
 from fkv.debate.scenes import Brief
 from fkv.debate.transcript import Event
 from fkv.models.base import VideoModel
-from fkv.studio.media.protocol import unpack
+from fkv.studio.media.protocol import decoded, unpack
 
 from .limits import Limits
 from .queue import Queue
@@ -66,7 +65,7 @@ def told_of(run: Run | None, model: VideoModel, readable: bool) -> tuple[tuple[s
         for frame in range(begin, end + 1)
         if segments
     }
-    video = np.stack([_decoded(jpeg) for record, jpegs in files[-SEEN:] for jpeg in _of_first(record, jpegs)])
+    video = np.stack([decoded(jpeg) for record, jpegs in files[-SEEN:] for jpeg in _of_first(record, jpegs)])
     facts = measured(video if readable else None, held, model.video_frames_per_latent / model.fps)
     return tuple(prompts), facts
 
@@ -77,11 +76,6 @@ def _of_first(record: dict[str, object], jpegs: list[bytes]) -> list[bytes]:
     return jpegs[: len(jpegs) // len(streams)] if isinstance(streams, dict) else jpegs
 
 
-def _decoded(jpeg: bytes) -> np.ndarray:
-    """A frame, RGB, uint8 [H, W, 3]."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
 def debate(
     model: VideoModel,
     brief: Brief,
@@ -90,7 +84,7 @@ def debate(
     queue: Queue,
     limits: Limits,
     listener: Listener | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Hold a debate. Stopping `run` or closing the iterator ends it; an answer that is still out is not waited for.
 
     Args:
@@ -140,7 +134,7 @@ class _Closed(Exception):
     """Nobody listens to the debate any more."""
 
 
-def _told(direct: Direct, brief: Brief) -> Iterator[Event | Direction | None]:
+def _told(direct: Direct, brief: Brief) -> Generator[Event | Direction | None, None, None]:
     """Hold a debate in a thread. Yields its events and its outcome, and None every `WAIT` seconds without any."""
     told: SimpleQueue[Event | Direction | Exception] = SimpleQueue()
     over = threading.Event()

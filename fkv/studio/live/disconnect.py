@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ _open: set[str] = set()
 
 
 @contextmanager
-def marked(scope: dict[str, Any]) -> Iterator[str]:
+def marked(scope: MutableMapping[str, Any]) -> Iterator[str]:
     """Name an MCP call in the headers of its request; `Caller` sees it as long as the block lasts, or until `close`."""
     call = secrets.token_hex(8)
     scope["headers"] = [*scope["headers"], (HEADER.encode(), call.encode())]

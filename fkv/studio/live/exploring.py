@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -204,7 +204,9 @@ class Tree:
         }
 
 
-def explore(model: VideoModel, plan: ExplorePlan, run: Run, queue: Queue, limits: Limits) -> Iterator[dict[str, Any]]:
+def explore(
+    model: VideoModel, plan: ExplorePlan, run: Run, queue: Queue, limits: Limits
+) -> Generator[dict[str, Any], None, None]:
     """Grow a tree. Stopping `run` or closing the iterator ends it.
 
     Args:
@@ -232,8 +234,8 @@ def explore(model: VideoModel, plan: ExplorePlan, run: Run, queue: Queue, limits
             "form": plan.form,
         }
 
-    settings = {"strategy": plan.strategy.name if plan.strategy else BY_HAND, "seed": plan.seed, "prompt": plan.prompt}
-    with turn("explore", run, queue, limits, model, **settings) as current:
+    strategy = plan.strategy.name if plan.strategy else BY_HAND
+    with turn("explore", run, queue, limits, model, strategy=strategy, seed=plan.seed, prompt=plan.prompt) as current:
         for text in current.wait():
             yield manifest("queued", text)
         grow = model_thread.iterating(partial(_search if plan.strategy else _by_hand, model, plan))
@@ -257,7 +259,7 @@ def _futures(model: VideoModel, plan: ExplorePlan) -> Futures:
     return Futures(begin, plan.seed, plan.rewards, newest)
 
 
-def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Iterator[State]:
+def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Generator[State, None, None]:
     """Let a strategy grow the tree."""
     assert plan.strategy is not None
     search = Search(
@@ -284,7 +286,7 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ite
     yield "done", f"Finished: {_spent(tree, plan)}; the best future has a reward of {_mean(best):.2f} per chunk."
 
 
-def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Iterator[State]:
+def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Generator[State, None, None]:
     """Show the visitor futures of some chunks, and go on from the one that they choose."""
     run = turn.run
     futures = _futures(model, plan)

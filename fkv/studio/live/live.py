@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from .turn import turn
 
 def live(
     model: VideoModel, plan: Plan, run: Run, queue: Queue, limits: Limits, generating: Generate | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Run a plan. Closing the iterator frees the caches.
 
     Args:
@@ -55,7 +55,7 @@ def live(
             "policies": plan.texts,
         }
 
-    settings = {"policies": plan.texts, "seed": plan.seed, "asked": plan.chunks, "prompt": plan.prompt}
+    settings: dict[str, Any] = {"policies": plan.texts, "seed": plan.seed, "asked": plan.chunks, "prompt": plan.prompt}
     shares = limits.together > 1 and len(plan.policies) == 1
     with turn("live", run, queue, limits, model, total=plan.chunks, shares=shares, **settings) as current:
         current.tallies = {name: Tally() for name in plan.policies}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from fkv import policies
+from fkv.analysis.measures import video_of
 from fkv.models.base import VideoModel
 from fkv.sampler import BranchNoise
 from fkv.storyboard import happened
@@ -24,11 +25,11 @@ from .turn import WAIT, Turn, counted
 MOST_CHANGES = 3  # of the policy of one stream that the last sentence lists
 
 Streams = dict[str, Stream]
-Generate = Callable[[Plan, Turn], Iterator[tuple[str, str]]]  # `generate` for one model
+Generate = Callable[[Plan, Turn], Generator[tuple[str, str], None, None]]  # `generate` for one model
 Step = Callable[[Streams, Sequence[str], Watch | None], tuple[dict[str, Chunk], list[dict[str, Any]]]]
 
 
-def generate(model: VideoModel, plan: Plan, turn: Turn, step: Step = step) -> Iterator[tuple[str, str]]:
+def generate(model: VideoModel, plan: Plan, turn: Turn, step: Step = step) -> Generator[tuple[str, str], None, None]:
     """Generate the chunks of a plan; a failure is left to `Turn.explained`.
 
     Args:
@@ -78,7 +79,7 @@ def generate(model: VideoModel, plan: Plan, turn: Turn, step: Step = step) -> It
         chunks = {name: made[name] for name in streams}
         run.kv_bytes = sum(chunk.kv_bytes for chunk in chunks.values())
         for name, chunk in chunks.items():
-            hashes[name].update(chunk.video.tobytes())
+            hashes[name].update(video_of([chunk]).tobytes())
             turn.tallies[name].add(chunk)
             policy = policies.write(streams[name].policy)
             if not ran[name] or ran[name][-1][1] != policy:
@@ -182,4 +183,4 @@ def _encoded(
         "streams": {name: record(each, streams[name], hashes[name]) for name, each in chunks.items()},
     }
     watched = dict(zip(("heads", "beside"), heads, strict=False))
-    return pack(facts | branch | watched, [each.video for each in chunks.values()])
+    return pack(facts | branch | watched, [video_of([each]) for each in chunks.values()])

@@ -9,7 +9,7 @@ threads, so they hand the model's work, loading included, to this one. Streams t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,10 +27,10 @@ def call(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return _thread.submit(work, *args, **kwargs).result()
 
 
-def iterating(work: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+def iterating(work: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
     """Do every step of a generator function in the model's thread, and its end."""
 
-    def near(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def near(*args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         items = work(*args, **kwargs)
         try:
             while (item := call(next, items, OVER)) is not OVER:

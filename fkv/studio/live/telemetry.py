@@ -88,9 +88,9 @@ class JsonLines(logging.Formatter):
         return template if record.args and template != "%s" else WITHHELD
 
 
-def _places(error: BaseException) -> str:
+def _places(error: BaseException | None) -> str:
     """The types of an error and of its causes and where they happened, without their messages."""
-    chain = []
+    chain: list[str] = []
     while error is not None and len(chain) < 8:
         places = (f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in traceback.extract_tb(error.__traceback__))
         chain.append(f"{type(error).__name__} at {' < '.join(reversed(list(places)))}")
@@ -150,7 +150,7 @@ def setup(prompts: bool = False) -> None:
     for module in (gradio.queueing, gradio.routes):
         module.traceback = printing  # type: ignore[attr-defined]
     threading.excepthook = lambda raised: logging.getLogger("fkv.thread").error(
-        "a thread failed", exc_info=(raised.exc_type, raised.exc_value, raised.exc_traceback)
+        "a thread failed", exc_info=raised.exc_value
     )
 
 

@@ -14,7 +14,7 @@ import pickle
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,9 @@ def notice(limits: Limits) -> str:
     )
 
 
-def lend(work: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Callable[P, Iterator[T]]:
+def lend(
+    work: Callable[P, Generator[T, None, None]], seconds: Callable[P, float]
+) -> Callable[P, Generator[T, None, None]]:
     """Lend a GPU to each call of a generator function; anywhere but on a ZeroGPU Space, call it in the model's
     thread.
 
@@ -79,7 +81,7 @@ def lend(work: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Callabl
 
     lent = spaces.GPU(far, duration=lambda *args, **kwargs: round(LEAD_IN + seconds(*args, **kwargs)))
 
-    def near(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def near(*args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         try:
             with closing(lent(*args, **kwargs)) as items:
                 for item, problem in items:
@@ -111,7 +113,7 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
 
     def far(
         plan: Plan, limits: Limits, requests: Path
-    ) -> Iterator[tuple[str, str, str, dict[str, Tally], bytes | None]]:
+    ) -> Generator[tuple[str, str, str, dict[str, Tally], bytes | None], None, None]:
         run = Run(limits.memory)
         limits = dataclasses.replace(limits, seconds=needed(plan, limits))
         turn = Turn("live", run, Queue(), limits, plan.chunks, began=time.monotonic())
@@ -130,7 +132,7 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
 
     lent = lend(far, lambda plan, limits, requests: needed(plan, limits))
 
-    def near(plan: Plan, turn: Turn) -> Iterator[tuple[str, str]]:
+    def near(plan: Plan, turn: Turn) -> Generator[tuple[str, str], None, None]:
         run = turn.run
         with mirrored(run) as requests, closing(lent(plan, turn.limits, requests)) as items:
             for state, text, run.ended, turn.tallies, chunk in items:

@@ -25,7 +25,7 @@ from fkv.analysis.figures.style import PALETTES
 from fkv.studio.errors import explain
 from fkv.video import Mp4Writer
 
-from .protocol import unpack
+from .protocol import decoded, unpack
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def write(recording: Recording, path: Path) -> Iterator[int]:
     with Mp4Writer(path, recording.fps) as out:
         for number, file in enumerate(recording.files, 1):
             record, jpegs = unpack(file)
-            frames = [_decoded(jpeg) for jpeg in jpegs]
+            frames = [decoded(jpeg) for jpeg in jpegs]
             count = len(jpegs) // len(record["streams"])
             sides = len(names) // len(record["streams"])  # the past of a branch is that of both streams
             rows = [frames[i::count] * sides for i in range(count)]
@@ -191,7 +191,7 @@ class _Board:
     def _left(self, i: int) -> int:
         return GAP + i * (FRAME + GAP)
 
-    def _text(self, x: float, y: float, pixels: float, colour: str = COLOURS.ink, **style: str) -> Text:
+    def _text(self, x: float, y: float, pixels: float, colour: str = COLOURS.ink, **style: Any) -> Text:
         """A text whose middle is `y` pixels below the top; visitors' words are never read as formulas."""
         return self.figure.text(
             x / self.width,
@@ -212,8 +212,8 @@ class _Board:
         axes.set_title(title, loc="left", size=10, color=COLOURS.ink, x=-40 / wide)
         chunks = [record["index"] + 1 for record in self.records]
         for name, values in lines.items():
-            dot = {"marker": "o"} if len(chunks) == 1 else {}
-            axes.plot(chunks, values, color=COLOURS.ink, linestyle=DASHES[name], linewidth=2, **dot)
+            dot = "o" if len(chunks) == 1 else ""
+            axes.plot(chunks, values, color=COLOURS.ink, linestyle=DASHES[name], linewidth=2, marker=dot)
             axes.annotate(
                 name,
                 (chunks[-1], values[-1]),
@@ -226,15 +226,11 @@ class _Board:
         axes.set_ylim(0, 1.08 * max(np.nanmax(values) for values in lines.values()))
         axes.set_xlim(chunks[0], max(chunks[-1], chunks[0] + 1))
         axes.locator_params(nbins=4)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         axes.grid(axis="y", color=COLOURS.grid, linewidth=0.8)
         axes.tick_params(colors=COLOURS.soft, length=0, labelsize=9)
         axes.spines[:].set_visible(False)
         return axes.axvline(chunks[0], color=COLOURS.soft, linewidth=1)
-
-
-def _decoded(jpeg: bytes) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _even(picture: np.ndarray) -> np.ndarray:

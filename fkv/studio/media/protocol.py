@@ -64,6 +64,14 @@ def jpeg(frame: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes()
 
 
+def decoded(frame: bytes) -> np.ndarray:
+    """Decode a frame of `jpeg`: RGB, uint8 [H, W, 3]. Raises ValueError for what is no JPEG."""
+    picture = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError("a frame of the run is no JPEG")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
 def record(chunk: Chunk, stream: Stream, digest: str) -> dict[str, Any]:
     """The record of the newest chunk of a stream.
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import gradio.http_server
 import h11
@@ -45,15 +46,16 @@ def bound(most: int, proxies: str) -> None:
         most: Connections at most.
         proxies: Addresses and networks, with commas between them, whose `X-Forwarded-For` names the visitor.
     """
+    protocol: Any = partial(Connection, most)  # uvicorn calls it as it would call the class
     # asyncio accepts up to `backlog` connections at once, before it tells anyone of the first
     config = partial(
         uvicorn.Config,
-        http=partial(Connection, most),
+        http=protocol,
         ws="none",
         backlog=max(1, most // 4),
         forwarded_allow_ips=proxies,
     )
-    gradio.http_server.uvicorn = SimpleNamespace(Config=config)  # type: ignore[attr-defined]
+    gradio.http_server.uvicorn = SimpleNamespace(Config=config)  # type: ignore[assignment]
 
 
 class Connection(H11Protocol):
@@ -117,10 +119,14 @@ class Connection(H11Protocol):
             self.loop.call_later(LOOK, self._look)
 
     def _make_room(self) -> None:
-        others = [each for each in self.connections if each is not self and not each.transport.is_closing()]
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, Connection) and each is not self and not each.transport.is_closing()
+        ]
         if len(others) < self._most:
             return
         waiting = [each for each in others if each._waits_since is not None]
         log.warning("too many connections", extra={"facts": {"open": len(others), "without_a_request": len(waiting)}})
-        last = min(waiting, key=lambda each: each._waits_since, default=self)
+        last = min(waiting, key=lambda each: each._waits_since or 0.0, default=self)
         last.transport.abort()

@@ -6,13 +6,14 @@ ZeroGPU a profile runs to its end, which its loan bounds).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from fkv.analysis.measures import video_of
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
 from fkv.parameters import Share, check
@@ -100,7 +101,7 @@ class Endpoints:
                     made.append(chunk)
                     current.count(chunk)
                     current.tallies["A"].add(chunk)
-                    out.write(chunk.video)
+                    out.write(video_of([chunk]))
                     current.check()
         return str(path), stream_record(made, self._model, seed, self._device)
 
@@ -190,12 +191,12 @@ def _check_kv(limits: Limits, chunk: Chunk) -> None:
         raise ValueError(exceeded[1])
 
 
-def _scoring(model: VideoModel, longest: float) -> Callable[..., Iterator[dict[str, Any]]]:
+def _scoring(model: VideoModel, longest: float) -> Callable[..., Generator[dict[str, Any], None, None]]:
     """What profiles the heads, where the model's GPU is."""
 
     def score(
         lines: list[str], chunks: int, threshold: float, seed: int, progress: Callable[[Chunk], Any]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         yield profile_heads(model, lines, (seed,), chunks, threshold, progress=progress).report()
 
     return lend(score, lambda lines, chunks, *_: min(longest, 5 + len(lines) * chunks * chunk_seconds(model)))

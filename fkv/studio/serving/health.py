@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 import psutil
 from starlette.requests import Request
@@ -53,9 +54,13 @@ def metrics(registry: Registry) -> list[Route]:
     encoded = prometheus.Counter("fkv_encoded_bytes", "Bytes of chunks that were encoded", registry=collected)
     buckets = (1, 5, 15, 60, 300, 1800)
     seconds = prometheus.Histogram("fkv_stream_seconds", "Seconds of a turn", buckets=buckets, registry=collected)
+
+    def reading(name: str) -> Callable[[], float]:
+        return lambda: load(registry)[name]
+
     for name in load(registry):
         gauge = prometheus.Gauge(f"fkv_{name}", "as in /healthz", registry=collected)
-        gauge.set_function(lambda name=name: load(registry)[name])
+        gauge.set_function(reading(name))
 
     def count(record: logging.LogRecord) -> bool:
         facts = record.facts  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ def compare_tab(model: VideoModel, registry: Registry, play: Play) -> None:
     """Build the tab inside the page that is being built."""
     controls = _controls(model)
     handlers = Handlers(model, registry, play)
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     form = [controls.names, controls.prompts, controls.seeds, controls.chunks, controls.shared, controls.finished]
     waiting = registry.limits.waiting + 1
     controls.go.click(handlers.start, form, controls.shown, concurrency_limit=waiting, **quiet)

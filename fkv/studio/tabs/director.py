@@ -42,14 +42,14 @@ ACTS = {
     "stop": "stop early:",
     "verdict": "agree on:",
 }
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class Controls(NamedTuple):
     """Components of the drawer."""
 
     idea: gr.Textbox
-    count: gr.Number
+    scenes: gr.Number
     ask: gr.Button
     stop: gr.Button
     bar: gr.HTML
@@ -78,7 +78,7 @@ def director_drawer(model: VideoModel, registry: Registry, endpoint: Endpoint | 
     h = Handlers(model, registry, endpoint)
     waiting = registry.limits.waiting + 1
     asked = c.ask.click(
-        h.ask, [c.idea, c.count], [c.bar, c.transcript, c.agreed, c.ask, c.stop], concurrency_limit=waiting, **QUIET
+        h.ask, [c.idea, c.scenes], [c.bar, c.transcript, c.agreed, c.ask, c.stop], concurrency_limit=waiting, **QUIET
     )
     asked.then(h.use_at_once, [c.at_once, c.agreed], [story, c.note], queue=False, **QUIET)
     c.stop.click(h.stop, None, None, queue=False, **QUIET)
@@ -98,7 +98,7 @@ def _controls(endpoint: Endpoint | None) -> Controls:
                 scale=6,
                 min_width=320,
             )
-            count = gr.Number(SCENES, label="Scenes", info=f"1 to {MOST_SCENES}", precision=0, scale=1, min_width=110)
+            scenes = gr.Number(SCENES, label="Scenes", info=f"1 to {MOST_SCENES}", precision=0, scale=1, min_width=110)
             with gr.Column(scale=1, min_width=190):
                 ask = gr.Button("Ask the director", variant="primary", elem_id="fkv-director-ask")
                 stop = gr.Button("Stop the debate", interactive=False, elem_id="fkv-director-stop")
@@ -112,7 +112,7 @@ def _controls(endpoint: Endpoint | None) -> Controls:
         transcript = gr.HTML(_transcript(()), apply_default_css=False)
     return Controls(
         idea=idea,
-        count=count,
+        scenes=scenes,
         ask=ask,
         stop=stop,
         bar=bar,
@@ -134,13 +134,13 @@ class Handlers:
         self._endpoint = endpoint
         self._toy_world = draws_world(model)
 
-    def ask(self, idea: str, count: float | None, request: gr.Request) -> Iterator[list[Any]]:
+    def ask(self, idea: str, scenes: int, request: gr.Request) -> Iterator[list[Any]]:
         """Hold a debate, and update the drawer until it ends."""
         registry = self._registry
         skipped = [gr.skip(), gr.skip()]
         try:
             so_far, facts = told_of(registry.of(request.session_hash), self._model, self._toy_world)
-            brief = Brief(idea, count, so_far=so_far, facts=facts, toy_world=self._toy_world)
+            brief = Brief(idea, scenes, so_far=so_far, facts=facts, toy_world=self._toy_world)
         except ValueError as error:
             yield [_bar(Progress("error", sentence(error))), *skipped, *_buttons("error")]
             return

@@ -23,7 +23,7 @@ WIDTH = 6
 AHEAD = 2
 PASSES = 200
 STRATEGY = "beam"
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE = QUIET | {"queue": False}
 READY = "Press Explore for a search, or Choose by hand to pick among futures yourself."
 LEAVE = "() => document.dispatchEvent(new CustomEvent('fkv-go-on'))"  # heard by assets/studio/explore/tab.js
@@ -75,7 +75,7 @@ def explore_tab(model: VideoModel, registry: Registry, live_controls: live.Contr
     c = _controls(model)
     h = Handlers(model, registry, c, live_controls)
     queued = QUIET | {"concurrency_limit": registry.limits.waiting + 1}
-    form = set(c.form.values())
+    form: set[gr.blocks.Block] = set(c.form.values())
     c.go.click(h.start, form, c.shown, **queued)
     c.by_hand.click(h.start_by_hand, form, c.shown, **queued)
     c.stop.click(h.stop, None, None, **AT_ONCE)

@@ -74,7 +74,7 @@ SAME_FUTURE = (
 )
 NOTHING_TO_UNDO = "There is no change of this run to take back; frames that were flushed or cut off do not come back."
 UNREAD = "This run cannot be read, so it cannot be branched. Press Go live, then Branch from here."
-PRIVATE = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
 AT_ONCE = PRIVATE | {"queue": False}
 LATEST = AT_ONCE | {"trigger_mode": "always_last"}
 
@@ -591,7 +591,7 @@ def _wire(page: gr.Blocks, controls: Controls, handlers: Handlers) -> None:
     c = controls
     h = handlers
     queued = PRIVATE | {"concurrency_id": "stream", "concurrency_limit": h.concurrency}
-    form = {*c.form, c.recache}
+    form: set[gr.blocks.Block] = {*c.form, c.recache}
     c.go.click(h.start, form, c.shown, **queued)
     c.go.click(h.forget_recording, None, c.download, **AT_ONCE)
     c.prompt.submit(h.enter, form, c.shown, **queued)
