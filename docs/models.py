@@ -50,7 +50,7 @@ def facts(release: Release) -> dict[str, str]:
         "licence": release.licence,
         "architecture": release.base,
         "sampling": f"chunks of {release.frames_per_chunk} latent frames, {steps}{first}; "
-        f"{release.fps} video frames per second",
+        f"{BASES[release.base].fps} video frames per second",
         "cache as released": f"`{release.window}`",
     }
     return {**rows, "head roles": f"released, for `{release.hybrid}`"} if release.roles else rows

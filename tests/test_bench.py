@@ -346,7 +346,7 @@ def test_a_figure_is_drawn(recorded, tmp_path, capsys):
         (["--layers", "2"], "tiny is measured as it ships"),
         (["--decoder", "vae"], "tiny is measured as it ships"),
         (["--model", "wan-1.3b", "--layers", "99"], "from 2 to the 3 of wan-1.3b"),
-        (["--model", "wan-1.3b", "--decoder", "own"], "choose vae, small or none"),
+        (["--model", "wan-1.3b", "--decoder", "own"], "choose vae, small, light or none"),
         (["--model", "wan-1.3b", "--resolution", "big"], "'big' is no resolution; name 480p"),
         (["--attention", "--resolution", "33x96"], "multiples of 16 pixels"),
         (["--attention", "--resolution", "16x16"], "segments do not divide"),

@@ -38,6 +38,7 @@ def plenty(device=100, host=100) -> dict[str, int]:
 def test_parameters_are_counted_exactly():
     assert memory.parameters(BASES["wan-1.3b"]) == 1_418_996_800
     assert memory.parameters(BASES["wan-14b"]) == 14_288_491_584
+    assert memory.parameters(BASES["wan2.2-5b"]) == 4_999_787_712
     with torch.device("meta"):
         encoder = UMT5EncoderModel(
             UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)

@@ -68,7 +68,11 @@ def test_a_pipeline_and_its_bare_transformer_generate_the_same_latents():
 def test_a_pipeline_of_wan_2_2_streams():
     pipeline = with_parts(transformer=wan_transformer(in_channels=48, out_channels=48), vae=wan_2_2_vae())
     model = fkv.load(pipeline, resolution=(64, 96), frames_per_chunk=2)
-    assert model.latent == (48, 4, 6) and fkv.load(pipeline, resolution="720p").latent == (48, 44, 80)
+    assert (model.latent, model.fps) == ((48, 4, 6), 24) and fkv.load(pipeline, resolution="720p").latent == (
+        48,
+        44,
+        80,
+    )
     stream = fkv.Stream(model, fkv.policies.parse("sliding-window"), PROMPT)
     assert [stream.step().video.shape for _ in range(2)] == [(5, 64, 96, 3), (8, 64, 96, 3)]
     with pytest.raises(ValueError, match="multiples of 32 pixels"):

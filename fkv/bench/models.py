@@ -130,7 +130,7 @@ def build(
         model = registry.load(name, str(device), precision=precision)
         return dataclasses.replace(model, decoder=None) if decoder == "none" else model
     if decoder == "own":
-        raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small or none")
+        raise ValueError(f"{name} with random weights has no decoder of its own; choose vae, small, light or none")
     precision = precision or native_precision(device)
     check_precision(precision, str(device))
     base = BASES[name]

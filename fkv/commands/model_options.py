@@ -177,18 +177,18 @@ def load_model(args: argparse.Namespace) -> VideoModel:
         model = _doubted(model)
     else:
         model = registry.load(args.model, args.device, **setup)
+    for sentence in model.assumed:
+        print(f"hint: {sentence}", file=sys.stderr)
     registry.speed_up(model.transformer, args.compile, args.graphs)
     return model.with_steps(args.steps) if isinstance(args.steps, int) else model
 
 
 def _doubted(model: VideoModel) -> VideoModel:
-    """Say on stderr what was assumed of a checkpoint, and that it looks as if it was never distilled where it does."""
+    """Add to what was assumed of a checkpoint that it looks as if it was never distilled, where it does."""
     from fkv.distilled import doubt
 
     lent = os.environ.get("SPACES_ZERO_GPU")  # no GPU computes while a model is loaded there
     assumed = model.assumed if lent else (*model.assumed, *filter(None, [doubt(model)]))
-    for sentence in assumed:
-        print(f"hint: {sentence}", file=sys.stderr)
     return dataclasses.replace(model, assumed=assumed)
 
 

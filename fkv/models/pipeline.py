@@ -80,6 +80,7 @@ def from_diffusers(
         raise ValueError("the pipeline has two transformers (Wan 2.2); only models with one can be streamed")
     _check_transformer(transformer)
     causal = CausalTransformer(transformer)
+    base = _base(causal.channels)
     if frames_per_chunk < 1:
         raise ValueError(f"frames_per_chunk must be at least 1, not {frames_per_chunk}")
     heads = roles_of(roles)
@@ -90,10 +91,11 @@ def from_diffusers(
         transformer=causal,
         encode=_encoder(pipeline, transformer),
         schedule=schedule or Schedule.warped(),
-        latent=(causal.channels, *_latent_size(resolution, _base(causal.channels), causal.patch)),
+        latent=(causal.channels, *_latent_size(resolution, base, causal.patch)),
         decoder=_decoder(pipeline, causal.channels),
         roles=heads,
         frames_per_chunk=frames_per_chunk,
+        fps=base.fps,
         policies=("forcing-kv" if heads else "sliding-window", "full"),
     )
 

@@ -97,7 +97,12 @@ WAN_2_2 = Codec(
 
 @dataclass(frozen=True)
 class Base:
-    """An architecture that checkpoints share, in the terms of Wan's original text-to-video model."""
+    """An architecture that checkpoints share, in the terms of Wan's original text-to-video model.
+
+    Attributes:
+        codec: What decodes its latents.
+        fps: Video frames per second at which it was trained.
+    """
 
     name: str
     layers: int
@@ -109,6 +114,7 @@ class Base:
     max_sequence_length: int = 512
     freq_dim: int = 256
     codec: Codec = WAN_2_1
+    fps: int = 16
 
     def latent_size(self, resolution: str) -> tuple[int, int]:
         """Height and width of a latent frame at a resolution of `RESOLUTIONS`, in whole tokens."""
@@ -146,7 +152,7 @@ BASES = {
     for base in (
         Base("wan-1.3b", layers=30, heads=12, dim=1536, ffn_dim=8960),
         Base("wan-14b", layers=40, heads=40, dim=5120, ffn_dim=13824),
-        Base("wan2.2-5b", layers=30, heads=24, dim=3072, ffn_dim=14336, channels=48, codec=WAN_2_2),
+        Base("wan2.2-5b", layers=30, heads=24, dim=3072, ffn_dim=14336, channels=48, codec=WAN_2_2, fps=24),
     )
 }
 
@@ -212,7 +218,6 @@ class Release:
         shift: By which the table is warped.
         timesteps: In place of steps and shift, the steps' timesteps as the transformer is given them.
         frames_per_chunk: Latent frames of a chunk.
-        fps: Video frames per second.
         unverified: What could not be checked when the entry was written, or is not as released here; sentences.
     """
 
@@ -231,7 +236,6 @@ class Release:
     shift: float = 5.0
     timesteps: tuple[float, ...] = ()
     frames_per_chunk: int = 3
-    fps: int = 16
     unverified: str = ""
 
     @property

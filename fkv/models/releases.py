@@ -166,7 +166,6 @@ LONGLIVE_2 = Release(
     key="generator",
     window="sliding-window:sink_frames=8,window_frames=32",
     frames_per_chunk=8,
-    fps=24,
     unverified="The sampler is not as released: the authors' inference solves the four steps with UniPC, here noise "
     "is added again after each, as in its training. A sink and positions for each shot are not built. NVlabs/LongLive "
     "takes weights from `generator`, `model` or the top of the file; which of them it is was not seen. The licence is "

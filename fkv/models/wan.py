@@ -60,12 +60,13 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
         decoder=decoder,
         roles=roles.load(release.roles_file) if release.roles_file else None,
         frames_per_chunk=release.frames_per_chunk,
-        fps=release.fps,
+        fps=base.fps,
         hints=_hints(release, encode),
         examples=EXAMPLES,
         policies=release.policies,
         weights=tuple(file for path in (weights, *(local(lora.file) for lora in loras)) for file in files_of(path)),
         adapters=tuple(map(str, loras)),
+        assumed=(f"Not verified of {release.name}: {release.unverified}",) if release.unverified else (),
     )
 
 

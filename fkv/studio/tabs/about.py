@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 SENTENCES = (
-    "The video is generated in chunks of three latent frames. While a chunk is denoised, every attention head looks"
+    "The video is generated in chunks of a few latent frames. While a chunk is denoised, every attention head looks"
     " back at the keys and values of earlier frames in the KV cache.",
     "If everything is kept, that cache grows with every chunk, and with it memory and time.",
     "Measured over many prompts, heads fall into two kinds: <b>static</b> heads attend almost only to the newest "
@@ -18,7 +18,7 @@ SENTENCES = (
 PAPER = "https://arxiv.org/abs/2605.09681"
 TERMS = {
     "Chunk": (
-        "three latent frames, generated together in a few denoising steps; each latent frame becomes four frames of"
+        "a few latent frames, generated together in a few denoising steps; each latent frame becomes four frames of"
         " video."
     ),
     "Context pass": "one more pass over a finished chunk, without noise; the cache keeps its keys and values.",
