@@ -5,6 +5,10 @@ layer share one preallocated buffer, which the group's page table describes (`fk
 into free pages, once per pass; evicting pages changes the page table alone. Occupied pages form a prefix of the buffer
 while a chunk is generated, so attention reads a plain view: nothing is gathered, rolled or concatenated. After a fork
 that shares pages, a group also reads **runs**: pages in buffers that are frozen since.
+
+Where few pages stay, the chunk lies **apart**: every layer in turn has its slots in one area, to which its pages are
+copied. The buffers then have room for what stays between chunks alone, and the chunk's last pass fills them (`settle`).
+Attention reads the same keys in the same order either way.
 """
 
 from __future__ import annotations
@@ -18,10 +22,14 @@ import torch
 from torch import Tensor
 
 from .kernels import join, put, rope_freqs_cis, take
-from .pages import FREE, Frozen, Geometry, HeadGroup, Heads, Pages, PageTables, Reads, Run
+from .pages import FREE, Frozen, Geometry, HeadGroup, Heads, Pages, PageTables, Reads, Run, Stays
 
 GROWTH = 1.125  # a buffer grows at least by this factor, so that a cache without eviction is not copied for every chunk
 MOST_RUNS = 4  # shared pages of a group lie in at most so many places while a chunk is generated
+
+
+View = tuple[HeadGroup, slice, Tensor, Tensor]
+"""What heads attend to: their group, its slice of `KVCache.order`, K and V of [batch, heads, tokens, head_dim]."""
 
 
 class KVCache:
@@ -68,7 +76,14 @@ class KVCache:
             tuple(head for heads in groups.values() for head in heads[layer]) for layer in range(geometry.layers)
         )
         self.slices = [self._slices(layer) for layer in range(geometry.layers)]
-        self._views: dict[int, list[tuple[HeadGroup, slice, Tensor, Tensor]]] = {}
+        self._views: dict[int, list[View]] = {}
+        # Whether the current chunk lies apart, K and V of the area where it does, and per group the tokens of the area
+        # and of the buffers of what is cached.
+        self.apart = False
+        self._area = [self._empty(geometry.heads, 0) for _ in range(2)]
+        self._copies: dict[str, tuple[Tensor, Tensor]] = {}
+        # Says what stays of a group, during the pass that fills the buffers from a chunk that lies apart.
+        self.keep: Callable[[str], np.ndarray] | None = None
         # What the policy remembers about this cache from chunk to chunk.
         self.notes: dict[str, Any] = {}
         # What the policy computes from the keys of this cache. No other cache takes it over.
@@ -99,7 +114,7 @@ class KVCache:
 
     # The life of a chunk: begin, then write and read once per pass and layer, then evict.
 
-    def begin(self, frames: Sequence[int], positions: Sequence[int] | None = None) -> None:
+    def begin(self, frames: Sequence[int], positions: Sequence[int] | None = None, apart: bool = False) -> None:
         """Reserve pages for a chunk in every group; afterwards occupied pages are a prefix of the buffers.
 
         Free slots are reused first; a buffer grows only when they do not suffice (`GROWTH`). When fewer pages are
@@ -109,20 +124,27 @@ class KVCache:
         Args:
             frames: Latent frames of the chunk.
             positions: Their temporal RoPE positions; by default their numbers.
+            apart: Let the chunk lie apart from the buffers, which then only grow to what stays after it. Its last pass
+                has to `settle`. Not where pages are shared.
         """
         wanted = len(frames) * self.segments
         self.opening = not self.frames()
+        self.apart = apart and not self.shares_pages
         self._views.clear()
         self._reads.clear()
         for group in self.groups.values():
+            group.stays = None
             if group.runs:
                 self._straighten(group)
+            if not self.apart:
+                self._spread(group)
             live = group.own + wanted
             slots = self._free_slots(group, wanted)
             group.frame[slots] = np.repeat(np.asarray(frames), self.segments)
             group.segment[slots] = np.tile(np.arange(self.segments), len(frames))
             group.position[slots] = np.repeat(np.asarray(positions or frames), self.segments)
             group.edited[slots] = False
+            group.place[slots] = FREE if self.apart else slots
             tail = live + np.flatnonzero(group.frame[live:] != FREE)
             if len(tail):
                 holes = np.flatnonzero(group.frame[:live] == FREE)
@@ -132,12 +154,37 @@ class KVCache:
             if group.write_index.shape != index.shape:
                 group.write_index = index
             group.write_index.copy_(index)
+        if self.apart:
+            self._prepare_area()
+
+    def _prepare_area(self) -> None:
+        """Make room for the slots of a layer, and note what is copied to them from the buffers."""
+        tokens = self.page_tokens * max(group.live for group in self.groups.values())
+        if self._area[0].shape[2] < tokens:
+            self._area = [self._empty(self.geometry.heads, tokens) for _ in range(2)]
+        for name, group in self.groups.items():
+            slots = np.flatnonzero((group.frame != FREE) & (group.place != FREE))
+            self._copies[name] = self._tokens(slots), self._tokens(group.place[slots])
+
+    def _spread(self, group: HeadGroup) -> None:
+        """Let every page of a group lie at its slot, as a chunk needs it that is written among them."""
+        slots = np.flatnonzero(group.frame != FREE)
+        if (group.place[slots] == slots).all():
+            return
+        source, target = self._tokens(group.place[slots]), self._tokens(slots)
+        for buffers in (group.keys, group.values):
+            for layer, buffer in enumerate(buffers):
+                buffers[layer] = self._empty(buffer.shape[1], group.capacity * self.page_tokens)
+                put(buffers[layer], target, take(buffer, source))
+        group.place[slots] = slots
 
     def _free_slots(self, group: HeadGroup, wanted: int) -> np.ndarray:
         """The first free slots of a group's buffers, which grow where these do not suffice."""
         live = group.own + wanted
         if live > group.capacity:
-            self._grow(group, max(live, int(group.capacity * GROWTH)))
+            self._add_slots(group, max(live, int(group.capacity * GROWTH)))
+        if not self.apart:
+            self._grow(group, group.capacity)
         return np.flatnonzero(group.frame == FREE)[:wanted]
 
     def _straighten(self, group: HeadGroup, most: int = MOST_RUNS) -> None:
@@ -158,6 +205,7 @@ class KVCache:
                 put(buffer, target, take(shared, source))
         for column, shared_column in zip(group.columns, run.pages.columns, strict=True):
             column[slots] = shared_column
+        group.place[slots] = slots
 
     def aim(self, frames: Sequence[int]) -> None:
         """Let passes write to the pages of these cached frames, in place of what they hold; not to shared pages."""
@@ -168,7 +216,7 @@ class KVCache:
 
     def memory_key(self) -> tuple[object, ...]:
         """A key that is equal for passes that read and write the same memory, as a CUDA graph needs it."""
-        if self._reads or self.select:
+        if self._reads or self.select or self.apart:
             return (object(),)  # a pass that gathers pages equals no other
         return self.opening, *(
             (
@@ -187,6 +235,8 @@ class KVCache:
             Per group in this layer: the K and the V buffer, [batch, heads, tokens, head_dim], and the token of the
             buffers for each token of the chunk, int64 [chunk tokens].
         """
+        if self.apart:
+            return [(keys, values, group.write_index) for group, _, keys, values in self._area_views(layer)]
         return [(group.keys[layer], group.values[layer], group.write_index) for group, _ in self.slices[layer]]
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -201,7 +251,29 @@ class KVCache:
             put(to_keys, index, keys[:, :, heads].transpose(1, 2))
             put(to_values, index, values[:, :, heads].transpose(1, 2))
 
-    def read(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
+    def settle(self, layer: int, keep: Callable[[str], np.ndarray]) -> None:
+        """Fill the buffers of a layer with what stays of a chunk that lies apart; the layer attends no more.
+
+        Args:
+            layer: Attention layer.
+            keep: Says which pages of a group stay, bool [pages]. It is asked in the first layer of each.
+        """
+        for group, _, keys, values in self._area_views(layer):
+            if group.stays is None:
+                group.stays = self._stays(group, keep(group.name))
+            put(group.keys[layer], group.stays.target, take(keys, group.stays.source))
+            put(group.values[layer], group.stays.target, take(values, group.stays.source))
+
+    def _stays(self, group: HeadGroup, mask: np.ndarray) -> Stays:
+        """Choose places in the buffers for the pages of the chunk that stay: those of pages that do not."""
+        mask = _checked(group, mask)
+        slots = group.own_pages.slot[mask]
+        new = slots[group.place[slots] == FREE]
+        self._grow(group, len(slots))
+        group.place[new] = np.setdiff1d(np.arange(len(slots)), group.place[slots])[: len(new)]
+        return Stays(mask, self._tokens(new), self._tokens(group.place[new]))
+
+    def read(self, layer: int) -> list[View]:
         """Views of what a layer attends to.
 
         Returns:
@@ -211,8 +283,15 @@ class KVCache:
             return [(group, heads, *self._gathered(layer, group)) for group, heads in self.slices[layer]]
         return self.read_stored(layer)
 
-    def read_stored(self, layer: int) -> list[tuple[HeadGroup, slice, Tensor, Tensor]]:
-        """Like `read`, every page as it is stored. Shared pages are copied."""
+    def read_stored(self, layer: int) -> list[View]:
+        """Like `read`, every page as it is stored. Shared pages are copied, and all where a chunk lies apart."""
+        if self.apart:
+            views = self._area_views(layer)
+            for group, _, keys, values in views:
+                slots, places = self._copies[group.name]
+                put(keys, slots, take(group.keys[layer], places))
+                put(values, slots, take(group.values[layer], places))
+            return views
         if self.shares_pages:
             runs = [self._runs(layer, group) for group, _ in self.slices[layer]]
             sides = [tuple(zip(*each, strict=True)) for each in runs]
@@ -223,6 +302,16 @@ class KVCache:
         if layer not in self._views:
             self._views[layer] = [
                 (group, heads, self._occupied(group, group.keys[layer]), self._occupied(group, group.values[layer]))
+                for group, heads in self.slices[layer]
+            ]
+        return self._views[layer]
+
+    def _area_views(self, layer: int) -> list[View]:
+        """What `read_stored` returns of the area, whatever lies there."""
+        if layer not in self._views:
+            keys, values = self._area
+            self._views[layer] = [
+                (group, heads, self._occupied(group, keys[:, heads]), self._occupied(group, values[:, heads]))
                 for group, heads in self.slices[layer]
             ]
         return self._views[layer]
@@ -256,10 +345,17 @@ class KVCache:
 
     def _take(self, group: HeadGroup, side: Literal["keys", "values"], layer: int, slots: np.ndarray) -> Tensor:
         """Copy K or V of pages out of a group, [batch, heads, pages * page_tokens, head_dim]."""
-        return take(self._stored(group, side, layer), self._tokens(slots))
+        return take(self._stored(group, side, layer), self._tokens(self._places(group, slots)))
+
+    def _places(self, group: HeadGroup, slots: np.ndarray) -> np.ndarray:
+        """Where pages lie in `_stored`."""
+        return slots if self.apart else group.places(slots)
 
     def _stored(self, group: HeadGroup, side: Literal["keys", "values"], layer: int) -> Tensor:
-        """K or V of a group slot by slot: its buffer, after a copy of the pages that are shared."""
+        """K or V of a group: its area where the chunk lies apart, else its buffer, after a copy of shared pages."""
+        if self.apart:
+            keys, values = next((keys, values) for each, _, keys, values in self.read_stored(layer) if each is group)
+            return keys if side == "keys" else values
         shared = [take(getattr(run.home, side)[layer], self._tokens(run.pages.slot)) for run in group.runs]
         return join([*shared, getattr(group, side)[layer]])
 
@@ -267,37 +363,52 @@ class KVCache:
         """Free pages. Moves no tensor.
 
         Args:
-            keep_masks: Group -> which of its pages stay, boolean [pages].
+            keep_masks: Group -> which of its pages stay, boolean [pages]; those by which layers have settled.
 
         Raises:
             ValueError: A mask does not fit the pages of its group.
         """
         self._views.clear()
         for name, group in self.groups.items():
-            keep = np.asarray(keep_masks[name], bool)
-            pages = group.pages
-            if keep.shape != (len(pages),):
-                raise ValueError(f"group {name!r} has {len(pages)} pages, its mask has shape {keep.shape}")
+            keep = _checked(group, keep_masks[name])
+            if self.apart and group.stays is None:
+                self._stays(group, keep)
             group.keep(keep)
+        self.apart = False
 
     def page_tables(self) -> PageTables:
         """Copies of all page tables, for `restore`."""
         return {
-            name: (tuple(column.copy() for column in group.columns), group.runs) for name, group in self.groups.items()
+            name: (tuple(column.copy() for column in group.columns), group.place.copy(), group.runs)
+            for name, group in self.groups.items()
         }
 
-    def restore(self, tables: PageTables) -> None:
+    def contents(self) -> list[Tensor]:
+        """Copies of all buffers, for `restore` after a chunk that lay apart: it fills the places of what it dropped."""
+        return [buffer.clone() for buffer in self._buffers()]
+
+    def _buffers(self) -> Iterable[Tensor]:
+        return (buffer for group in self.groups.values() for buffer in (*group.keys, *group.values))
+
+    def restore(self, tables: PageTables, contents: Sequence[Tensor] = ()) -> None:
         """Go back to earlier page tables of this cache, as long as their pages have not been overwritten.
 
-        Keys and values are not restored, and buffers that have grown since stay large.
+        Buffers that have grown since stay large.
+
+        Args:
+            tables: From `page_tables`.
+            contents: From `contents` of the same moment; without, keys and values are not restored.
         """
         self._views.clear()
-        for name, (columns, runs) in tables.items():
+        for buffer, old in zip(self._buffers(), contents, strict=False):
+            buffer[:, :, : old.shape[2]] = old
+        for name, (columns, place, runs) in tables.items():
             group = self.groups[name]
             group.runs = runs
             grown = (0, group.capacity - len(columns[0]))
             group.frame, group.segment, group.position = (np.pad(c, grown, constant_values=FREE) for c in columns[:3])
             group.edited = np.pad(columns[3], grown)
+            group.place = np.pad(place, grown, constant_values=FREE)
 
     def fork(self, share: bool = False) -> KVCache:
         """Begin a second cache between two chunks, with the same pages and what the policy remembers.
@@ -318,6 +429,7 @@ class KVCache:
             copy.keys = [keys.clone() for keys in group.keys]
             copy.values = [values.clone() for values in group.values]
             copy.frame, copy.segment, copy.position, copy.edited = (column.copy() for column in group.columns)
+            copy.place = group.place.copy()
         return new
 
     # What a pass reads, for policies that say so.
@@ -390,7 +502,7 @@ class KVCache:
         """Copy other pages of each head out of a group, slots [heads, n], as [batch, heads, n * page_tokens, dim]."""
         stored = self._stored(group, side, layer)
         batch, heads, tokens, size = stored.shape
-        index = np.arange(heads)[:, None] * (tokens // self.page_tokens) + slots
+        index = np.arange(heads)[:, None] * (tokens // self.page_tokens) + self._places(group, slots)
         pages = stored.reshape(batch, 1, -1, self.page_tokens * size)
         return take(pages, torch.from_numpy(index.reshape(-1)).to(self.device)).view(batch, heads, -1, size)
 
@@ -453,7 +565,7 @@ class KVCache:
         if group.runs:
             raise ValueError("pages that are shared with another stream cannot be edited")
         pages = group.pages[index]
-        tokens = self._tokens(pages.slot)
+        tokens = self._tokens(group.place[pages.slot])
         put(group.keys[layer], tokens, _rotated(keys.flatten(2, 3), self._freqs_cis(pages)))
         put(group.values[layer], tokens, values.flatten(2, 3))
         group.edited[pages.slot] = True
@@ -481,7 +593,7 @@ class KVCache:
         return found
 
     def allocated_bytes(self) -> int:
-        """Bytes of the K and V buffers, from the page tables, those included that other caches read too."""
+        """Bytes of the K and V buffers and of the area, those included that other caches read too."""
         return pinned_bytes([self])
 
     def _page_bytes(self, group: HeadGroup) -> int:
@@ -526,7 +638,7 @@ class KVCache:
             self._straighten(group, 0)
             pages = group.pages
             slots = pages.slot[pages.rows_of(frames)]
-            tokens = self._tokens(slots)
+            tokens = self._tokens(group.place[slots])
             for keys in group.keys:
                 put(keys, tokens, self._shifted(take(keys, tokens).float(), np.full(len(slots), steps)))
             group.position[slots] += steps
@@ -565,6 +677,7 @@ class KVCache:
             group.frame = frames[at]
             group.position = positions[at]
             group.edited = np.zeros(len(at), bool)
+            group.place = np.arange(len(at))
             index = {name: torch.from_numpy(tokens[name][cached].reshape(-1)).to(self.device) for name in names}
             for layer, heads in enumerate(sources):
                 group.keys[layer] = new._empty(len(heads), len(at) * new.page_tokens)
@@ -582,7 +695,7 @@ class KVCache:
         """Place of each token of `frames` in the group's buffers, or `FREE`: int [frames, tokens_per_frame]."""
         pages = group.pages
         table = np.full((len(frames), self.segments, self.page_tokens), FREE)
-        first = pages.slot[:, None] * self.page_tokens
+        first = group.place[pages.slot][:, None] * self.page_tokens
         table[np.searchsorted(frames, pages.frame), pages.segment] = first + np.arange(self.page_tokens)
         return table.reshape(len(frames), self.geometry.tokens_per_frame)
 
@@ -590,21 +703,31 @@ class KVCache:
         index = slots[:, None] * self.page_tokens + np.arange(self.page_tokens)
         return torch.from_numpy(index.reshape(-1)).to(self.device)
 
-    def _grow(self, group: HeadGroup, capacity: int) -> None:
-        old = group.capacity * self.page_tokens
-        for buffers in (group.keys, group.values):
-            for layer, buffer in enumerate(buffers):
-                grown = self._empty(buffer.shape[1], capacity * self.page_tokens)
-                grown[:, :, :old] = buffer
-                buffers[layer] = grown
+    def _add_slots(self, group: HeadGroup, capacity: int) -> None:
+        """Let the page table of a group have so many slots."""
         more = np.full(capacity - group.capacity, FREE)
         group.frame = np.concatenate([group.frame, more])
         group.segment = np.concatenate([group.segment, more])
         group.position = np.concatenate([group.position, more])
         group.edited = np.concatenate([group.edited, np.zeros(len(more), bool)])
+        group.place = np.concatenate([group.place, more])
+
+    def _grow(self, group: HeadGroup, pages: int) -> None:
+        """Let the buffers of a group hold at least so many pages."""
+        for buffers in (group.keys, group.values):
+            for layer, buffer in enumerate(buffers):
+                old = buffer.shape[2]
+                if old < pages * self.page_tokens:
+                    buffers[layer] = self._empty(buffer.shape[1], pages * self.page_tokens)
+                    buffers[layer][:, :, :old] = buffer
 
     def _move(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
-        self._copy_contents(group, source, target)
+        """Move pages to other slots; where chunks lie apart, their content stays where it is."""
+        if self.apart:
+            group.place[target] = group.place[source]
+        else:
+            self._copy_contents(group, source, target)
+            group.place[target] = target
         for column in group.columns:
             column[target] = column[source]
         group.frame[source] = FREE
@@ -630,8 +753,16 @@ def unique_bytes(caches: Iterable[KVCache]) -> int:
 def pinned_bytes(caches: Iterable[KVCache]) -> int:
     """Bytes of the K and V buffers of several caches, each shared one counted once and as a whole."""
     caches = list(caches)
-    own = sum(group.capacity * cache._page_bytes(group) for cache in caches for group in cache.groups.values())
-    return own + sum(home.capacity * home.page_bytes for home in {run.home for run in _runs_of(caches)})
+    buffers = [buffer for cache in caches for buffer in (*cache._buffers(), *cache._area)]
+    return sum(buffer.nbytes for buffer in buffers) + sum(home.bytes for home in {run.home for run in _runs_of(caches)})
+
+
+def _checked(group: HeadGroup, mask: np.ndarray) -> np.ndarray:
+    """A mask of a group's pages. Raises ValueError when it does not fit them."""
+    mask = np.asarray(mask, bool)
+    if mask.shape != (group.live,):
+        raise ValueError(f"group {group.name!r} has {group.live} pages, its mask has shape {mask.shape}")
+    return mask
 
 
 def _runs_of(caches: Iterable[KVCache]) -> list[Run]:

@@ -140,14 +140,17 @@ class Frozen:
     Args:
         keys: Per layer [batch, heads of the group, tokens, head_dim].
         values: Like `keys`.
-        capacity: Slots, in pages.
         page_bytes: Bytes of K and V of a page in all layers.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
-    capacity: int
     page_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the buffers."""
+        return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,9 +199,24 @@ class Reads:
         return read if self.position is None else replace(read, position=self.position)
 
 
-PageTables = dict[str, tuple[tuple[np.ndarray, ...], tuple[Run, ...]]]
-"""Per head group the columns of its page table, arrays [slots] with `FREE` for the frame of slots without a page, and
-its shared pages."""
+PageTables = dict[str, tuple[tuple[np.ndarray, ...], np.ndarray, tuple[Run, ...]]]
+"""Per head group the columns of its page table, arrays [slots] with `FREE` for the frame of slots without a page, the
+place of each page, and its shared pages."""
+
+
+@dataclass(frozen=True)
+class Stays:
+    """What stays of a group after a chunk that lies apart from its buffers.
+
+    Args:
+        mask: Which of the group's pages stay, bool [pages].
+        source: Tokens of the chunk's pages that stay, counted by slots, int64 [n].
+        target: Tokens of the buffers where they go, int64 [n].
+    """
+
+    mask: np.ndarray
+    source: Tensor
+    target: Tensor
 
 
 @dataclass
@@ -214,9 +232,12 @@ class HeadGroup:
         segment: Segment in each slot, int [slots].
         position: Temporal RoPE position of the keys in each slot, int [slots].
         edited: Whether a policy has changed what is in each slot, bool [slots].
+        place: Page of the buffers that has the content of each slot: the slot itself where chunks are written among
+            the other pages; `FREE` while it lies apart, see `KVCache.begin`; int [slots].
         write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
         runs: Pages shared with other caches. They come before those of the buffers: `pages` counts slots from the first
             of them.
+        stays: What stays after a chunk that lies apart, once that is known.
     """
 
     name: str
@@ -227,12 +248,14 @@ class HeadGroup:
     segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     position: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     edited: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    place: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     runs: tuple[Run, ...] = ()
+    stays: Stays | None = None
 
     @property
     def capacity(self) -> int:
-        """Slots of the buffer, in pages."""
+        """Slots of the page table."""
         return len(self.frame)
 
     @property
@@ -276,10 +299,21 @@ class HeadGroup:
         self.runs = tuple(Run(r.home, r.pages[kept]) for r, kept in zip(self.runs, shared, strict=True) if kept.any())
         self.frame[self.own_pages.slot[~own]] = FREE
 
+    def places(self, slots: np.ndarray) -> np.ndarray:
+        """Where pages lie, by their slots in `pages`: shared ones first, then those of the buffers."""
+        if not self.runs:
+            return self.place[slots]
+        places = slots.copy()
+        own = slots >= self.shared
+        places[own] = self.shared + self.place[slots[own] - self.shared]
+        return places
+
     def freeze(self, page_bytes: int) -> None:
         """Make all pages shared ones, and the buffers empty."""
         if self.own:
-            home = Frozen(tuple(self.keys), tuple(self.values), self.capacity, page_bytes)
-            self.runs += (Run(home, self.own_pages),)
+            home = Frozen(tuple(self.keys), tuple(self.values), page_bytes)
+            pages = self.own_pages
+            self.runs += (Run(home, replace(pages, slot=self.place[pages.slot])),)
         self.keys, self.values = ([buffer[:, :, :0].clone() for buffer in side] for side in (self.keys, self.values))
         self.frame, self.segment, self.position, self.edited = (column[:0] for column in self.columns)
+        self.place = self.place[:0]

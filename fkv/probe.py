@@ -272,6 +272,7 @@ class _OpenPass:
             self.page_frame[name] = torch.from_numpy(page_frame).to(device)
         self.seen += len(heads)
         waiting = self.waiting.setdefault(name, [])
+        keys = keys.clone() if cache.apart else keys  # where the next layer writes too
         waiting.append(_Waiting([(layer, head) for head in heads], query.index_select(2, self.queries), keys))
         every_head = self.seen == geometry.layers * geometry.heads
         if every_head or sum(each.keys.numel() for each in waiting) >= FLUSH_ELEMENTS:

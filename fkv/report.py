@@ -56,8 +56,9 @@ def frame_hash(chunks: Sequence[Chunk]) -> str:
 def chunk_record(chunk: Chunk) -> dict[str, Any]:
     """One chunk as JSON: `STAGE_s` in seconds, bytes, tokens held and key lengths read while it attended.
 
-    `rows` is there where several streams were computed together. `kv_tokens` and `kv_tokens_read` have entries for
-    static and dynamic heads under every policy.
+    `kv_bytes` is what the chunk attends to in all layers, `kv_bytes_between` what stays until the next chunk, and
+    `kv_bytes_allocated` what the buffers take. `rows` is there where several streams were computed together.
+    `kv_tokens` and `kv_tokens_read` have entries for static and dynamic heads under every policy.
     """
     return {
         "index": chunk.index,
@@ -67,6 +68,8 @@ def chunk_record(chunk: Chunk) -> dict[str, Any]:
         "events": list(chunk.events),
         **{f"{stage}_s": getattr(chunk.timings, stage) for stage in STAGES},
         "kv_bytes": chunk.kv_bytes,
+        "kv_bytes_between": chunk.kv_bytes_between,
+        "kv_bytes_allocated": chunk.kv_bytes_allocated,
         "kv_tokens": _by_role(chunk.kv_tokens),
         "kv_tokens_read": _by_role(chunk.kv_tokens_read),
         "context_frames": chunk.context_frames,
@@ -129,6 +132,7 @@ def stream_record(chunks: Sequence[Chunk], model: VideoModel, seed: int, device:
         "fps_meaning": FPS_MEANING,
         "denoise_s_median": statistics.median(chunk.timings.generate for chunk in chunks),
         "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
+        "kv_bytes_allocated_peak": max(chunk.kv_bytes_allocated for chunk in chunks),
         "frames_sha256": frame_hash(chunks),
         "chunks": [chunk_record(chunk) for chunk in chunks],
     }

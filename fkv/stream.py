@@ -20,7 +20,7 @@ from fkv.transformer.causal import Pass, Probe, Probes
 
 from .cache import KVCache
 from .pages import Heads, Pages, PageTables, Reads
-from .policies import ChunkState, PassReads, Policy, evict, page_kinds
+from .policies import ChunkState, PassReads, Policy, evict, keeper, page_kinds
 from .probe import FrameMassProbe, PassMass
 from .roles import HeadRoles
 from .sampler import Noise, SeededNoise, renoise, x0_of
@@ -78,7 +78,7 @@ class Chunk:
         latents: Clean latents, [batch, frames, channels, height, width].
         video: Decoded frames, uint8 [T, H, W, 3]; None without a decoder.
         timings: Seconds per stage.
-        kv_bytes: Bytes of K and V while the chunk attends, its own pages included.
+        kv_bytes: Bytes of K and V that the chunk attends to, its own pages in every layer included; from page tables.
         kv_tokens: Head group -> tokens held while the chunk attends, its own included.
         context_frames: Latent frames with an attended page, those of the chunk included.
         segments: Pages per latent frame.
@@ -94,6 +94,9 @@ class Chunk:
         kv_tokens_read: Head group -> key length of the last denoising pass; `kv_tokens` where it read all that is held.
         other_reads: Pass (`step 0`, ..., `context`) -> what it read, where that differs from the last denoising pass.
         rows: Streams that were computed together, this one among them (`fkv.parallel.rows`).
+        kv_bytes_between: Bytes of K and V that stay between this chunk and the next.
+        kv_bytes_allocated: Bytes of all buffers of K and V at the end of the chunk; less than `kv_bytes` where the
+            chunk's own keys and values lie in one area for all layers, more where buffers have grown ahead.
         passes: Passes of the transformer: one per denoising step, the context pass, and those of cache rebuilds.
     """
 
@@ -120,6 +123,8 @@ class Chunk:
     other_reads: dict[str, PassReads] = field(default_factory=dict)
     passes: int = 0
     rows: int = 1
+    kv_bytes_between: int = 0
+    kv_bytes_allocated: int = 0
 
     @property
     def video_frames(self) -> int:
@@ -128,12 +133,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a stream stands, so that it can generate the same chunk again. Keys and values are not copied.
+    """Where a stream stands, so that it can generate the same chunk again.
 
     Args:
         index: Of the next chunk.
         caches: The caches of the stream.
         tables: The page tables of each.
+        contents: Copies of the buffers of each where chunks lie apart, else nothing: no page is overwritten then.
         notes: What the policy remembers in each.
         latents: Chunk -> its latents, of chunks with cached frames.
     """
@@ -141,6 +147,7 @@ class Snapshot:
     index: int
     caches: tuple[KVCache, ...]
     tables: tuple[PageTables, ...]
+    contents: tuple[Sequence[Tensor], ...]
     notes: tuple[dict[str, Any], ...]
     latents: dict[int, Tensor]
 
@@ -498,10 +505,13 @@ class Stream:
             if self.policy.caches != "per-step":
                 self._rewrite(cache)
                 self._set_reads(cache, "context")
+                if cache.apart:
+                    cache.keep = keeper(self.policy, self._state(cache))
                 latents = self._context_latents(self.index, x0)
                 yield Pass(latents, 0.0, self._text, cache, rope, probes.begin(self.index, frames, "context"))
                 reads["context"] = cache.reads
             kv_bytes = sum(each.bytes() for each in self._caches)
+            kv_bytes_allocated = sum(each.allocated_bytes() for each in self._caches)
             mass = policy_probe.take()[0] if policy_probe else None
             self._caches = [self._evicted(each, frames, mass) for each in self._caches]
             kept = {name: self._kept(name, pages) for name, pages in attended.items()}
@@ -526,6 +536,8 @@ class Stream:
             video=video,
             timings=Timings(**timer.seconds),
             kv_bytes=kv_bytes,
+            kv_bytes_between=sum(each.bytes() for each in self._caches),
+            kv_bytes_allocated=kv_bytes_allocated,
             kv_tokens={name: len(pages) * cache.page_tokens for name, pages in attended.items()},
             context_frames=len({frame for pages in last.pages.values() for frame in pages.frame.tolist()}),
             segments=cache.segments,
@@ -606,8 +618,13 @@ class Stream:
             self._follow(frames)
             positions = frames
         for cache in self._caches:
-            cache.begin(frames, positions)
+            cache.begin(frames, positions, self._apart)
         return self._rope(positions)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether chunks lie apart from the pages. A pass that is captured cannot wait for what the policy says."""
+        return self.policy.apart(self.geometry) and not self.model.transformer.captures
 
     def _state(self, cache: KVCache, step: str = "", chunk: int | None = None) -> ChunkState:
         """What the policy sees of a chunk, by default of the one that is being generated."""
@@ -789,8 +806,10 @@ class Stream:
         """Remember where the stream stands, so that `restore` lets it generate the next chunk again."""
         tables = tuple(cache.page_tables() for cache in self._caches)
         notes = tuple(deepcopy(cache.notes) for cache in self._caches)
-        return Snapshot(self._index, tuple(self._caches), tables, notes, dict(self._latents))
+        contents = tuple(cache.contents() if self._apart else () for cache in self._caches)
+        return Snapshot(self._index, tuple(self._caches), tables, contents, notes, dict(self._latents))
 
+    @torch.inference_mode()
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this stream, to generate the same chunk again.
 
@@ -800,8 +819,9 @@ class Stream:
         self._index = snapshot.index
         self._caches = list(snapshot.caches)
         self._latents = dict(snapshot.latents)
-        for cache, tables, notes in zip(self._caches, snapshot.tables, snapshot.notes, strict=True):
-            cache.restore(tables)
+        stored = zip(self._caches, snapshot.tables, snapshot.contents, snapshot.notes, strict=True)
+        for cache, tables, contents, notes in stored:
+            cache.restore(tables, contents)
             cache.notes = deepcopy(notes)
 
 

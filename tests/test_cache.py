@@ -20,11 +20,14 @@ def token_values(frames, heads):
 
 
 def write_chunk(cache, chunk):
-    frames = range(3 * chunk, 3 * chunk + 3)
-    cache.begin(frames)
+    cache.begin(range(3 * chunk, 3 * chunk + 3))
     for layer in range(GEOMETRY.layers):
-        values = token_values(frames, cache.order[layer])
-        cache.write(layer, values.to(cache.dtype), (-values).to(cache.dtype))
+        write_layer(cache, chunk, layer)
+
+
+def write_layer(cache, chunk, layer):
+    values = token_values(range(3 * chunk, 3 * chunk + 3), cache.order[layer])
+    cache.write(layer, values.to(cache.dtype), (-values).to(cache.dtype))
 
 
 def content(cache, layer):
@@ -79,7 +82,8 @@ def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segment
     keep_mask = {name: set() for name in cache.groups}
     most = 6 if dtype == torch.float32 else 5  # 8 bits hold whole numbers to 16 exactly
     for chunk in range(data.draw(st.integers(1, most))):
-        write_chunk(cache, chunk)
+        apart = data.draw(st.booleans())
+        cache.begin(range(3 * chunk, 3 * chunk + 3), apart=apart)
         masks = {}
         for name, group in cache.groups.items():
             pages = group.pages
@@ -95,11 +99,15 @@ def test_any_sequence_of_commits_keeps_exactly_the_surviving_pages(data, segment
                 if keep
             }
         for layer in range(GEOMETRY.layers):
+            write_layer(cache, chunk, layer)
             found = content(cache, layer)
             for group in cache.groups.values():
                 for head in group.heads[layer]:
                     assert found[head] == expected(group, cache.page_tokens)
+            if apart:
+                cache.settle(layer, masks.__getitem__)
         cache.evict(masks)
+    assert cache.bytes() <= cache.allocated_bytes()
 
 
 def keep_sink_and_anchor(cache):
@@ -117,6 +125,22 @@ def test_a_steady_stream_fills_its_buffers_and_never_moves_them():
             assert now == pointers
         pointers = now
         cache.evict(keep_sink_and_anchor(cache))
+
+
+def test_buffers_of_chunks_that_lie_apart_hold_what_stays_between_them():
+    cache = KVCache(GEOMETRY, SPLIT, 2)
+    one_layer = 2 * 5 * 6 * 3 * 4 * 4  # bytes: K and V, 5 frames of 6 tokens, heads, elements, float32
+    for chunk in range(50):
+        cache.begin(range(3 * chunk, 3 * chunk + 3), apart=True)
+        assert cache.bytes() == (2 if chunk else 1.2) * one_layer
+        for layer in range(GEOMETRY.layers):
+            write_layer(cache, chunk, layer)
+            cache.settle(layer, keep_sink_and_anchor(cache).__getitem__)
+        cache.evict(keep_sink_and_anchor(cache))
+        assert cache.bytes() == 0.8 * one_layer
+    assert cache.allocated_bytes() == 1.8 * one_layer
+    with pytest.raises(ValueError, match="group 'static' has 4 pages, its mask has shape"):
+        cache.evict({name: np.ones(3, bool) for name in cache.groups})
 
 
 def test_a_buffer_that_always_grows_is_seldom_copied_and_never_more_than_an_eighth_too_large():

@@ -18,6 +18,8 @@ from .plan import Node
 class Memory:
     """Counts the cache of streams from the page tables of their policies, without tensors.
 
+    Chunks count in every layer, as those of streams that share pages lie there.
+
     Args:
         model: Of the streams.
         share: Whether streams share the pages of what they have in common.
@@ -29,8 +31,8 @@ class Memory:
 
         @cache
         def peak(policy: str, roles: HeadRoles | None, chunks: int) -> int:
-            heads = roles or model.roles
-            return kv_bytes(model.geometry, policies.parse(policy), heads, chunks, model.transformer.dtype, steps)
+            parsed, heads, dtype = policies.parse(policy), roles or model.roles, model.transformer.dtype
+            return kv_bytes(model.geometry, parsed, heads, chunks, dtype, steps, apart=False)
 
         self._peak = peak
 

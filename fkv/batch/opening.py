@@ -41,6 +41,9 @@ class Undropped(Wrapper):
     def title(self) -> str:
         return self.base.name
 
+    def apart(self, geometry: Geometry) -> bool:
+        return False
+
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.ones(len(pages), bool)
 

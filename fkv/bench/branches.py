@@ -19,7 +19,8 @@ OWN_CHUNKS = rows.OWN_CHUNKS  # chunks that each branch generates for the bytes
 MEANINGS = {
     "bytes": "K and V in pages while the newest chunks of all branches attend, each shared page once; by own chunks of "
     "each branch",
-    "buffers": "bytes of the buffers that hold them, each shared one once and as a whole",
+    "buffers": "bytes of the buffers that hold them, each shared one once and as a whole; less than bytes where all "
+    "layers share the memory of a chunk",
     **rows.MEANINGS,
 }
 

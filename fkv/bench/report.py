@@ -19,7 +19,10 @@ from fkv.report import device_name, processor
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
     "context": "latent frames that a chunk attends to under full, its own included",
-    "kv_bytes": "keys and values held while the chunk attends, counted from the page tables",
+    "kv_bytes": "keys and values that the chunk attends to, its own in every layer included, from the page tables",
+    "kv_bytes_between": "keys and values that stay between two chunks, from the page tables",
+    "kv_bytes_allocated": "the buffers of keys and values while the chunk attends; less than kv_bytes where all layers "
+    "share the memory of the chunk's own",
     "peak_bytes": "on CUDA the most that was allocated while one chunk was generated with no other stream in memory; "
     "on a CPU the resident size of the process",
     "seconds": "per chunk; generate = rebuild + denoise + context, total also decodes; medians over interleaved "
@@ -43,6 +46,8 @@ COLUMNS = (
     "denoise ms",
     "context ms",
     "KV MB",
+    "between MB",
+    "allocated MB",
     "peak MB",
     "TFLOP/s",
     "GB/s",
@@ -182,6 +187,7 @@ def _row(row: Mapping[str, Any]) -> list[Any]:
         _times(row.get("speed_vs_full")),
         *(1e3 * row["seconds"][stage]["median"] for stage in ("denoise", "context")),
         row["kv_bytes"] / 1e6,
+        *(row[name] / 1e6 if name in row else None for name in ("kv_bytes_between", "kv_bytes_allocated")),
         row["peak_bytes"] / 1e6,
         row.get("tflops"),
         row.get("gbps"),

@@ -17,7 +17,7 @@ from fkv.comparison import labels_of
 from fkv.models.base import VideoModel
 from fkv.models.memory import kv_bytes
 from fkv.parallel.overlap import Overlap
-from fkv.policies import ChunkState, Policy, evict
+from fkv.policies import ChunkState, Policy, evict, keeper
 from fkv.policies.full import Full
 from fkv.stream import Chunk, Snapshot, Stream
 
@@ -44,10 +44,14 @@ def fill_cache(cache: KVCache, policy: Policy, chunks: int) -> None:
     keys, values = pair.to(cache.device, cache.dtype).unbind(0)
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
-        cache.begin(frames)
+        state = ChunkState(chunk, frames, cache)
+        apart = policy.apart(geometry)
+        cache.begin(frames, apart=apart)
         for layer in range(geometry.layers):
             cache.write(layer, keys, values)
-        evict(policy, ChunkState(chunk, frames, cache))
+            if apart:
+                cache.settle(layer, keeper(policy, state))
+        evict(policy, state)
 
 
 def prepare(model: VideoModel, policy: Policy, context: int, decode: bool = True) -> Stream:
@@ -153,7 +157,8 @@ def measure(
     steps = len(model.schedule.sigmas)
     cached_bytes = 0
     for label, policy in labelled.items():
-        policy_bytes = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps)
+        apart = not model.transformer.captures
+        policy_bytes = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps, apart)
         try:
             require_memory(cached_bytes + policy_bytes, device, label)
             peaks[label] = _peak(model, policy, context, overlap)
@@ -213,6 +218,8 @@ def _row(
             stage: {"median": median[stage], "min": min(values), "max": max(values)} for stage, values in times.items()
         },
         "kv_bytes": chunk.kv_bytes,
+        "kv_bytes_between": chunk.kv_bytes_between,
+        "kv_bytes_allocated": chunk.kv_bytes_allocated,
         "kv_tokens": chunk.kv_tokens,
         "kv_tokens_read": chunk.kv_tokens_read,
         "peak_bytes": peak,

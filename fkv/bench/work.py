@@ -164,14 +164,18 @@ def bare_calls(
     patches = x.new_zeros(1, tokens, first.shape[1])
     wide = x.new_zeros(1, tokens, model.config.ffn_dim)
     query = x.unflatten(2, (transformer.heads, -1)).transpose(1, 2)
+    # In place of the area of `KVCache` where chunks lie apart and buffers hold less than is attended to.
+    area = torch.zeros_like(query[:, :, :1], dtype=cache.dtype).repeat(1, 1, max(kv_tokens.values()), 1)
 
     for _ in range(passes):
         linear(patches, first, model.patch_embedding.bias)
         for layer, block in enumerate(transformer.weights_for(cache.order)):
             linear(x, block.qkv, block.qkv_bias)
             for group, heads in cache.slices[layer]:
-                keys, values = (side[layer][:, :, : kv_tokens[group.name]] for side in (group.keys, group.values))
-                attention(query[:, heads], keys, values)
+                length = kv_tokens[group.name]
+                held = group.keys[layer].shape[2] >= length
+                keys, values = (group.keys[layer], group.values[layer]) if held else (area[:, heads], area[:, heads])
+                attention(query[:, heads], keys[:, :, :length], values[:, :, :length])
             linear(x, block.out, block.out_bias)
             linear(x, block.cross_query, block.cross_query_bias, fast=block.fast)
             attention(query, *text.keys_values[layer])

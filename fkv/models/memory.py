@@ -112,6 +112,7 @@ def kv_bytes(
     chunks: int,
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 4,
+    apart: bool = True,
 ) -> int:
     """Count the bytes of K and V buffers at their largest in a stream.
 
@@ -126,21 +127,30 @@ def kv_bytes(
         chunks: Length of the stream.
         dtype: Of the model.
         steps: Denoising steps, for policies with a cache for each.
+        apart: Whether chunks lie apart where the policy lets them; not in streams that share pages, nor where passes
+            are captured.
     """
     looks = (0, -1) if policy.watches_attention else (0,)
     caches = steps if policy.caches == "per-step" else 1
-    return caches * max(_kv_bytes(geometry, policy, heads, chunks, dtype, look) for look in looks)
+    return caches * max(_kv_bytes(geometry, policy, heads, chunks, dtype, look, apart) for look in looks)
 
 
 def _kv_bytes(
-    geometry: Geometry, policy: Policy, heads: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int
+    geometry: Geometry,
+    policy: Policy,
+    heads: HeadRoles | None,
+    chunks: int,
+    dtype: torch.dtype,
+    look: int,
+    apart: bool,
 ) -> int:
     """Count `kv_bytes` of one cache, with all attention on the key frame `look`."""
     cached = []
     buffers = []
-    for state in simulated(geometry, policy, heads, min(chunks, SIMULATED_CHUNKS), dtype, look):
+    for state in simulated(geometry, policy, heads, min(chunks, SIMULATED_CHUNKS), dtype, look, apart):
         cached.append(state.cache.bytes())
         buffers.append(state.cache.allocated_bytes())
+    buffers.append(state.cache.allocated_bytes())  # with what stays after the last chunk
     growth = cached[-1] - cached[-2] if chunks > SIMULATED_CHUNKS else 0
     at_the_end = int((cached[-1] + growth * (chunks - len(cached))) * GROWTH) if growth else 0
     return max(*buffers, at_the_end)

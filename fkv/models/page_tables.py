@@ -16,7 +16,13 @@ from fkv.roles import HeadRoles
 
 
 def simulated(
-    geometry: Geometry, policy: Policy, roles: HeadRoles | None, chunks: int, dtype: torch.dtype, look: int = 0
+    geometry: Geometry,
+    policy: Policy,
+    roles: HeadRoles | None,
+    chunks: int,
+    dtype: torch.dtype,
+    look: int = 0,
+    apart: bool = True,
 ) -> Iterator[ChunkState]:
     """Run the real cache under a policy on the meta device.
 
@@ -29,6 +35,7 @@ def simulated(
         chunks: Length of the stream.
         dtype: Of the model.
         look: Key frame with all attention, for policies that watch it: 0, or -1 for the last one before the chunk.
+        apart: Whether chunks lie apart where the policy lets them.
 
     Yields:
         Every chunk while it attends.
@@ -39,7 +46,7 @@ def simulated(
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         state = ChunkState(chunk, frames, cache, text_keys=text_keys)
-        cache.begin(frames, policy.chunk_positions(state))
+        cache.begin(frames, policy.chunk_positions(state), apart and policy.apart(geometry))
         yield state
         if policy.wants_attention(chunk, cache):
             earlier = tuple(cache.frames())

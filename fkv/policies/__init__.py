@@ -15,7 +15,7 @@ from fkv.parameters import Parameter, defaults, describe, schema
 from fkv.roles import HeadRoles
 
 from .ablations import NoAnchor, NoDynamic, RandomRoles
-from .base import ChunkState, PassReads, Policy, evict, page_kinds
+from .base import ChunkState, PassReads, Policy, evict, keeper, page_kinds
 from .ca2_vdm import Ca2Vdm
 from .commit import COMMIT, Commit
 from .deep_forcing import DeepForcing
@@ -243,6 +243,7 @@ __all__ = [
     "assignment",
     "fitting",
     "evict",
+    "keeper",
     "json_schema",
     "make",
     "own_parameters",

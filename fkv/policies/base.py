@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -165,6 +165,16 @@ class Policy:
         """What a pass reads of a head group; None: every page, as it is stored."""
         return None
 
+    def apart(self, geometry: Geometry) -> bool:
+        """Whether the chunk lies apart from the pages until its context pass (`fkv.cache`).
+
+        That takes less memory where few pages stay, for one more copy of these in every pass. It needs a policy whose
+        passes read every page as it is stored, and whose `keep_mask` can say what stays of a group as soon as the first
+        layer of the group has the keys of the context pass. So policies that choose what passes read, edit pages, watch
+        attention or regroup heads keep the chunk among the pages of every layer.
+        """
+        return False
+
     def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
         """Temporal RoPE position of each frame of the chunk, for its queries and keys; None: the frame numbers."""
         return None
@@ -224,6 +234,11 @@ class Policy:
         return None
 
 
+def keeper(policy: Policy, state: ChunkState) -> Callable[[str], np.ndarray]:
+    """What a policy keeps of a head group after a chunk, as `KVCache.settle` asks for it."""
+    return lambda name: policy.keep_mask(name, state.cache.groups[name].pages, state)
+
+
 def evict(policy: Policy, state: ChunkState) -> KVCache:
     """Drop what a policy drops at the end of a chunk, after reassigning heads where the policy asks for it.
 
@@ -235,12 +250,12 @@ def evict(policy: Policy, state: ChunkState) -> KVCache:
         The cache to go on with: that of `state`, or a new one when heads were reassigned.
     """
     state.cache.set_reads(dict.fromkeys(state.cache.groups))
-    state.cache.select = None
+    state.cache.select = state.cache.keep = None
     policy.edit(state)
     groups = policy.reassign_heads(state)
     cache = state.cache if groups is None else state.cache.regrouped(groups, state.cache.segments)
-    state = replace(state, cache=cache)
-    cache.evict({name: policy.keep_mask(name, group.pages, state) for name, group in cache.groups.items()})
+    keep = keeper(policy, replace(state, cache=cache))
+    cache.evict({n: keep(n) if group.stays is None else group.stays.mask for n, group in cache.groups.items()})
     return cache if groups is None else cache.regrouped(groups, cache.segments)
 
 

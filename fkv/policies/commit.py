@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkv.pages import Pages, Reads
+from fkv.pages import Geometry, Pages, Reads
 
 from .base import ChunkState
 from .positions import pages_of
@@ -48,6 +48,9 @@ class Commit(Wrapper):
     @property
     def commit_frames(self) -> int:
         return self.frames
+
+    def apart(self, geometry: Geometry) -> bool:
+        return False
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         later = self.frames - len(state.frames)

@@ -77,6 +77,9 @@ class ForcingKV(Policy):
             "dynamic": ((),) * UNGROUPED_LAYERS + roles.heads("dynamic")[UNGROUPED_LAYERS:],
         }
 
+    def apart(self, geometry: Geometry) -> bool:
+        return self.similarity_layer <= UNGROUPED_LAYERS
+
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         anchors = self._anchors(group, state.chunk)
         keep = (pages.frame < self.sink_frames) | (pages.frame > state.frames[-1] - anchors)

@@ -77,6 +77,9 @@ class Wrapper(Policy):
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
         return self.base.reassign_heads(state)
 
+    def apart(self, geometry: Geometry) -> bool:
+        return self.base.apart(geometry)
+
     def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
         return self.base.chunk_positions(state)
 

@@ -251,6 +251,11 @@ class CausalTransformer:
         self._post_attention = torch.compile(post_attention, fullgraph=True)
         self._orders.clear()
 
+    @property
+    def captures(self) -> bool:
+        """Whether `capture_graphs` was called."""
+        return self._graphs is not None
+
     def capture_graphs(self, capture: Capture | None = None) -> None:
         """Capture the passes of steady streams and replay them.
 
@@ -374,6 +379,8 @@ class CausalTransformer:
                 own_query, own_heads = query[:, heads], group.heads[layer]
                 for part in cache.parted(group, layer):
                     probes.record(layer, group, own_heads[part], own_query[:, part], keys[:, part], cache)
+        if cache.keep:
+            cache.settle(layer, cache.keep)
         return out.transpose(1, 2).flatten(2)
 
     @torch.inference_mode()
