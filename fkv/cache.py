@@ -322,7 +322,7 @@ class KVCache:
         return any(group.runs for group in self.groups.values())
 
     def read_runs(self, layer: int) -> list[list[tuple[Tensor, Tensor]]]:
-        """Views of what a layer attends to, where a cache shares pages.
+        """Views of what a layer attends to, also where pages are shared.
 
         Returns:
             Per group in this layer: K and V of each place where its pages lie.

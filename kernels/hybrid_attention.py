@@ -79,6 +79,7 @@ def _kernel(
     o_token,
     scale,
     HEADS: tl.constexpr,
+    LINES: tl.constexpr,
     SIZE: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -86,7 +87,8 @@ def _kernel(
     BLOCK_D: tl.constexpr,
     RUNS: tl.constexpr,
 ):
-    # One program per block of queries, head and batch entry; `scale` includes log2(e), for exp2 in place of exp.
+    # One program per block of queries, head and batch entry; `scale` includes log2(e), for exp2 in place of exp. The
+    # table has as many lines for each run as there are heads, or heads of all batch entries where these differ.
     batch = (tl.program_id(1) // HEADS).to(tl.int64)
     head = tl.program_id(1) % HEADS
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -98,9 +100,10 @@ def _kernel(
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     for run in tl.static_range(RUNS):
         # The table has plain addresses; `like` is a buffer whose pointer type they take.
-        entry = table + (run * HEADS + head) * ROW
-        keys = tl.load(entry + KEYS).to(like.dtype) + batch * tl.load(entry + KEYS_STRIDE)
-        values = tl.load(entry + VALUES).to(like.dtype) + batch * tl.load(entry + VALUES_STRIDE)
+        entry = table + (run * LINES + tl.program_id(1) % LINES) * ROW
+        within = (tl.program_id(1) // LINES).to(tl.int64)
+        keys = tl.load(entry + KEYS).to(like.dtype) + within * tl.load(entry + KEYS_STRIDE)
+        values = tl.load(entry + VALUES).to(like.dtype) + within * tl.load(entry + VALUES_STRIDE)
         key_tokens = tl.load(entry + GROUP_VALUE).to(tl.int32)
         # Whole blocks of keys without masks, then the rest with them.
         whole = key_tokens // BLOCK_N * BLOCK_N
@@ -137,6 +140,20 @@ def _triton(query: Tensor, groups: Sequence[Buffers]) -> Tensor:
 
 
 def _triton_runs(query: Tensor, groups: Sequence[Sequence[Buffers]]) -> Tensor:
+    return _launch(query, groups, query.shape[1])
+
+
+def _triton_rows(query: Tensor, rows: Sequence[Sequence[Sequence[Buffers]]]) -> Tensor:
+    entries = [
+        [[(keys[entry : entry + 1], values[entry : entry + 1]) for keys, values in runs] for runs in groups]
+        for groups in rows
+        for entry in range(len(groups[0][0][0]))
+    ]
+    return _launch(query, [runs for groups in entries for runs in groups], query.shape[0] * query.shape[1])
+
+
+def _launch(query: Tensor, groups: Sequence[Sequence[Buffers]], lines: int) -> Tensor:
+    """Attend where each of `groups` is a run of lines of the table, `lines` in all."""
     query = query if query.stride(3) == 1 else query.contiguous()
     batch, heads, tokens, size = query.shape
     out = token_major(query)
@@ -155,6 +172,7 @@ def _triton_runs(query: Tensor, groups: Sequence[Sequence[Buffers]]) -> Tensor:
         *out.stride()[:3],
         size**-0.5 * LOG2_E,
         HEADS=heads,
+        LINES=lines,
         SIZE=size,
         ALIGNED=size * groups[0][0][0].element_size() % 16 == 0,
         BLOCK_D=max(triton.next_power_of_2(size), 16),
@@ -200,3 +218,22 @@ def attention_over_runs(query: Tensor, groups: Sequence[Sequence[Buffers]]) -> T
     """
     sides = (zip(*runs, strict=True) for runs in groups)
     return hybrid_attention.twin(query, [(join(keys), join(values)) for keys, values in sides])
+
+
+@with_triton(_triton_rows)
+def attention_of_rows(query: Tensor, rows: Sequence[Sequence[Sequence[Buffers]]]) -> Tensor:
+    """Compute `attention_over_runs` of several streams, each over keys of its own; one launch in Triton.
+
+    Args:
+        query: [batch of all streams, heads, tokens, head_dim], the batch entries of the first stream before those of
+            the second.
+        rows: Per stream its head groups, as `attention_over_runs` takes them, with keys and values of one type.
+
+    Returns:
+        As `attention_over_runs` of each stream, one behind the other.
+    """
+    out = token_major(query)
+    batches = [len(groups[0][0][0]) for groups in rows]
+    for own_query, own_out, groups in zip(query.split(batches), out.split(batches), rows, strict=True):
+        own_out.copy_(attention_over_runs.twin(own_query, groups))
+    return out

@@ -74,10 +74,10 @@ def test_one_row_that_fails_ends_no_other(small, where, monkeypatch):
     else:
         attend = CausalTransformer._attend
 
-        def fails(self, layer, qkv, weights, cache, *rest):
+        def fails(self, layer, query, cache, *rest):
             if cache is rows[1].caches[0]:
                 raise RuntimeError("out of memory")
-            return attend(self, layer, qkv, weights, cache, *rest)
+            return attend(self, layer, query, cache, *rest)
 
         monkeypatch.setattr(CausalTransformer, "_attend", fails)
     made = step_rows(rows)

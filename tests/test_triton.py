@@ -21,9 +21,11 @@ from torch.utils import _pytree as pytree
 from fkv import kernels, policies
 from fkv.kernels import dispatch, rope_freqs_cis
 from fkv.models import registry
+from fkv.parallel.rows import step_rows
 from fkv.probe import FrameMassProbe
 from fkv.sampler import Schedule
 from fkv.stream import Stream
+from fkv.transformer import causal
 
 triton = pytest.importorskip("triton")
 
@@ -71,6 +73,27 @@ def stream(setting, policy):
         made = [live.step(probe).latents for _ in range(3)]
         made += [each.step(probe).latents for each in (live, live.fork(share=True))]
         return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
+
+
+def rows(setting):
+    """Latents of streams that are rows of one pass on a GPU, as they say, and of how many each launch of attention was.
+
+    The first is a chunk ahead; the last shares its past.
+    """
+    from tests.conftest import small_model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(dispatch.TRITON_VARIABLE, setting)
+        patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+        model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
+        names = ("full", "sliding-window:window_frames=6", "full")
+        streams = [Stream(model, policies.parse(name), "a ball", i, decode=False) for i, name in enumerate(names)]
+        streams[0].step()
+        streams.append(streams[0].fork(share=True))
+        launched, kernel = [], causal.attention_of_rows
+        patch.setattr(causal, "attention_of_rows", lambda *given: launched.append(len(given[1])) or kernel(*given))
+        made = [chunk.latents for _ in range(2) for chunk in step_rows(streams)]
+        return torch.cat(made), launched, model.transformer.layers
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +237,29 @@ def test_attention_over_runs_is_attention_over_one_behind_the_other(run, stored)
     assert made.transpose(1, 2).is_contiguous()
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=["fp32", "bf16", "fp8"])
+def test_attention_of_rows_is_that_of_each_row(run, stored):
+    """Rows of different length, groups, runs and batch, in one launch with a table for each."""
+    dtype = torch.float32 if stored == torch.float32 else torch.bfloat16
+    shapes = [(1, [(2, [40, 33]), (1, [70])]), (2, [(3, [17])]), (1, [(1, [5, 0, 50]), (2, [64])])]
+    rows = [
+        [
+            [
+                random(2, batch, heads, n + 4, 16, seed=7 * n + batch).to(stored)[:, :, :, 2 : n + 2].unbind(0)
+                for n in runs
+            ]
+            for heads, runs in groups
+        ]
+        for batch, groups in shapes
+    ]
+    query = random(4, 35, 3, 16, dtype=dtype).transpose(1, 2)
+    made, _ = run("attention_of_rows", query, rows)
+    parts = query.split([batch for batch, _ in shapes])
+    wanted = torch.cat([run("attention_over_runs", part, row)[0] for part, row in zip(parts, rows, strict=True)])
+    torch.testing.assert_close(made, wanted, atol=1e-6 if dtype == torch.float32 else 1e-2, rtol=0)
+    assert made.transpose(1, 2).is_contiguous()
+
+
 def test_attention_survives_large_scores(run):
     query, keys = 40 * random(1, 1, 3, 16), 40 * random(1, 1, 50, 16, seed=1)
     made, _ = run("hybrid_attention", query, [(keys, keys)])
@@ -255,7 +301,7 @@ SIGNATURES = {
         ["qkv", "q_norm_weight", "k_norm_weight", "out"],
         {"HEADS": 3, "SIZE": 16, "ALIGNED": True, "BLOCK_H": 4, "BLOCK_D": 16},
     ),
-    "hybrid_attention": (["query", "out"], {"HEADS": 3, "SIZE": 16, "ALIGNED": True, **BLOCKS, "RUNS": 2}),
+    "hybrid_attention": (["query", "out"], {"HEADS": 3, "LINES": 6, "SIZE": 16, "ALIGNED": True, **BLOCKS, "RUNS": 2}),
     "frame_mass": (["query", "keys"], {"HEADS": 3, "SIZE": 16, "PRECISION": "tf32", **BLOCKS, "BLOCK_F": 16}),
     "segment_similarity": (["keys"], {"HEADS": 3, "SIZE": 16, "PARTS": 2, "BLOCK_T": 16, "BLOCK_D": 16}),
 }
@@ -345,6 +391,12 @@ def test_triton_is_not_taken_where_it_fails_or_differs(made, problem, monkeypatc
     assert f"the Triton kernel sine is not used: {problem}" in caplog.text
 
 
+def test_one_launch_attends_for_all_rows(pool):
+    (expected, *_), (made, launched, layers) = (pool.submit(rows, how).result() for how in ("0", "1"))
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
+    assert launched == [4] * 2 * 2 * layers, "two passes of two chunks"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_kernel_agrees_with_its_twin_when_it_is_found_out(found_out, dtype):
     pages = [tuple(torch.zeros(1, 2, 9, 16, dtype=dtype) for _ in "kv")]
@@ -353,6 +405,7 @@ def test_every_kernel_agrees_with_its_twin_when_it_is_found_out(found_out, dtype
     for name, *arguments in (
         ("norm_rope_store", random(1, 4, 96, dtype=dtype), gains, 1e-6, rope_freqs_cis([0], 2, 2, 16), stored),
         ("hybrid_attention", query, [(query, query)]),
+        ("attention_of_rows", query, [[[(query, query)]]]),
         ("frame_mass", query, query, torch.tensor([1, 0]), 2),
         ("segment_similarity", random(1, 2, 2, 4, 16, dtype=dtype), 2),
     ):

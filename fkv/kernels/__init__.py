@@ -12,7 +12,7 @@ from .attention import attention, choose_attention
 from .dispatch import choices
 from .frame_mass import frame_mass
 from .head_table import tables_used
-from .hybrid_attention import attention_over_runs, hybrid_attention
+from .hybrid_attention import attention_of_rows, attention_over_runs, hybrid_attention
 from .linear import linear, multiplies_fp8, packed
 from .merged_attention import merged_attention
 from .norm_rope_store import norm_rope_store
@@ -24,6 +24,7 @@ from .threads import one_thread_between
 __all__ = [
     "apply_rope",
     "attention",
+    "attention_of_rows",
     "attention_over_runs",
     "choices",
     "choose_attention",

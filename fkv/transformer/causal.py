@@ -23,6 +23,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from fkv.cache import KVCache
 from fkv.kernels import (
+    attention_of_rows,
     attention_over_runs,
     choose_attention,
     hybrid_attention,
@@ -353,16 +354,33 @@ class CausalTransformer:
                 self._modulations[timestep] = PassModulation(blocks, shift, scale)
             return self._modulations[timestep]
 
-    def _attend(
-        self, layer: int, qkv: Tensor, weights: BlockWeights, cache: KVCache, freqs_cis: Tensor, probes: Probes
-    ) -> Tensor:
-        """Write the chunk to the cache and attend to every head group's live pages.
+    def _attended(self, layer: int, qkv: Sequence[Tensor], weights: BlockWeights, passes: Sequence[Pass]) -> Tensor:
+        """Write the chunk of every pass to its cache and attend to the live pages of the cache.
 
-        [batch, tokens, 3 * dim] -> [batch, tokens, dim].
+        [batch, tokens, 3 * dim] of each pass -> [batch of all passes, tokens, dim].
         """
-        query = norm_rope_store(qkv, weights.qk_norm_weight, self.eps, freqs_cis, cache.targets(layer))
-        if cache.select:
-            cache.select(layer, query)
+        queries = []
+        for part, each in zip(qkv, passes, strict=True):
+            targets = each.cache.targets(layer)
+            query = norm_rope_store(part, weights.qk_norm_weight, self.eps, each.freqs_cis, targets)
+            if each.cache.select:
+                each.cache.select(layer, query)
+            queries.append(query)
+        if self._at_once(queries, passes):
+            out = attention_of_rows(torch.cat(queries), [each.cache.read_runs(layer) for each in passes])
+            return out.transpose(1, 2).flatten(2)
+        return _together(
+            [self._attend(layer, query, each.cache, each.probes) for query, each in zip(queries, passes, strict=True)]
+        )
+
+    @staticmethod
+    def _at_once(queries: Sequence[Tensor], passes: Sequence[Pass]) -> bool:
+        """Whether one launch attends for all passes: on a GPU, where nothing but attention is wanted of any."""
+        plain = not any(each.probes or each.cache.weighted for each in passes)
+        return len(passes) > 1 and queries[0].is_cuda and plain and len({each.cache.dtype for each in passes}) == 1
+
+    def _attend(self, layer: int, query: Tensor, cache: KVCache, probes: Probes) -> Tensor:
+        """Attend to every head group's live pages: [batch, heads, tokens, head_dim] -> [batch, tokens, dim]."""
         runs = cache.read_runs(layer) if cache.shares_pages and not cache.weighted else None
         groups = cache.read(layer) if runs is None or probes else []
         if runs is not None:
@@ -460,12 +478,7 @@ class CausalTransformer:
         blocks = zip(weights, modulation.blocks, texts, strict=True)
         for layer, (block, block_modulation, text) in enumerate(blocks):
             qkv = self._pre_attention(hidden, block, block_modulation, self.eps).split(batches)
-            attended = _together(
-                [
-                    self._attend(layer, part, block, each.cache, each.freqs_cis, each.probes)
-                    for part, each in zip(qkv, passes, strict=True)
-                ]
-            )
+            attended = self._attended(layer, qkv, block, passes)
             keys, values = (_together(side) for side in zip(*text, strict=True))
             hidden = self._post_attention(hidden, attended, block, block_modulation, self.eps, keys, values)
         out = layer_norm(hidden, 1 + modulation.scale, modulation.shift, self.eps, self.dtype)
