@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fkv import parity, parity_rules
+from fkv import parity
+from fkv.parity import rules
 from fkv.policies import POLICIES
 
 FOLDERS = [Path(__file__).with_name(name) for name in ("golden_rules_a", "golden_rules_b")]
@@ -23,7 +24,7 @@ def goldens() -> dict[Path, parity.Golden]:
 
 @pytest.mark.parametrize("folder, name", RUNS, ids=[name for _, name in RUNS])
 def test_a_rule_equals_its_authors_code(goldens, folder, name):
-    report = parity_rules.check(goldens[folder], [name])[name]
+    report = rules.check(goldens[folder], [name])[name]
     assert report["latents"]["max"] < 5e-5
     assert "reads_equal" in report
     assert all(part["ok"] for part in report.values()), report
@@ -74,5 +75,5 @@ def test_an_unknown_rule_is_named(tmp_path):
 def test_policies_that_claim_to_equal_their_authors_code_are_replayed():
     official = {"full", "sliding-window", "forcing-kv"}  # tests/golden
     runs = [json.loads((folder / "meta.json").read_text())["rules"].values() for folder in FOLDERS]
-    replayed = {parity_rules.RULES[run["rule"]](run["params"]).unwrapped.name for each in runs for run in each}
+    replayed = {rules.RULES[run["rule"]](run["params"]).unwrapped.name for each in runs for run in each}
     assert {name for name, policy in POLICIES.items() if policy.checked} == official | replayed
