@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv.models.base import VideoModel
-from fkv.sampler import Noise
+from fkv.sampler import BranchNoise, Noise
 from fkv.search import rewards, strategies
 from fkv.search.futures import Begin, Futures, most_passes
 from fkv.search.guard import Guard, detector
@@ -67,7 +67,7 @@ class Task:
 TASKS = {
     "opening": Task(3, "wish:left", ("noise",)),
     "change": Task(6, "continuity+change", ("noise", "recache", "when"), 3),
-    "steady": Task(6, "continuity", ("noise",)),
+    "steady": Task(6, "continuity+truth", ("noise",)),
 }
 """(i) Openings with a wish, (ii) changes from one prompt to another, (iii) steady streams."""
 
@@ -167,7 +167,8 @@ def _search(model: VideoModel, job: Job, head: Head | None) -> Record:
     start = partial(begin, model, job.policy, moves.prompt)
     if strategy is None:
         chunks = replay(start, job.seed, (), moves.story, task.chunks)
-        return {**rewarded(wanted, chunks), "passes": sum(chunk.passes for chunk in chunks), "reward_calls": 0}
+        plain = rewarded(wanted, chunks, BranchNoise(job.seed), model.transformer.events)
+        return {**plain, "passes": sum(chunk.passes for chunk in chunks), "reward_calls": 0}
     foresight = Foresight(model, moves, head if strategy.needs_head else None)
     futures = Futures(start, job.seed, wanted, LOOKAHEAD + 1, foresight)
     most = most_passes(model, moves)
@@ -177,7 +178,8 @@ def _search(model: VideoModel, job: Job, head: Head | None) -> Record:
     chunks = replay(start, job.seed, path[-1].path, story_of(path), task.chunks)
     chunk_s = sum(chunk.timings.total for chunk in chunks) / len(chunks)
     head_facts = {"head": head.facts} if head and strategy.needs_head else {}
-    return {**rewarded(wanted, chunks), **found(search, path), "chunk_s": chunk_s, **head_facts}
+    best = rewarded(wanted, chunks, BranchNoise(job.seed, path[-1].path), model.transformer.events)
+    return {**best, **found(search, path), "chunk_s": chunk_s, **head_facts}
 
 
 def _guard(model: VideoModel, job: Job) -> Record:

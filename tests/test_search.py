@@ -28,9 +28,12 @@ from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
+from fkv.training.data import genes_of
 from fkv.world.captions import TIMES, Thing
 from fkv.world.captions import parse as scene_of
+from fkv.world.panorama import draw, tell
 from fkv.world.render import GENES, render
+from fkv.world.story import STORY_GENES
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 
@@ -362,6 +365,26 @@ def test_a_jury_says_how_much_of_the_prompt_it_sees(chunk):
     assert rewards.jury(other) == pytest.approx(3 / 5)
 
 
+def test_truth_is_the_picture_that_prompts_and_noise_decide(chunk):
+    noise = BranchNoise(4, (0, 3))
+    latents = torch.zeros(1, 3, 16, 12, 20)
+    genes = genes_of(noise.initial(0, latents.shape)[0, 0, :, 0, 0])
+    drawn = render(scene_of(PROMPT), range(12, 24), genes)
+    later = replace(chunk, index=1, prompt=PROMPT, video=drawn, latents=latents)
+    toy = rewards.Past(noise, (PROMPT, PROMPT), events=False)
+    assert rewards.parse("truth")([later], toy)[0] == 1
+    grey = replace(later, video=np.clip(drawn.astype(int) + 10, 0, 255).astype(np.uint8))
+    assert rewards.parse("truth")([grey], toy)[0] == pytest.approx(20 * np.log10(25.5) / 40, abs=0.02)
+    scene = scene_of(PROMPT)
+    told = tell([scene, scene], [[0.3] * STORY_GENES] * 2).chunks[-1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewards, "genes_of", lambda corner, count: [0.3] * count)
+        memory = replace(later, video=draw(told.moments))
+        assert rewards.parse("truth")([memory], rewards.Past(noise, (PROMPT, PROMPT), events=True))[0] == 1
+    with pytest.raises(ValueError, match="names no"):
+        rewards.check_prompts(rewards.parse("truth"), ["a fox"])
+
+
 def test_rewards_are_means_with_parts_and_functions_from_outside(chunk, monkeypatch):
     monkeypatch.setattr("tests.test_search.brightness", lambda video, prompt: 0.25)
     reward, parts = rewards.parse("rules:red + tests.test_search:brightness")([shown(chunk, PROMPT)])
@@ -509,7 +532,7 @@ class Red:
         self.allowed = allowed
         self.calls = 0
 
-    def __call__(self, chunks):
+    def __call__(self, chunks, past=None):
         self.calls += 1
         is_fine = "red" not in chunks[-1].prompt or self.calls in self.allowed
         return float(is_fine), {}

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward",
         default="continuity",
-        help="what counts, the mean of several joined by +: continuity, change, adherence, jury, wish:left@3 (or "
-        "middle, right, apart, close), rules:red,night, MODULE:FUNCTION (default: continuity)",
+        help="what counts, the mean of several joined by +: continuity, change, adherence, jury, truth, wish:left@3 "
+        "(or middle, right, apart, close), rules:red,night, MODULE:FUNCTION (default: continuity)",
     )
     parser.add_argument(
         "--moves",
@@ -176,6 +176,7 @@ def _search(
 ) -> dict[str, Any]:
     """Search with one strategy, and write its video and tree at `target`. Returns its row of the report."""
     from fkv.report import frame_hash
+    from fkv.sampler import BranchNoise
     from fkv.search.futures import Futures, most_passes
     from fkv.search.head import Foresight
     from fkv.search.report import found, replay, rewarded, story_of, tree_of
@@ -214,7 +215,7 @@ def _search(
             writer.write(chunk.video)
     target.with_suffix(".json").write_text(json.dumps(tree_of(search, path), indent=1) + "\n", encoding="utf-8")
     return {
-        **rewarded(rewards, chunks),
+        **rewarded(rewards, chunks, BranchNoise(args.seed, path[-1].path), model.transformer.events),
         **found(search, path),
         **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
@@ -231,10 +232,12 @@ def _report(
 ) -> dict[str, Any]:
     """The report of all strategies, and of the plain stream beside them."""
     from fkv.report import device_name
+    from fkv.sampler import BranchNoise
     from fkv.search.report import replay, rewarded
 
     model = settings.model
     chunks = replay(begin, args.seed, (), settings.story, settings.chunks)
+    plain = rewarded(rewards, chunks, BranchNoise(args.seed), model.transformer.events)
     return {
         "model": model.name,
         "precision": model.precision,
@@ -248,6 +251,6 @@ def _report(
         "width": args.width,
         "lookahead": args.lookahead,
         "passes_allowed": args.passes,
-        "plain": {**rewarded(rewards, chunks), "passes": sum(chunk.passes for chunk in chunks)},
+        "plain": {**plain, "passes": sum(chunk.passes for chunk in chunks)},
         "strategies": rows,
     }

@@ -17,7 +17,7 @@ from fkv.storyboard import STREAM, SetPolicy, SetPrompt
 from fkv.stream import Chunk, Stream
 
 from .moves import Move, Moves
-from .rewards import SEEN, Rewards
+from .rewards import SEEN, Past, Rewards
 from .tree import Node, score_of
 
 Begin = Callable[[Noise], Stream]
@@ -97,7 +97,9 @@ class Futures:
         is_judged = reward is None
         if reward is None:
             seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
-            reward, parts = self._rewards([*seen, chunk])
+            prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
+            past = Past(stream.noise, prompts, stream.model.transformer.events)
+            reward, parts = self._rewards([*seen, chunk], past)
         child = Node(
             parent=parent,
             move=move,
@@ -108,6 +110,7 @@ class Futures:
             look=look_of(chunk, parent.chunk),
             held=held_by(stream.caches, len(chunk.frames)),
             passes=chunk.passes,
+            prompt=chunk.prompt,
             chunk=chunk,
             stream=stream,
         )

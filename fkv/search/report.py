@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fkv.sampler import BranchNoise
+from fkv.sampler import BranchNoise, Noise
 from fkv.storyboard import STREAM, Cue, Storyboard, write, write_change
 from fkv.stream import Chunk
 
 from .futures import Begin
-from .rewards import Rewards
+from .rewards import Past, Rewards
 from .search import Search
 from .tree import Node, sibling_distances
 
@@ -43,9 +43,17 @@ def replay(begin: Begin, seed: int, path: Sequence[int], story: Storyboard, chun
     return made
 
 
-def rewarded(rewards: Rewards, chunks: Sequence[Chunk]) -> dict[str, Any]:
-    """Mean reward of a video and of its parts, `reward` and `parts`."""
-    each = [rewards(chunks[: end + 1]) for end in range(len(chunks))]
+def rewarded(rewards: Rewards, chunks: Sequence[Chunk], noise: Noise, events: bool) -> dict[str, Any]:
+    """Mean reward of a video and of its parts, `reward` and `parts`.
+
+    Args:
+        rewards: What counts.
+        chunks: All chunks of a stream, in their order.
+        noise: Of the stream.
+        events: Whether its model draws the memory world, see `fkv.search.rewards.Past`.
+    """
+    prompts = tuple(chunk.prompt for chunk in chunks)
+    each = [rewards(chunks[:end], Past(noise, prompts[:end], events)) for end in range(1, len(chunks) + 1)]
     parts = {name: sum(parts[name] for _, parts in each) / len(each) for name in rewards.parts}
     return {"reward": sum(reward for reward, _ in each) / len(each), "parts": parts}
 

@@ -5,22 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fkv.comparison import psnr
 from fkv.debate.engine import Debate
 from fkv.debate.jury import QUESTION, jurors
 from fkv.models.base import VideoModel
+from fkv.sampler import Noise
 from fkv.stream import Chunk
-from fkv.world import FPS, HEIGHT, WIDTH, oracle
+from fkv.training.data import genes_of
+from fkv.world import FPS, HEIGHT, WIDTH, oracle, shots
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
 from fkv.world.captions import parse as scene_of
+from fkv.world.panorama import draw, tell
+from fkv.world.render import render
+from fkv.world.shots import Shot
+from fkv.world.story import STORY_GENES
 
+CLEAN_DB = 40.0  # PSNR from which on a picture is the truth
 JURORS = 6
 SEEN = 3  # newest chunks of a path that a reward sees
 CHANGEABLE = ("colour", "shape", "place", "time")  # what the oracle reads from a single chunk
 FORBIDDABLE = COLOURS + SHAPES + SCENES + TIMES
+
+
+class Past(NamedTuple):
+    """What decided a chunk and those before it.
+
+    Args:
+        noise: Of the stream.
+        prompts: Of its chunks, from the first to the newest.
+        events: Whether the model draws the memory world, in which the noise of every chunk decides what happens.
+    """
+
+    noise: Noise
+    prompts: tuple[str, ...]
+    events: bool
 
 
 class Reward(Protocol):
@@ -164,6 +186,35 @@ def jury(chunks: Sequence[Chunk]) -> float:
     return sum(agreed.values()) / len(agreed)
 
 
+class Truth:
+    """How near a chunk is to the world's own picture of what prompts and noise decide: PSNR over `CLEAN_DB`, at most 1.
+
+    The toy world is drawn by the noise of the first chunk alone, the memory world by that of every chunk up to it.
+    """
+
+    def __call__(self, chunks: Sequence[Chunk], past: Past) -> float:
+        video = _video(chunks[-1])
+        last = len(past.prompts) - 1
+        shape = chunks[-1].latents.shape
+        corners = [past.noise.initial(index, shape)[0, 0, :, 0, 0] for index in range(last + 1 if past.events else 1)]
+        if past.events:
+            scenes = [shot_or_scene(prompt) for prompt in past.prompts]
+            expected = draw(tell(scenes, [genes_of(corner, STORY_GENES) for corner in corners]).chunks[-1].moments)
+        else:
+            frames = range(last * len(video), (last + 1) * len(video))
+            expected = render(scene_of(past.prompts[-1]), frames, genes_of(corners[0]))
+        decibels = psnr(video, expected)
+        return 1.0 if decibels is None else min(1.0, max(0.0, decibels / CLEAN_DB))
+
+
+def shot_or_scene(prompt: str) -> Shot | Scene:
+    """Read a prompt of the memory world, or one of the toy world. Raises ValueError for any other."""
+    try:
+        return shots.parse(prompt)
+    except ValueError:
+        return scene_of(prompt)
+
+
 @dataclass(frozen=True)
 class Outside:
     """A function of the user's own: of a chunk's video, uint8 [T, H, W, 3], and its prompt, from 0 to 1.
@@ -197,8 +248,8 @@ class Outside:
 
 PLAIN: dict[str, Reward] = {"continuity": continuity, "change": change, "adherence": adherence, "jury": jury}
 OF_PROMPTS = {"change", "adherence", "jury"}
-OF_THE_TOY_WORLD = OF_PROMPTS | {"rules", "wish"}
-NAMES = (*PLAIN, "wish:LAYOUT", "rules:WORD,...", "MODULE:FUNCTION")
+OF_THE_TOY_WORLD = OF_PROMPTS | {"truth", "rules", "wish"}
+NAMES = (*PLAIN, "truth", "wish:LAYOUT", "rules:WORD,...", "MODULE:FUNCTION")
 
 
 @dataclass(frozen=True)
@@ -209,11 +260,11 @@ class Rewards:
         parts: By name.
     """
 
-    parts: dict[str, Reward]
+    parts: dict[str, Reward | Truth]
 
-    def __call__(self, chunks: Sequence[Chunk]) -> tuple[float, dict[str, float]]:
-        """The reward of the newest chunk, and its parts by name."""
-        parts = {name: part(chunks[-SEEN:]) for name, part in self.parts.items()}
+    def __call__(self, chunks: Sequence[Chunk], past: Past | None = None) -> tuple[float, dict[str, float]]:
+        """The reward of the newest chunk, and its parts by name; `truth` needs the past."""
+        parts = {name: _value(part, chunks[-SEEN:], past) for name, part in self.parts.items()}
         return sum(parts.values()) / len(parts), parts
 
     @property
@@ -225,6 +276,13 @@ class Rewards:
     def need_the_oracle(self) -> bool:
         """Whether one of them reads the toy world."""
         return any(name.partition(":")[0] in OF_THE_TOY_WORLD for name in self.parts)
+
+
+def _value(part: Reward | Truth, chunks: Sequence[Chunk], past: Past | None) -> float:
+    if not isinstance(part, Truth):
+        return part(chunks)
+    assert past is not None
+    return part(chunks, past)
 
 
 def parse(text: str, outside: bool = True) -> Rewards:
@@ -253,10 +311,15 @@ def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
     if OF_PROMPTS & set(rewards.parts):
         for prompt in prompts:
             scene_of(prompt)
+    if "truth" in rewards.parts:
+        for prompt in prompts:
+            shot_or_scene(prompt)
 
 
-def _one(name: str, outside: bool) -> Reward:
+def _one(name: str, outside: bool) -> Reward | Truth:
     kind, colon, rest = name.partition(":")
+    if name == "truth":
+        return Truth()
     if name in PLAIN:
         return PLAIN[name]
     if kind == "rules":

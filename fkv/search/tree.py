@@ -28,7 +28,8 @@ class Node:
         look: What the chunk shows, as a vector of length 1; None where nobody compares.
         held: Chunk -> bytes of K and V of its pages that this node's stream holds.
         passes: Passes of the transformer that the chunk took.
-        chunk: What was generated; None for the root.
+        prompt: Under which the chunk was generated.
+        chunk: What was generated; None for the root, and where nobody needs it any more.
         stream: Stands behind the chunk, until children have it.
         fate: Why the node has no children, "" where it has some or may have them.
     """
@@ -43,6 +44,7 @@ class Node:
     look: np.ndarray | None = None
     held: dict[int, int] = field(default_factory=dict)
     passes: int = 0
+    prompt: str = ""
     chunk: Chunk | None = None
     stream: Stream | None = None
     fate: str = ""
