@@ -1,5 +1,6 @@
 """Batches: what jobs share is computed once, memory is kept, failures and interruptions lose nothing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -284,6 +285,23 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
     told = "cannot write job-002.part.mp4: No space left on device; stopped after 1 of 3 jobs; the same command goes on"
     assert told in capsys.readouterr().err
     assert sorted(each.name for each in out.iterdir()) == ["job-001.mp4", "records.jsonl"]
+
+
+def test_a_folder_of_another_run_is_left_alone(small_by_default, small, tmp_path, capsys, monkeypatch):
+    file, out = tmp_path / "jobs.jsonl", tmp_path / "out"
+    arguments = ["batch", str(file), "--out", str(out)]
+    file.write_text(lines([{"prompt": "a ball", "policy": "full", "chunks": 1}]))
+    assert main.main(arguments) == 0
+    before = {each.name: each.read_bytes() for each in out.iterdir()}
+    other = dataclasses.replace(small, name="other")
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: other))
+    assert main.main(arguments) == 2
+    told = "holds a run of small in fp32, this is one of other in fp32; name another folder"
+    assert told in capsys.readouterr().err
+    assert before == {each.name: each.read_bytes() for each in out.iterdir()}
+    (out / "records.jsonl").unlink()
+    assert main.main(arguments) == 2
+    assert "holds a manifest without records; name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
