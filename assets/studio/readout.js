@@ -38,7 +38,7 @@ const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)
 /** @param {number} [rows] streams of all visitors that were computed together */
 export function sharing(rows = 1) {
   if (rows === 1) return "";
-  return `, shared with ${rows - 1} ${rows === 2 ? "other" : "others"}`;
+  return `\nshared with ${rows - 1} ${rows === 2 ? "other" : "others"}`;
 }
 
 export class Readout {

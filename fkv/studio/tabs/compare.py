@@ -133,7 +133,7 @@ def _controls(model: VideoModel) -> Controls:
             examples = "\n".join(held_out_prompts(model))
             prompts = gr.Textbox(examples, label="Prompts, one per line", lines=3, max_lines=8, scale=6, min_width=320)
             with gr.Column(scale=1, min_width=150):
-                shared = gr.Checkbox(False, label="Pictures only", info="shares common chunks, without speeds")
+                shared = gr.Checkbox(False, label="Pictures only", info="sooner, without speeds")
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
         bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
