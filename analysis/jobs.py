@@ -28,10 +28,10 @@ def identity_of(model: VideoModel) -> tuple[str, str, str]:
 
 
 @lru_cache(maxsize=1)
-def load_once(name: str, device: str, precision: str | None) -> VideoModel:
+def load_once(name: str, device: str, precision: str | None, **setup: str) -> VideoModel:
     """Load a model in a process of its own, which then has one thread, and keep it for the next job."""
     torch.set_num_threads(1)
-    return registry.load(name, device, precision=precision)
+    return registry.load(name, device, precision=precision, **setup)
 
 
 def read_records(file: Path) -> list[Record]:

@@ -33,13 +33,16 @@ python -m fkv board vbench runs/small                                         # 
 ## Protocol
 
 A spec is a file of TOML: model and hash of its weights, training horizon, prompts, seeds, seconds, and rules on two
-tracks. **As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule
-whose denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule
-that cannot read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get
-the same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from
-{FEWEST} prompts on.
+tracks; for real models also `setup`, such as `setup = {{{{ resolution = "480p", decoder = "small" }}}}`.
+**As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule whose
+denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule that
+cannot read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get the
+same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST}
+prompts on.
 
-`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`. To add a rule to
+`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`, and every video to
+`videos.csv`. A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back,
+what it was calibrated on, head groups and pages, load of the machine, device and versions. To add a rule to
 a board, run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file
 of assets/board. Results of one board must have the same weights, prompts, seeds and length, or they are refused.
 

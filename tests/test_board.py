@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fkv.analysis.evaluate import held_out_scene, rendered
@@ -218,6 +219,7 @@ def test_a_board_goes_on_where_it_stopped(toy, spec_file, quick, tmp_path):
     assert {each.policy for each in found} == {"full", "sliding-window", "sliding-window:window_frames=7", TRUTH}
     assert load_folder(out / "results") == sorted(found, key=lambda each: each.name)
     assert found[0].videos[0].measures["identity"] is not None
+    assert len((out / "videos.csv").read_text().splitlines()) == 1 + 4 * 2 * 2
     lines = (out / "records.jsonl").read_text().splitlines()
     (out / "records.jsonl").write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:9])
     clip = next((out / "videos" / "full").iterdir())
@@ -240,7 +242,7 @@ def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, qu
 
     monkeypatch.setattr(board, "over_ray", spread)
     monkeypatch.setattr(board, "over_processes", spread)
-    monkeypatch.setattr(board, "load_once", lambda name, device, precision: toy)
+    monkeypatch.setattr(board, "load_once", lambda name, device, precision, **setup: toy)
     one = board.run(read_spec(spec_file), tmp_path / "one")
     two = board.run(read_spec(spec_file), tmp_path / "two", board.Setting(workers=2))
     three = board.run(read_spec(spec_file), tmp_path / "three", board.Setting(ray="local"))
@@ -257,6 +259,29 @@ def test_two_runs_of_a_protocol_agree(toy, spec_file, tmp_path):
     one, two = (board.run(read_spec(spec_file), tmp_path / name) for name in ("one", "two"))
     assert [each.videos for each in one] == [each.videos for each in two]
     assert one[0].xray.groups[0].name == "all" and one[0].costs.kv_bytes == two[0].costs.kv_bytes
+
+
+def test_recall_joins_the_rules_of_a_memory_world(toy, spec_file, quick, tmp_path, monkeypatch):
+    asked = []
+
+    def recalled(policies, prompts, seeds, model, out):
+        asked.append((policies, prompts, seeds))
+        return [{"policy": policy} for policy in policies]
+
+    row = {"recall": 0.5, "low": 0.25, "high": 0.75, "chance": 0.125, "items": 8, "streams": 4}
+    summary = pd.DataFrame([row | {"policy": policy} for policy in ("full", "sliding-window")])
+    monkeypatch.setattr(board.recall, "recall", recalled)
+    monkeypatch.setattr(board.recall, "summary", lambda records, by: summary)
+    found = board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
+    by_policy = {each.policy: each.recall for each in found}
+    assert by_policy["full"].recall == 0.5 and by_policy["full"].items == 8 and by_policy[TRUTH] is None
+    assert asked == [(["full", "sliding-window", "sliding-window:window_frames=7"], 2, 2)]
+    assert next(row for row in table.rows(found) if row["policy"] == "full")["recall"]["chance"] == 0.125
+
+
+def test_prompts_without_scenes_are_not_drawn(toy, spec_file):
+    spec_file.write_text(SPEC.replace("prompts = 2", 'prompts = ["a dragon"]'))
+    assert TRUTH not in plan(read_spec(spec_file), toy).rules
 
 
 # Intervals and limits.
@@ -452,6 +477,8 @@ def test_the_command_of_vbench_long_and_its_results(toy, spec_file, quick, tmp_p
         "vbench.imaging_quality": 0.65,
         "vbench.dynamic_degree": 0.5,
     }
+    assert main(["board", "run", str(spec_file), "--out", str(out), "--videos", "all"]) == 0
+    assert load(out / "results" / "full.json").videos[0].measures == measures  # a later run keeps the scores
     (folder / "results_2027_eval_results.json").write_text("[1]")
     assert main(["board", "vbench", str(out), "--read"]) == 2 and "have the form" in capsys.readouterr().err
 

@@ -29,6 +29,7 @@ class Measure:
         return f"{value:{'+' if self.better == 'zero' else ''}.{self.digits}f}"
 
 
+VBENCH = "vbench."  # begins the names of VBench-Long's dimensions
 _END = "the last 5 seconds against the first"
 MEASURES: dict[str, Measure] = {
     "adherence": Measure(
@@ -53,7 +54,7 @@ MEASURES: dict[str, Measure] = {
     "discontinuity": Measure("discontinuity", 2, "low", "how much the greatest movements stand out, 1 is even"),
     "flicker": Measure("flicker", 3, "low", "grey levels by which frames differ from their neighbours"),
     **{
-        f"vbench.{name}": Measure(
+        f"{VBENCH}{name}": Measure(
             f"VBench {title}", 4, "none" if name == "dynamic_degree" else "high", f"VBench-Long, {title}"
         )
         for name, title in {

@@ -18,7 +18,7 @@ from fkv.analysis.features import identity
 from fkv.analysis.jobs import Record
 from fkv.files import read_json
 
-from .columns import MEASURES
+from .columns import MEASURES, VBENCH
 from .spec import TRUTH, Protocol, Strict, Track, first_error, slug
 from .stream import DIGITS
 
@@ -105,6 +105,11 @@ class Recall(Strict):
     high: float
     chance: float
     items: Whole
+
+    @classmethod
+    def of_summary(cls, row: dict[str, Any]) -> Recall:
+        """Take the fields from a row of `fkv.analysis.recall.summary`."""
+        return cls(**{name: row[name] for name in cls.model_fields})
 
 
 class Group(Strict):
@@ -257,6 +262,20 @@ def _listed(record: Record) -> dict[str, list[float]]:
 def _means(series: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
     """Means of several series that all have the same names and lengths."""
     return {name: np.mean([each[name] for each in series], 0).round(4).tolist() for name in series[0]}
+
+
+def with_scores(result: Result, file: Path) -> Result:
+    """The result with the scores of VBench-Long that its videos have in an earlier file, where there is one."""
+    if not file.exists():
+        return result
+    earlier = {(video.prompt, video.seed, video.frames_sha256): video.measures for video in load(file).videos}
+
+    def merged(video: Video) -> Video:
+        known = earlier.get((video.prompt, video.seed, video.frames_sha256), {})
+        scores = {name: value for name, value in known.items() if name.startswith(VBENCH)}
+        return video.model_copy(update={"measures": video.measures | scores})
+
+    return result.model_copy(update={"videos": [merged(video) for video in result.videos]})
 
 
 def load(path: str | Path) -> Result:

@@ -26,9 +26,11 @@ from . import result as results
 from .result import Result
 from .spec import TRUTH, Plan, Protocol, Spec, plan, slug, title
 from .stream import mp4_of, stream_record
+from .table import videos_csv
 
 PLAN = "plan.json"
 RECORDS = "records.jsonl"
+RESULTS = "results"
 MAX_PLAN_BYTES = 16 << 20
 Kept = Literal["first", "all"]
 
@@ -71,7 +73,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
         ValueError: The spec does not fit the model, or the folder holds another board.
     """
     setting = setting or Setting()
-    model = registry.load(spec.model, setting.device, precision=setting.precision)
+    model = registry.load(spec.model, setting.device, precision=setting.precision, **spec.setup)
     planned = resume(out, spec, model, setting.features)
     protocol = planned.protocol
     finished = {_key(record): record for record in read_records(out / RECORDS)}
@@ -83,7 +85,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
     jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]
     with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
-        for record, video in _run(model, spec.model, setting, jobs):
+        for record, video in _run(model, spec, setting, jobs):
             if video is not None:
                 file = video_file(out, planned, _key(record))
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +106,11 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
         for policy, tracks in planned.rules.items()
     ]
     if setting.recall:
-        found = _with_recall(found, model, spec.model, setting, out)
+        found = _with_recall(found, model, setting, out)
+    found = [results.with_scores(each, out / RESULTS / f"{each.name}.json") for each in found]
     for each in found:
-        results.save(each, out / "results")
+        results.save(each, out / RESULTS)
+    (out / "videos.csv").write_text(videos_csv(found), encoding="utf-8")
     return found
 
 
@@ -167,9 +171,9 @@ def _lost(out: Path, planned: Plan, key: tuple[str, int, int], videos: Kept) -> 
 Job = tuple[str, int, int, str, float, bool]
 
 
-def _run(model: VideoModel, name: str, setting: Setting, jobs: list[Job]) -> Iterator[tuple[Record, bytes | None]]:
+def _run(model: VideoModel, spec: Spec, setting: Setting, jobs: list[Job]) -> Iterator[tuple[Record, bytes | None]]:
     """The records and videos of all jobs, as they are ready."""
-    spread = [(name, setting.device, setting.precision, setting.features, *job) for job in jobs]
+    spread = [(spec.model, setting.device, setting.precision, spec.setup, setting.features, *job) for job in jobs]
     if setting.ray:
         yield from over_ray(_job, spread, setting.ray, setting.device)
         return
@@ -180,9 +184,11 @@ def _run(model: VideoModel, name: str, setting: Setting, jobs: list[Job]) -> Ite
         yield _one(model, feature.load(setting.features, setting.device), *each)
 
 
-def _job(name: str, device: str, precision: str | None, features: str, *job: Any) -> tuple[Record, bytes | None]:
+def _job(
+    name: str, device: str, precision: str | None, setup: dict[str, str], features: str, *job: Any
+) -> tuple[Record, bytes | None]:
     """A job in a process of its own."""
-    return _one(load_once(name, device, precision), feature.load(features, device), *job)
+    return _one(load_once(name, device, precision, **setup), feature.load(features, device), *job)
 
 
 def _one(
@@ -200,22 +206,11 @@ def _one(
     return names | record, mp4_of(video, model.fps) if keep else None
 
 
-def _with_recall(found: list[Result], model: VideoModel, name: str, setting: Setting, out: Path) -> list[Result]:
-    """The results with what `fkv.analysis.recall` says of their rules."""
-    records = recall.recall(
-        [each.policy for each in found if each.policy != TRUTH],
-        prompts=len(found[0].protocol.prompts),
-        model=name if setting.workers > 1 else model,
-        device=setting.device,
-        precision=setting.precision,
-        out=out,
-        workers=setting.workers,
-    )
+def _with_recall(found: list[Result], model: VideoModel, setting: Setting, out: Path) -> list[Result]:
+    """The results with what `fkv.analysis.recall` says of their rules, measured in this process."""
+    rules = [each.policy for each in found if each.policy != TRUTH]
+    protocol = found[0].protocol
+    records = recall.recall(rules, len(protocol.prompts), len(protocol.seeds), model=model, out=out)
     rows = {row["policy"]: row for row in recall.summary(records, ("policy",)).to_dict("records")}
-    keys = ("recall", "low", "high", "chance", "items")
-    return [
-        each.model_copy(update={"recall": results.Recall(**{key: rows[each.policy][key] for key in keys})})
-        if each.policy in rows
-        else each
-        for each in found
-    ]
+    recalled = {policy: results.Recall.of_summary(row) for policy, row in rows.items()}
+    return [each.model_copy(update={"recall": recalled.get(each.policy)}) for each in found]

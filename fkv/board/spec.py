@@ -17,7 +17,7 @@ from fkv.analysis.jobs import identity_of
 from fkv.files import read_text
 from fkv.models.base import VideoModel
 from fkv.stream import MAX_SEED, check_prompt
-from fkv.world.captions import caption
+from fkv.world.captions import Scene, caption, parse
 
 from . import budget
 
@@ -56,6 +56,7 @@ class Spec(Strict):
         name: Of the board.
         model: As in `--model`.
         checkpoint: The hash of its weights, "" for any.
+        setup: Fields of `fkv.models.release.Setup` for real models, such as resolution and decoder.
         training_horizon: How long its training clips were, in words: it says what is extrapolation.
         prompts: Texts, or how many held-out prompts of the toy world.
         seeds: Of the noise.
@@ -67,6 +68,7 @@ class Spec(Strict):
     name: Name
     model: str
     checkpoint: str = ""
+    setup: dict[str, str] = {}
     training_horizon: str
     prompts: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[str], Field(min_length=1, max_length=2000)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1, max_length=1000)]
@@ -83,7 +85,8 @@ class Protocol(Strict):
         model: Its name.
         checkpoint: The hash of its weights.
         precision: Of its transformer.
-        training_horizon: See `Spec`.
+        setup: See `Spec`.
+        training_horizon: See there.
         prompts: Texts.
         seeds: Of the noise.
         seconds: Length of each video.
@@ -96,6 +99,7 @@ class Protocol(Strict):
     model: str
     checkpoint: str
     precision: str
+    setup: dict[str, str] = {}
     training_horizon: str
     prompts: list[str]
     seeds: list[int]
@@ -172,6 +176,7 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
         model=name,
         checkpoint=checkpoint,
         precision=precision,
+        setup=spec.setup,
         training_horizon=spec.training_horizon,
         prompts=prompts_of(spec, model),
         seeds=list(dict.fromkeys(spec.seeds)),
@@ -187,7 +192,7 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
         for frames in spec.same_budget.frames:
             for text in _at_budget(spec.same_budget.rules, frames, fit, model):
                 rules.setdefault(text, []).append(Track(name="same budget", frames=frames))
-    if draws_world(model):
+    if all(scene_of(model, prompt) for prompt in protocol.prompts):
         rules[TRUTH] = [Track(name="truth")]
     rules[REFERENCE] = rules[REFERENCE] or [Track(name="as released")]
     return Plan(spec=spec, protocol=protocol, rules=rules)
@@ -216,6 +221,14 @@ def prompts_of(spec: Spec, model: VideoModel) -> list[str]:
     if len({title(prompt) for prompt in prompts}) < len(prompts):
         raise ValueError(f"two prompts are equal in their first {NAMED} characters, by which videos are named")
     return prompts
+
+
+def scene_of(model: VideoModel, prompt: str) -> Scene | None:
+    """The scene that a prompt describes; None where the oracle cannot read the model or the prompt names no scene."""
+    try:
+        return parse(prompt) if draws_world(model) else None
+    except ValueError:
+        return None
 
 
 def title(prompt: str) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from fkv import policies
 from fkv.analysis import features as feature
-from fkv.analysis.evaluate import WINDOW_SECONDS, adherence, draws_world, rendered
+from fkv.analysis.evaluate import WINDOW_SECONDS, adherence, rendered
 from fkv.analysis.features import Features
 from fkv.analysis.jobs import Record
 from fkv.analysis.measures import change, drift, ends, flicker, hue_kept, jumps, movement, per_second
@@ -25,20 +25,12 @@ from fkv.models.page_tables import footprint
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
 from fkv.video import ENDING, Mp4Writer
-from fkv.world.captions import Scene, parse
+from fkv.world.captions import Scene
 from fkv.xray import xray
 
-from .spec import TRUTH
+from .spec import TRUTH, scene_of
 
 DIGITS = 5  # of measures in records
-
-
-def scene_of(model: VideoModel, prompt: str) -> Scene | None:
-    """The scene that a prompt describes; None where the oracle cannot read the model or the prompt names no scene."""
-    try:
-        return parse(prompt) if draws_world(model) else None
-    except ValueError:
-        return None
 
 
 def measured(

@@ -16,8 +16,9 @@ from typing import Any
 from fkv.files import read_json
 
 from . import result as results
+from .columns import VBENCH
 from .result import Result
-from .run import read_plan, video_file
+from .run import RESULTS, read_plan, video_file
 from .spec import TRUTH, Plan, slug
 
 DIMENSIONS = (
@@ -140,8 +141,8 @@ def read(out: Path) -> list[Result]:
         for file in files:
             for name, values in scores(read_json(file, MAX_BYTES)).items():
                 found.setdefault(name, {}).update(values)
-        result = _with(results.load(out / "results" / f"{folder.name}.json"), found, out, plan)
-        results.save(result, out / "results")
+        result = _with(results.load(out / RESULTS / f"{folder.name}.json"), found, out, plan)
+        results.save(result, out / RESULTS)
         scored.append(result)
     if not scored:
         raise ValueError(f"there are no results of VBench-Long in {out / FOLDER}; they are called *_eval_results.json")
@@ -155,7 +156,7 @@ def _with(result: Result, found: Mapping[str, Mapping[str, float]], out: Path, p
         name = video_file(out, plan, (result.policy, video.prompt, video.seed)).stem
         if name not in found:
             raise ValueError(f"VBench-Long has no score of {name!r} under {result.policy!r}")
-        measures = video.measures | {f"vbench.{key}": round(value, 5) for key, value in found[name].items()}
+        measures = video.measures | {f"{VBENCH}{key}": round(value, 5) for key, value in found[name].items()}
         videos.append(video.model_copy(update={"measures": measures}))
     scored = result.model_copy(update={"videos": videos})
     results.check(scored)
