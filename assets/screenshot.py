@@ -76,6 +76,23 @@ def compare(browser: Browser, url: str, theme: str) -> Path:
     return path
 
 
+def explore(browser: Browser, url: str, theme: str) -> Path:
+    """A finished search around a change of the prompt."""
+    page, path = opened(browser, url, theme), FOLDER / f"explore-{theme}.png"
+    page.get_by_role("tab", name="Explore").click()
+    form = page.locator("#fkv-explore-form")
+    form.locator("button.label-wrap").click()
+    form.get_by_label("What changes at which chunk").fill("3: a blue star drifting over the sea at night")
+    form.get_by_label("Chunks", exact=True).fill("4")
+    form.get_by_role("button", name="Explore").click()
+    page.locator('.fkv-explore[data-state="done"]').wait_for()
+    page.wait_for_function("[...document.querySelectorAll('.fkv-node canvas')].every((each) => each.width > 100)")
+    page.wait_for_timeout(3000)  # until the future plays
+    page.screenshot(path=path, full_page=True)
+    page.close()
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
@@ -90,6 +107,7 @@ def main() -> None:
             print(live(browser, args.url, theme, args.chunks))
             print(heads(browser, args.url, theme, args.chunks))
             print(atlas(browser, args.url, theme))
+            print(explore(browser, args.url, theme))
             print(compare(browser, args.url, theme))
         browser.close()
 

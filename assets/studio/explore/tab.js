@@ -287,16 +287,22 @@ class Tab {
     button.type = "button";
     button.setAttribute("aria-label", `Go on with future ${number + 1}: ${this.nodes[option].move}`);
     const label = document.createElement("span");
-    label.textContent = `${number + 1} · reward ${this.nodes[option].reward.toFixed(2)}`;
+    const rewards = this.newest(option).map((at) => this.nodes[at].reward);
+    const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
+    label.textContent = `${number + 1} · reward ${mean.toFixed(2)}`;
     button.append(document.createElement("canvas"), label);
     button.addEventListener("click", () => this.pick(number));
     return button;
   }
 
+  /** @param {number} option @returns {number[]} the nodes of it that were made for this choice */
+  newest(option) {
+    return lineage(this.nodes, option).slice(-(this.tree.span ?? 1));
+  }
+
   /** @param {number[]} options @param {HTMLButtonElement[]} buttons */
   async playOptions(options, buttons) {
-    const newest = options.map((option) => lineage(this.nodes, option).slice(-(this.tree.span ?? 1)));
-    const films = await Promise.all(newest.map((path) => this.films.along(path)));
+    const films = await Promise.all(options.map((option) => this.films.along(this.newest(option))));
     if (this.choices.dataset.options !== options.join()) return;
     this.options.play(
       buttons.map((button, number) => [findCanvas(button, "canvas"), films[number]]),
