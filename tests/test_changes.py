@@ -74,6 +74,20 @@ def test_no_sequence_of_changes_ends_a_stream(small, name, borders):
         assert chunk.video_frames and chunk.kv_bytes > 0
 
 
+@pytest.mark.parametrize("then", ["infinity-rope", "infinity-rope:window_frames=9"])
+def test_after_a_switch_the_keys_of_the_chunk_are_read_where_its_queries_are(small, then):
+    live = Stream(small, policies.parse("sliding-window:sink_frames=1,window_frames=5"), "a red ball over the sea")
+    [live.step() for _ in range(4)]
+    live.set_policy(policies.parse(then))
+    window = live.next_policy.window_frames
+    for chunk in (live.step(), live.step()):
+        (read,) = chunk.read.values()
+        at = dict(zip(read.frame.tolist(), read.position.tolist(), strict=True))
+        assert [at[frame] for frame in chunk.frames] == [window - 3, window - 2, window - 1]
+        earlier = sorted(set(at) - set(chunk.frames))
+        assert [at[frame] for frame in earlier] == [*range(window - 3 - len(earlier), window - 3)]
+
+
 @pytest.mark.parametrize("begin", NAMES)
 @pytest.mark.parametrize("then", ["full", "forcing-kv:segments_per_frame=4", "per-step", "tether-cache"])
 def test_a_policy_switched_before_the_first_chunk_is_as_one_that_began(small, begin, then):

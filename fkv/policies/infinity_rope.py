@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from fkv.pages import Reads
+from fkv.pages import Pages, Reads
 from fkv.parameters import Frames
 
 from .base import ChunkState
@@ -53,6 +53,14 @@ class InfinityRope(SlidingWindow):
         pages = pages_of(group, state)
         index = np.arange(len(pages))
         position = slot_order(pages, index)
+        if not self._is_flushed(pages, state):
+            # The chunk's keys are read where its queries are, also where fewer frames are cached than the window holds.
+            position += self.chunk_positions(replace(state, marks=frozenset()))[-1] - position.max()
         if "cut" in state.marks:
             position = np.where(pages.frame >= state.frames[0], pages.position, position)
         return Reads(index, position)
+
+    def _is_flushed(self, pages: Pages, state: ChunkState) -> bool:
+        """Whether the cache holds what a flush leaves: released code then reads it from position 0 in any window."""
+        first = state.frames[0]
+        return np.array_equal(np.unique(pages.frame[pages.frame < first]), [0, first - 2, first - 1])
