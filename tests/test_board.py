@@ -229,8 +229,16 @@ def test_a_board_goes_on_where_it_stopped(toy, spec_file, quick, tmp_path):
     again = board.run(spec, out)
     assert [policy for policy, *_ in quick] == ["full", TRUTH] and again == found and clip.exists()
     spec_file.write_text(SPEC.replace("seconds = 4", "seconds = 5"))
-    with pytest.raises(ValueError, match="holds a board of another spec"):
+    with pytest.raises(ValueError, match="holds a board of other prompts, seeds, seconds"):
         board.run(read_spec(spec_file), out)
+
+
+def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_file, quick, tmp_path):
+    board.run(read_spec(spec_file), tmp_path / "out")
+    del quick[:]
+    spec_file.write_text(SPEC.replace('["full", "s', '["full", "longlive", "s'))
+    found = board.run(read_spec(spec_file), tmp_path / "out")
+    assert {policy for policy, *_ in quick} == {"longlive"} and len(quick) == 4 and len(found) == 5
 
 
 def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, quick, tmp_path, monkeypatch):

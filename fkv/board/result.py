@@ -144,7 +144,7 @@ class Result(Strict):
         policy: As `fkv.policies.write` writes it, or `TRUTH`.
         tracks: Its places.
         origin: Whether the figures were measured with this library or with the authors' code.
-        source: The command or the place that the figures come from.
+        source: Where the figures come from.
         date: When they were measured, YYYY-MM-DD.
         costs: None for the truth.
         videos: One per prompt and seed.
@@ -208,7 +208,7 @@ def of_records(
         tracks: Its places.
         records: Of all its videos, as `stream.stream_record` makes them, with `prompt` and `seed`.
         at_once: Streams that ran at the same time.
-        source: The command.
+        source: Where the figures come from.
     """
     costs = [record["costs"] for record in records if record["costs"]]
     first = next(record for record in records if (record["prompt"], record["seed"]) == (0, protocol.seeds[0]))
@@ -301,8 +301,7 @@ def save(result: Result, folder: Path) -> Path:
     """Write a result into a folder, which is made. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{result.name}.json"
-    written: dict[str, Any] = result.model_dump(mode="json", exclude_defaults=False)
-    file.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result.model_dump(mode="json"), separators=(",", ":")) + "\n", encoding="utf-8")
     return file
 
 

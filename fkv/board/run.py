@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from fkv import __version__
 from fkv.analysis import features as feature
 from fkv.analysis import recall
 from fkv.analysis.jobs import Record, append_record, load_once, over_processes, read_records
@@ -93,7 +93,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
             finished[_key(record)] = record
             append_record(out / RECORDS, record)
             bar.update()
-    command = f"fkv board run, {shlex.quote(protocol.name)}"
+    source = f"fkv board run of {protocol.name}, version {__version__}"
     found = [
         results.of_records(
             protocol,
@@ -101,7 +101,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
             tracks,
             [finished[policy, *run] for run in product(range(len(protocol.prompts)), protocol.seeds)],
             setting.workers,
-            command,
+            source,
         )
         for policy, tracks in planned.rules.items()
     ]
@@ -115,22 +115,20 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
 
 
 def resume(out: Path, spec: Spec, model: VideoModel, features: str) -> Plan:
-    """The plan of a folder, or a new one where there is none.
+    """The plan of a spec in a folder. Records of a spec with other rules stay, as long as all else is the same.
 
     Raises:
-        ValueError: The folder holds another board, or the plan is damaged.
+        ValueError: The folder holds videos of other prompts, seeds, length or weights, or its plan is damaged.
     """
-    file = out / PLAN
-    if not file.exists():
-        planned = plan(spec, model, features)
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(planned.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        return planned
-    there = read_plan(out)
-    identity = (there.protocol.checkpoint, there.protocol.precision, there.protocol.features)
-    if there.spec != spec or identity != (*recall.identity_of(model)[1:], features):
-        raise ValueError(f"{out} holds a board of another spec, weights, precision or features; name another folder")
-    return there
+    there = read_plan(out) if (out / PLAN).exists() else None
+    planned = plan(spec, model, features)
+    if there is not None and there.protocol != planned.protocol:
+        raise ValueError(
+            f"{out} holds a board of other prompts, seeds, seconds, weights, precision or features; name another folder"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PLAN).write_text(planned.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return planned
 
 
 def read_plan(out: Path) -> Plan:

@@ -125,12 +125,10 @@ class Plan(Strict):
     """A board that can be run.
 
     Attributes:
-        spec: Where it comes from.
         protocol: What all rules share.
         rules: Policy -> its tracks; the reference first.
     """
 
-    spec: Spec
     protocol: Protocol
     rules: dict[str, list[Track]]
 
@@ -195,7 +193,7 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
     if all(scene_of(model, prompt) for prompt in protocol.prompts):
         rules[TRUTH] = [Track(name="truth")]
     rules[REFERENCE] = rules[REFERENCE] or [Track(name="as released")]
-    return Plan(spec=spec, protocol=protocol, rules=rules)
+    return Plan(protocol=protocol, rules=rules)
 
 
 def _at_budget(rules: Sequence[str], frames: int, fit: Sequence[str], model: VideoModel) -> list[str]:
