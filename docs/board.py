@@ -40,7 +40,8 @@ cannot read so few is left out. Noise follows from seed, chunk and step, so all 
 same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST}
 prompts on.
 
-`run` keeps a record per video and goes on from them. It writes one JSON file per rule to `results`, and every video to
+`run` keeps a record per video and goes on from them, also where a spec has more rules by then. It writes one JSON file
+per rule to `results`, and every video to
 `videos.csv`. A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back,
 what it was calibrated on, head groups and pages, load of the machine, device and versions. To add a rule to
 a board, run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file
