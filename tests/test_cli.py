@@ -140,7 +140,9 @@ def test_compare_takes_all_policies_that_fit_the_model(capsys, monkeypatch):
 
 def test_compare_shared_shows_the_same_frames_and_no_speed(capsys):
     command = ["compare", "--policies", "full,sliding-window:window_frames=6,forcing-kv", "--chunks", "3"]
-    alone, shared = (json.loads(run(capsys, *command, *more)[1].out) for more in ([], ["--shared"]))
+    alone, printed = json.loads(run(capsys, *command)[1].out), run(capsys, *command, "--shared")[1]
+    shared = json.loads(printed.out)
+    assert "7 of 9 chunks were computed and the others shared" in printed.err and "FPS" not in printed.err
     assert (shared["timing"], shared["chunks_asked"], shared["chunks_computed"]) == ("shared", 9, 7)
     assert "fps_meaning" not in shared
     for one, other in zip(alone["policies"].values(), shared["policies"].values(), strict=True):

@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
 
         seconds = [number * model.chunk_seconds for number in shown]
         filmstrips(list(result["policies"]), [np.stack(frames[label]) for label in result["policies"]], seconds, sheet)
+    if args.shared:
+        told = f"{result['chunks_computed']} of {result['chunks_asked']} chunks were computed and the others shared"
+        print(told, file=sys.stderr)
     for label, figures in result["policies"].items():
         speed = "" if args.shared else _speed(figures)
         print(f"{label:>18}: {speed}{figures['kv_bytes_peak'] / 1e6:.2f} MB KV", file=sys.stderr)
