@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from dataclasses import replace
 from itertools import islice, pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
@@ -24,6 +26,7 @@ from fkv.training.data import Clips, genes_of
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
 from fkv.training.rollout import FEW_SIGMAS, ROUNDS, SIGMAS, Draft, Pool
+from fkv.training.validate import count, kinds_of
 from fkv.transformer.causal import CausalTransformer
 from fkv.transformer.coordinates import LEVELS, input_channels, with_coordinates
 from fkv.world.render import GENES
@@ -316,3 +319,18 @@ def test_a_codec_that_is_normalised_again_decodes_the_same_from_unit_latents():
         torch.testing.assert_close(
             again.decode(again.encode(few))[0], codec.decode(codec.encode(few))[0], atol=1e-4, rtol=0
         )
+
+
+def test_validation_counts_items_by_what_a_chunk_must_do():
+    rendered = render_memory_clips(random.Random(1), 16, 1, 8, FULL, 1.0)
+    given = encoded(TinyCodec(width=8, depth=1), rendered, "cpu")
+    kinds = kinds_of(given)
+    assert kinds[0] == "open" and {"stay", "reveal", "return"} <= set(kinds)
+    true = rendered.video[0].numpy()
+    right, wrong = ({kind: defaultdict(list) for kind in kinds if kind} for _ in range(2))
+    count(given, true, true, right)
+    count(given, np.zeros_like(true), true, wrong)
+    for kind in right:
+        assert all(all(found) for found in right[kind].values())
+        assert not any(any(found) for item, found in wrong[kind].items() if item != "lit")
+    assert sum(len(right[kind]["lit"]) for kind in right) == sum(1 for kind in kinds if kind)
