@@ -35,7 +35,7 @@ def decibels(error: float, peak: float) -> float:
 
 
 def interleave(
-    streams: Sequence[Stream], chunks: int, before: Callable[[int], None] = lambda index: None
+    streams: Sequence[Stream], chunks: int, before: Callable[[int], object] = lambda index: None
 ) -> Iterator[tuple[int, Chunk]]:
     """Step every stream `chunks` times in turn; who goes first alternates. Yields which stream, and its chunk.
 

@@ -14,9 +14,10 @@ import torch
 
 from fkv.analysis import figures
 from fkv.analysis.evaluate import EQUAL_DB, held_out_scene
+from fkv.policies import POLICIES
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings
-from fkv.studio.live import comparison, comparison_figures
+from fkv.studio.live import comparison, comparison_figures, sample_comparison
 from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.queue import Queue
@@ -24,8 +25,10 @@ from fkv.studio.live.run import Run
 from fkv.studio.media import filmstrip
 from fkv.studio.tabs import compare
 from fkv.world.captions import caption
+from fkv.world.captions import parse as parse_scene
 from fkv.world.render import GENES, render
 
+PROMPT = "a red ball bouncing over the sea by day"
 PROMPTS = "a red ball bouncing over the sea by day\na blue star"
 
 
@@ -72,7 +75,7 @@ def chunks_of(seconds: float, kv_bytes: int, scene=None, count: int = 3) -> list
 def test_figures_of_known_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     records = [
-        comparison_figures.stream_record(name, 0, own, slow) | comparison_figures.quality(own, slow, held_out_scene(0))
+        comparison_figures.stream_record(name, PROMPT, 0, own, slow) | comparison_figures.quality(own, slow, True)
         for name, own in (("full", slow), ("another", fast))
     ]
     rows = comparison_figures.table(records)
@@ -88,8 +91,10 @@ def test_figures_of_known_streams():
 
 def test_medians_are_over_chunks_and_quality_is_a_mean_over_complete_streams():
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
-    complete = comparison_figures.stream_record("full", 0, slow, slow) | comparison_figures.quality(slow, slow, None)
-    rows = comparison_figures.table([complete, comparison_figures.stream_record("full", 1, fast[:1], fast[:1])])
+    complete = comparison_figures.stream_record("full", PROMPT, 0, slow, slow) | comparison_figures.quality(
+        slow, slow, False
+    )
+    rows = comparison_figures.table([complete, comparison_figures.stream_record("full", PROMPT, 1, fast[:1], fast[:1])])
     assert (
         rows["fps_denoise"].tolist() == [6]
         and rows["streams"].tolist() == [2]
@@ -141,6 +146,59 @@ def test_sharing_shows_the_same_pictures_and_measures_no_speed(toy):
     html = compare._table(comparison_figures.table(shared.records), draws_world=True)
     assert "FPS" not in html and "PSNR" in html
     assert "timing" in comparison_figures.spreadsheet(told)
+
+
+SCENES = "a red ball bouncing over the sea by day [1c] | a blue star drifting over the hills at night [2c]"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_scenes_change_the_prompt_of_every_stream_on_its_way(shared, toy):
+    asked = plan(prompts=SCENES, chunks=3, shared=shared)
+    *_, last = run_of(toy, asked)
+    assert last.state == "done" and {record["prompt"] for record in last.records} == {SCENES}
+    seen = [[chunk["prompt"].split()[1] for chunk in record["chunks"]] for record in last.records]
+    assert seen == [["red", "blue", "blue"]] * 2
+    stream = Stream(toy, comparison.policies.parse(asked.policies[0]), SCENES.partition(" [")[0], 3)
+    first = stream.step()
+    stream.set_prompt("a blue star drifting over the hills at night")
+    assert last.records[0]["frames_sha256"] == frame_hash([first, stream.step(), stream.step()])
+    assert last.records[0]["adherence"] is not None
+    told = comparison_figures.report(toy, asked, last.records, torch.device("cpu"), "finished")
+    assert told["prompts"] == [SCENES]
+
+
+def test_adherence_is_read_at_the_end_of_each_prompt():
+    first, second = (parse_scene(text.partition(" [")[0].strip()) for text in SCENES.split("|"))
+    kept = [*chunks_of(1, 1000, first, count=2), *chunks_of(1, 1000, second, count=4)]
+    stuck = [replace(chunk, video=kept[0].video) for chunk in kept]
+    assert comparison_figures.quality(kept, kept, True)["adherence"] > 0.9
+    assert comparison_figures.quality(stuck, kept, True)["adherence"] < 0.8
+
+
+def test_a_comparison_is_recorded_group_by_group_and_shown_for_its_own_weights_alone(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_comparison, "GROUP", 1)
+    names = ["full", "sliding-window:window_frames=4", "sliding-window:window_frames=6"]
+    told = sample_comparison.record(toy, names, [SCENES], 3)
+    assert list(told["policies"]) == names and told["prompts"] == [SCENES] and "streams" not in told
+    assert "fps_denoise" not in told["policies"]["full"] and told["policies"][names[1]]["kv_bytes_peak"] > 0
+    file = tmp_path / "compared.json"
+    file.write_text(json.dumps(told, allow_nan=False))
+    assert sample_comparison.recorded(toy, file) == told
+    file.write_text(json.dumps(told | {"checkpoint": "another"}))
+    assert sample_comparison.recorded(toy, file) is None
+    assert sample_comparison.recorded(toy, tmp_path / "none.json") is None
+
+
+def test_the_tab_opens_with_a_record_of_all_policies_that_tells_them_apart(shipped, small):
+    told = sample_comparison.recorded(shipped)
+    assert told["prompts"] == comparison.default_prompts(shipped) and set(told["policies"]) <= set(POLICIES)
+    rows = told["policies"].values()
+    assert len(rows) > 15 and min(row["adherence"] for row in rows) < 1, "not 100 % everywhere"
+    assert len({row["psnr_to_reference"] for row in rows}) > 10
+    [html] = compare._recorded(shipped)
+    assert all(f'<th scope="row">{name}</th>' in html for name in told["policies"])
+    assert told["device"] in html and told["date"] in html and sample_comparison.COMMAND in html
+    assert "FPS" not in html and compare._recorded(small) == []
 
 
 def test_pictures_come_with_the_chunks_and_the_newest_runs_keep_theirs(toy):
@@ -243,6 +301,7 @@ def test_time_memory_and_failures_end_it_with_a_sentence(small, monkeypatch):
         ({"chunks": None}, "whole number"),
         ({"chunks": 1}, "chunks must be a whole number from 2 to 60, not 1"),
         ({"max_chunks": 7}, "8 chunks in all; at most 7"),
+        ({"prompts": "a ball [3c] | a star [1c]"}, "scene 2 .* begins at chunk 4, after the last of 2"),
     ],
 )
 def test_bad_forms_get_a_sentence(fields, words):
@@ -283,7 +342,7 @@ def test_the_plot_and_its_file_show_every_policy():
 
 def test_the_table_says_what_is_unknown_and_what_is_equal():
     rows = comparison_figures.table(
-        [comparison_figures.stream_record("<b>", 0, chunks_of(1, 1000), chunks_of(1, 1000))]
+        [comparison_figures.stream_record("<b>", PROMPT, 0, chunks_of(1, 1000), chunks_of(1, 1000))]
     )
     html = compare._table(rows.assign(psnr_to_reference=EQUAL_DB), draws_world=True)
     assert "&lt;b&gt;" in html and '"100.0">equal<' in html and html.count('"">–<') == 7 and ">6.0<" in html
@@ -292,7 +351,7 @@ def test_the_table_says_what_is_unknown_and_what_is_equal():
 def test_the_spreadsheet_says_what_the_page_says_and_what_was_compared(small):
     slow, fast = chunks_of(1, 1000), chunks_of(0.5, 400)
     records = [
-        comparison_figures.stream_record(name, 0, own, slow) | comparison_figures.quality(own, slow, None)
+        comparison_figures.stream_record(name, PROMPT, 0, own, slow) | comparison_figures.quality(own, slow, False)
         for name, own in (("full", slow), ("another", fast))
     ]
     plan = ComparisonPlan.from_form(["full", "sliding-window"], "a red ball\na blue star", "3, 4", 2)

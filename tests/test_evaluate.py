@@ -15,7 +15,7 @@ from fkv.analysis import evaluate as ev
 from fkv.analysis import evaluation_table
 from fkv.commands import eval as command
 from fkv.commands.common import read_policies
-from fkv.models import registry
+from fkv.models import registry, tiny
 from fkv.models.registry import ModelEntry
 from fkv.stream import Chunk, Timings
 from fkv.world import panorama
@@ -233,6 +233,21 @@ def test_a_storyboard_is_measured_scene_by_scene(toy, tmp_path, capsys, monkeypa
     assert record["story"].splitlines()[1] == "3: cut = a blue star drifting over the sea at night"
     monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("it is recorded already"))
     assert command.run(parser.parse_args(options)) == 0
+
+
+def test_words_of_a_storyboard_that_the_model_does_not_know_are_said(toy, tmp_path, capsys, monkeypatch):
+    scene = parse("a red ball bouncing over the hills by day")
+    fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, scene).video, None), hints=tiny.hints)
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: fixed))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    story = tmp_path / "story.txt"
+    story.write_text(SCENES.replace("blue star", "furry blue star"))
+    assert command.run(parser.parse_args(["--policy", "full", "--story", str(story)])) == 0
+    told = capsys.readouterr()
+    assert "hint: The tiny model does not know “furry” and leaves such words out." in told.err
+    [hint] = json.loads(told.out)["hints"]
+    assert "“furry”" in hint
 
 
 @pytest.mark.parametrize(

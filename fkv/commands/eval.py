@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fkv.models.release import CHOICES
 
-from .common import add_story, read_policies, read_story
+from .common import add_story, print_hints, read_policies, read_story
 from .model_options import add_device
 from .output import check_ending, emit, outputs
 
@@ -166,13 +167,18 @@ def run(args: argparse.Namespace) -> int:
     target, sheet, page, folder = outputs(args, "json", "sheet", "table", "out/")
     check_ending("sheet", sheet, ".png", ".pdf")
     check_ending("table", page, ".md")
-    policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))
+    load = cache(lambda: registry.load(args.model, args.device, precision=args.precision))
+    policies = read_policies(args.policy, load)
     story = parse(read_story(args.story), ANY_ROLES, None, CHUNK / FPS)
     prompts = args.prompts if args.prompts is not None else 8 if story.opening is None else 1
     seconds = args.seconds
     if seconds is None:
         seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
     policies = _fitted(args, policies, seconds)
+    more: dict[str, Any] = {}
+    if story.prompts:
+        print_hints(load(), story.prompts)
+        more = {"hints": hints} if (hints := load().hints_of(story.prompts)) else {}
     records = []
     for steps in _steps(args.steps):
         found = evaluate(
@@ -193,13 +199,10 @@ def run(args: argparse.Namespace) -> int:
         of_steps = "" if steps is None else f", {steps} {'step' if steps == 1 else 'steps'}"
         records += [record | {"policy": record["policy"] + of_steps} for record in found]
     print(table(records), file=sys.stderr)
-    more: dict[str, Any] = {}
-    if args.oracle or sheet:
-        model = registry.load(args.model, args.device, precision=args.precision)
     if args.oracle:
-        accuracy = oracle_accuracy(model, samples=100)
+        accuracy = oracle_accuracy(load(), samples=100)
         renders = measure_renders(prompts, seconds)
-        more = {"oracle": accuracy, "renders": renders}
+        more |= {"oracle": accuracy, "renders": renders}
         for source, words in accuracy.items():
             shares = ", ".join(f"{word} {share:.1%}" for word, share in words.items())
             print(f"oracle on {source}: {shares}", file=sys.stderr)
@@ -216,6 +219,6 @@ def run(args: argparse.Namespace) -> int:
 
         Path(page).write_text(markdown(records), encoding="utf-8")
     if sheet:
-        contact_sheet(model, policies[0], sheet, prompts, seconds, story=story)
+        contact_sheet(load(), policies[0], sheet, prompts, seconds, story=story)
     emit(told, target)
     return 0

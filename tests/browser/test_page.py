@@ -122,6 +122,27 @@ def test_nothing_scrolls_sideways(visit, width):
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_margins_are_equal_in_every_tab_and_focus_is_seen(visit):
+    tab = visit(width=1280)
+    tab.until("window.fkvStudio.painted.A > 0")
+    sides = """(name) => {
+      const { left, right } = document.querySelector(name).getBoundingClientRect();
+      const page = document.documentElement.getBoundingClientRect();  // without the scroll bar's gutters
+      return [left - page.left, page.right - right].map(Math.round);
+    }"""
+    left, right = tab.page.evaluate(sides, "#fkv-header")
+    assert abs(left - right) <= 1
+    for name, content in (("Live", "#fkv-stage"), ("Heads", "#fkv-heads"), ("Compare", "#fkv-compare")):
+        tab.page.get_by_role("tab", name=name, exact=True).click()
+        tab.page.locator(content).wait_for()
+        assert tab.page.evaluate(sides, content) == [left, right], name
+    tab.page.get_by_role("tab", name="Live").click()
+    outline = "() => parseFloat(getComputedStyle(document.activeElement.closest('label')).outlineWidth)"
+    tab.page.locator("#fkv-choices input[type=radio]:checked").focus()
+    tab.page.keyboard.press("ArrowRight")
+    assert tab.page.evaluate(outline) >= 2
+
+
 def test_clip_endpoint_returns_a_video_and_its_figures(studio):
     client = gradio_client.Client(studio, verbose=False)
     video, figures = client.predict(

@@ -6,7 +6,7 @@ where only pictures count. The first policy is the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 from fkv import policies
-from fkv.analysis.evaluate import draws_world, held_out_scene
+from fkv.analysis.evaluate import draws_world, held_out_scene, switched_scene
 from fkv.batch.shared import generate, paths_of
 from fkv.comparison import interleave
 from fkv.models.base import VideoModel
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.filmstrip import Filmstrip, filmstrip
-from fkv.world.captions import Scene, caption
+from fkv.world.captions import caption
 from fkv.world.captions import parse as parse_scene
 
 from .comparison_figures import Record, quality, stream_record
-from .comparison_plan import ComparisonPlan
+from .comparison_plan import ComparisonPlan, scenes
 from .limits import Limits
 from .queue import Queue
 from .run import Run
@@ -57,11 +57,17 @@ class Progress:
     strips: tuple[Filmstrip, ...] = ()
 
 
-def held_out_prompts(model: VideoModel, count: int = 2) -> list[str]:
-    """Prompts that the model was not trained on; a model that does not draw the toy world has its own examples."""
+def default_prompts(model: VideoModel) -> list[str]:
+    """Prompts that tell policies apart: one that changes on the way, and one that changes and returns, in 7 chunks.
+
+    The model was not trained on their wording. A model that does not draw the toy world has its own examples.
+    """
     if not draws_world(model):
-        return list(model.examples[:count])
-    return [caption(held_out_scene(i), held_out=True) for i in range(count)]
+        return list(model.examples[:2])
+    (first, changed), (second, other) = [
+        [caption(scene, held_out=True) for scene in (held_out_scene(i), switched_scene(i)[0])] for i in range(2)
+    ]
+    return [f"{first} [3c] | {changed} [4c]", f"{second} [2c] | {other} [3c] | {second} [2c]"]
 
 
 def player(model: VideoModel, limits: Limits) -> Play:
@@ -71,15 +77,18 @@ def player(model: VideoModel, limits: Limits) -> Play:
         names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0, shared: bool = False
     ) -> Generator[tuple[int, Chunk], None, None]:
         chosen = [policies.parse(name) for name in names]
+        opening, story = scenes(prompt, chunks, model.chunk_seconds)
 
-        def streams() -> list[Stream]:
-            return [Stream(model, policy, prompt, seed) for policy in chosen]
+        def in_turns(chunks: int) -> Iterator[tuple[int, Chunk]]:
+            streams = {name: Stream(model, policy, opening, seed) for name, policy in zip(names, chosen, strict=True)}
+            return interleave(list(streams.values()), chunks, lambda index: story.apply(index, streams))
 
-        for _ in interleave(streams(), warmup):
+        for _ in in_turns(warmup):
             pass
-        steps = (
-            generate(model, paths_of(model, chosen, prompt, seed, chunks)) if shared else interleave(streams(), chunks)
-        )
+        if shared:
+            steps = generate(model, paths_of(model, chosen, opening, seed, chunks, story=story))
+        else:
+            steps = in_turns(chunks)
         for number, chunk in steps:
             yield number, replace(chunk, latents=torch.empty(0))
 
@@ -151,7 +160,7 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
                 if current.chunks % len(streams) == 0:
                     by_policy = {name: own for name, own in zip(plan.policies, streams, strict=True) if own}
                     reference = None if plan.shared else streams[0]
-                    running = [stream_record(name, seed, own, reference) for name, own in by_policy.items()]
+                    running = [stream_record(name, prompt, seed, own, reference) for name, own in by_policy.items()]
                     strips = (*earlier, filmstrip(prompt, seed, by_policy, plan.chunks))
                 at = f"chunk {len(streams[which])} of {plan.chunks}"
                 text = f"{plan.policies[which]}, {at}, {plan.where(number)}."
@@ -160,9 +169,9 @@ def _measured(model: VideoModel, play: Play, plan: ComparisonPlan, current: Turn
                 if over := current.over():
                     yield replace(progress, state="done", text=f"{over} The figures cover the chunks so far.")
                     return
-        scene = _scene(model, prompt)
+        readable = draws_world(model) and all(map(_whole, {chunk.prompt for chunk in streams[0]}))
         for known, stream in zip(running, streams, strict=True):
-            records.append(known | quality(stream, streams[0], scene, model.transformer.events))
+            records.append(known | quality(stream, streams[0], readable, model.transformer.events))
         current.forget_frames()
         yield Progress("running", f"Measured {plan.where(number)}.", current.chunks, tuple(records), strips)
     current.run.ended = "finished"
@@ -178,9 +187,10 @@ def _saving(model: VideoModel, plan: ComparisonPlan) -> str:
     return f", of which {found['chunks_computed']} of {found['chunks_asked']} were computed and the others shared"
 
 
-def _scene(model: VideoModel, prompt: str) -> Scene | None:
-    """What the oracle should find; None where it cannot read the model, or the prompt names no whole scene."""
+def _whole(prompt: str) -> bool:
+    """Whether a prompt names a whole scene of the toy world, so that the oracle can tell whether it is shown."""
     try:
-        return parse_scene(prompt) if draws_world(model) else None
+        parse_scene(prompt)
     except ValueError:
-        return None
+        return False
+    return True

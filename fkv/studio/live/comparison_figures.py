@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fkv.analysis.evaluate import EQUAL_DB, adherence
+from fkv.analysis.evaluate import EQUAL_DB, adherence_by_scene
 from fkv.analysis.measures import chunk_discontinuity, psnr
 from fkv.comparison import speed_ratios
 from fkv.models.base import VideoModel
 from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates, without_speeds
 from fkv.stream import Chunk
-from fkv.world import FPS
-from fkv.world.captions import Scene
 from fkv.world.oracle import WORDS
 
 from .comparison_plan import ComparisonPlan
@@ -35,11 +33,14 @@ NOISE = {
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
 
 
-def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Sequence[Chunk] | None) -> Record:
+def stream_record(
+    policy: str, prompt: str, seed: int, chunks: Sequence[Chunk], reference: Sequence[Chunk] | None
+) -> Record:
     """Record what is known of a stream while it runs.
 
     Args:
         policy: Its policy.
+        prompt: Its prompt, or its scenes.
         seed: Its seed.
         chunks: Its chunks so far.
         reference: The chunks of the reference stream so far, by which `ratio_denoise` is measured, see
@@ -47,7 +48,7 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
     """
     record: Record = {
         "policy": policy,
-        "prompt": chunks[0].prompt,
+        "prompt": prompt,
         "seed": seed,
         "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),
         "chunks": [chunk_record(chunk) | rates([chunk]) for chunk in chunks],
@@ -59,28 +60,30 @@ def stream_record(policy: str, seed: int, chunks: Sequence[Chunk], reference: Se
     return record
 
 
-def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], scene: Scene | None, events: bool = False) -> Record:
+def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], readable: bool, events: bool = False) -> Record:
     """Measure a complete stream.
 
     Args:
         chunks: All its chunks.
         reference: Those of the reference stream.
-        scene: What the oracle should find, None where it cannot tell.
+        readable: Whether the oracle can tell if the video shows what its prompts say.
         events: Whether things may reverse, as in `fkv.analysis.evaluate.adherence`.
 
     Returns:
         psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence
-        (the mean share of `WORDS` that the oracle finds at the end, None without a scene), the share of each word, and
-        the frame hash.
+        (the mean share of `WORDS` that the oracle finds at the end of each prompt, None where it cannot tell), the
+        share of each word, and the frame hash.
     """
     video = np.concatenate([chunk.video for chunk in chunks])
     other = np.concatenate([chunk.video for chunk in reference])
-    seconds = len(video) / FPS
-    found: dict[str, Any] = adherence(video, scene, seconds, events)[f"{seconds:g}"] if scene else dict.fromkeys(WORDS)
+    found: dict[str, Any] = dict.fromkeys(WORDS)
+    if readable:
+        by_scene = pd.DataFrame(adherence_by_scene(chunks, events).values())
+        found = by_scene.mean().to_dict()
     return {
         "psnr_to_reference": None if chunks is reference else min(EQUAL_DB, psnr(video, other)),
         "discontinuity": chunk_discontinuity(video, len(chunks)),
-        "adherence": sum(found.values()) / len(found) if scene else None,
+        "adherence": float(by_scene.mean(axis=None)) if readable else None,
         **found,
         "frames_sha256": frame_hash(chunks),
     }
@@ -126,7 +129,7 @@ def report(
     """Everything about a comparison that has some records, ready for JSON: figures per policy, then every stream and
     chunk."""
     rows = table(records).astype(object)
-    hints = model.hints_of(plan.prompts)
+    hints = model.hints_of(plan.texts(model.chunk_seconds))
     speeds = {
         **FPS_MEANING,
         "/".join(MEASURES): "medians over chunks",
@@ -149,8 +152,8 @@ def report(
             "kv_bytes_peak": "the most bytes of K and V cached while a chunk attended",
             "psnr_to_reference": f"dB, mean over streams; {EQUAL_DB:g} stands for equal",
             "discontinuity": "1: moves evenly across chunks",
-            "adherence": f"share of {', '.join(WORDS)} that the oracle of the toy world finds at the end, "
-            "mean over streams",
+            "adherence": f"share of {', '.join(WORDS)} that the oracle of the toy world finds in the last "
+            "five seconds of each prompt, mean over prompts and streams",
         },
         "policies": rows.where(rows.notna(), None).to_dict("index"),
         "streams": list(records),

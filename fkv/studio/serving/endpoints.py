@@ -120,7 +120,8 @@ class Endpoints:
         run = Run(0)
         try:
             names = split(forms.text(policies, "the policies"))
-            plan = ComparisonPlan.from_form(names, prompt, str(seed), chunks, COMPARISON_CHUNKS)
+            seconds = self._model.chunk_seconds
+            plan = ComparisonPlan.from_form(names, prompt, str(seed), chunks, COMPARISON_CHUNKS, chunk_seconds=seconds)
             registry = self._registry
             *_, last = comparison.compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
         except ValueError as error:

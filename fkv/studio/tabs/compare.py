@@ -20,7 +20,8 @@ from fkv.models.base import VideoModel
 from fkv.parameters import describe
 from fkv.policies import POLICIES
 from fkv.studio.errors import sentence
-from fkv.studio.live.comparison import Play, Progress, compare, held_out_prompts
+from fkv.studio.live import sample_comparison
+from fkv.studio.live.comparison import Play, Progress, compare, default_prompts
 from fkv.studio.live.comparison_figures import report, spreadsheet, table
 from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.disconnect import Caller
@@ -56,8 +57,9 @@ once, frames are the same, and no stream has a speed. <b>Peak KV</b>: the most b
 chunk attended, 1 MB = 1,000,000 bytes. <b>PSNR vs first</b>: over all frames, mean over streams; a hybrid cache may
 generate a different but equally good video from the same noise. <b>Discontinuity</b>: how much the largest
 movements stand out; 1 means the video moves evenly across chunk borders. <b>Adherence</b>: the share of
-{", ".join(WORDS)} that an oracle recognizes in the last five seconds, mean over the prompts that name them all; it
+{", ".join(WORDS)} that an oracle recognizes in the last five seconds of each prompt, where all prompts name them; it
 needs about two seconds of video to recognize a motion.</p></details>"""
+SCENES_HELP = "or scenes, a red ball [3c] | a blue star [4c]: c counts chunks, s seconds; changes tell policies apart"
 READY = Progress("idle", "Every policy gets the same noise; each prompt and seed is one stream per policy.")
 
 
@@ -130,8 +132,16 @@ def _controls(model: VideoModel) -> Controls:
             )
             seeds = gr.Textbox("0", label="Seeds", info="such as 0, 1", max_lines=1, scale=1, min_width=150)
         with gr.Row(elem_id="fkv-compare-prompts"):
-            examples = "\n".join(held_out_prompts(model))
-            prompts = gr.Textbox(examples, label="Prompts, one per line", lines=3, max_lines=8, scale=6, min_width=320)
+            examples = "\n".join(default_prompts(model))
+            prompts = gr.Textbox(
+                examples,
+                label="Prompts, one per line",
+                info=SCENES_HELP,
+                lines=3,
+                max_lines=8,
+                scale=6,
+                min_width=320,
+            )
             with gr.Column(scale=1, min_width=150):
                 shared = gr.Checkbox(False, label="Pictures only", info="sooner, without speeds")
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
@@ -146,8 +156,9 @@ def _controls(model: VideoModel) -> Controls:
                 for kind in KINDS
             ]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
-        earlier = gr.HTML("", apply_default_css=False)
-        finished = gr.State([])  # HTML of this visitor's finished comparisons, the newest first
+        recorded = _recorded(model)
+        earlier = gr.HTML(_earlier(recorded), apply_default_css=False)
+        finished = gr.State(recorded)  # HTML of the recorded and this visitor's comparisons, the newest first
     return Controls(
         names=names,
         prompts=prompts,
@@ -190,12 +201,14 @@ class Handlers:
         """Run a comparison, and update the tab until it ends; `finished` are the tables of those before."""
         registry = self._registry
         try:
-            plan = ComparisonPlan.from_form(names, prompts, seeds, chunks, shared=shared)
+            plan = ComparisonPlan.from_form(
+                names, prompts, seeds, chunks, shared=shared, chunk_seconds=self._model.chunk_seconds
+            )
         except ValueError as error:
             yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error"), *[gr.skip()] * 2]
             return
         run = registry.begin(visitor(request))
-        hints = " ".join(self._model.hints_of(plan.prompts))
+        hints = " ".join(self._model.hints_of(plan.texts(self._model.chunk_seconds)))
         last = READY
         comparison = compare(self._model, self._play, plan, run, registry.queue, registry.limits, Caller())
         with closing(comparison) as steps:
@@ -251,9 +264,25 @@ def _told(plan: ComparisonPlan, rows: str) -> str:
     return f'<details class="fkv-small"><summary>{escape(title)}</summary>{rows}</details>'
 
 
+def _recorded(model: VideoModel) -> list[str]:
+    """The recorded comparison of all policies as HTML, unfolded; none where the model is another one."""
+    told = sample_comparison.recorded(model)
+    if told is None:
+        return []
+    figures = pd.DataFrame.from_dict(told["policies"], orient="index").astype(float)
+    prompts = "".join(f"<li>{escape(prompt)}</li>" for prompt in told["prompts"])
+    return [
+        f'<details class="fkv-small" open><summary>Recorded: {len(figures)} policies, {told["chunks"]} chunks, '
+        f"seeds {', '.join(map(str, told['seeds']))}, without speeds</summary>{_table(figures, draws_world(model))}"
+        f"<p>Prompts:</p><ul>{prompts}</ul><p>Recorded by <code>{escape(told['command'])}</code> on "
+        f"{escape(told['device'])}, {told['date']}. Few streams: small differences are chance.</p></details>"
+    ]
+
+
 def _earlier(finished: Sequence[str]) -> str:
+    """Comparisons before the one that is shown, with a heading; nothing where there are none."""
     tables = "".join(finished)
-    return f'<section class="fkv-earlier"><h3>Earlier on this page</h3>{tables}</section>' if tables else ""
+    return f'<section class="fkv-earlier"><h3>Earlier comparisons</h3>{tables}</section>' if tables else ""
 
 
 def _complete(step: Progress) -> int:
