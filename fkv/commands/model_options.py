@@ -137,7 +137,8 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graphs",
         action="store_true",
-        help="replay passes of a steady stream as CUDA graphs; needs cuda, and a pass's memory again",
+        help="replay passes of a steady stream as CUDA graphs; needs cuda, a pass's memory again, and under forcing-kv "
+        "the chunk's keys and values in every layer",
     )
 
 
