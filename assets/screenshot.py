@@ -17,6 +17,7 @@ def opened(browser: Browser, url: str, theme: str) -> Page:
     """The page in `theme`."""
     page = browser.new_page(viewport={"width": 1440, "height": 1440}, color_scheme=theme)
     page.set_default_timeout(300_000)
+    page.add_init_script("localStorage.setItem('fkv-tour', 'seen')")  # no card of the tour in the pictures
     page.goto(f"{url}/?__theme={theme}")
     page.wait_for_function("window.fkvStudio")
     return page
