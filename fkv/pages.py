@@ -71,6 +71,12 @@ class Geometry:
         return self.rows * self.cols
 
     @property
+    def chunk_elements(self) -> int:
+        """Elements of the keys and values of a chunk, all layers and heads together."""
+        tokens = self.batch * self.frames_per_chunk * self.tokens_per_frame
+        return 2 * tokens * self.layers * self.heads * self.head_dim
+
+    @property
     def every_layer(self) -> dict[str, Heads]:
         """A group for each layer, for policies that keep other pages in each."""
         every = tuple(range(self.heads))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fkv import cache, policies
-from fkv.policies import POLICIES
-from fkv.policies.forcing_kv import ForcingKV
+from fkv.models.release import BASES
+from fkv.policies import POLICIES, forcing_kv
 from fkv.probe import FrameMassProbe
 from fkv.stream import Stream
 
@@ -20,13 +20,19 @@ APART = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _large(monkeypatch):
+    """Small models count as large ones."""
+    monkeypatch.setattr(forcing_kv, "APART_FROM", 0)
+
+
 def both(small, monkeypatch, text, work):
     """What `work` makes of a stream whose chunks lie apart, and of one that writes them among the other pages."""
     made = []
     for apart in (True, False):
         with monkeypatch.context() as patch:
             if not apart:
-                patch.setattr(ForcingKV, "apart", lambda self, geometry: False)
+                patch.setattr(forcing_kv, "APART_FROM", 10**12)
             stream = Stream(small, policies.parse(text), "a red ball over the sea", seed=3, decode=False)
             made.append(work(stream))
     return made
@@ -116,3 +122,9 @@ def test_only_policies_that_read_pages_as_they_are_stored_may_lie_apart(small):
         if policy.apart(small.geometry):
             assert type(policy).reads is POLICIES["full"].reads and not policy.edits_pages
             assert not policy.watches_attention and policy.caches == "shared"
+
+
+def test_small_models_keep_the_faster_layout(small, monkeypatch):
+    monkeypatch.undo()
+    policy = policies.make("forcing-kv")
+    assert not policy.apart(small.geometry) and policy.apart(BASES["wan-1.3b"].geometry("480p"))

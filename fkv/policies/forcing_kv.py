@@ -18,6 +18,7 @@ from .kinds import ANCHOR, KEPT, MOVED, SINK
 
 AnchorFrames = Annotated[Frames, Field(description="last frames, kept by static heads for the next chunk")]
 DynamicFrames = Annotated[Frames, Field(description="0 keeps no segments by similarity")]
+APART_FROM = 10**8  # elements of a chunk's K and V; below, copies cost more than the memory is worth
 UNGROUPED_LAYERS = 1  # layers at the input whose heads are all treated alike
 
 
@@ -78,7 +79,7 @@ class ForcingKV(Policy):
         }
 
     def apart(self, geometry: Geometry) -> bool:
-        return self.similarity_layer <= UNGROUPED_LAYERS
+        return self.similarity_layer <= UNGROUPED_LAYERS and geometry.chunk_elements >= APART_FROM
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         anchors = self._anchors(group, state.chunk)
