@@ -45,6 +45,17 @@ export function write(node, text) {
 }
 
 /**
+ * @param {string} name of an SVG element
+ * @param {Record<string, string>} [attributes]
+ * @returns {SVGElement}
+ */
+export function svg(name, attributes = {}) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [attribute, value] of Object.entries(attributes)) node.setAttribute(attribute, value);
+  return node;
+}
+
+/**
  * Call `redraw` when the size of an element or the theme of the page changes.
  * @param {Element} element
  * @param {() => void} redraw

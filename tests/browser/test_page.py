@@ -112,12 +112,19 @@ def test_address_restores_the_form(visit):
     expect(tab.page.get_by_role("radio", name="sliding-window")).to_be_checked()
 
 
+def show(page, name):
+    """Open a tab, from the menu of those that a narrow page has no room for if it is there."""
+    if not page.get_by_role("tab", name=name).is_visible():
+        page.locator(".overflow-menu > button").click()
+    page.locator("[role=tab]:visible, .overflow-dropdown button:visible", has_text=name).click()
+
+
 @pytest.mark.parametrize("width", [390, 3840])
 def test_nothing_scrolls_sideways(visit, width):
     tab = visit(width=width)
     tab.until("window.fkvStudio.painted.A > 0")
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    tab.page.get_by_role("tab", name="How it works").click()
+    show(tab.page, "How it works")
     tab.page.locator(".fkv-how svg").last.wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** The Board tab: fetches the rows when it is seen, and shows those within the limits. */
 
-import { find, findAll, findInput, onTheme, ROOT, write } from "../dom.js";
+import { find, findAll, findInput, onTheme, ROOT, svg, write } from "../dom.js";
 import { learn } from "../shared.js";
 import { Opened } from "./opened.js";
 import { atMost, ordered, spanOf, trackOf, within, written } from "./rules.js";
@@ -320,12 +320,9 @@ const HIGH = 10;
 function bar({ mean, low, high }, [from, to], reference) {
   const at = (/** @type {number} */ value) => (3 + ((value - from) / (to - from)) * (WIDE - 6)).toFixed(1);
   const middle = HIGH / 2;
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${WIDE} ${HIGH}`);
-  svg.setAttribute("class", "fkv-bar");
-  svg.setAttribute("aria-hidden", "true");
-  const line = reference === undefined ? "" : `<path class="fkv-base" d="M${at(reference)} 0V${HIGH}"/>`;
-  const whisker = low === null || high === null ? "" : `<path d="M${at(low)} ${middle}H${at(high)}"/>`;
-  svg.innerHTML = `${line}${whisker}<circle cx="${at(mean)}" cy="${middle}" r="2.6"/>`;
-  return svg;
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "fkv-bar", "aria-hidden": "true" });
+  if (reference !== undefined) drawing.append(svg("path", { class: "fkv-base", d: `M${at(reference)} 0V${HIGH}` }));
+  if (low !== null && high !== null) drawing.append(svg("path", { d: `M${at(low)} ${middle}H${at(high)}` }));
+  drawing.append(svg("circle", { cx: at(mean), cy: `${middle}`, r: "2.6" }));
+  return drawing;
 }

@@ -2,7 +2,7 @@
 /** The Explore tab: the tree of futures as it grows, one future or two side by side, and futures to choose by hand. */
 
 import { press } from "../controls.js";
-import { arrowStep, find, findAll, findButton, findCanvas, findInput, write } from "../dom.js";
+import { arrowStep, find, findAll, findButton, findCanvas, findInput, svg, write } from "../dom.js";
 import { Films, Loop, paint } from "./films.js";
 import { childrenOf, layout, letter, lineage, megabytes, nameOf, reasons, recipe, rewardOf } from "./tree.js";
 
@@ -139,23 +139,25 @@ class Tab {
       button.title = why[number];
       button.setAttribute("aria-label", nameOf(node, number, why[number]));
       write(find(button, "span"), `${letter(node.cluster)} · ${node.reward.toFixed(2)}`);
-      return node.parent < 0 ? "" : this.edge(node, x, y, row[node.parent] * CELL.height, most, why[number]);
+      return node.parent < 0 ? [] : this.edge(node, x, y, row[node.parent] * CELL.height, most, why[number]);
     });
     this.edges.setAttribute("width", String(depth * CELL.width));
     this.edges.setAttribute("height", String(rows * CELL.height));
-    this.edges.innerHTML = paths.join("");
+    this.edges.replaceChildren(...paths.flat());
     if (this.chosen !== null) this.tell();
   }
 
   /** An edge as wide as the node holds of the cache, with its bytes. */
-  /** @type {(node: TreeNode, x: number, y: number, from: number, most: number, why: string) => string} */
+  /** @type {(node: TreeNode, x: number, y: number, from: number, most: number, why: string) => SVGElement} */
   edge(node, x, y, from, most, why) {
     const [left, right, middle] = [x - CELL.width + NODE.width, x, NODE.height / 2];
     const bend = (left + right) / 2;
     const width = Math.max(1, (THICK * node.bytes) / most).toFixed(1);
     const line = `M${left} ${from + middle} C${bend} ${from + middle} ${bend} ${y + middle} ${right} ${y + middle}`;
-    const title = `<title>${megabytes(node.bytes)} of cache</title>`;
-    return `<path d="${line}" stroke-width="${width}" class="${why ? "fkv-left" : ""}">${title}</path>`;
+    const path = svg("path", { d: line, "stroke-width": width, class: why ? "fkv-left" : "" });
+    path.append(svg("title"));
+    write(find(path, "title"), `${megabytes(node.bytes)} of cache`);
+    return path;
   }
 
   /** @param {number} number */
