@@ -6,10 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 
 
-def asset(*parts: str) -> Path:
+def asset(name: str) -> Path:
     """Return the path of a shipped file or folder.
 
     Args:
-        *parts: Path below `assets/`, as in `asset("tiny", "roles.json")`.
+        name: Name in `assets/`, as in `asset("tiny") / "roles.json"`.
     """
-    return Path(str(files("fkv.assets").joinpath(*parts)))
+    return Path(str(files("fkv.assets").joinpath(name)))
