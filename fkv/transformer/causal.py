@@ -376,8 +376,10 @@ class CausalTransformer:
     @staticmethod
     def _at_once(queries: Sequence[Tensor], passes: Sequence[Pass]) -> bool:
         """Whether one launch attends for all passes: on a GPU, where nothing but attention is wanted of any."""
+        if len(passes) == 1 or not queries[0].is_cuda:
+            return False
         plain = not any(each.probes or each.cache.weighted for each in passes)
-        return len(passes) > 1 and queries[0].is_cuda and plain and len({each.cache.dtype for each in passes}) == 1
+        return plain and len({each.cache.dtype for each in passes}) == 1
 
     def _attend(self, layer: int, query: Tensor, cache: KVCache, probes: Probes) -> Tensor:
         """Attend to every head group's live pages: [batch, heads, tokens, head_dim] -> [batch, tokens, dim]."""
