@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor
 from tqdm import tqdm
 
 from fkv.models.codec import TinyCodec
+from fkv.models.frames import to_frames
 from fkv.models.words import WordEncoder
 from fkv.world.captions import TIMES, words
 from fkv.world.shots import CAMERAS
@@ -88,18 +88,13 @@ def validate(model: Any, text_encoder: Any, codec: TinyCodec, clips: int) -> tup
     for _ in tqdm(range(clips), unit="clip"):
         drawn = encoded(codec, render_memory_clips(rng, codec.config["latent_channels"], 1, CHUNKS, FULL, 1.0), "cpu")
         x0 = flow_loss(model, text_encoder, Draft.of(drawn), rng, 1)[2]
-        count(drawn, frames_of(codec, x0), frames_of(codec, drawn.latents), readings)
+        shown, true = (to_frames(codec.decode(latents)[0][0]) for latents in (x0, drawn.latents))
+        count(drawn, shown, true, readings)
         for i, kind in enumerate(kinds_of(drawn)):
             if kind:
                 last = CHUNK_FRAMES * (i + 1) - 1
                 errors[kind].append(float((x0[:, last] - drawn.latents[:, last]).square().mean()))
     return readings, {kind: float(np.mean(found)) for kind, found in errors.items()}
-
-
-def frames_of(codec: TinyCodec, latents: Tensor) -> np.ndarray:
-    """Decode one clip, [1, F, Z, h, w], to frames uint8 [T, H, W, 3]."""
-    video = codec.decode(latents.float())[0][0].movedim(1, -1)
-    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
 
 def main() -> None:
