@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkv.models.release import CHOICES
-
-from .model_options import add_device
+from .model_options import add_device, add_precision, add_spread
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
@@ -26,11 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("spec", help="a file of TOML: model, prompts, seeds, seconds, rules; see docs/board.md")
     run.add_argument("--out", required=True, metavar="DIR", help="folder for records, videos and results")
     add_device(run)
-    run.add_argument(
-        "--precision",
-        choices=CHOICES["precision"],
-        help="of the model (default: what the device multiplies in hardware)",
-    )
+    add_precision(run)
     run.add_argument(
         "--features",
         default="layout",
@@ -40,10 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--videos", choices=("first", "all"), default="first", help="which videos are kept as MP4")
     run.add_argument("--recall", action="store_true", help="also what returns after it left the picture")
-    run.add_argument("--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer")
-    run.add_argument(
-        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine"
-    )
+    add_spread(run)
 
     show = parts.add_parser("show", help="print a board, or write it as a table; limits leave rules out")
     show.add_argument("folder", nargs="?", help="results of fkv board run (default: the boards that ship)")

@@ -8,10 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fkv.models.release import CHOICES
-
 from .common import add_story, print_hints, read_policies, read_story
-from .model_options import add_device
+from .model_options import add_device, add_precision, add_spread
 from .output import check_ending, emit, outputs
 
 
@@ -23,11 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model to evaluate, or a folder of one; it must generate the toy world (default: tiny)",
     )
     add_device(parser)
-    parser.add_argument(
-        "--precision",
-        choices=CHOICES["precision"],
-        help="of the model (default: what the device multiplies in hardware)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--policy",
         default="full,forcing-kv",
@@ -52,12 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="length of each stream in seconds of video (default: 60, or the length of --story's scenes)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer (default: 1)"
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine"
-    )
+    add_spread(parser)
     parser.add_argument(
         "--shared",
         action="store_true",

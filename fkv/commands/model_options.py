@@ -127,6 +127,25 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--precision`."""
+    parser.add_argument(
+        "--precision",
+        choices=CHOICES["precision"],
+        help="of the model (default: what the device multiplies in hardware)",
+    )
+
+
+def add_spread(parser: argparse.ArgumentParser) -> None:
+    """Add the options that spread jobs over processes or machines."""
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes; several share the machine, so speeds suffer (default: 1)"
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead; `local` starts one on this machine"
+    )
+
+
 def add_speed(parser: argparse.ArgumentParser) -> None:
     """Add the options to run the same faster."""
     parser.add_argument(
