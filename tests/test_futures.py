@@ -13,7 +13,7 @@ from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.media.mp4 import Recording, write
 from fkv.studio.media.protocol import unpack
-from fkv.studio.tabs.live import Future, branched
+from fkv.studio.tabs.live.branch import Future, branched
 from fkv.video import read_frames
 
 PROMPT = "a red ball over the sea"

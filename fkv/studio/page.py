@@ -51,7 +51,7 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
             with gr.Tab("Live", id="live"):
                 controls = live_tab(page, model, registry)
                 with controls.drawers:
-                    director_drawer(model, registry, endpoint, controls.story)
+                    director_drawer(model, registry, endpoint, controls.storyboard.changes)
             if not zerogpu.here():  # whose GPU is lent for calls whose results can be sent to another process
                 with gr.Tab("Explore", id="explore"):
                     explore_tab(model, registry, controls)

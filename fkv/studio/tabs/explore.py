@@ -205,16 +205,16 @@ class Handlers:
         c = self._live
         data = event._data if isinstance(event._data, dict) else {}
         return {
-            c.prompt: str(data.get("prompt", "")),
-            c.seed: data.get("seed"),
-            c.view: "A",
-            c.policies["A"]: str(data.get("policy", "")),
-            c.story: str(data.get("story", "")),
-            c.steps: len(self._model.schedule.sigmas),
-            c.branch: "",
-            c.timesteps: "",
-            c.frames: 0,
-            c.path: str(data.get("noises", "")),
+            c.prompt.text: str(data.get("prompt", "")),
+            c.next_run.seed: data.get("seed"),
+            c.next_run.view: "A",
+            c.policies.fields["A"]: str(data.get("policy", "")),
+            c.storyboard.changes: str(data.get("story", "")),
+            c.policies.steps: len(self._model.schedule.sigmas),
+            c.storyboard.branch: "",
+            c.policies.timesteps: "",
+            c.policies.frames: 0,
+            c.storyboard.path: str(data.get("noises", "")),
         }
 
 

@@ -82,10 +82,10 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
             changed = {}
         return [changed.get(field, gr.skip()) for field in fields]
 
-    fields = controls.policies
+    fields = controls.policies.fields
     at_once = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private"}
     controls.stage.look(look, None, None, **at_once)
-    page.roles(change_roles, None, controls.threshold, **at_once)
+    page.roles(change_roles, None, controls.policies.threshold, **at_once)
     page.silence(silence, list(fields.values()), list(fields.values()), **at_once)
 
 
