@@ -25,6 +25,8 @@ from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, rend
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
+from fkv.training.muon import Muon, orthogonal
+from fkv.training.precision import products_in
 from fkv.training.rollout import FEW_SIGMAS, ROUNDS, SIGMAS, Draft, Pool
 from fkv.training.validate import count, kinds_of
 from fkv.transformer.causal import CausalTransformer
@@ -149,7 +151,6 @@ def test_pool_keeps_drafts_until_their_rounds_are_over():
     assert max(draft.rounds for draft in seen) == ROUNDS and sum(draft.rounds == ROUNDS for draft in seen) > 2
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")
 def test_loss_falls_on_one_batch():
     model, words, rng = transformer().train(), WordEncoder(dim=WORDS).train(), random.Random(0)
     for layer, block in enumerate(model.blocks):
@@ -165,6 +166,32 @@ def test_loss_falls_on_one_batch():
             optimizer.zero_grad()
         losses.append(errors["own 1.0"])
     assert x0.shape == given.latents.shape and losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has Muon from 2.9 on")
+def test_muon_takes_the_steps_of_pytorchs():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (24, 8), (8, 8), (8, 24))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    steps = Muon(ours, lr=0.1), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        ours[2].grad = theirs[2].grad = None
+        for step in steps:
+            step.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=5e-3, rtol=0)  # theirs multiplies in bfloat16; a step moves 0.06 or more
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_training_multiplies_bfloat16_only_where_the_cpu_does(monkeypatch, native):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": native})
+    for precision, bfloat16 in ((None, native), ("bf16", True), ("fp32", False)):
+        with products_in(precision, "cpu"):
+            assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+    assert orthogonal(torch.randn(1, 4, 2)).dtype == (torch.bfloat16 if native else torch.float32)
 
 
 @pytest.mark.parametrize("chunks", [1, 3])
@@ -260,7 +287,6 @@ def test_every_chunk_sees_which_levels_its_first_pixel_exceeds():
     assert genes_of(latents[0, :, 0, 0, 0], 2)[1] > 0.5 == LEVELS[5]
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")
 def test_a_run_resumes_where_it_stopped(tmp_path):
     model, words = with_events(transformer(), WordEncoder(dim=WORDS))
     first = Training(model.train(), words.train(), 1e-3)
@@ -278,7 +304,6 @@ def test_a_run_resumes_where_it_stopped(tmp_path):
     assert (tmp_path / "model" / "transformer" / "config.json").exists()
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="training needs PyTorch 2.9")
 def test_loss_falls_on_a_clip_of_the_memory_world():
     training = Training(*(module.train() for module in with_events(transformer(), WordEncoder(dim=WORDS))), lr=3e-3)
     training.prepare(8)

@@ -25,6 +25,7 @@ from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
 
 from .data import Clips, genes_of, memory_mask, object_mask, to_pixels
 from .history import CHUNK_FRAMES, MIXED, History, Kind, draw_history
+from .precision import products_in
 
 FARTHEST_CHUNK = 340
 LONGEST = 84  # chunks of a script, 63 seconds
@@ -143,9 +144,16 @@ def render_clips(rng: random.Random, channels: int, count: int, chunks: int) -> 
 
 
 @torch.no_grad()
-def encoded(codec: TinyCodec, rendered: Rendered, device: str) -> Clips:
-    """Encode a batch on a device, and turn the mask of its things into weights of the latents."""
-    with torch.autocast(device, dtype=torch.bfloat16):
+def encoded(codec: TinyCodec, rendered: Rendered, device: str, precision: str | None = None) -> Clips:
+    """Encode a batch on a device, and turn the mask of its things into weights of the latents.
+
+    Args:
+        codec: The codec, in float32.
+        rendered: The batch.
+        device: Where the codec is.
+        precision: See `products_in`.
+    """
+    with products_in(precision, device):
         pixels = rendered.video.to(device).movedim(-1, 2).float().div_(127.5).sub_(1)
         latents = codec.encode(pixels).float()
     mask = rendered.mask.to(device).float().unflatten(1, (-1, FRAMES_PER_LATENT)).amax(2)

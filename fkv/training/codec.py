@@ -32,6 +32,7 @@ from fkv.world.shots import CAMERAS, sample_shot
 from fkv.world.story import CHUNK, STORY_GENES
 
 from .data import memory_mask, object_mask, random_genes, to_pixels
+from .precision import products_in
 
 LATENT_NOISE = 0.1
 PULL = 3e-4
@@ -171,7 +172,7 @@ def main() -> None:
         video, mask = batch(
             rng, args.clips if crops else max(1, args.clips // 3), 12, (64, 96) if crops else None, memory
         )
-        with torch.autocast(args.device, dtype=torch.bfloat16):
+        with products_in(None, args.device):
             loss, error = loss_of(codec, video.to(args.device), mask.to(args.device), args.noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -47,11 +47,12 @@ from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
 from .clips import ClipStream, Rendered, encoded, render_clips, render_memory_clips
 from .data import Clips
 from .history import CHUNK_FRAMES, FULL, MIXED, draw_history
+from .muon import Muon
+from .precision import PRECISIONS, products_in
 from .rollout import Draft, Pool
 
 STAGES = ("world", "memory")
 HISTORIES = {"mixed": MIXED, "full": FULL}
-PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def flow_loss(
@@ -60,7 +61,7 @@ def flow_loss(
     draft: Draft,
     rng: random.Random,
     noisy: int,
-    precision: torch.dtype = torch.bfloat16,
+    precision: str | None = None,
 ) -> tuple[Tensor, dict[str, float], Tensor]:
     """The loss of one step: the error of x0 in the draft's next step and in copies of the true clips at random steps.
 
@@ -70,7 +71,7 @@ def flow_loss(
         draft: Clips part of the way through the sampler.
         rng: Source of randomness.
         noisy: Number of noisy copies; the first is the draft, the others are true clips at random noise levels.
-        precision: Type of the products.
+        precision: See `products_in`.
 
     Returns:
         The weighted loss, the plain error of x0 per noise level ("own" ones for a draft of the true clips, "two steps"
@@ -104,7 +105,7 @@ def flow_loss(
     events = transformer.config.in_channels == input_channels(x0.shape[2], events=True)
     hidden = with_coordinates(torch.cat(clean + inputs).transpose(1, 2), CHUNK_FRAMES, opening=True, events=events)
     time_steps = torch.tensor([0.0] * past + [1000 * s for s in sigmas], device=x0.device).repeat_interleave(batch)
-    with torch.autocast(x0.device.type, dtype=precision, enabled=precision != torch.float32):
+    with products_in(precision, x0.device):
         text = words([prompt for clip in clips.prompts for prompt in clip])
         flow = transformer(hidden, time_steps, text, return_dict=False)[0]
     flow = flow[batch * past :].transpose(1, 2).float().unflatten(0, (noisy, batch))
@@ -133,7 +134,7 @@ def optimizers(transformer: Any, words: Any, lr: float) -> list[torch.optim.Opti
     others = [p for _, p in named if id(p) not in chosen]
     groups = [{"params": others, "pace": 1.0}, {"params": sharp, "pace": 8.0}]
     return [
-        torch.optim.Muon([{"params": matrices, "pace": 1.0}], lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon([{"params": matrices, "pace": 1.0}], lr=lr),
         torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
@@ -305,7 +306,7 @@ def train(
     out: Path,
     minutes: float,
     noisy: int,
-    precision: torch.dtype,
+    precision: str | None,
     save_minutes: float,
     device: str,
 ) -> None:
@@ -318,7 +319,7 @@ def train(
         out: Folder of the state, the weights and the log.
         minutes: Length of the whole run, earlier parts included.
         noisy: Noisy copies per step.
-        precision: Type of the products.
+        precision: See `products_in`.
         save_minutes: Real minutes between two checkpoints.
         device: Where the model is.
     """
@@ -345,7 +346,7 @@ def train(
     training.save(out)
 
 
-def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--stage", choices=STAGES, default="world", help="which world to train on (default: world)")
@@ -368,7 +369,9 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that render beside the training, for a GPU (default: 0)"
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="of products (default: bfloat16)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="of products (default: bf16 where the device multiplies it, else fp32)"
+    )
     parser.add_argument("--width", type=int, default=192, help="of a model trained from scratch")
     parser.add_argument("--layers", type=int, default=8, help="of a model trained from scratch")
     parser.add_argument("--lr", type=float, default=None, help="peak learning rate (default: 2e-3; 1e-3 for memory)")
@@ -381,7 +384,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
             setattr(args, name, value)
     if memory and args.chunks < 4:
         parser.error("clips of the memory world need at least 4 chunks, to hold a return and what was there before")
-    return parser, args
+    return args
 
 
 def clip_source(args: argparse.Namespace, seed: int, codec: TinyCodec) -> Callable[[], Clips]:
@@ -392,14 +395,12 @@ def clip_source(args: argparse.Namespace, seed: int, codec: TinyCodec) -> Callab
     stream = ClipStream(render, codec.config["latent_channels"], args.clips, args.chunks, args.openings, seed)
     context = "spawn" if args.workers else None
     batches = iter(DataLoader(stream, None, num_workers=args.workers, multiprocessing_context=context))
-    return lambda: encoded(codec, next(batches), args.device)
+    return lambda: encoded(codec, next(batches), args.device, args.precision)
 
 
 def main() -> None:
     """Train or resume as the command line says."""
-    parser, args = parse_arguments()
-    if not hasattr(torch.optim, "Muon"):
-        parser.error(f"training needs PyTorch 2.9 or newer, for its optimizer Muon; this is {torch.__version__}")
+    args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     codec = TinyCodec.from_pretrained(args.codec).float().to(args.device).requires_grad_(False)
     if args.origin:
@@ -417,8 +418,7 @@ def main() -> None:
     rng = random.Random(training.step + 1)
     torch.manual_seed(training.step + 1)
     pool = Pool(args.pool, clip_source(args, training.step + 1, codec), rng, args.few_steps)
-    precision = PRECISIONS[args.precision]
-    train(training, pool, rng, args.out, args.minutes, args.noisy, precision, args.save_minutes, args.device)
+    train(training, pool, rng, args.out, args.minutes, args.noisy, args.precision, args.save_minutes, args.device)
 
 
 if __name__ == "__main__":
