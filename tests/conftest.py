@@ -1,34 +1,44 @@
-"""Shared fixtures: the shipped model, a smaller model of the same form, golden data."""
+"""Shared fixtures: the shipped model, a smaller model of the same form, golden data.
+
+Libraries are imported where they are used: pytest's first process, which only hands out files, loads none of them.
+"""
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several workers share the cores; read when torch is loaded
-
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file
-
-from fkv.models import tiny
-from fkv.models.base import VideoModel
-from fkv.models.codec import TinyCodec
-from fkv.models.release import Base
-from fkv.models.words import WordEncoder
-from fkv.roles import HeadRoles
-from fkv.sampler import Schedule
-from fkv.transformer.causal import CausalTransformer
 
 if TYPE_CHECKING:
+    import torch
+
+    from fkv.models.base import VideoModel
+    from fkv.models.release import Base
     from tests.load.client import Visitor
 
+# Both are read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 GOLDEN = Path(__file__).parent / "golden"
+LONG = {"test_gpu.py", "test_notebooks.py", "test_package.py", "test_spread.py", "test_zero.py"}
+"""Files that take long for the number of their tests; those that are handed out last should be short."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand files out in the order below: xdist would begin with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the browser's tests first, then the other long files."""
+    items.sort(key=lambda item: (item.path.parent.name != "browser", item.path.name not in LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +55,8 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def base() -> Base:
     """The golden model's architecture, as of a released checkpoint."""
+    from fkv.models.release import Base
+
     sizes = json.loads((GOLDEN / "meta.json").read_text())["model"]
     fields = ("num_layers", "num_heads", "dim", "ffn_dim", "in_dim", "text_dim", "text_len", "freq_dim")
     return Base("golden", *(sizes[name] for name in fields))
@@ -53,17 +65,33 @@ def base() -> Base:
 @pytest.fixture(scope="session")
 def plain() -> dict[str, torch.Tensor]:
     """The golden model's weights, under Wan's original names."""
+    from safetensors.torch import load_file
+
     return load_file(GOLDEN / "weights.safetensors")
 
 
 @pytest.fixture(scope="session")
 def shipped() -> VideoModel:
+    from fkv.models import tiny
+
     return tiny.load()
 
 
 @pytest.fixture(scope="session")
 def small() -> VideoModel:
+    from tests.small_tiny import small_model
+
     return small_model()
+
+
+@pytest.fixture(scope="module")
+def small_by_default(small: VideoModel) -> Iterator[None]:
+    """The small model under the name of the shipped one, which commands load."""
+    from fkv.models import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.MODELS, "tiny", registry.ModelEntry("tiny", "a stand-in", lambda device: small))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -83,31 +111,3 @@ def visitor(address: str) -> Iterator[Visitor]:
 
     with Visitor(address) as one:
         yield one
-
-
-def small_model() -> VideoModel:
-    """A model with random weights and the shipped model's structure: 3 layers of 4 heads, frames of 2 x 6 tokens."""
-    torch.manual_seed(0)
-    words, codec = WordEncoder(dim=16), TinyCodec(latent_channels=4, width=8, depth=1)
-    words.eval()
-    transformer = WanTransformer3DModel(
-        num_attention_heads=4,
-        attention_head_dim=12,
-        in_channels=12,
-        out_channels=4,
-        text_dim=16,
-        freq_dim=32,
-        ffn_dim=64,
-        num_layers=3,
-    )
-    roles = HeadRoles(4, ((0, 1), (1, 2), (0,)))
-    return VideoModel(
-        "small",
-        CausalTransformer(transformer),
-        lambda prompt: words([prompt]).detach(),
-        Schedule.even(2),
-        (4, 4, 12),
-        tiny.StreamingCodec(codec),
-        roles,
-        hints=tiny.hints,
-    )

@@ -14,7 +14,7 @@ import time
 from fkv import policies
 from fkv.policies import POLICIES
 from fkv.stream import Stream
-from tests.conftest import small_model
+from tests.small_tiny import small_model
 
 GROWING = ("full", "recompute", "per-step", "mpcache")
 """Policies that keep everything by default; `mpcache` keeps what its threshold does not catch."""

@@ -31,11 +31,6 @@ ENDINGS = ("a green heart", "a pink box at night", "a white ball by day")
 UNLIMITED = 1 << 40
 
 
-@pytest.fixture
-def small_by_default(small, monkeypatch):
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
-
-
 def jobs_of_two_openings():
     """24 jobs, 16 of which share openings: one opening at chunk 3, the other at chunks 2 and 3."""
     shared = [
@@ -249,7 +244,6 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
     with (tmp_path / "stopped" / "records.jsonl").open("a") as records:
         records.write('{"job": {"na')
     monkeypatch.undo()
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: _small()))
     assert run("stopped") == 0
     assert "1 of 4 jobs are finished already" in capsys.readouterr().err
     whole, stopped = (json.loads((tmp_path / out / "manifest.json").read_text()) for out in ("whole", "stopped"))
@@ -259,12 +253,6 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
     file.write_text(file.read_text().replace('"seed": 1', '"seed": 5'))
     assert run("stopped") == 2 and "holds '1-0' of another run; name another folder" in capsys.readouterr().err
     assert run("whole", "--rows", "4") == 2 and "with other --rows or --share" in capsys.readouterr().err
-
-
-def _small():
-    from tests.conftest import small_model
-
-    return small_model()
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(

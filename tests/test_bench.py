@@ -20,7 +20,6 @@ from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls,
 from fkv.commands import bench
 from fkv.models import registry
 from fkv.models.memory import free_memory
-from fkv.models.registry import ModelEntry
 from fkv.models.release import BASES, Base
 from fkv.policies import POLICIES
 from fkv.stream import Stream
@@ -30,9 +29,8 @@ LITTLE = Base("wan-1.3b", layers=3, heads=12, dim=144, ffn_dim=32, text_dim=8, m
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_scale(small):
+def small_scale(small_by_default):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
         patch.setitem(BASES, "wan-1.3b", LITTLE)
         patch.setitem(PRODUCT_SIDE, "cpu", 64)
         patch.setitem(COPY_BYTES, "cpu", 2**20)

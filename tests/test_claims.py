@@ -14,8 +14,6 @@ from fkv.analysis import equal_bytes
 from fkv.bench import branches, ca2, rows, selection
 from fkv.choices import ChoiceProbe
 from fkv.commands import bench
-from fkv.models import registry
-from fkv.models.registry import ModelEntry
 from fkv.policies.mpcache import MPCache
 from fkv.stream import Stream
 from fkv.training import demands
@@ -28,9 +26,8 @@ def run(*options):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_scale(small):
+def small_scale(small_by_default):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
         variants = ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0", "sliding-window:window_frames=15")
         patch.setattr(selection, "VARIANTS", variants)
         for name, value in {"BRANCHES": 3, "OWN_CHUNKS": 2}.items():

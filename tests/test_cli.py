@@ -13,17 +13,13 @@ from PIL import Image
 from fkv import policies
 from fkv.analysis import evaluation_plots
 from fkv.commands import main
-from fkv.models import registry
-from fkv.models.registry import ModelEntry
 from fkv.models.tiny import FOLDER
 from fkv.stream import Stream
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 
 
-@pytest.fixture(autouse=True)
-def small_by_default(small, monkeypatch):
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+pytestmark = pytest.mark.usefixtures("small_by_default")
 
 
 def run(capsys, *args):

@@ -95,7 +95,7 @@ def test_it_is_refused_where_there_is_no_gpu(capsys):
         assert "the model would run on cpu; add --device cuda" in capsys.readouterr().err
 
 
-def test_the_command_line_makes_the_same_video_so(tmp_path, monkeypatch):
+def test_the_command_line_makes_the_same_video_so(small_by_default, tmp_path, monkeypatch):
     monkeypatch.setattr("fkv.parallel.overlap.check_overlap", lambda device: None)
     reports = []
     for name, options in (("plain", []), ("beside", ["--overlap"])):

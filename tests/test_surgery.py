@@ -13,8 +13,6 @@ from fkv.analysis.figures import SurgeryEffects
 from fkv.analysis.record import settings_of
 from fkv.analysis.surgery import Effect, operate
 from fkv.commands import main
-from fkv.models import registry
-from fkv.models.registry import ModelEntry
 from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
 from fkv.policies.silenced import Silenced
 from fkv.policies.silenced import silenced as silence
@@ -141,11 +139,6 @@ def surgery(capsys, *options: str) -> tuple[int, str, str]:
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     return code, printed.out, printed.err
-
-
-@pytest.fixture
-def small_by_default(small, monkeypatch):
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
 
 
 def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tmp_path):

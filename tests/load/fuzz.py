@@ -31,7 +31,7 @@ from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.registry import ModelEntry
 from fkv.studio.live.limits import Limits
-from tests.conftest import small_model
+from tests.small_tiny import small_model
 
 from .client import Visitor, settle
 from .inside import served
