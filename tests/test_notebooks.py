@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import fkv
 from fkv.analysis.figures import View
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -44,7 +45,9 @@ def run(path: Path) -> list[Any]:
         ("profile_your_heads", ["head-map", "stability", "mass-by-age", "frames-layer", "cache-xray"]),
     ],
 )
-def test_a_notebook_runs_and_shows_its_views(name, views):
+def test_a_notebook_runs_and_shows_its_views(name, views, monkeypatch):
+    load = fkv.load
+    monkeypatch.setattr(fkv, "load", lambda model: load(model).with_steps(1))
     shown = [value for value in run(EXAMPLES / f"{name}.ipynb") if isinstance(value, View)]
     assert len(shown) == len(views)
     for view, expected in zip(shown, views, strict=True):

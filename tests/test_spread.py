@@ -14,6 +14,7 @@ import torch
 from fkv.analysis.evaluate import evaluate
 from fkv.commands.main import main
 from fkv.parallel.ray_map import over_ray
+from fkv.storyboard import Cue, SetPrompt, Storyboard
 
 ray = pytest.importorskip("ray", reason="spreading work needs ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -48,14 +49,18 @@ def test_a_cluster_that_is_not_there_is_a_sentence():
         list(over_ray(square, [], "127.0.0.1:1"))
 
 
+SCENE = "a blue star drifting over the sea at night"
+
+
 @pytest.mark.timeout(600)  # its workers load torch and make streams beside this process
 def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
     policies, same = ["sliding-window", "forcing-kv"], ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
-    spread = evaluate(policies, prompts=2, seconds=2, out=tmp_path / "spread", ray="local")
+    short = {"seconds": 2, "steps": 1, "story": Storyboard((Cue(1, SetPrompt(SCENE)),))}
+    spread = evaluate(policies, prompts=2, **short, out=tmp_path / "spread", ray="local")
     assert [(record["policy"], record["prompt"]) for record in spread] == [
         (policy, prompt) for policy in policies for prompt in range(2)
     ]
-    one = evaluate(policies, prompts=1, seconds=2, out=tmp_path / "one")
+    one = evaluate(policies, prompts=1, **short, out=tmp_path / "one")
     assert [[record[name] for name in same] for record in one] == [
         [record[name] for name in same] for record in spread[::2]
     ]

@@ -52,7 +52,7 @@ def test_the_model_is_loaded_on_the_named_gpu_and_streams_as_anywhere(told):
     torch.set_num_threads(1)
     list(
         live(
-            tiny.load(precision="fp32"),
+            tiny.load(precision="fp32").with_steps(1),
             Plan.from_form(prompt=PROMPT, seed=3, length=2, view="AB", a="forcing-kv", b="full"),
             run,
             Queue(),

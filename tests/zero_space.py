@@ -89,7 +89,7 @@ def main() -> None:
 
     zerogpu.chunk_seconds = lambda model: CHUNK_SECONDS  # a busy machine may need long for a chunk
     told: dict[str, Any] = {"cuda": torch.cuda.is_available()}
-    model = tiny.load(device="cuda", precision="fp32")
+    model = tiny.load(device="cuda", precision="fp32").with_steps(1)
     told |= {"device": str(model.device), "free": free_memory("cuda")["device"]}
     told["page"] = json.dumps(build(model, Registry(Limits(seconds=LONGEST))).get_config_file(), default=str)
     told |= {name: scenario(model) for name, scenario in SCENARIOS.items()}
