@@ -36,13 +36,20 @@ def up(plain, stems) -> dict[str, torch.Tensor]:
     return {stem: torch.randn(plain[f"{stem}.weight"].shape[0], RANK) * 0.1 for stem in stems}
 
 
-@pytest.fixture(scope="module", params=["original names", "diffusers names"])
-def checkpoint(request, base, plain, tmp_path_factory):
+@pytest.fixture(scope="module")
+def checkpoint(plain, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "base.safetensors"
+    save_file(plain, path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["original names", "diffusers names"])
+def either(request, checkpoint, plain, tmp_path_factory):
+    """A checkpoint of either naming."""
     if request.param == "original names":
-        save_file(plain, path)
-    else:
-        save_file({new: plain[old].clone() for new, old in diffusers_names(plain).items()}, path)
+        return checkpoint
+    path = tmp_path_factory.mktemp("diffusers") / "base.safetensors"
+    save_file({new: plain[old].clone() for new, old in diffusers_names(plain).items()}, path)
     return path
 
 
@@ -111,12 +118,10 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_names_is_merged_into_checkpoints_of_either_naming(
-    form, base, checkpoint, down, up, right, tmp_path
-):
+def test_every_form_of_names_is_merged_into_checkpoints_of_either_naming(form, base, either, down, up, right, tmp_path):
     file = save(tmp_path / "lora.safetensors", pairs(down, up, FORMS[form]))
-    check_file(checkpoint, base, file)
-    equal(load_transformer(checkpoint, base, lora=file), right(1))
+    check_file(either, base, file)
+    equal(load_transformer(either, base, lora=file), right(1))
 
 
 @pytest.mark.parametrize("ending", [".bin", ".pt", ".ckpt"])
@@ -191,12 +196,12 @@ PEFT = {
 
 
 @pytest.mark.parametrize("case", PEFT)
-def test_folders_that_peft_saves_are_merged_as_peft_merges_them(case, base, checkpoint, plain, tmp_path):
+def test_folders_that_peft_saves_are_merged_as_peft_merges_them(case, base, either, plain, tmp_path):
     model = peft_model(plain, base, **PEFT[case])
     model.save_pretrained(tmp_path)
     merged = model.merge_and_unload()
     for lora in (tmp_path, tmp_path / "adapter_model.safetensors"):
-        equal(load_transformer(checkpoint, base, lora=lora), merged)
+        equal(load_transformer(either, base, lora=lora), merged)
 
 
 def test_files_that_diffusers_saves_are_merged_as_diffusers_fuses_them(base, checkpoint, plain, tmp_path):
@@ -213,7 +218,7 @@ def test_files_that_diffusers_saves_are_merged_as_diffusers_fuses_them(base, che
         assert torch.allclose(value, fused[name], atol=2e-6), name
 
 
-def test_differences_of_weights_and_biases_are_added(base, checkpoint, plain, down, up, right, tmp_path):
+def test_differences_of_weights_and_biases_are_added(base, either, plain, down, up, right, tmp_path):
     more = {
         "blocks.1.self_attn.norm_q.weight": torch.full_like(plain["blocks.1.self_attn.norm_q.weight"], 0.5),
         "blocks.2.norm3.weight": torch.full_like(plain["blocks.2.norm3.weight"], 0.25),
@@ -230,10 +235,10 @@ def test_differences_of_weights_and_biases_are_added(base, checkpoint, plain, do
         part = {"weight": f"{stem}.diff", "bias": f"{stem}.diff_b"}.get(what, f"{name}.diff")
         data[f"diffusion_model.{part}"] = value
     file = save(tmp_path / "lora.safetensors", data)
-    check_file(checkpoint, base, file)
-    equal(load_transformer(checkpoint, base, lora=file), right(1, **more))
+    check_file(either, base, file)
+    equal(load_transformer(either, base, lora=file), right(1, **more))
     halves = {name: 0.5 * value for name, value in more.items()}
-    equal(load_transformer(checkpoint, base, lora=f"{file}:0.5"), right(0.5, **halves))
+    equal(load_transformer(either, base, lora=f"{file}:0.5"), right(0.5, **halves))
 
 
 def test_the_patch_embedding_is_adapted_as_the_convolution_that_it_is(base, checkpoint, plain, tmp_path):

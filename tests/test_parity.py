@@ -45,25 +45,21 @@ def test_a_run_that_there_is_not_is_refused_in_a_sentence(golden, capsys):
 
 
 @pytest.mark.parametrize(
-    "name, file",
-    [
-        ("latents", "expected_rolling.safetensors"),
-        ("kept_segments", "expected_forcing_kv.safetensors"),
-        ("kv_tokens", "expected_forcing_kv.safetensors"),
-    ],
+    "name, run", [("latents", "rolling"), ("kept_segments", "forcing_kv"), ("kv_tokens", "forcing_kv")]
 )
-def test_a_difference_is_found(copy, name, file, tmp_path):
-    tensors = load_file(copy / file)
+def test_a_difference_is_found(copy, name, run, tmp_path):
+    file = copy / f"expected_{run}.safetensors"
+    tensors = load_file(file)
     tensors[name][2] += 0.01 if name == "latents" else 1
-    save_file(tensors, copy / file)
-    assert main(["parity", str(copy), "--json", str(tmp_path / "r.json")]) == 1
+    save_file(tensors, file)
+    assert main(["parity", str(copy), "--runs", run, "--json", str(tmp_path / "r.json")]) == 1
 
 
 def test_another_switch_chunk_or_sink_is_found(copy):
     meta = json.loads((copy / "meta.json").read_text())
     meta["runs"]["forcing_kv"]["ar_start"] = 2
     (copy / "meta.json").write_text(json.dumps(meta))
-    assert not parity.check(copy)["runs"]["forcing_kv"]["latents"]["ok"]
+    assert not parity.check(copy, names=["forcing_kv"])["runs"]["forcing_kv"]["latents"]["ok"]
 
 
 def spoil(copy, how):

@@ -261,42 +261,33 @@ NEW = [one for one in REAL if one.unverified or one.name == "longlive-relative"]
 
 
 @pytest.mark.parametrize("one", NEW, ids=lambda one: one.name)
-def test_a_model_streams_from_the_command_line_and_in_the_studio(one, offline, tmp_path, monkeypatch):
+def test_a_model_streams_from_the_command_line(one, offline, tmp_path):
     report, video = tmp_path / "report.json", tmp_path / "video.mp4"
-    words = ["--model", one.name, "--device", "cpu", "--precision", "fp32"]
-    assert (
-        main(
-            [
-                "stream",
-                *words,
-                "--policy",
-                one.window,
-                "--chunks",
-                "2",
-                "--prompt",
-                PROMPT,
-                "--json",
-                str(report),
-                "--out",
-                str(video),
-            ]
-        )
-        == 0
-    )
+    words = ["stream", "--model", one.name, "--device", "cpu", "--precision", "fp32", "--policy", one.window]
+    files = ["--json", str(report), "--out", str(video)]
+    assert main([*words, "--chunks", "2", "--prompt", PROMPT, *files]) == 0
     said = json.loads(report.read_text())
     chunks = said["chunks"]
     assert bool(one.unverified) == ("assumed" in said) and one.unverified in str(said.get("assumed"))
     first = 4 * one.frames_per_chunk - 3
     assert [chunk["video_frames"] for chunk in chunks] == [first, first + 3] and video.stat().st_size
+
+
+FORMS = {(one.base, one.frames_per_chunk, one.first_schedule is None): one for one in NEW}
+"""A model of every form that a run on the page can have."""
+
+
+@pytest.mark.parametrize("one", FORMS.values(), ids=lambda one: one.name)
+def test_a_model_streams_in_the_studio(one, offline, monkeypatch):
     served = []
     monkeypatch.setattr(server, "serve", lambda model, *_, **options: served.append(model))
-    assert launch.main(words) == 0
+    assert launch.main(["--model", one.name, "--device", "cpu", "--precision", "fp32"]) == 0
     [model] = served
     build(model, Registry())
     plan = Plan.from_form(prompt=PROMPT, seed=0, length=2, view="A", a=model.policies[0], b=model.policies[1])
     run = Run(1 << 24)
     *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
-    assert last["state"] == "done" and len(unpack(run.get(1))[1]) == first + 3
+    assert last["state"] == "done" and len(unpack(run.get(1))[1]) == 4 * one.frames_per_chunk
 
 
 def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
