@@ -108,6 +108,11 @@ class KVCache:
             start = stop
         return slices
 
+    @property
+    def heads(self) -> dict[str, Heads]:
+        """Group name -> its heads per layer."""
+        return {name: group.heads for name, group in self.groups.items()}
+
     def heads_of(self, layer: int, name: str) -> slice:
         """The slice of `order` that a group has in a layer."""
         return next(heads for group, heads in self.slices[layer] if group.name == name)
@@ -418,8 +423,7 @@ class KVCache:
                 back to page tables from before.
         """
         self._views.clear()
-        groups = {name: group.heads for name, group in self.groups.items()}
-        new = type(self)(self.geometry, groups, self.segments, self.dtype, self.device)
+        new = type(self)(self.geometry, self.heads, self.segments, self.dtype, self.device)
         new.notes = deepcopy(self.notes)
         for name, group in self.groups.items():
             copy = new.groups[name]

@@ -134,6 +134,16 @@ class Pages:
     def __len__(self) -> int:
         return len(self.slot)
 
+    @property
+    def names(self) -> set[tuple[int, int]]:
+        """Frame and segment of each page."""
+        return set(zip(self.frame.tolist(), self.segment.tolist(), strict=True))
+
+    def among(self, names: Collection[tuple[int, int]]) -> np.ndarray:
+        """Which of the pages have one of these names, bool [pages]."""
+        named = zip(self.frame.tolist(), self.segment.tolist(), strict=True)
+        return np.array([page in names for page in named], bool)
+
     def rows_of(self, frames: Collection[int]) -> np.ndarray:
         """Rows of the pages of these latent frames, in slot order, int [n]."""
         return np.flatnonzero(np.isin(self.frame, list(frames)))

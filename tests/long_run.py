@@ -33,7 +33,7 @@ def size(stream: Stream, latents: bool = True) -> int:
     """Bytes of what a stream holds between chunks: buffers, notes and, unless left out, latents."""
     notes = len(pickle.dumps([cache.notes for cache in stream.caches]))
     cached = sum(cache.allocated_bytes() for cache in stream.caches)
-    return cached + notes + latents * sum(each.nbytes for each in stream._latents.values())
+    return cached + notes + latents * sum(each.nbytes for each in stream._state.latents.values())
 
 
 def run(stream: Stream, chunks: int, latents: bool = True) -> list[int]:

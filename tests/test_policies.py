@@ -84,7 +84,7 @@ class TestEveryPolicy:
 def test_recomputed_window_carries_nothing_from_before_it(small):
     stream = Stream(small, policies.parse("recompute:window_frames=6"), "a red ball over the sea", seed=1)
     chunks = [stream.step() for _ in range(4)]
-    assert [chunk.context_frames for chunk in chunks] == [3, 6, 6, 6] and set(stream._latents) == {3}
+    assert [chunk.context_frames for chunk in chunks] == [3, 6, 6, 6] and set(stream._state.latents) == {3}
     full = [chunk.latents for chunk in run(small, policies.make("full"), 2)]
     window = [chunk.latents for chunk in run(small, policies.parse("sliding-window:sink_frames=0,window_frames=6"), 4)]
     torch.testing.assert_close(chunks[1].latents, full[1])

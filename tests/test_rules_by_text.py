@@ -148,7 +148,7 @@ def test_what_a_policy_sees_of_the_prompt_costs_no_operation(small):
             return func(*args, **(kwargs or {}))
 
     with Count():
-        state = stream._state(stream.caches[0])
+        state = stream._state.seen(stream.caches[0])
     assert [tuple(keys.shape[1::2]) for keys in state.text_keys] == [(4, 12)] * 3 and not operations
 
 
@@ -185,7 +185,7 @@ def test_memflow_renews_a_full_bank_at_every_chunk(small, monkeypatch, favourite
 def test_memflow_scores_are_mean_attention_scores_of_the_prompt(small):
     stream, _ = chunks_of(small, "memflow", 8)
     cache = stream.caches[0]
-    state = stream._state(cache, "step 0")
+    state = stream._state.seen(cache, "step 0")
     group, layer, frames = "layer 2", 2, [0, 9, 18]
     keys, pages = cache.groups[group].keys[layer], cache.groups[group].pages
     text = state.text_keys[layer]

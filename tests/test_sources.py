@@ -17,6 +17,7 @@ from fkv.policies.window_kv import WindowKV
 from fkv.probe import FrameMassProbe
 from fkv.sampler import renoise
 from fkv.stream import Stream
+from fkv.stream.recache import replay
 from fkv.transformer.causal import CausalTransformer
 
 
@@ -35,7 +36,7 @@ class TestCa2Vdm:
 
     def test_positions_never_leave_the_queue(self, small):
         stream, chunks = stream_of(small, "ca2-vdm:prefix_frames=6", 5)
-        stream._index = 10_000  # the frames in between are as if another policy had dropped them
+        stream._state.index = 10_000  # the frames in between are as if another policy had dropped them
         chunks += [stream.step() for _ in range(3)]
         for chunk in chunks:
             read = chunk.read["all"]
@@ -65,7 +66,7 @@ class TestContextNoise:
 
     def test_a_replay_noises_a_chunk_as_before(self, small):
         stream, _ = stream_of(small, "full:context_noise=0.1", 3)
-        replayed = stream._replay(range(3))
+        replayed = replay(stream._state, range(3))
         for name, group in stream.caches[0].groups.items():
             for before, again in zip(group.keys, replayed.groups[name].keys, strict=True):
                 torch.testing.assert_close(again[:, :, : before.shape[2]], before[:, :, : again.shape[2]])

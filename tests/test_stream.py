@@ -11,7 +11,8 @@ from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.roles import HeadRoles
-from fkv.stream import POSITION_LIMIT, Stream
+from fkv.stream import Stream
+from fkv.stream.passes import POSITION_LIMIT
 
 HYBRID = ForcingKV(segments_per_frame=4)
 
@@ -157,7 +158,7 @@ def test_memory_and_buffers_stay_put_in_a_steady_stream(small):
     for _ in range(50):
         chunk = live.step()
         assert chunk.kv_bytes == bytes_before
-    assert pointers() == before and len(live._latents) <= 3
+    assert pointers() == before and len(live._state.latents) <= 3
 
 
 def test_a_steady_pass_concatenates_and_allocates_nothing_of_the_caches_size(small):
