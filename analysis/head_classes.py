@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fkv.cache import KVCache
+from fkv.cache import HeadGroup, KVCache
 from fkv.models.base import VideoModel
-from fkv.pages import HeadGroup
 from fkv.policies import Full
 from fkv.policies.pyramid_forcing import NAMES
 from fkv.roles import HeadRoles
@@ -49,7 +48,7 @@ class LogitProbe:
         """Look at the heads of one group in one layer, as in `fkv.transformer.causal.Probe`."""
         if not self._watching:
             return
-        pages = cache.pages_read(group)
+        pages = cache.reading.pages(group)
         means = keys[0].float().unflatten(1, (len(pages), -1)).mean(2)
         logits = (means @ query[0].float().mean(1)[..., None])[..., 0] * cache.geometry.head_dim**-0.5
         past = np.unique(pages.frame)[: -cache.geometry.frames_per_chunk]

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from .cache import KVCache
-from .pages import HeadGroup
+from .cache import HeadGroup, KVCache
 
 
 @dataclass
@@ -34,7 +33,7 @@ class ChoiceProbe:
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
         """Note what heads of one group read in one layer, as in `fkv.transformer.causal.Probe`."""
-        pages = cache.pages_read(group, heads[0])
+        pages = cache.reading.pages(group, heads[0])
         read = set(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
         earlier = {page for page in read if page[0] < self._frames[0]}
         self._read |= {(self.passes[-1], layer, head): earlier for head in heads}

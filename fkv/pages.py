@@ -7,14 +7,10 @@ pages and therefore one page table. `fkv.cache` moves the keys and values that t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor
-
-FREE = -1  # the frame number of a free slot
 
 Head = tuple[int, int]
 """A layer and a head of that layer."""
@@ -149,39 +145,6 @@ class Pages:
         return np.flatnonzero(np.isin(self.frame, list(frames)))
 
 
-@dataclass(frozen=True, eq=False)
-class Frozen:
-    """Buffers of a head group that several caches share since one was forked; nobody writes to them any more.
-
-    Args:
-        keys: Per layer [batch, heads of the group, tokens, head_dim].
-        values: Like `keys`.
-        page_bytes: Bytes of K and V of a page in all layers.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    page_bytes: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the buffers."""
-        return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Pages in frozen buffers; the `slot` of each is its place there."""
-
-    home: Frozen
-    pages: Pages
-
-    def contiguous(self) -> list[Run]:
-        """Split into runs whose pages lie one after another."""
-        ends = np.flatnonzero(np.diff(self.pages.slot) != 1) + 1
-        return [Run(self.home, self.pages[rows]) for rows in np.split(np.arange(len(self.pages)), ends) if len(rows)]
-
-
 @dataclass(frozen=True)
 class Reads:
     """Which pages of a group a pass reads, in key order, and how.
@@ -213,123 +176,3 @@ class Reads:
             return pages[np.unique(self.index) if head is None else self.index[head]]
         read = pages[self.index]
         return read if self.position is None else replace(read, position=self.position)
-
-
-PageTables = dict[str, tuple[tuple[np.ndarray, ...], np.ndarray, tuple[Run, ...]]]
-"""Per head group the columns of its page table, arrays [slots] with `FREE` for the frame of slots without a page, the
-place of each page, and its shared pages."""
-
-
-@dataclass(frozen=True)
-class Stays:
-    """What stays of a group after a chunk that lies apart from its buffers.
-
-    Args:
-        mask: Which of the group's pages stay, bool [pages].
-        source: Tokens of the chunk's pages that stay, counted by slots, int64 [n].
-        target: Tokens of the buffers where they go, int64 [n].
-    """
-
-    mask: np.ndarray
-    source: Tensor
-    target: Tensor
-
-
-@dataclass
-class HeadGroup:
-    """One page table and the buffers it describes.
-
-    Args:
-        name: Of the group.
-        heads: Its heads, layer by layer.
-        keys: Per layer [batch, heads of the group, tokens, head_dim].
-        values: Like `keys`.
-        frame: Latent frame in each slot, `FREE` where there is none, int [slots].
-        segment: Segment in each slot, int [slots].
-        position: Temporal RoPE position of the keys in each slot, int [slots].
-        edited: Whether a policy has changed what is in each slot, bool [slots].
-        place: Page of the buffers that has the content of each slot: the slot itself where chunks are written among
-            the other pages; `FREE` while it lies apart, see `KVCache.begin`; int [slots].
-        write_index: Token of the buffers for each token of the current chunk, int64 [chunk tokens].
-        runs: Pages shared with other caches. They come before those of the buffers: `pages` counts slots from the first
-            of them.
-        stays: What stays after a chunk that lies apart, once that is known.
-    """
-
-    name: str
-    heads: Heads
-    keys: list[Tensor]
-    values: list[Tensor]
-    frame: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    segment: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    position: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    edited: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
-    place: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    write_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    runs: tuple[Run, ...] = ()
-    stays: Stays | None = None
-
-    @property
-    def capacity(self) -> int:
-        """Slots of the page table."""
-        return len(self.frame)
-
-    @property
-    def own(self) -> int:
-        """Occupied pages of the buffers."""
-        return int(np.count_nonzero(self.frame != FREE))
-
-    @property
-    def shared(self) -> int:
-        """Pages in runs."""
-        return sum(len(run.pages) for run in self.runs)
-
-    @property
-    def live(self) -> int:
-        """Occupied pages, shared ones included."""
-        return self.own + self.shared
-
-    @property
-    def columns(self) -> tuple[np.ndarray, ...]:
-        """Frame, segment, position and edited of each slot."""
-        return self.frame, self.segment, self.position, self.edited
-
-    @property
-    def own_pages(self) -> Pages:
-        """The pages of the buffers, slots counted from their beginning."""
-        slot = np.flatnonzero(self.frame != FREE)
-        return Pages(slot, *(column[slot] for column in self.columns))
-
-    @property
-    def pages(self) -> Pages:
-        own = self.own_pages
-        if not self.runs:
-            return own
-        slot = np.concatenate([np.arange(self.shared), own.slot + self.shared])
-        tables = [*(run.pages.columns for run in self.runs), own.columns]
-        return Pages(slot, *(np.concatenate(columns) for columns in zip(*tables, strict=True)))
-
-    def keep(self, mask: np.ndarray) -> None:
-        """Free the pages, in the order of `pages`, that the mask does not keep."""
-        *shared, own = np.split(mask, np.cumsum([len(run.pages) for run in self.runs], dtype=int))
-        self.runs = tuple(Run(r.home, r.pages[kept]) for r, kept in zip(self.runs, shared, strict=True) if kept.any())
-        self.frame[self.own_pages.slot[~own]] = FREE
-
-    def places(self, slots: np.ndarray) -> np.ndarray:
-        """Where pages lie, by their slots in `pages`: shared ones first, then those of the buffers."""
-        if not self.runs:
-            return self.place[slots]
-        places = slots.copy()
-        own = slots >= self.shared
-        places[own] = self.shared + self.place[slots[own] - self.shared]
-        return places
-
-    def freeze(self, page_bytes: int) -> None:
-        """Make all pages shared ones, and the buffers empty."""
-        if self.own:
-            home = Frozen(tuple(self.keys), tuple(self.values), page_bytes)
-            pages = self.own_pages
-            self.runs += (Run(home, replace(pages, slot=self.place[pages.slot])),)
-        self.keys, self.values = ([buffer[:, :, :0].clone() for buffer in side] for side in (self.keys, self.values))
-        self.frame, self.segment, self.position, self.edited = (column[:0] for column in self.columns)
-        self.place = self.place[:0]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import KVCache
+from .cache import HeadGroup, KVCache
 from .kernels import frame_mass
-from .pages import Geometry, Head, HeadGroup
+from .pages import Geometry, Head
 
 Age = Literal["sink", "older", "anchor", "current"]
 AGES: tuple[Age, ...] = ("sink", "older", "anchor", "current")
@@ -266,9 +266,9 @@ class _OpenPass:
             starts = np.arange(len(self.frames)) * geometry.tokens_per_frame
             tokens = starts[:, None] + sampled_tokens(geometry, queries)
             self.queries = torch.from_numpy(tokens.reshape(-1)).to(device)
-        name = f"{group.name} {heads[0]}" if cache.reads_by_head(group) else group.name
+        name = f"{group.name} {heads[0]}" if cache.reading.by_head(group) else group.name
         if name not in self.page_frame:
-            page_frame = np.searchsorted(self.key_frames, cache.pages_read(group, heads[0]).frame)
+            page_frame = np.searchsorted(self.key_frames, cache.reading.pages(group, heads[0]).frame)
             self.page_frame[name] = torch.from_numpy(page_frame).to(device)
         self.seen += len(heads)
         waiting = self.waiting.setdefault(name, [])
@@ -317,7 +317,7 @@ def patch_maps(
         Key frame -> softmax mass on each patch, float32 [rows, cols]; NaN in segments that are not cached.
     """
     geometry = cache.geometry
-    pages = cache.pages_read(group, focus.head)
+    pages = cache.reading.pages(group, focus.head)
     focus.check(geometry)
     at = list(heads).index(focus.head)
     first = (focus.frame % geometry.frames_per_chunk) * geometry.tokens_per_frame

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkv.cache import GROWTH, MOST_RUNS, KVCache, pinned_bytes, unique_bytes
+from fkv.cache import GROWTH, MOST_RUNS, KVCache, pinned_bytes, regrouped, unique_bytes
 from fkv.pages import Geometry
 
 GEOMETRY = Geometry(layers=2, heads=3, head_dim=4, rows=2, cols=3, frames_per_chunk=3)
@@ -56,9 +56,9 @@ def test_pages_change_to_8_bits_and_back():
     cache = KVCache(GEOMETRY, SPLIT, 2, torch.bfloat16)
     write_chunk(cache, 0)
     before = [content(cache, layer) for layer in range(GEOMETRY.layers)]
-    narrow = cache.regrouped(GEOMETRY.every_head, 2, torch.float8_e4m3fn)
+    narrow = regrouped(cache, GEOMETRY.every_head, 2, torch.float8_e4m3fn)
     assert narrow.dtype == torch.float8_e4m3fn and 2 * narrow.bytes() == cache.bytes()
-    wide = narrow.regrouped(SPLIT, 2, torch.bfloat16)
+    wide = regrouped(narrow, SPLIT, 2, torch.bfloat16)
     assert [content(wide, layer) for layer in range(GEOMETRY.layers)] == before, (
         "small whole numbers are exact in 8 bits"
     )
@@ -169,10 +169,10 @@ def test_bytes_counted_from_the_table_are_the_bytes_of_the_buffers():
 def test_splitting_a_group_loses_nothing_and_joining_keeps_what_all_heads_have():
     cache = KVCache(GEOMETRY, GEOMETRY.every_head, 1)
     write_chunk(cache, 0)
-    split = cache.regrouped(SPLIT, 2)
+    split = regrouped(cache, SPLIT, 2)
     assert content(split, 0) == content(cache, 0) and content(split, 1) == content(cache, 1)
     split.evict({"static": split.groups["static"].pages.frame == 0, "dynamic": split.groups["dynamic"].pages.frame < 2})
-    joined = split.regrouped(GEOMETRY.every_head, 1)
+    joined = regrouped(split, GEOMETRY.every_head, 1)
     assert joined.frames() == [0]
     assert joined.bytes() == joined.allocated_bytes() == cache.bytes() // 3
 
@@ -181,7 +181,7 @@ def test_a_page_that_is_only_partly_held_does_not_survive_coarser_pages():
     cache = KVCache(GEOMETRY, GEOMETRY.every_head, 2)
     write_chunk(cache, 0)
     cache.evict({"all": (cache.groups["all"].pages.frame == 1) | (cache.groups["all"].pages.segment == 0)})
-    assert cache.regrouped(GEOMETRY.every_head, 1).frames() == [1]
+    assert regrouped(cache, GEOMETRY.every_head, 1).frames() == [1]
 
 
 def test_wrong_groups_segments_and_masks_are_refused_in_words():
@@ -262,7 +262,7 @@ def test_branches_never_see_what_others_write(data, segments, dtype):
         elif action == "drop" and len(branches) > 1:
             branches.remove(live)
         elif action == "regroup":
-            live.cache = live.cache.regrouped(SPLIT, segments)
+            live.cache = regrouped(live.cache, SPLIT, segments)
     caches = [branch.cache for branch in branches]
     assert unique_bytes(caches) <= sum(cache.bytes() for cache in caches)
     assert unique_bytes(caches) <= pinned_bytes(caches) <= sum(cache.allocated_bytes() for cache in caches)

@@ -30,7 +30,7 @@ def test_keys_read_far_away_for_320_chunks_do_not_drift_in_bfloat16():
     cache, keys = filled(torch.bfloat16)
     pairs = torch.view_as_complex(keys.double().unflatten(-1, (-1, 2)))
     for chunk in range(1, 321):
-        cache.set_reads({"all": Reads(np.arange(3), np.arange(3) + 3 * chunk)})
+        cache.reading.choose({"all": Reads(np.arange(3), np.arange(3) + 3 * chunk)})
         ((_, _, read, _),) = cache.read(0)
     turn = rope_freqs_cis([3 * 320], 1, 1, 12)[0].to(torch.complex128)
     exact = torch.view_as_real(pairs * turn).flatten(-2)

@@ -173,7 +173,7 @@ class TestMPCache:
 
             def record(self, layer, group, heads, query, keys, cache):
                 assert len(heads) == 1 and keys.shape[1] == query.shape[1] == 1
-                pages = cache.pages_read(group, heads[0])
+                pages = cache.reading.pages(group, heads[0])
                 assert keys.shape[2] == len(pages) * cache.page_tokens
                 seen[-1][layer, heads[0]] = tuple(zip(pages.frame, pages.segment, strict=True))
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fkv import roles
-from fkv.cache import KVCache
+from fkv.cache import HeadGroup, KVCache
 from fkv.kernels import attention, hybrid_attention
 from fkv.models.release import ROLES
-from fkv.pages import Geometry, HeadGroup
+from fkv.pages import Geometry
 from fkv.policies.forcing_kv import ForcingKV
 
 from .streams import fill_cache

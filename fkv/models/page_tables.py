@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fkv.cache import KVCache
-from fkv.pages import Geometry, HeadGroup
+from fkv.pages import Geometry
 from fkv.policies import ChunkState, PassReads, Policy, evict, page_kinds
 from fkv.roles import HeadRoles
 
@@ -64,9 +64,6 @@ class PageTableCache(KVCache):
     """
 
     contents_seen = False
-
-    def _copy_contents(self, group: HeadGroup, source: np.ndarray, target: np.ndarray) -> None:
-        """Contents do not count; on the meta device, copies by index take seconds to import."""
 
     def unrotated(self, layer: int, name: str, index: np.ndarray) -> tuple[Tensor, Tensor]:
         self.contents_seen = True

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fkv.cache import KVCache
-from fkv.pages import HeadGroup
+from fkv.cache import HeadGroup, KVCache
 from fkv.policies import Policy
 from fkv.policies.commit import Commit
 from fkv.stream import Chunk, Stream
@@ -45,7 +44,7 @@ class _ReadFacts:
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
         if layer == 0:
-            pages = cache.pages_read(group, heads[0])
+            pages = cache.reading.pages(group, heads[0])
             frames = np.where(pages.edited, EDITED, pages.frame)
             positions = np.where(pages.edited, EDITED, pages.position)
             whole = pages.segment == 0

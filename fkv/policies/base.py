@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import KVCache
+from fkv.cache import KVCache, regrouped
 from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.parameters import check_fields
 from fkv.roles import HeadRoles
@@ -250,14 +250,14 @@ def evict(policy: Policy, state: ChunkState) -> KVCache:
     Returns:
         The cache to go on with: that of `state`, or a new one when heads were reassigned.
     """
-    state.cache.set_reads(dict.fromkeys(state.cache.groups))
+    state.cache.reading.choose(dict.fromkeys(state.cache.groups))
     state.cache.select = state.cache.keep = None
     policy.edit(state)
     groups = policy.reassign_heads(state)
-    cache = state.cache if groups is None else state.cache.regrouped(groups, state.cache.segments)
+    cache = state.cache if groups is None else regrouped(state.cache, groups, state.cache.segments)
     keep = keeper(policy, replace(state, cache=cache))
     cache.evict({n: keep(n) if group.stays is None else group.stays.mask for n, group in cache.groups.items()})
-    return cache if groups is None else cache.regrouped(groups, cache.segments)
+    return cache if groups is None else regrouped(cache, groups, cache.segments)
 
 
 @dataclass(frozen=True)

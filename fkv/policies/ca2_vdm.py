@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.cache import Geometry, Heads, Pages, Reads
+from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Frames
 from fkv.roles import HeadRoles
 

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.pages import HeadGroup, Heads, Pages
+from fkv.cache import HeadGroup
+from fkv.pages import Heads, Pages
 from fkv.parameters import Count, Share
 
 from .base import ChunkState, Policy

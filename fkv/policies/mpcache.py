@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkv.cache import KVCache
+from fkv.cache import HeadGroup, KVCache
 from fkv.kernels import frame_mass
-from fkv.pages import Geometry, HeadGroup, Heads, Pages, Reads
+from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Count, Frames, Share
 from fkv.probe import sampled_tokens
 from fkv.roles import HeadRoles

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fkv.cache import KVCache
+from fkv.cache import KVCache, regrouped
 from fkv.models.base import VideoModel
 from fkv.policies import ChunkState, Policy, evict
 from fkv.roles import HeadRoles
@@ -63,9 +63,9 @@ def _converted(state: StreamState, cache: KVCache) -> KVCache:
     policy = state.policy
     groups = policy.groups(state.geometry, state.roles) or cache.heads
     stored = policy.stored(state.model.transformer.dtype)
-    cache = cache.regrouped(groups, policy.segments_of(state.geometry), stored)
+    cache = regrouped(cache, groups, policy.segments_of(state.geometry), stored)
     cache = evict(policy, ChunkState(state.index - 1, state.frames(state.index - 1), cache))
-    return cache.regrouped(groups, cache.segments)
+    return regrouped(cache, groups, cache.segments)
 
 
 def change_prompt(

@@ -53,7 +53,7 @@ def denoise(
         state: Of the stream.
         rope: Of the chunk.
         probes: See the passes.
-        reads: Filled with what each pass read, see `KVCache.reads`.
+        reads: Filled with what each pass read, see `Reading.chosen`.
         keep_steps: Whether the clean latents are returned that each step predicted.
 
     Yields:
@@ -73,7 +73,7 @@ def denoise(
         set_reads(state, cache, f"step {step}")
         watching = probes.begin(state.index, frames, f"step {step}")
         flow = yield Pass(x, 1000 * sigma, state.text, cache, rope, watching)
-        reads[f"step {step}"] = cache.reads
+        reads[f"step {step}"] = dict(cache.reading.chosen)
         x0 = x0_of(x, flow, sigma)
         if keep_steps:
             steps.append(x0)
@@ -85,7 +85,7 @@ def denoise(
 def set_reads(state: StreamState, cache: KVCache, step: str, chunk: int | None = None) -> None:
     """Let the policy choose what the next pass reads."""
     seen = state.seen(cache, step, chunk)
-    cache.set_reads({name: state.policy.reads(name, seen) for name in cache.groups})
+    cache.reading.choose({name: state.policy.reads(name, seen) for name in cache.groups})
     cache.select = partial(_select, state, seen) if state.policy.selects(step, seen) else None
 
 
@@ -93,7 +93,7 @@ def _select(state: StreamState, seen: ChunkState, layer: int, query: Tensor) -> 
     """Let the policy look at the queries of a layer, and ask again what the layer reads."""
     state.policy.select(seen, layer, query)
     groups = [group.name for group, _ in seen.cache.slices[layer]]
-    seen.cache.set_reads({name: state.policy.reads(name, seen) for name in groups})
+    seen.cache.reading.choose({name: state.policy.reads(name, seen) for name in groups})
 
 
 def rewrite(state: StreamState, cache: KVCache) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from fkv.cache import KVCache
+from fkv.cache import KVCache, regrouped
 from fkv.policies import ChunkState, evict
 
 from .state import StreamState
@@ -30,11 +30,11 @@ def recache(state: StreamState) -> KVCache:
     if state.policy.recache_frames:
         return _newest_at_once(state)
     old = state.caches[0]
-    new = replay(state, state.cached_chunks()).regrouped(old.heads, old.segments)
+    new = regrouped(replay(state, state.cached_chunks()), old.heads, old.segments)
     cached = {name: group.pages.names for name, group in old.groups.items()}
     new.evict({name: group.pages.among(cached[name]) for name, group in new.groups.items()})
     new.notes = old.notes
-    return new.regrouped(new.heads, new.segments)
+    return regrouped(new, new.heads, new.segments)
 
 
 def _newest_at_once(state: StreamState) -> KVCache:
@@ -43,12 +43,12 @@ def _newest_at_once(state: StreamState) -> KVCache:
     end = state.index * state.geometry.frames_per_chunk
     frames = tuple(range(max(0, end - policy.recache_frames), end))
     old = state.caches[0]
-    cache = old.regrouped(old.heads, old.segments)
+    cache = regrouped(old, old.heads, old.segments)
     seen = ChunkState(state.index, frames, cache, step="recache")
     cache.evict({name: policy.keep_mask(name, group.pages, seen) for name, group in cache.groups.items()})
     positions = policy.chunk_positions(seen) or frames
     cache.begin(frames, positions)
-    cache.set_reads({name: policy.reads(name, seen) for name in cache.groups})
+    cache.reading.choose({name: policy.reads(name, seen) for name in cache.groups})
     chunks = [state.context_latents(chunk, state.latents[chunk]) for chunk in sorted(state.latents)]
     latents = torch.cat(chunks, 1)[:, -len(frames) :]
     state.rebuild(latents, cache, state.rope(positions))

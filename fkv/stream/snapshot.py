@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fkv.cache import KVCache
-from fkv.pages import PageTables
+from fkv.cache import KVCache, PageTable
 
 from .state import StreamState
 
@@ -30,7 +29,7 @@ class Snapshot:
 
     index: int
     caches: tuple[KVCache, ...]
-    tables: tuple[PageTables, ...]
+    tables: tuple[dict[str, PageTable], ...]
     contents: tuple[Sequence[Tensor], ...]
     notes: tuple[dict[str, Any], ...]
     latents: dict[int, Tensor]

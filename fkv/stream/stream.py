@@ -284,7 +284,7 @@ class Stream:
                     cache.keep = keeper(policy, state.seen(cache))
                 latents = state.context_latents(state.index, x0)
                 yield Pass(latents, 0.0, state.text, cache, rope, probes.begin(state.index, frames, "context"))
-                reads["context"] = cache.reads
+                reads["context"] = dict(cache.reading.chosen)
             kv_bytes = sum(each.bytes() for each in state.caches)
             kv_bytes_allocated = sum(each.allocated_bytes() for each in state.caches)
             mass = watching.take()[0] if watching else None

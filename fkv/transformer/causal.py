@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from fkv.cache import KVCache
+from fkv.cache import HeadGroup, KVCache
 from fkv.kernels import (
     attention_of_rows,
     attention_over_runs,
@@ -35,7 +35,7 @@ from fkv.kernels import (
     rope_freqs_cis,
     take,
 )
-from fkv.pages import Geometry, HeadGroup, Heads
+from fkv.pages import Geometry, Heads
 
 from .block import BlockWeights, Modulation, layer_norm, post_attention, pre_attention
 from .coordinates import input_channels, with_coordinates
@@ -173,7 +173,7 @@ def check_compiler() -> None:
 
 def _attend_weighted(query: Tensor, group: HeadGroup, keys: Tensor, values: Tensor, cache: KVCache) -> Tensor:
     """Attention of one head group whose pages have log weights; pages of equal weight are one segment."""
-    weights = cache.log_weights(group)
+    weights = cache.reading.log_weights(group)
     if weights is None:
         weights = np.zeros(keys.shape[2] // cache.page_tokens)
     segments = []
@@ -378,16 +378,16 @@ class CausalTransformer:
         """Whether one launch attends for all passes: on a GPU, where nothing but attention is wanted of any."""
         if len(passes) == 1 or not queries[0].is_cuda:
             return False
-        plain = not any(each.probes or each.cache.weighted for each in passes)
+        plain = not any(each.probes or each.cache.reading.weighted for each in passes)
         return plain and len({each.cache.dtype for each in passes}) == 1
 
     def _attend(self, layer: int, query: Tensor, cache: KVCache, probes: Probes) -> Tensor:
         """Attend to every head group's live pages: [batch, heads, tokens, head_dim] -> [batch, tokens, dim]."""
-        runs = cache.read_runs(layer) if cache.shares_pages and not cache.weighted else None
+        runs = cache.read_runs(layer) if cache.shares_pages and not cache.reading.weighted else None
         groups = cache.read(layer) if runs is None or probes else []
         if runs is not None:
             out = attention_over_runs(query, runs)
-        elif cache.weighted:
+        elif cache.reading.weighted:
             parts = [
                 _attend_weighted(query[:, heads], group, keys, values, cache) for group, heads, keys, values in groups
             ]
@@ -397,7 +397,7 @@ class CausalTransformer:
         if probes:
             for group, heads, keys, _ in groups:
                 own_query, own_heads = query[:, heads], group.heads[layer]
-                for part in cache.parted(group, layer):
+                for part in cache.reading.parted(group, layer):
                     probes.record(layer, group, own_heads[part], own_query[:, part], keys[:, part], cache)
         if cache.keep:
             cache.settle(layer, cache.keep)
