@@ -1,6 +1,6 @@
 """Where attention goes: the mass of every head on every frame while a stream runs, and the head scores from it.
 
-A probe sees queries and keys of each head group (`fkv.transformer.causal.Probe`). Masses are summed block by block in
+A probe sees queries and keys of each head group (`fkv.transformer.probes.Probe`). Masses are summed block by block in
 `fkv.kernels.frame_mass`; a queries x keys matrix never exists.
 """
 
@@ -189,7 +189,7 @@ class FrameMassProbe:
     def record(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
-        """Look at the heads of one group in one layer, as in `fkv.transformer.causal.Probe`."""
+        """Look at the heads of one group in one layer, as in `fkv.transformer.probes.Probe`."""
         if self._open is None:
             return
         self._open.add(layer, group, heads, query, keys, cache, self.queries)

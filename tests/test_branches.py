@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fkv import cache, policies
-from fkv.cache import unique_bytes
+from fkv import policies
+from fkv.cache import kv_cache, unique_bytes
 from fkv.models.vae import StreamingVae
 from fkv.policies import POLICIES, Policy
 from fkv.sampler import BranchNoise, SeededNoise
 from fkv.stream import Stream
-from fkv.transformer import causal
+from fkv.transformer import attention
 
 POLICIES_BY_NAME = {
     name: cls(
@@ -105,10 +105,10 @@ def test_branch_0_draws_the_plain_noise_and_others_their_own():
 def test_a_stream_that_was_never_forked_makes_the_kernel_calls_that_it_made(small, monkeypatch):
     calls = []
     for name in ("hybrid_attention", "attention_over_runs"):
-        kernel = getattr(causal, name)
-        monkeypatch.setattr(causal, name, lambda *a, name=name, kernel=kernel: calls.append(name) or kernel(*a))
-    join = cache.join
-    monkeypatch.setattr(cache, "join", lambda buffers: calls.extend(["copy"] * (len(buffers) - 1)) or join(buffers))
+        kernel = getattr(attention, name)
+        monkeypatch.setattr(attention, name, lambda *a, name=name, kernel=kernel: calls.append(name) or kernel(*a))
+    join = kv_cache.join
+    monkeypatch.setattr(kv_cache, "join", lambda buffers: calls.extend(["copy"] * (len(buffers) - 1)) or join(buffers))
     live = stream(small)
     for _ in range(4):
         calls.clear()

@@ -6,6 +6,7 @@ import torch
 from fkv import policies
 from fkv.parallel.rows import step_rows
 from fkv.stream import Stream
+from fkv.transformer import attention
 from fkv.transformer.causal import CausalTransformer
 
 PROMPTS = ("a red ball over the sea", "a blue star in the city")
@@ -72,14 +73,14 @@ def test_one_row_that_fails_ends_no_other(small, where, monkeypatch):
     if where == "latents":
         rows[1].noise = Broken()
     else:
-        attend = CausalTransformer._attend
+        attend = attention.attend
 
-        def fails(self, layer, query, cache, *rest):
+        def fails(layer, query, cache, *rest):
             if cache is rows[1].caches[0]:
                 raise RuntimeError("out of memory")
-            return attend(self, layer, query, cache, *rest)
+            return attend(layer, query, cache, *rest)
 
-        monkeypatch.setattr(CausalTransformer, "_attend", fails)
+        monkeypatch.setattr(attention, "attend", fails)
     made = step_rows(rows)
     assert "finite" in str(made[1]) if where == "latents" else "out of memory" in str(made[1])
     assert [type(each).__name__ for each in (made[0], made[2])] == ["Chunk", "Chunk"]

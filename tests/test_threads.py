@@ -1,6 +1,5 @@
 """One thread for small operations, all for large ones: in the calling thread alone, and with the same numbers."""
 
-import importlib
 import threading
 
 import pytest
@@ -10,6 +9,7 @@ from fkv import policies
 from fkv.kernels import dispatch, one_thread_between
 from fkv.kernels.threads import _setter, by_all_threads
 from fkv.stream import Stream
+from fkv.transformer import attention, causal
 
 pytestmark = pytest.mark.skipif(_setter() is None, reason="this build of PyTorch does not show its number of threads")
 large = by_all_threads(torch.get_num_threads)
@@ -79,16 +79,16 @@ def test_who_has_one_thread_keeps_it():
 
 @pytest.mark.parametrize("policy", ["full", "forcing-kv"])
 def test_a_stream_is_the_same_to_the_last_bit(small, policy, monkeypatch):
-    attention, used = importlib.import_module("fkv.transformer.causal"), []
+    used = []
     hybrid = attention.hybrid_attention
     monkeypatch.setattr(
         attention, "hybrid_attention", lambda *given: used.append(torch.get_num_threads()) or hybrid(*given)
     )
 
     def made(limit: int) -> torch.Tensor:
-        monkeypatch.setattr(attention, "ONE_THREAD_ELEMENTS", limit)
+        monkeypatch.setattr(causal, "ONE_THREAD_ELEMENTS", limit)
         stream = Stream(small, policies.make(policy), "a red ball", seed=2, decode=False)
         return torch.cat([stream.step().latents for _ in range(4)], 1)
 
-    assert torch.equal(made(attention.ONE_THREAD_ELEMENTS), made(0))
+    assert torch.equal(made(causal.ONE_THREAD_ELEMENTS), made(0))
     assert set(used[: len(used) // 2]) == {1} and set(used[len(used) // 2 :]) == {2}

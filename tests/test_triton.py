@@ -25,7 +25,7 @@ from fkv.parallel.rows import step_rows
 from fkv.probe import FrameMassProbe
 from fkv.sampler import Schedule
 from fkv.stream import Stream
-from fkv.transformer import causal
+from fkv.transformer import attention
 
 triton = pytest.importorskip("triton")
 
@@ -90,8 +90,8 @@ def rows(setting):
         streams = [Stream(model, policies.parse(name), "a ball", i, decode=False) for i, name in enumerate(names)]
         streams[0].step()
         streams.append(streams[0].fork(share=True))
-        launched, kernel = [], causal.attention_of_rows
-        patch.setattr(causal, "attention_of_rows", lambda *given: launched.append(len(given[1])) or kernel(*given))
+        launched, kernel = [], attention.attention_of_rows
+        patch.setattr(attention, "attention_of_rows", lambda *given: launched.append(len(given[1])) or kernel(*given))
         made = [chunk.latents for _ in range(2) for chunk in step_rows(streams)]
         return torch.cat(made), launched, model.transformer.layers
 

@@ -11,7 +11,8 @@ import torch
 from fkv.cache import KVCache
 from fkv.kernels import attention, linear
 from fkv.pages import Heads
-from fkv.transformer.causal import CausalTransformer, TextContext
+from fkv.transformer.causal import CausalTransformer
+from fkv.transformer.passes import TextContext
 
 PRODUCT_SIDE = {"cuda": 8192, "cpu": 1536}  # rows and columns of the matrices whose product is measured
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}

@@ -12,7 +12,8 @@ from fkv.kernels.onednn import multiplies_float32
 from fkv.models.base import VideoModel
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
-from fkv.transformer.causal import CausalTransformer, Probe
+from fkv.transformer.causal import CausalTransformer
+from fkv.transformer.probes import Probe
 
 
 def runs_concurrently(transformer: CausalTransformer, streams: int) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fkv.cache import unique_bytes
 from fkv.stream import Chunk, Stream, Timings
-from fkv.transformer.causal import CausalTransformer, Pass
+from fkv.transformer.causal import CausalTransformer
+from fkv.transformer.passes import Pass
 
 
 def step_rows(streams: Sequence[Stream]) -> list[Chunk | Exception]:

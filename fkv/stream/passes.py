@@ -14,7 +14,8 @@ from fkv.pages import Reads
 from fkv.policies import ChunkState, evict
 from fkv.probe import FrameMassProbe, PassMass
 from fkv.sampler import renoise, x0_of
-from fkv.transformer.causal import Pass, Probes
+from fkv.transformer.passes import Pass
+from fkv.transformer.probes import Probes
 
 from .state import StreamState
 

@@ -13,7 +13,7 @@ from fkv.pages import Geometry
 from fkv.policies import ChunkState, Policy
 from fkv.roles import HeadRoles
 from fkv.sampler import Noise, renoise
-from fkv.transformer.causal import TextContext
+from fkv.transformer.passes import TextContext
 
 NO_TEXT = TextContext(())
 

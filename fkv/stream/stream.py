@@ -19,7 +19,8 @@ from fkv.pages import Geometry, Pages, Reads
 from fkv.policies import ChunkState, PassReads, Policy, evict, keeper, page_kinds
 from fkv.roles import HeadRoles
 from fkv.sampler import Noise, SeededNoise
-from fkv.transformer.causal import Pass, Probe, Probes
+from fkv.transformer.passes import Pass
+from fkv.transformer.probes import Probe, Probes
 
 from .changes import Pending, change_prompt, change_scene, change_steps, change_text, flush
 from .chunk import Chunk, Timer, Timings

@@ -1,1 +1,1 @@
-"""The Wan transformer on the paged cache: blocks, attention, coordinates, CUDA graphs."""
+"""The Wan transformer on the paged cache: passes, blocks, attention, probes, coordinates, CUDA graphs."""

@@ -1,8 +1,8 @@
 """diffusers' WanTransformer3DModel with a paged cache in its attention.
 
 `CausalTransformer` keeps the library's model and its weights and runs the blocks itself (`fkv.transformer.block`):
-self-attention writes the chunk's K and V to the cache and reads every head group from it; cross-attention reads the
-prompt's K and V, computed once.
+self-attention writes the chunk's K and V to the cache and reads every head group from it (`fkv.transformer.attention`);
+cross-attention reads the prompt's K and V, computed once.
 """
 
 from __future__ import annotations
@@ -11,35 +11,25 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from fkv.cache import HeadGroup, KVCache
-from fkv.kernels import (
-    attention_of_rows,
-    attention_over_runs,
-    choose_attention,
-    hybrid_attention,
-    linear,
-    merged_attention,
-    norm_rope_store,
-    one_thread_between,
-    packed,
-    rope_freqs_cis,
-    take,
-)
+from fkv.cache import KVCache
+from fkv.kernels import choose_attention, linear, one_thread_between, packed, rope_freqs_cis
 from fkv.pages import Geometry, Heads
 
+from .attention import self_attention, stacked
 from .block import BlockWeights, Modulation, layer_norm, post_attention, pre_attention
 from .coordinates import input_channels, with_coordinates
 from .graphs import Capture, CudaCapture, PassGraphs, check_graphs
+from .passes import Pass, TextContext
+from .probes import NO_PROBES, Probes
 
 if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
@@ -65,98 +55,6 @@ class PassModulation:
     scale: Tensor
 
 
-class Probe(Protocol):
-    """Sees queries and keys of every head group while a pass runs; see `fkv.probe`."""
-
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> object:
-        """Hear that a pass begins.
-
-        Args:
-            chunk: Index of the chunk.
-            frames: Its latent frames.
-            name: Of the pass: `step 0`, `step 1`, ... or `context`.
-
-        Returns:
-            Something true where the probe wants to see the pass.
-        """
-
-    def record(
-        self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
-    ) -> None:
-        """See one head group of one layer, or a head of it where heads read different pages.
-
-        Args:
-            layer: Index of the layer.
-            group: The head group.
-            heads: The numbers of these heads in the model.
-            query: [batch, heads, chunk tokens, head_dim].
-            keys: [batch, heads, live tokens, head_dim].
-            cache: The cache that the group belongs to.
-        """
-
-
-class Probes:
-    """Several probes as one; no probes at all are falsy and cost nothing."""
-
-    def __init__(self, probes: Iterable[Probe] = ()) -> None:
-        self._probes = tuple(probes)
-
-    def __bool__(self) -> bool:
-        return bool(self._probes)
-
-    def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> Probes:
-        """Return those that want to see the pass that begins."""
-        return Probes(probe for probe in self._probes if probe.begin(chunk, frames, name))
-
-    def record(
-        self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
-    ) -> None:
-        """Show one head group of one layer to all."""
-        for probe in self._probes:
-            probe.record(layer, group, heads, query, keys, cache)
-
-
-NO_PROBES = Probes()
-
-
-@dataclass(frozen=True)
-class TextContext:
-    """A prompt as cross-attention reads it: K and V per layer, [batch, heads, text tokens, head_dim] each."""
-
-    keys_values: tuple[tuple[Tensor, Tensor], ...]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What a pass of one stream needs.
-
-    Args:
-        latents: [batch, frames, C, h, w].
-        timestep: 0 to 1000.
-        text: The prompt, from `CausalTransformer.prepare_text`.
-        cache: The stream's cache.
-        freqs_cis: Of the chunk's tokens, from `CausalTransformer.rope`.
-        probes: See queries and keys.
-    """
-
-    latents: Tensor
-    timestep: float
-    text: TextContext
-    cache: KVCache
-    freqs_cis: Tensor
-    probes: Probes = NO_PROBES
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """Equal for passes that multiply the same weights and may be computed together."""
-        return self.timestep, self.cache.order, self.latents.shape, self.text.keys_values[0][0].shape
-
-
-def _together(rows: Sequence[Tensor]) -> Tensor:
-    """Put rows of a batch one behind the other; a single one is not copied."""
-    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
-
-
 def check_compiler() -> None:
     """Check that the C++ compiler is there that `torch.compile` would call.
 
@@ -169,19 +67,6 @@ def check_compiler() -> None:
             f"--compile needs a C++ compiler and {compiler} is not there; "
             f"install it, or name another in the variable CXX"
         )
-
-
-def _attend_weighted(query: Tensor, group: HeadGroup, keys: Tensor, values: Tensor, cache: KVCache) -> Tensor:
-    """Attention of one head group whose pages have log weights; pages of equal weight are one segment."""
-    weights = cache.reading.log_weights(group)
-    if weights is None:
-        weights = np.zeros(keys.shape[2] // cache.page_tokens)
-    segments = []
-    for weight in np.unique(weights):
-        pages = np.flatnonzero(weights == weight)[:, None] * cache.page_tokens + np.arange(cache.page_tokens)
-        tokens = torch.from_numpy(pages.reshape(-1)).to(keys.device)
-        segments.append((take(keys, tokens), take(values, tokens), float(weight)))
-    return merged_attention(query, segments)
 
 
 class CausalTransformer:
@@ -354,55 +239,6 @@ class CausalTransformer:
                 self._modulations[timestep] = PassModulation(blocks, shift, scale)
             return self._modulations[timestep]
 
-    def _attended(self, layer: int, qkv: Sequence[Tensor], weights: BlockWeights, passes: Sequence[Pass]) -> Tensor:
-        """Write the chunk of every pass to its cache and attend to the live pages of the cache.
-
-        [batch, tokens, 3 * dim] of each pass -> [batch of all passes, tokens, dim].
-        """
-        queries = []
-        for part, each in zip(qkv, passes, strict=True):
-            targets = each.cache.targets(layer)
-            query = norm_rope_store(part, weights.qk_norm_weight, self.eps, each.freqs_cis, targets)
-            if each.cache.select:
-                each.cache.select(layer, query)
-            queries.append(query)
-        if self._at_once(queries, passes):
-            out = attention_of_rows(torch.cat(queries), [each.cache.read_runs(layer) for each in passes])
-            return out.transpose(1, 2).flatten(2)
-        return _together(
-            [self._attend(layer, query, each.cache, each.probes) for query, each in zip(queries, passes, strict=True)]
-        )
-
-    @staticmethod
-    def _at_once(queries: Sequence[Tensor], passes: Sequence[Pass]) -> bool:
-        """Whether one launch attends for all passes: on a GPU, where nothing but attention is wanted of any."""
-        if len(passes) == 1 or not queries[0].is_cuda:
-            return False
-        plain = not any(each.probes or each.cache.reading.weighted for each in passes)
-        return plain and len({each.cache.dtype for each in passes}) == 1
-
-    def _attend(self, layer: int, query: Tensor, cache: KVCache, probes: Probes) -> Tensor:
-        """Attend to every head group's live pages: [batch, heads, tokens, head_dim] -> [batch, tokens, dim]."""
-        runs = cache.read_runs(layer) if cache.shares_pages and not cache.reading.weighted else None
-        groups = cache.read(layer) if runs is None or probes else []
-        if runs is not None:
-            out = attention_over_runs(query, runs)
-        elif cache.reading.weighted:
-            parts = [
-                _attend_weighted(query[:, heads], group, keys, values, cache) for group, heads, keys, values in groups
-            ]
-            out = torch.cat(parts, 1)
-        else:
-            out = hybrid_attention(query, [(keys, values) for _, _, keys, values in groups])
-        if probes:
-            for group, heads, keys, _ in groups:
-                own_query, own_heads = query[:, heads], group.heads[layer]
-                for part in cache.reading.parted(group, layer):
-                    probes.record(layer, group, own_heads[part], own_query[:, part], keys[:, part], cache)
-        if cache.keep:
-            cache.settle(layer, cache.keep)
-        return out.transpose(1, 2).flatten(2)
-
     @torch.inference_mode()
     def __call__(
         self,
@@ -473,15 +309,15 @@ class CausalTransformer:
         model = self.model
         latents = passes[0].latents
         batches = [len(each.latents) for each in passes]
-        patches = _together([self._patches(each) for each in passes])
+        patches = stacked([self._patches(each) for each in passes])
         embedding = model.patch_embedding
         hidden = linear(patches.flatten(1, 3), embedding.weight.flatten(1), embedding.bias).float()
         texts = zip(*(each.text.keys_values for each in passes), strict=True)
         blocks = zip(weights, modulation.blocks, texts, strict=True)
         for layer, (block, block_modulation, text) in enumerate(blocks):
             qkv = self._pre_attention(hidden, block, block_modulation, self.eps).split(batches)
-            attended = self._attended(layer, qkv, block, passes)
-            keys, values = (_together(side) for side in zip(*text, strict=True))
+            attended = self_attention(layer, qkv, block, passes, self.eps)
+            keys, values = (stacked(side) for side in zip(*text, strict=True))
             hidden = self._post_attention(hidden, attended, block, block_modulation, self.eps, keys, values)
         out = layer_norm(hidden, 1 + modulation.scale, modulation.shift, self.eps, self.dtype)
         flow = linear(out, model.proj_out.weight, model.proj_out.bias)

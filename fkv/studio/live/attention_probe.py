@@ -16,7 +16,7 @@ from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
 from fkv.studio.media.protocol import GONE, UNIT
-from fkv.transformer.causal import Probe, Probes
+from fkv.transformer.probes import Probe, Probes
 
 
 @dataclass(frozen=True)
