@@ -82,6 +82,9 @@ class Profile:
     last_k: int = 4
     date: str = ""
 
+    def __repr__(self) -> str:
+        return f"Profile({self.model!r}, {len(self.runs)} runs, {len(self.passes)} passes, {self.roles.summary})"
+
     @cached_property
     def scores(self) -> np.ndarray:
         """Scores of every sample, [runs, passes, layers, heads]."""

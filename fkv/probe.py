@@ -75,6 +75,11 @@ class PassMass:
     mass: np.ndarray
     maps: dict[int, np.ndarray] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        layers, heads = self.mass.shape[:2]
+        keys = len(self.key_frames)
+        return f"PassMass(chunk {self.chunk}, {self.name}, {layers} layers x {heads} heads, {keys} key frames)"
+
     @property
     def by_age(self) -> np.ndarray:
         """Mass per class of `AGES`, averaged over query frames: [layers, heads, 4]."""

@@ -59,6 +59,14 @@ class HeadRoles:
             if len(set(heads)) != len(heads):
                 raise RolesError(f"layer {layer}: a head is listed twice in {list(heads)}")
 
+    def __repr__(self) -> str:
+        return f"HeadRoles({self.num_layers} layers x {self.num_heads} heads, {self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """The roles in a phrase."""
+        return f"{sum(map(len, self.static))} of {self.num_layers * self.num_heads} heads static"
+
     @property
     def num_layers(self) -> int:
         return len(self.static)

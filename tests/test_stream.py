@@ -10,6 +10,7 @@ from fkv import policies
 from fkv.comparison import interleave
 from fkv.kernels import apply_rope, rope_freqs_cis
 from fkv.policies.forcing_kv import ForcingKV
+from fkv.probe import FrameMassProbe
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 from fkv.stream.passes import POSITION_LIMIT
@@ -17,8 +18,22 @@ from fkv.stream.passes import POSITION_LIMIT
 HYBRID = ForcingKV(segments_per_frame=4)
 
 
-def stream(model, policy=HYBRID, **options):
-    return Stream(model, policy, "a red ball over the sea", **options)
+def stream(model, policy=HYBRID, prompt="a red ball over the sea", **options):
+    return Stream(model, policy, prompt, **options)
+
+
+def test_public_objects_are_shown_in_a_line(small):
+    probe = FrameMassProbe()
+    live = stream(small, prompt="a red ball over the sea " * 50)
+    chunk = live.step(probe)
+    roles = replace(small.roles, provenance={"prompts": ["a ball"] * 1000}, scores=np.zeros((3, 4)))
+    model = replace(small, roles=roles)
+    shown = [repr(each) for each in (model, roles, live, chunk, live.snapshot(), *probe.take(), small.schedule)]
+    shown += [repr(policies.make(name)) for name in policies.POLICIES]
+    assert not [text for text in shown if "\n" in text or len(text) > 240]
+    assert shown[0].startswith(f"VideoModel({small.name!r}") and "3 layers x 4 heads, fp32 on cpu" in shown[0]
+    assert shown[1] == f"HeadRoles(3 layers x 4 heads, {len(np.flatnonzero(roles.is_static()))} of 12 heads static)"
+    assert "next chunk 1" in shown[2] and "a red ball" in shown[2]
 
 
 def test_switching_policy_drops_at_once_and_grows_from_what_is_held(small):

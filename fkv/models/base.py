@@ -86,6 +86,18 @@ class VideoModel:
     adapters: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.transformer.model.parameters())
+        facts = [
+            repr(self.name),
+            f"{parameters / 1e6:,.1f} M parameters",
+            f"{self.transformer.layers} layers x {self.transformer.heads} heads",
+            f"{self.precision} on {self.device}",
+            f"{len(self.schedule.sigmas)} steps",
+            "no head roles" if self.roles is None else self.roles.summary,
+        ]
+        return f"VideoModel({', '.join(facts)})"
+
     def hints_of(self, prompts: Iterable[str]) -> list[str]:
         """Return what the user should know about several prompts, each sentence once."""
         return list(dict.fromkeys(hint for prompt in dict.fromkeys(prompts) for hint in self.hints(prompt)))

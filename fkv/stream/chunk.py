@@ -130,6 +130,12 @@ class Chunk:
     kv_bytes_between: int = 0
     kv_bytes_allocated: int = 0
 
+    def __repr__(self) -> str:
+        size = "no video" if self.video is None else "video of {} x {} x {}".format(*self.video.shape[:3])
+        frames = f"frames {self.frames[0]} to {self.frames[-1]}"
+        cost = f"{self.kv_bytes / 1e6:,.1f} MB of K and V, {self.timings.total:.2f} s"
+        return f"Chunk({self.index}, {frames}, {self.policy}, {size}, {cost})"
+
     @property
     def video_frames(self) -> int:
         return 0 if self.video is None else len(self.video)

@@ -34,6 +34,9 @@ class Snapshot:
     notes: tuple[dict[str, Any], ...]
     latents: dict[int, Tensor]
 
+    def __repr__(self) -> str:
+        return f"Snapshot(before chunk {self.index})"
+
     @classmethod
     def of(cls, state: StreamState) -> Snapshot:
         """Remember where a stream stands."""

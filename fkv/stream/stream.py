@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -16,7 +17,7 @@ from torch import Tensor
 from fkv.cache import KVCache
 from fkv.models.base import VideoModel
 from fkv.pages import Geometry, Pages, Reads
-from fkv.policies import ChunkState, PassReads, Policy, evict, keeper, page_kinds
+from fkv.policies import ChunkState, PassReads, Policy, evict, keeper, page_kinds, write
 from fkv.roles import HeadRoles
 from fkv.sampler import Noise, SeededNoise
 from fkv.transformer.passes import Pass
@@ -79,6 +80,10 @@ class Stream:
             self.set_prompt(self._opening)
         else:
             self._state.text = model.transformer.prepare_text(text)
+
+    def __repr__(self) -> str:
+        prompt = textwrap.shorten(self.prompt or self._opening, 60, placeholder=" ...")
+        return f"Stream({self.model.name!r}, {write(self.policy)}, {prompt!r}, next chunk {self.index})"
 
     @property
     def model(self) -> VideoModel:
