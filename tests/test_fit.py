@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 import pytest
@@ -13,7 +14,6 @@ from fkv import policies, roles
 from fkv.cache import GROWTH
 from fkv.commands import fit as command
 from fkv.models import fit, memory
-from fkv.models.page_tables import simulated
 from fkv.models.registry import MODELS
 from fkv.models.release import BASES, Setup
 from fkv.models.taehv import SmallDecoder
@@ -51,40 +51,40 @@ def test_parameters_are_counted_exactly():
 def test_the_cache_is_what_the_page_table_says(text, small):
     policy = policies.parse(text)
     stream = Stream(small, policy, PROMPT, decode=False)
-    used = 0
+    made = []
     for chunks in range(1, 8):
-        chunk = stream.step()
-        used = max(used, chunk.kv_bytes_allocated)
-        assert chunk.kv_bytes_between <= sum(cache.allocated_bytes() for cache in stream.caches) <= used
-        assert chunk.kv_bytes <= used or policy.apart(stream.geometry)
-        counted = memory.kv_bytes(stream.geometry, policy, small.roles, chunks, torch.float32, steps=2)
-        assert counted == pytest.approx(used, rel=0.01), f"after {chunks} chunks"
+        made.append(stream.step())
+        counted = memory.cache_bytes(stream.geometry, policy, small.roles, chunks, torch.float32, steps=2)
+        for name, count in dataclasses.asdict(counted).items():
+            used = max(getattr(chunk, name) for chunk in made)
+            assert count == pytest.approx(used, rel=0.01), f"{name} after {chunks} chunks"
+        assert counted.kv_bytes_between <= counted.kv_bytes_allocated
+        assert counted.kv_bytes <= counted.kv_bytes_allocated or policy.apart(stream.geometry)
 
 
 def test_heads_classed_on_the_way_are_not_undercounted(small):
     policy = policies.make("dummy-forcing")
     stream = Stream(small, policy, PROMPT, decode=False)
     used = max(stream.step().kv_bytes for _ in range(8))
-    assert memory.kv_bytes(stream.geometry, policy, small.roles, 8, torch.float32) >= 0.99 * used
+    assert memory.cache_bytes(stream.geometry, policy, small.roles, 8, torch.float32).kv_bytes >= 0.99 * used
 
 
 def test_long_streams_are_counted_without_running_them():
     geometry = BASES["wan-1.3b"].geometry("480p")
     frame = 2 * 2 * 30 * 12 * 128 * 1560
-    assert memory.kv_bytes(geometry, policies.make("full"), None, 1000) == 3000 * frame * GROWTH
-    assert (
-        memory.kv_bytes(geometry, policies.make("sliding-window", sink_frames=0, window_frames=21), None, 1000)
-        == 21 * frame
-    )
+    counted = memory.cache_bytes(geometry, policies.make("full"), None, 1000)
+    assert counted == memory.CacheBytes(3000 * frame, 3000 * frame, int(3000 * frame * GROWTH))
+    window = policies.make("sliding-window", sink_frames=0, window_frames=21)
+    assert memory.cache_bytes(geometry, window, None, 1000) == memory.CacheBytes(21 * frame, 18 * frame, 21 * frame)
 
 
 def test_forcing_kv_allocates_half_of_what_a_chunk_attends_to():
     base, release = BASES["wan-1.3b"], MODELS["self-forcing"].release
     geometry, heads, policy = base.geometry("480p"), roles.load(release.roles_file), policies.make("forcing-kv")
     frame = 2 * 2 * 30 * 12 * 128 * 1560
-    assert memory.kv_bytes(geometry, policy, heads, 100) < 2.85 * frame < 0.82e9
-    attended = [state.cache.bytes() for state in simulated(geometry, policy, heads, 4, torch.bfloat16)]
-    assert max(attended) > 5.5 * frame
+    counted = memory.cache_bytes(geometry, policy, heads, 100)
+    assert counted.kv_bytes_between <= counted.kv_bytes_allocated < 2.85 * frame < 0.82e9
+    assert counted.kv_bytes > 5.5 * frame
 
 
 def test_live_tensors_are_counted():
@@ -139,6 +139,23 @@ def test_settings_change_what_is_needed():
         > 11e9
         > total(where="host", text="device")
     )
+
+
+def test_cuda_graphs_need_a_pass_again_and_the_chunk_in_every_layer():
+    release = MODELS["self-forcing"].release
+    plain, captured = (
+        fit.fit(release, Setup(text="cpu"), "forcing-kv", 20, "cuda", plenty(17.5), graphs) for graphs in (False, True)
+    )
+    needs = {need.kind: need.bytes for need in captured.needs if need.kind in ("graphs", "working")}
+    rows = {need.what: need.bytes for need in captured.needs}
+    assert needs["graphs"] == rows["a pass over one chunk"]
+    assert captured.cache.kv_bytes_allocated >= captured.cache.kv_bytes == plain.cache.kv_bytes
+    assert captured.total("device") - plain.total("device") == pytest.approx(
+        1.05 * (needs["graphs"] + captured.cache.kv_bytes_allocated - plain.cache.kv_bytes_allocated), abs=2
+    )
+    between = dataclasses.replace(captured, free=plenty((plain.total("device") + 1e6) / 1e9))
+    assert not between.fits and fit.explain(between, "cuda").endswith("this would fit: without --graphs")
+    assert "with CUDA graphs" in str(captured) and "CUDA graphs" not in str(plain)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +219,9 @@ def test_the_command(capsys, tmp_path):
     assert (
         data["fits"] and data["total"]["device"] < data["free"]["device"] == 80_000_000_000 and data["text"] == "device"
     )
+    assert data["kv_bytes_between"] <= data["kv_bytes_allocated"] and "between chunks" in printed
     assert run("--model", "longlive", "--memory", "2") == 1 and "no setting makes it fit" in capsys.readouterr().out
     with pytest.raises(ValueError, match="ships with the studio"):
         run("--model", "tiny")
+    with pytest.raises(ValueError, match=r"--graphs.* add --device cuda"):
+        run("--model", "longlive", "--device", "cpu", "--graphs")

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 from fkv import policies
 from fkv.models.base import VideoModel
-from fkv.models.memory import kv_bytes
+from fkv.models.memory import cache_bytes
 from fkv.roles import HeadRoles
 from fkv.storyboard import SetPolicy
 
@@ -32,7 +32,8 @@ class Memory:
         @cache
         def peak(policy: str, roles: HeadRoles | None, chunks: int) -> int:
             parsed, heads, dtype = policies.parse(policy), roles or model.roles, model.transformer.dtype
-            return kv_bytes(model.geometry, parsed, heads, chunks, dtype, steps, apart=False)
+            counted = cache_bytes(model.geometry, parsed, heads, chunks, dtype, steps, apart=False)
+            return counted.kv_bytes_allocated
 
         self._peak = peak
 

@@ -15,7 +15,7 @@ import torch
 from fkv.cache import KVCache
 from fkv.comparison import labels_of
 from fkv.models.base import VideoModel
-from fkv.models.memory import kv_bytes
+from fkv.models.memory import cache_bytes
 from fkv.parallel.overlap import Overlap
 from fkv.policies import ChunkState, Policy, evict, keeper
 from fkv.policies.full import Full
@@ -158,7 +158,8 @@ def measure(
     cached_bytes = 0
     for label, policy in labelled.items():
         apart = not model.transformer.captures
-        policy_bytes = kv_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps, apart)
+        counted = cache_bytes(geometry, policy, model.roles, chunks, model.transformer.dtype, steps, apart)
+        policy_bytes = counted.kv_bytes_allocated
         try:
             require_memory(cached_bytes + policy_bytes, device, label)
             peaks[label] = _peak(model, policy, context, overlap)

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.models.memory import host_memory
     from fkv.models.release import Setup
     from fkv.stream import check_chunks
+    from fkv.transformer.graphs import check_graphs
 
     release = (
         registry.checkpoint_release(args.checkpoint, args.base, args.lora, **sampling_of(args))
@@ -47,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     device = "cuda" if free else args.device
     if not free:
         registry.check_device(device)
-    found = fit(release, Setup(**setup_of(args)), args.policy, args.chunks, device, free)
+    if args.graphs:
+        check_graphs(device)
+    found = fit(release, Setup(**setup_of(args)), args.policy, args.chunks, device, free, args.graphs)
     print(found, "it fits" if found.fits else explain(found, device), sep="\n")
     if target:
         settings = {
@@ -56,8 +59,14 @@ def run(args: argparse.Namespace) -> int:
             "policy": found.policy,
             "chunks": found.chunks,
             "device": device,
+            "graphs": found.graphs,
         }
-        totals = {where: found.total(where) for where in found.free}
-        needs = [dataclasses.asdict(need) for need in found.needs]
-        emit(settings | {"needs": needs, "total": totals, "free": found.free, "fits": found.fits}, target)
+        report = {
+            "needs": [dataclasses.asdict(need) for need in found.needs],
+            **dataclasses.asdict(found.cache),
+            "total": {where: found.total(where) for where in found.free},
+            "free": found.free,
+            "fits": found.fits,
+        }
+        emit(settings | report, target)
     return 0 if found.fits else 1

@@ -10,10 +10,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fkv import policies, roles
+from fkv.policies import Policy
 
 from . import memory
 from .precision import COMPUTE, stored_as
@@ -35,7 +37,7 @@ class Need:
         what: In words.
         bytes: Of memory.
         where: `device` or `host`.
-        kind: `weights`, `cache` or `working` memory.
+        kind: `weights`, `cache`, `graphs` (captured passes) or `working` memory.
     """
 
     what: str
@@ -54,7 +56,9 @@ class Fit:
         policy: As text.
         chunks: Length of the stream.
         needs: The rows of the table.
+        cache: Its keys and values, as `fkv bench` counts them too.
         free: Bytes free on `device` and `host`; on a CPU, `device` alone.
+        graphs: Whether steady passes are replayed as CUDA graphs.
     """
 
     release: Release
@@ -62,7 +66,9 @@ class Fit:
     policy: str
     chunks: int
     needs: tuple[Need, ...]
+    cache: memory.CacheBytes
     free: dict[str, int]
+    graphs: bool = False
 
     def total(self, where: str) -> int:
         """Return the bytes needed at once: resident memory, the largest of the working sets (one at a time), slack."""
@@ -86,10 +92,15 @@ class Fit:
             for where, free in self.free.items()
         ]
         width = max(len(what) for what, *_ in rows)
-        setup = f"{self.setup.resolution} in {self.setup.precision}"
+        setup = f"{self.setup.resolution} in {self.setup.precision}{' with CUDA graphs' if self.graphs else ''}"
         title = f"{self.release.name} at {setup}, {self.policy}, {self.chunks} chunks"
         table = (f"{what:<{width}} {where:<6} {_gb(size):>10}  {note}".rstrip() for what, where, size, note in rows)
-        return "\n".join([title, *table])
+        cache = self.cache
+        kv = (
+            f"keys and values: {_gb(cache.kv_bytes_between)} between chunks, "
+            f"{_gb(cache.kv_bytes)} while a chunk attends, {_gb(cache.kv_bytes_allocated)} allocated"
+        )
+        return "\n".join([title, *table, kv])
 
 
 def fit(
@@ -99,6 +110,7 @@ def fit(
     chunks: int = 21,
     device: str = "cpu",
     free: dict[str, int] | None = None,
+    graphs: bool = False,
 ) -> Fit:
     """Count what a release needs, row by row.
 
@@ -109,23 +121,30 @@ def fit(
         chunks: Length of the stream.
         device: Where it runs.
         free: Bytes by place (`device`, `host`), instead of what is free now.
+        graphs: Whether steady passes are replayed as CUDA graphs. All graphs of a model share one pool of memory, which
+            holds what a pass needs and which nothing else can use; and a chunk cannot lie apart from the pages, so its
+            keys and values lie in every layer.
 
     Raises:
         ValueError: The policy is unknown.
     """
-    policy = policy or release.window
+    parsed = policies.parse(policy or release.window)
     base = BASES[release.base]
+    cache = _cache(release, setup, parsed, chunks, graphs)
     needs = [
         *_transformer(base, setup),
         *_text(base, setup),
-        _cache(release, setup, policy, chunks),
+        Need(f"KV cache, {policies.write(parsed)}", cache.kv_bytes_allocated, kind="cache"),
         *_decoder(release, setup, device),
     ]
     pass_bytes = memory.pass_bytes(base, setup.resolution, COMPUTE[setup.precision], release.frames_per_chunk)
     needs.append(Need("a pass over one chunk", pass_bytes, kind="working"))
+    if graphs:
+        needs.append(Need("memory pool of CUDA graphs, at most", pass_bytes, kind="graphs"))
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
-    return Fit(release, setup, policy, chunks, tuple(needs), memory.free_memory(device) if free is None else free)
+    free = memory.free_memory(device) if free is None else free
+    return Fit(release, setup, policy or release.window, chunks, tuple(needs), cache, free, graphs)
 
 
 def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
@@ -136,7 +155,8 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
         device: Where it would run.
     """
     sizes = list(RESOLUTIONS)
-    options = {
+    options: dict[str, dict[Any, None]] = {
+        "graphs": dict.fromkeys((wanted.graphs, False)),
         "text": dict.fromkeys((wanted.setup.text, "offload", "cpu")),
         "decoder": dict.fromkeys((wanted.setup.decoder, "small")),
         "policy": dict.fromkeys(
@@ -147,14 +167,14 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
     }
     asked = tuple(next(iter(values)) for values in options.values())
 
-    def harm(plan: tuple[str, ...]) -> tuple[int, list[bool]]:
+    def harm(plan: tuple[Any, ...]) -> tuple[int, list[bool]]:
         """How many options change, then which: a change of a later option is more harmful."""
         changed = [value != original for value, original in zip(plan, asked, strict=True)]
         return sum(changed), changed[::-1]
 
-    for text, decoder, policy, precision, resolution in sorted(itertools.product(*options.values()), key=harm):
+    for graphs, text, decoder, policy, precision, resolution in sorted(itertools.product(*options.values()), key=harm):
         setup = Setup(resolution, decoder, precision, text)
-        found = fit(wanted.release, setup, policy, wanted.chunks, device, wanted.free)
+        found = fit(wanted.release, setup, policy, wanted.chunks, device, wanted.free, graphs)
         if found.fits:
             return found
     return None
@@ -205,7 +225,8 @@ def changes(wanted: Fit, found: Fit) -> str:
         (field.name, getattr(wanted.setup, field.name), getattr(found.setup, field.name))
         for field in dataclasses.fields(Setup)
     ]
-    return " ".join(f"--{name} {new}" for name, old, new in pairs if old != new)
+    options = [f"--{name} {new}" for name, old, new in pairs if old != new]
+    return " ".join(options + ["without --graphs"] * (wanted.graphs and not found.graphs))
 
 
 # The rows.
@@ -230,12 +251,11 @@ def _text(base: Base, setup: Setup) -> Iterator[Need]:
     yield Need("a prompt's keys and values", cross, kind="cache")
 
 
-def _cache(release: Release, setup: Setup, policy: str, chunks: int) -> Need:
-    parsed = policies.parse(policy)
+def _cache(release: Release, setup: Setup, policy: Policy, chunks: int, graphs: bool) -> memory.CacheBytes:
     heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
-    size = memory.kv_bytes(geometry, parsed, heads, chunks, COMPUTE[setup.precision], len(release.schedule.sigmas))
-    return Need(f"KV cache, {policies.write(parsed)}", size, kind="cache")
+    dtype, steps = COMPUTE[setup.precision], len(release.schedule.sigmas)
+    return memory.cache_bytes(geometry, policy, heads, chunks, dtype, steps, apart=not graphs)
 
 
 def _decoder(release: Release, setup: Setup, device: str) -> Iterator[Need]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,22 @@ def pass_bytes(base: Base, resolution: str, dtype: torch.dtype, frames: int = 3)
     return peak.bytes
 
 
-def kv_bytes(
+@dataclass(frozen=True)
+class CacheBytes:
+    """Bytes of K and V at their largest in a stream, by the names that a chunk's record has for them.
+
+    Args:
+        kv_bytes: What a chunk attends to, its own pages in every layer included.
+        kv_bytes_between: What stays from one chunk to the next.
+        kv_bytes_allocated: All buffers.
+    """
+
+    kv_bytes: int
+    kv_bytes_between: int
+    kv_bytes_allocated: int
+
+
+def cache_bytes(
     geometry: Geometry,
     policy: Policy,
     heads: HeadRoles | None,
@@ -113,8 +129,8 @@ def kv_bytes(
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 4,
     apart: bool = True,
-) -> int:
-    """Count the bytes of K and V buffers at their largest in a stream.
+) -> CacheBytes:
+    """Count the bytes of K and V at their largest in a stream.
 
     The real cache runs under `policy` on the meta device. Similarities that a policy looks at are random there: they
     decide which pages stay, not how many. For a policy that classifies heads by their attention, the larger of two
@@ -132,10 +148,11 @@ def kv_bytes(
     """
     looks = (0, -1) if policy.watches_attention else (0,)
     caches = steps if policy.caches == "per-step" else 1
-    return caches * max(_kv_bytes(geometry, policy, heads, chunks, dtype, look, apart) for look in looks)
+    counts = [astuple(_cache_bytes(geometry, policy, heads, chunks, dtype, look, apart)) for look in looks]
+    return CacheBytes(*(caches * max(count) for count in zip(*counts, strict=True)))
 
 
-def _kv_bytes(
+def _cache_bytes(
     geometry: Geometry,
     policy: Policy,
     heads: HeadRoles | None,
@@ -143,17 +160,25 @@ def _kv_bytes(
     dtype: torch.dtype,
     look: int,
     apart: bool,
-) -> int:
-    """Count `kv_bytes` of one cache, with all attention on the key frame `look`."""
-    cached = []
-    buffers = []
+) -> CacheBytes:
+    """Count `cache_bytes` of one cache, with all attention on the key frame `look`."""
+    attended: list[int] = []
+    kept: list[int] = []
+    allocated: list[int] = []
     for state in simulated(geometry, policy, heads, min(chunks, SIMULATED_CHUNKS), dtype, look, apart):
-        cached.append(state.cache.bytes())
-        buffers.append(state.cache.allocated_bytes())
-    buffers.append(state.cache.allocated_bytes())  # with what stays after the last chunk
-    growth = cached[-1] - cached[-2] if chunks > SIMULATED_CHUNKS else 0
-    at_the_end = int((cached[-1] + growth * (chunks - len(cached))) * GROWTH) if growth else 0
-    return max(*buffers, at_the_end)
+        cache = state.cache
+        if attended:
+            kept.append(cache.bytes() - geometry.chunk_elements * cache.dtype.itemsize)
+        attended.append(cache.bytes())
+        allocated.append(cache.allocated_bytes())
+    kept.append(cache.bytes())  # after the last chunk
+    allocated.append(cache.allocated_bytes())
+    if chunks > SIMULATED_CHUNKS and attended[-1] > attended[-2]:
+        later = (attended[-1] - attended[-2]) * (chunks - len(attended))
+        attended.append(attended[-1] + later)
+        kept.append(kept[-1] + later)
+        allocated.append(int(attended[-1] * GROWTH))
+    return CacheBytes(max(attended), max(kept), max(allocated))
 
 
 class Peak(TorchDispatchMode):
