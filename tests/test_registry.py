@@ -24,7 +24,7 @@ from small_wan import tokenizer, umt5, wan_2_2_vae, wan_vae
 from fkv import policies, roles
 from fkv.commands.main import main
 from fkv.commands.model_options import add_model, load_model
-from fkv.models import download, fit, precision, registry, release, text
+from fkv.models import download, fit, listing, precision, registry, release, text
 from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.release import TEXT_ENCODER, TOKENIZER, WAN_2_1, WAN_2_2, Base, Source
 from fkv.models.taehv import SmallDecoder
@@ -500,11 +500,12 @@ def test_the_tiny_model_comes_in_every_precision():
 
 
 def test_the_table_names_files_licences_and_memory(offline):
-    table = " ".join(registry.table().split())
+    table = " ".join(listing.table(memory=True).split())
     for one in REAL:
         assert all(each in table for each in (f"{one.name}: {one.help}", one.licence, one.unverified))
         assert all(f"{source.repo}/{source.file}" in table for source in one.sources)
-    assert "GB at 1080p" in table and "--checkpoint FILE --base" in table
+    assert f"tiny: {registry.MODELS['tiny'].help}" in table and "--checkpoint FILE --base" in table
+    assert table.count("GB at 1080p") == len(REAL) and "GB at 1080p" not in listing.table()
 
 
 # The text encoder.

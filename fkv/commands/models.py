@@ -6,12 +6,13 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`fkv models` has no arguments."""
+    """Add the arguments of `fkv models`."""
+    parser.add_argument("--memory", action="store_true", help="also count what each needs on a GPU, by resolution")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the models."""
-    from fkv.models import registry
+    from fkv.models import listing
 
-    print(registry.table())
+    print(listing.table(args.memory))
     return 0

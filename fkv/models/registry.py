@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,8 +18,8 @@ from fkv.transformer.graphs import check_graphs
 
 from . import tiny
 from .base import VideoModel
-from .release import BASES, RESOLUTIONS, Release, Setup
-from .releases import RELEASES
+from .release import BASES, Release, Setup
+from .releases import RELEASES, SHIPPED
 
 if TYPE_CHECKING:
     from .checkpoints import Named
@@ -52,7 +51,7 @@ def _load_release(release: Release, device: str = "cpu", **setup: str) -> VideoM
 MODELS = {
     model.name: model
     for model in (
-        ModelEntry("tiny", "the toy-world model that ships with the studio; streams on two CPU cores", tiny.load),
+        ModelEntry("tiny", SHIPPED, tiny.load),
         *(ModelEntry(each.name, each.help, partial(_load_release, each), each) for each in RELEASES),
     )
 }
@@ -220,42 +219,3 @@ def speed_up(transformer: CausalTransformer, compile: bool, graphs: bool) -> Non
         transformer.compile()
     if graphs:
         transformer.capture_graphs()
-
-
-WRAPPER = TextWrapper(
-    120, initial_indent="    ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
-)
-
-
-def table() -> str:
-    """Return the models as text: what they are, where they come from, and what they need on a GPU by resolution."""
-    lines = []
-    for model in MODELS.values():
-        lines.append(f"{model.name}: {model.help}")
-        if model.release:
-            lines += map(WRAPPER.fill, _facts(model.release))
-    lines.append(
-        f"--checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then gives its heads roles"
-    )
-    return "\n".join(lines)
-
-
-def _facts(release: Release) -> list[str]:
-    """Return the lines of a real model in `table`."""
-    from . import fit
-
-    files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
-    needs = {
-        size: fit.fit(release, Setup(size), release.policies[0], device="cuda", free={}).total("device") / 1e9
-        for size in RESOLUTIONS
-    }
-    steps = f"{len(release.schedule.sigmas)} steps" + (
-        f" ({len(release.first_steps)} first)" if release.first_steps else ""
-    )
-    lines = [
-        f"{BASES[release.base].name}, {release.licence}; {files}",
-        f"chunks of {release.frames_per_chunk} latent frames, {steps}, {release.window}"
-        + (f"; or {release.hybrid}" if release.roles else ""),
-        "GPU memory with it: " + ", ".join(f"{need:.0f} GB at {size}" for size, need in needs.items()),
-    ]
-    return lines + ([f"not verified: {release.unverified}"] if release.unverified else [])

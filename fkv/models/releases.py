@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from .release import Lora, Release, Source
 
+SHIPPED = "the toy-world model that ships with the studio; streams on two CPU cores"  # help of `tiny`
+
 ROLLING = "sliding-window:sink_frames=0,window_frames=21"
 FOUR_STEPS = (1000, 750, 500, 250)
 
