@@ -45,7 +45,7 @@ class LogitProbe:
     def record(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
-        """Look at the heads of one group in one layer, as in `fkv.transformer.causal.Probe`."""
+        """Look at the heads of one group in one layer, as in `fkv.transformer.probes.Probe`."""
         if not self._watching:
             return
         pages = cache.reading.pages(group)

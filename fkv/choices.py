@@ -24,7 +24,7 @@ class ChoiceProbe:
     _read: dict[tuple[str, int, int], set[tuple[int, int]]] = field(default_factory=dict)
 
     def begin(self, chunk: int, frames: tuple[int, ...], name: str) -> bool:
-        """Start a pass, as in `fkv.transformer.causal.Probe`."""
+        """Start a pass, as in `fkv.transformer.probes.Probe`."""
         self.passes.append(name)
         self._frames = frames
         return True
@@ -32,7 +32,7 @@ class ChoiceProbe:
     def record(
         self, layer: int, group: HeadGroup, heads: Sequence[int], query: Tensor, keys: Tensor, cache: KVCache
     ) -> None:
-        """Note what heads of one group read in one layer, as in `fkv.transformer.causal.Probe`."""
+        """Note what heads of one group read in one layer, as in `fkv.transformer.probes.Probe`."""
         pages = cache.reading.pages(group, heads[0])
         read = set(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
         earlier = {page for page in read if page[0] < self._frames[0]}

@@ -1,7 +1,7 @@
-"""Page tables: which part of which latent frame lies in which slot of a head group's buffers, at which position.
+"""Sizes, pages and readings: which part of which latent frame lies in which slot, and which of them a pass reads.
 
 A **page** is one segment of one latent frame; a **head group** is a set of heads, in every layer, with the same cached
-pages and therefore one page table. `fkv.cache` moves the keys and values that the tables describe.
+pages and therefore one page table. `fkv.cache` stores the keys and values of pages.
 """
 
 from __future__ import annotations
