@@ -169,10 +169,10 @@ class Policy:
         """Whether the chunk lies apart from the pages until its context pass (`fkv.cache`).
 
         That takes less memory where few pages stay, for one more copy of these in every pass, so it is for models whose
-        chunks are large. It needs a policy whose
-        passes read every page as it is stored, and whose `keep_mask` can say what stays of a group as soon as the first
-        layer of the group has the keys of the context pass. So policies that choose what passes read, edit pages, watch
-        attention or regroup heads keep the chunk among the pages of every layer.
+        chunks are large. It needs a policy whose passes read every page as it is stored, and whose `keep_mask` can say
+        what stays of a group as soon as the first layer of the group has the keys of the context pass. So policies that
+        choose what passes read, edit pages, watch attention or regroup heads keep the chunk among the pages of every
+        layer.
         """
         return False
 

@@ -38,8 +38,7 @@ class CudaCapture:
     """Captures CUDA graphs, a `Capture`.
 
     All graphs that are alive share one pool of memory: only one runs at a time, and its result is copied. A pool ends
-        with its
-    last graph, since PyTorch (at least up to 2.10) refuses to capture into it again.
+    with its last graph, since PyTorch (at least up to 2.10) refuses to capture into it again.
     """
 
     def __init__(self) -> None:
