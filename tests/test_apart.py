@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
-from fkv import cache, policies
+from fkv import policies
+from fkv.cache import area, group, kv_cache
 from fkv.models.release import BASES
 from fkv.policies import POLICIES, forcing_kv
 from fkv.probe import FrameMassProbe
@@ -100,9 +103,9 @@ def test_probes_see_the_same(small, monkeypatch):
 @pytest.mark.parametrize("text", ["full", "sliding-window", APART[0]])
 def test_pages_are_copied_for_no_other_policy(small, monkeypatch, text):
     calls = []
-    for name in ("take", "put"):
-        kernel = getattr(cache, name)
-        monkeypatch.setattr(cache, name, lambda *a, name=name, kernel=kernel: calls.append(name) or kernel(*a))
+    for module, name in product((area, group, kv_cache), ("take", "put")):
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, name=name, kernel=kernel: calls.append(name) or kernel(*a))
     stream = Stream(small, policies.parse(text), "a red ball", decode=False)
     [stream.step() for _ in range(4)]
     calls.clear()

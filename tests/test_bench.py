@@ -19,7 +19,7 @@ from fkv.bench.official import OFFICIAL
 from fkv.bench.work import COPY_BYTES, PRODUCT_SIDE, Ceilings, Work, bare_calls, pass_work
 from fkv.commands import bench
 from fkv.models import registry
-from fkv.models.memory import free_memory
+from fkv.models.memory import CacheBytes, free_memory
 from fkv.models.release import BASES, Base
 from fkv.policies import POLICIES
 from fkv.stream import Stream
@@ -239,8 +239,13 @@ def test_pages_in_8_bits_are_measured_too(capsys):
     )
 
 
+def need(size: int) -> CacheBytes:
+    return CacheBytes(size, size, size)
+
+
 def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
-    monkeypatch.setattr(streams, "kv_bytes", lambda geometry, policy, *rest: 2**60 if policy.name == "full" else 1)
+    huge, small = need(2**60), need(1)
+    monkeypatch.setattr(streams, "cache_bytes", lambda geometry, policy, *_: huge if policy.name == "full" else small)
     data, table = report(capsys, "--context", "9")
     assert data["results"][0] == {"policy": "full", "context": 9, "error": "does not fit in memory"}
     assert (
@@ -252,7 +257,7 @@ def test_what_does_not_fit_is_said_so(capsys, monkeypatch):
 
 def test_what_does_not_fit_beside_the_others_is_said_so(capsys, monkeypatch):
     free = free_memory("cpu")["device"]
-    monkeypatch.setattr(streams, "kv_bytes", lambda *given: free * 3 // 5)
+    monkeypatch.setattr(streams, "cache_bytes", lambda *given: need(free * 3 // 5))
     data, _ = report(capsys, "--context", "9")
     assert data["results"][0]["fps_denoise"] > 0
     assert data["results"][1] == {
