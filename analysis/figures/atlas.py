@@ -47,7 +47,7 @@ PER_ROW = 3
 class RoleAtlas(View):
     """Role maps, matrix of agreement, and static share over depth.
 
-    The table has one row per model and layer: model, layer, static heads, static share.
+    The table has one row per model and layer: model, layer, static heads, static share, which heads.
 
     Args:
         models: Head roles by model name.
@@ -239,13 +239,13 @@ def depth_shares(roles: HeadRoles, bands: int = BANDS) -> np.ndarray:
 
 
 def atlas_table(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
-    """Tabulate splits: one row per model and layer with the number and share of static heads."""
+    """Tabulate splits: one row per model and layer with the number and share of static heads, and which they are."""
     rows = [
-        (name, layer, len(heads), len(heads) / roles.num_heads)
+        (name, layer, len(heads), len(heads) / roles.num_heads, " ".join(map(str, heads)))
         for name, roles in models.items()
         for layer, heads in enumerate(roles.static)
     ]
-    return pd.DataFrame(rows, columns=["model", "layer", "static heads", "static share"])
+    return pd.DataFrame(rows, columns=["model", "layer", "static heads", "static share", "which heads"])
 
 
 def _distinct(models: Mapping[str, HeadRoles]) -> dict[str, HeadRoles]:

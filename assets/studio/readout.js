@@ -32,6 +32,25 @@ export function recentRates(rounds, stream, number) {
   return { denoise: frames / generate, all: frames / total };
 }
 
+/**
+ * @param {Round[]} rounds
+ * @param {number} number of the last chunk that counts
+ * @returns {string} how many times as fast A denoises as B in the last `shared.rateChunks` chunks, and in each of them;
+ *   empty for a single chunk, which has no spread
+ */
+export function speedUp(rounds, number) {
+  const ratio = (/** @type {{ denoise: number }[]} */ [a, b]) => a.denoise / b.denoise;
+  const both = (/** @type {Round[]} */ some) =>
+    ratio(["A", "B"].map((name) => recentRates(some, name, some.length - 1)));
+  const recent = rounds.slice(Math.max(0, number + 1 - shared.rateChunks), number + 1);
+  const each = recent.map((round) => both([round])).filter(Number.isFinite);
+  if (each.length < 2) return "";
+  const [low, high] = [Math.min(...each), Math.max(...each)];
+  const spread = `${low.toFixed(1)}–${high.toFixed(1)}`;
+  if (low <= 1 && high >= 1) return `within noise (${spread} ×)`;
+  return `A ${both(recent).toFixed(1)} × B (${spread})`;
+}
+
 /** @param {number | null} decibels null where the frames are equal */
 const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)} dB`);
 
@@ -88,13 +107,9 @@ export class Readout {
   compare({ streams: { A, B }, quality }, number) {
     const { rounds } = this.session.player;
     const both = Boolean(A && B);
-    const fps = recentRates(rounds, "A", number).denoise / recentRates(rounds, "B", number).denoise;
-    write(find(this.stage, '[data-ratio="fps"]'), both ? ` · A ${fps.toFixed(1)} × B` : "");
-    write(find(this.stage, '[data-ratio="kv"]'), both ? ` · B ${(B.kv_bytes / A.kv_bytes).toFixed(1)} × A` : "");
-    write(
-      find(this.stage, '[data-ratio="psnr"]'),
-      quality?.psnr === undefined ? "" : ` · A to B: ${psnr(quality.psnr)}`,
-    );
+    write(find(this.stage, '[data-ratio="fps"]'), both ? speedUp(rounds, number) : "");
+    write(find(this.stage, '[data-ratio="kv"]'), both ? `B ${(B.kv_bytes / A.kv_bytes).toFixed(1)} × A` : "");
+    write(find(this.stage, '[data-ratio="psnr"]'), quality?.psnr === undefined ? "" : `A to B: ${psnr(quality.psnr)}`);
   }
 
   /** What the address bar holds of the run. */

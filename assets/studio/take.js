@@ -48,11 +48,17 @@ export function save(name, data) {
   setTimeout(() => URL.revokeObjectURL(link.href), SAID);
 }
 
+/**
+ * @param {string} policy
+ * @returns {string} the name of its rule, without a shorter context pass, parameters and silenced heads
+ */
+export const ruleOf = (policy) => policy.replace(/^commit:\d+ /, "").split(/[: ]/)[0];
+
 /** @param {Manifest} shown @returns {{ name: string, model: string, seed: string }} of its files, and what they say */
 function identity({ link = "", state, streams = [], policies = {} }) {
   const settings = new URLSearchParams(link);
   const seed = settings.get("seed") ?? "";
-  const names = streams.map((stream) => (policies[stream] ?? "").split(":")[0]);
+  const names = streams.map((stream) => ruleOf(policies[stream] ?? ""));
   const parts = state === "recorded" ? ["recorded"] : [`seed${seed}`];
   return { name: ["forcing-kv-studio", ...names, ...parts].join("-"), model: settings.get("model") ?? "", seed };
 }

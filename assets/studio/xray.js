@@ -81,7 +81,7 @@ export function drawXray(canvas, name, streams, frames) {
       .flatMap(([each, own]) => titles(own, each))
       .map((text) => pen.measureText(text).width),
   );
-  const left = Math.min(width * 0.42, 16 + longest);
+  const left = Math.min(width * 0.5, 16 + longest);
   const small = Math.min(1, (left - 14) / longest); // titles that do not fit are written smaller, not squeezed
   pen.font = pen.font.replace(`${size}px`, `${size * small}px`);
   const cell = (width - left) / Math.max(FEWEST, frames);

@@ -114,6 +114,8 @@ def test_cancel_ends_it_between_chunks_and_the_next_one_starts(compare):
     assert "of 720 chunks" in page.locator(".fkv-progress").inner_text()
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    edges = "(tables) => tables.map((table) => table.getBoundingClientRect().right)"
+    assert all(edge <= 390 for edge in page.locator(".fkv-table, .fkv-earlier li").evaluate_all(edges))
     page.get_by_label("Seeds").fill("0")
     start(page, 2)
     finished(page, "Finished: 3 streams of 2 chunks")

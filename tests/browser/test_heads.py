@@ -208,6 +208,14 @@ def test_who_never_opens_heads_is_not_watched_and_who_leaves_no_longer(visit):
 def test_the_atlas_shows_figures_and_hands_out_files(visit):
     tab = visit()
     assert tab.page.locator(".js-plotly-plot").count() == 0
+    waiting = """() => {
+      const empty = Object.assign(document.createElement("div"), { className: "fkv-atlas" });
+      document.body.append(empty);
+      const text = getComputedStyle(empty, "::before").content;
+      empty.remove();
+      return text;
+    }"""
+    assert "Drawing the figure" in tab.page.evaluate(waiting)  # until there is one
     open_tab(tab, "Atlas")
     tab.until("document.querySelectorAll('.fkv-atlas .js-plotly-plot').length === 2")
     titles = tab.page.locator(".fkv-atlas .gtitle")
@@ -217,7 +225,7 @@ def test_the_atlas_shows_figures_and_hands_out_files(visit):
     playwright.expect(tab.page.get_by_role("figure", name="Roles and scores of all heads of LongLive")).to_be_visible()
     links = [link.get_attribute("href") for link in tab.page.locator(".fkv-downloads a").all()]
     assert len(links) == 6
-    starts = {"png": b"\x89PNG", "svg": b"<?xml", "csv": b"model,layer"}
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "csv": b"model,layer,static heads,static share,which heads"}
     for link, start in zip(links[:3], starts.values(), strict=True):
         answer = tab.page.request.get(link)
         assert answer.ok and answer.body().startswith(start)

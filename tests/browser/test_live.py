@@ -37,6 +37,8 @@ def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
         3000, 8 * loaded
     )  # a slow machine takes long for the page itself
     expect(tab.page.locator(".fkv-source")).to_have_text(re.compile(r"recorded on .+, \d{4}-\d\d-\d\d"))
+    assert tab.page.locator("#fkv-stage").inner_text().count("recorded on") == 1
+    expect(tab.page.locator("footer .divider")).to_be_hidden()
     assert tab.page.locator(".fkv-recorded").all_inner_texts() == ["recorded, not live"] * 2
     expect(tab.page.locator("#fkv-examples button")).to_have_count(3)
     expect(tab.page.locator("#fkv-about svg")).to_be_visible()
@@ -344,12 +346,16 @@ def test_a_talk_fills_the_projector(visit):
     assert tab.page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
 
 
-def test_a_talk_in_a_narrow_frame_keeps_its_figures_in_one_row(visit):
-    tab = visit(width=700, height=500, query="?talk=1")
+@pytest.mark.parametrize(("width", "height"), [(700, 500), (390, 844)])
+def test_a_talk_in_a_narrow_frame_keeps_its_figures_in_one_row(visit, width, height):
+    tab = visit(width=width, height=height, query="?talk=1")
     tab.until("window.fkvStudio.painted.A > 0")
-    boxes = [each.bounding_box() for each in tab.page.locator(".fkv-screen figcaption b").all() if each.is_visible()]
-    assert len(boxes) == 4 and max(box["y"] for box in boxes) - min(box["y"] for box in boxes) < 3
-    assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    screens = tab.page.locator(".fkv-screen").all()
+    assert len(screens) == 2
+    for screen in screens:
+        boxes = [each.bounding_box() for each in screen.locator("figcaption b").all() if each.is_visible()]
+        assert len(boxes) == 2 and abs(boxes[0]["y"] - boxes[1]["y"]) < 3
+        assert all(box["x"] + box["width"] <= width for box in (*boxes, screen.bounding_box()))
 
 
 def test_the_video_stays_where_it_is_whatever_is_hinted(visit):
@@ -420,6 +426,10 @@ def test_the_live_tab_fits_a_phone(visit):
         for part in ("status", "screens", "tools", "line", "xray", "charts")
     ]
     assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in pairwise(boxes))
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    for picker in tab.page.locator(".fkv-picker").all():
+        assert picker.bounding_box()["height"] < 3000
+        assert all(word.bounding_box()["width"] > 150 for word in picker.locator(".fkv-parameter-help").all())
 
 
 def test_flush_and_cut_change_a_running_stream_and_come_back_from_the_address(visit):

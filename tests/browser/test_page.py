@@ -139,7 +139,16 @@ def test_margins_are_equal_in_every_tab_and_focus_is_seen(visit):
     }"""
     left, right = tab.page.evaluate(sides, "#fkv-header")
     assert abs(left - right) <= 1
-    for name, content in (("Live", "#fkv-stage"), ("Heads", "#fkv-heads"), ("Compare", "#fkv-compare")):
+    contents = {
+        "Live": "#fkv-stage .fkv",
+        "Explore": ".fkv-explore",
+        "Heads": ".fkv-heads",
+        "Atlas": "#fkv-role-atlas",
+        "Compare": "#fkv-compare",
+        "Board": ".fkv-board",
+        "How it works": ".fkv-how:not(#fkv-about *)",
+    }
+    for name, content in contents.items():
         tab.page.get_by_role("tab", name=name, exact=True).click()
         tab.page.locator(content).wait_for()
         assert tab.page.evaluate(sides, content) == [left, right], name

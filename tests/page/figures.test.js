@@ -4,8 +4,10 @@ import { before, test } from "node:test";
 import { clip, spread } from "../../assets/studio/canvas.js";
 import { namesOf, placed, roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
+import { layOut } from "../../assets/studio/heads/detail.js";
 import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
+import { Timeline } from "../../assets/studio/timeline.js";
 import { isCached, passesOf, positionOf, tablesIn } from "../../assets/studio/protocol.js";
 import { cachedSegments, describe, labelled, titles } from "../../assets/studio/xray.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
@@ -144,4 +146,24 @@ test("a page table says in words what is read elsewhere and what is edited", () 
   assert.equal(positionOf(group, 1), 9);
   assert.equal(positionOf(group, 5), 5);
   assert.equal(describe([group]), "all heads: frames 0–1 sink; read at other positions: 0–1 at 8–9; edited: 1.");
+});
+
+test("the frame-by-frame map fills its panel whatever the number of rows, and breaks where frames are left out", () => {
+  const keys = [0, 8, 9, 10];
+  for (const count of [1, 3, 24]) {
+    const rows = Array.from({ length: count }, (_, i) => ({ frame: i, own: [10], keys, mass: [1, 2, 3, 4] }));
+    const { at, wide, high, top } = layOut({ width: 600, height: 300, size: 12 }, rows);
+    assert.ok(Math.abs(top + count * high - (300 - 12 - 6)) < 1e-9, `${count} rows`);
+    assert.ok(Math.abs(at[3] + wide - 600) < 1e-9);
+    assert.ok(at[1] - at[0] > wide + 10 && Math.abs(at[2] - at[1] - wide) < 1e-9);
+  }
+});
+
+test("a run that has ended leaves no empty chunks on the timeline, one that goes on those still to come", () => {
+  const player = { rounds: rounds(chunk(0), chunk(1), chunk(2)), loop: false, wanted: 3 };
+  const room = (/** @type {boolean} */ runningShown, /** @type {string} */ link) =>
+    Reflect.get(Timeline.prototype, "room", { session: { player, runningShown, shown: { link } } });
+  assert.equal(room(false, "length=3"), 3);
+  assert.equal(room(true, "length=8"), 8);
+  assert.equal(room(true, "length=0"), 12);
 });

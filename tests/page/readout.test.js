@@ -1,11 +1,24 @@
 // @ts-check
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { sharing } from "../../assets/studio/readout.js";
+import { before, test } from "node:test";
+import { sharing, speedUp } from "../../assets/studio/readout.js";
+import { chunk, learnFacts, rounds, stream } from "./records.js";
+
+before(learnFacts);
 
 test("with whom a visitor shares passes is said below the FPS", () => {
   assert.deepEqual(
     [undefined, 1, 2, 3].map((rows) => sharing(rows)),
     ["", "", "\nshared with 1 other", "\nshared with 2 others"],
   );
+});
+
+test("a ratio of speeds has its spread, is no result within noise, and is not told of a single chunk", () => {
+  const run = (/** @type {number[]} */ ...seconds) =>
+    rounds(...seconds.map((denoise_s, i) => chunk(i, { streams: { A: stream(), B: stream({ denoise_s }) } })));
+  assert.equal(speedUp(run(0.14, 0.14), 0), "");
+  assert.equal(speedUp(run(0.14, 0.22), 1), "A 2.5 × B (2.0–3.0)");
+  assert.equal(speedUp(run(0.05, 0.14), 1), "within noise (0.9–2.0 ×)");
+  assert.equal(speedUp(run(9, 0.14, 0.14, 0.14, 0.14), 4), "A 2.0 × B (2.0–2.0)", "only the newest chunks count");
+  assert.equal(speedUp(rounds(chunk(0), chunk(1)), 1), "", "A alone");
 });

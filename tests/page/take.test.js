@@ -1,7 +1,7 @@
 // @ts-check
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { figures } from "../../assets/studio/take.js";
+import { figures, ruleOf } from "../../assets/studio/take.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 before(learnFacts);
@@ -20,4 +20,9 @@ test("the figures of a run are a row per chunk and stream, and say what was run 
   assert.ok(rows[3].includes("A = full; cut") && rows[3].includes(",0.5,31.5,"));
   assert.ok(rows[3].endsWith('"live on a CPU, 2 threads"'));
   assert.equal(head.split(",").at(-1), "measured");
+});
+
+test("files are called by the rules that ran", () => {
+  const texts = ["full", "forcing-kv:retention=0.3", "longlive without 3.2", "commit:6 longlive without 3.2"];
+  assert.deepEqual(texts.map(ruleOf), ["full", "forcing-kv", "longlive", "longlive"]);
 });

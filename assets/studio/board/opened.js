@@ -51,11 +51,11 @@ export class Opened {
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     for (const each of this.films) if (!still) each.play().catch(() => {});
     this.films[0]?.addEventListener("timeupdate", () => this.keepUp());
-    find(this.panel, ".fkv-wipe").hidden = !rows.length;
+    find(this.panel, ".fkv-board-wipe").hidden = !rows.length;
     write(findButton(this.panel, "[data-board=play]"), still ? "Play" : "Pause");
     this.wipe.hidden = rows.length < 2;
     const sides = rows.length < 2 ? row.policy : `left ${row.policy}, right ${this.reference}`;
-    write(find(this.panel, ".fkv-wipe figcaption"), `${sides} · ${shown}`);
+    write(find(this.panel, ".fkv-board-wipe figcaption"), `${sides} · ${shown}`);
     this.split();
     this.facts(row);
     const live = /** @type {HTMLAnchorElement} */ (find(this.panel, ".fkv-live"));

@@ -231,8 +231,8 @@ export class Detail {
 /** @param {QueryRow[]} rows @returns {number} the largest mass of any cell */
 const peakOf = (rows) => Math.max(1, ...rows.flatMap((row) => row.mass));
 
-/** @param {Sheet} page @param {QueryRow[]} rows @returns {FramesMap} */
-function layOut({ width, height, size }, rows) {
+/** @param {Pick<Sheet, "width" | "height" | "size">} page @param {QueryRow[]} rows @returns {FramesMap} */
+export function layOut({ width, height, size }, rows) {
   const keys = [...new Set(rows.flatMap((row) => row.keys))].sort((a, b) => a - b);
   const [left, top, bottom] = [34, 2, height - size - 6];
   const breaks = keys.map((key, i) => keys.slice(1, i + 1).filter((other, j) => other - keys[j] > 1).length);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from fkv import policies
 from fkv.analysis.figures.style import PALETTES
 from fkv.studio.errors import explain
 from fkv.video import Mp4Writer
@@ -60,7 +60,7 @@ class Recording:
     def name(self) -> str:
         """The name of the file: the policies and the hash of the first stream's frames at the end."""
         streams = unpack(self.files[-1])[0]["streams"].values()
-        names = [re.split("[: ]", own["policy"])[0] for own in streams]
+        names = [policies.parse(own["policy"]).unwrapped.name for own in streams]
         return "-".join(["forcing-kv-studio", *names, next(iter(streams))["hash"][:8]]) + ".mp4"
 
 

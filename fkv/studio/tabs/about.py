@@ -80,7 +80,8 @@ def _figure() -> str:
     dynamic = _rows(180, "dynamic heads", "and what moved most", DYNAMIC)
     axis = _text(20, 306, 15, AXIS, 'class="soft"')
     size = f"0 0 {LEFT + CELL * FRAMES + 24} 326"
-    return f'<svg viewBox="{size}" role="img" aria-label="{ALT}">{heads}{static}{dynamic}{axis}</svg>'
+    svg = f'<svg viewBox="{size}" role="img" aria-label="{ALT}">{heads}{static}{dynamic}{axis}</svg>'
+    return f'<div class="fkv-scroll" tabindex="0" role="region" aria-label="What each kind of head keeps">{svg}</div>'
 
 
 def _rows(top: int, name: str, what: str, kept: Mapping[int, tuple[str, Collection[int]]]) -> str:

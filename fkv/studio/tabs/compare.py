@@ -128,7 +128,7 @@ def _controls(model: VideoModel) -> Controls:
                 min_width=320,
             )
             chunks = gr.Number(
-                CHUNKS, label="Chunks per stream", precision=0, info=values["chunks"], scale=1, min_width=150
+                CHUNKS, label="Chunks per stream", precision=0, info=values["chunks"], scale=1, min_width=210
             )
             seeds = gr.Textbox("0", label="Seeds", info="such as 0, 1", max_lines=1, scale=1, min_width=150)
         with gr.Row(elem_id="fkv-compare-prompts"):
@@ -137,7 +137,7 @@ def _controls(model: VideoModel) -> Controls:
                 examples,
                 label="Prompts, one per line",
                 info=SCENES_HELP,
-                lines=3,
+                lines=4,
                 max_lines=8,
                 scale=6,
                 min_width=320,
