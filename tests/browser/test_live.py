@@ -396,6 +396,7 @@ def test_the_video_is_above_the_fold_without_bars_beside_it(visit, width, height
     right = "(node) => node.getBoundingClientRect().right"
     edge = tab.page.locator("#fkv-examples").evaluate(right)
     assert all(chip.evaluate(right) <= edge for chip in tab.page.locator("#fkv-examples button").all())
+    assert tab.page.locator("#fkv-die").evaluate(right) <= width
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
