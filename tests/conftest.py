@@ -5,6 +5,7 @@ Libraries are imported where they are used: pytest's first process, which only h
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the browser's tests first, then the other long files."""
     items.sort(key=lambda item: (item.path.parent.name != "browser", item.path.name not in LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of collections of garbage: a studio collects after every run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
