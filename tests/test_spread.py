@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,22 @@ def test_a_cluster_that_is_not_there_is_a_sentence():
         list(over_ray(square, [], "127.0.0.1:1"))
 
 
+@pytest.fixture(scope="module")
+def one_cluster() -> Iterator[None]:
+    """Start Ray once for the tests below, whose workers then load torch once."""
+    start = ray.init
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", lambda **options: ray.is_initialized() or start(**options))
+        patch.setattr(ray, "shutdown", lambda: None)
+        yield
+    ray.shutdown()
+
+
 SCENE = "a blue star drifting over the sea at night"
 
 
 @pytest.mark.timeout(600)  # its workers load torch and make streams beside this process
-def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
+def test_eval_over_ray_finds_what_one_process_finds(one_cluster, tmp_path):
     policies, same = ["sliding-window", "forcing-kv"], ("policy", "prompt", "caption", "adherence", "kv_bytes_peak")
     short = {"seconds": 2, "steps": 1, "story": Storyboard((Cue(1, SetPrompt(SCENE)),))}
     spread = evaluate(policies, prompts=2, **short, out=tmp_path / "spread", ray="local")
@@ -67,7 +79,7 @@ def test_eval_over_ray_finds_what_one_process_finds(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_a_batch_over_ray_leaves_what_one_process_leaves(tmp_path, capsys):
+def test_a_batch_over_ray_leaves_what_one_process_leaves(one_cluster, tmp_path, capsys):
     jobs = [
         {"name": "a", "prompt": "a red ball", "chunks": 2, "story": "2: a blue star", "policy": "full"},
         {"name": "b", "prompt": "a red ball", "chunks": 2, "story": "2: a pink box", "policy": "full"},
@@ -92,22 +104,10 @@ def test_a_batch_over_ray_leaves_what_one_process_leaves(tmp_path, capsys):
     assert manifests["spread"] == manifests["here"]
 
 
-def test_bench_over_ray_puts_context_lengths_into_one_report(tmp_path):
+def test_bench_over_ray_puts_context_lengths_into_one_report(one_cluster, tmp_path):
     target = tmp_path / "report.json"
-    command = [
-        "bench",
-        "--ray",
-        "local",
-        "--context",
-        "9,6",
-        "--repeats",
-        "1",
-        "--decoder",
-        "none",
-        "--json",
-        str(target),
-    ]
-    assert main(command) == 0
+    options = ["--context", "9,6", "--repeats", "1", "--decoder", "none", "--json", str(target)]
+    assert main(["bench", "--ray", "local", *options]) == 0
     rows = json.loads(target.read_text())["results"]
     assert [(row["context"], row["policy"]) for row in rows] == [
         (9, "full"),
