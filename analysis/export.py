@@ -15,6 +15,7 @@ from .figures import View
 from .figures.style import Theme, palette
 from .figures.view import PLOTLY_CONFIG
 from .profile import Profile
+from .splits import with_released
 
 
 def views_of_profile(profile: Profile) -> list[View]:
@@ -30,7 +31,7 @@ def views_of_profile(profile: Profile) -> list[View]:
         figures.AgeBars(masses, profile.roles),
         figures.HeadStability(profile),
         *(figures.FrameMap(masses, layer, head, shown) for layer, head in heads),
-        figures.RoleAtlas(figures.with_released(profile.roles)),
+        figures.RoleAtlas(with_released(profile.roles)),
     ]
 
 

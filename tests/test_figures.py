@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from fkv.analysis import export, figures, record
+from fkv.analysis import export, figures, record, splits
 from fkv.analysis.figures.style import PALETTES, ROLE_SYMBOLS
 from fkv.analysis.profile import Profile, profile
 from fkv.analysis.record import Run
@@ -169,7 +169,7 @@ def test_mass_by_age_adds_up_per_head(full_run, small):
 
 
 def test_the_atlas_knows_the_released_splits():
-    models = figures.released()
+    models = splits.released()
     assert {name: round(roles.static_share, 3) for name, roles in models.items()} == {
         "Causal Forcing": 0.372,
         "Krea Realtime 14B": 0.5,
@@ -284,7 +284,7 @@ def test_the_heads_of_the_frame_maps_are_two_whatever_is_known_of_their_scores()
 
 
 def test_pyramid_forcing_s_classes_of_self_forcing_agree_with_its_roles_in_286_of_360_heads():
-    models = figures.with_released(None)
+    models = splits.with_released(None)
     shares = figures.agreement_matrix(models)
     assert list(models)[-2:] == ["Self Forcing", "Self Forcing (Pyramid)"]
     assert round(shares.loc["Self Forcing", "Self Forcing (Pyramid)"] * 360, 6) == 286

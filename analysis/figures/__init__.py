@@ -4,7 +4,7 @@
 figure; see `View`. A new figure is a subclass of `View` in a file of its own.
 """
 
-from .atlas import RoleAtlas, agreement_matrix, released, with_released
+from .atlas import RoleAtlas, agreement_matrix
 from .board import Board
 from .cost import ChunkCost
 from .heads import HeadMap
@@ -34,6 +34,4 @@ __all__ = [
     "frame_matrix",
     "page_kinds",
     "page_table",
-    "released",
-    "with_released",
 ]

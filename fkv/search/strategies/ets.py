@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..tree import Node
 from .base import Strategy
@@ -70,6 +68,8 @@ def choose(
     Returns:
         Numbers of the leaves to keep, at least one.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     leaves, kinds = len(worth), int(clusters.max()) + 1
     needs = list(prices)
     # Variables, all 0 or 1: leaves that are kept, nodes that are needed, clusters that are covered.
@@ -122,6 +122,8 @@ def prices_of(leaves: Sequence[Node], cost: Literal["bytes", "nodes"]) -> dict[f
 
 def clusters_of(leaves: Sequence[Node], distance: float) -> np.ndarray:
     """The cluster of each leaf by its look, from 0: average linkage of cosine distances, [leaves]."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     looks = [leaf.look for leaf in leaves if leaf.look is not None]
     if len(leaves) < 2 or len(looks) < len(leaves):
         return np.zeros(len(leaves), int)

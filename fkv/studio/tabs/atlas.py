@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import plotly.graph_objects as go
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fkv.analysis import figures
-from fkv.analysis.figures import View
+from fkv.analysis.splits import with_released
 from fkv.models.base import VideoModel
-from fkv.roles import HeadRoles
 from fkv.studio.media.assets import page_asset, script
 
-# Figures by their names in links, from all splits and the name of the chosen model.
-FIGURES: dict[str, Callable[[Mapping[str, HeadRoles], str], View]] = {
-    "role-atlas": lambda models, _: figures.RoleAtlas(models),
-    "head-map": lambda models, chosen: figures.HeadMap(models[chosen]),
-}
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fkv.analysis.figures import View
+
 NO_FIGURE = "No such figure."
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
@@ -36,7 +33,7 @@ FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 def atlas_tab(model: VideoModel) -> None:
     """Build the tab inside the page that is being built."""
     _figure(model, "role-atlas", ())
-    _figure(model, "head-map", tuple(figures.with_released(model.roles)))
+    _figure(model, "head-map", tuple(with_released(model.roles)))
 
 
 def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
@@ -60,7 +57,14 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
 
 def view_of(model: VideoModel, name: str, chosen: str) -> View:
     """Return the figure called `name`, of the chosen model where it shows one. Raises KeyError for unknown names."""
-    return FIGURES[name](figures.with_released(model.roles), chosen)
+    from fkv.analysis import figures
+
+    models = with_released(model.roles)
+    views: dict[str, Callable[[], View]] = {
+        "role-atlas": lambda: figures.RoleAtlas(models),
+        "head-map": lambda: figures.HeadMap(models[chosen]),
+    }
+    return views[name]()
 
 
 def figure_route(model: VideoModel) -> Route:

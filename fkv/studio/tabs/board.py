@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import gradio as gr
@@ -21,7 +21,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from fkv.analysis.figures import Board
 from fkv.board import papers, table
 from fkv.board.columns import MEASURES
 from fkv.board.result import Result, load_folder
@@ -31,6 +30,9 @@ from fkv.resources import asset
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.protocol import page_facts
 from fkv.video import ENDING
+
+if TYPE_CHECKING:
+    from fkv.analysis.figures import Board
 
 FOLDER = asset("board")
 NOTHING = "No such board."
@@ -116,6 +118,8 @@ def live_query(result: Result, model: VideoModel) -> str | None:
 
 def figure_of(results: Sequence[Result], board: str, measure: str) -> Board:
     """The figure of a measure of a board. Raises KeyError for one that is not there."""
+    from fkv.analysis.figures import Board
+
     own = [result for result in results if result.protocol.name == board]
     found = [row for row in table.chosen(table.rows(own), measure) if measure in row["measures"]]
     names = {row["policy"]: row["measures"][measure] for row in found}

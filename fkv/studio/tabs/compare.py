@@ -15,7 +15,6 @@ import gradio as gr
 import pandas as pd
 
 from fkv.analysis.evaluate import EQUAL_DB, draws_world
-from fkv.analysis.figures import Pareto
 from fkv.models.base import VideoModel
 from fkv.parameters import describe
 from fkv.policies import POLICIES
@@ -247,6 +246,8 @@ class Handlers:
             }
             spreadsheet(told).to_csv(paths["csv"])
             if "png" in paths:
+                from fkv.analysis.figures import Pareto
+
                 Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
             paths["json"].write_text(json.dumps(told, indent=1), encoding="utf-8")
         return [
@@ -353,5 +354,7 @@ def _ratio(value: float, low: float, high: float) -> str:
 
 def _pareto(figures: pd.DataFrame) -> Any:
     """The plot without a background, so that the page's style gives it the colours of its theme."""
+    from fkv.analysis.figures import Pareto
+
     clear = "rgba(0,0,0,0)"
     return gr.Plot(Pareto(figures).plotly().update_layout(paper_bgcolor=clear, plot_bgcolor=clear), visible=True)

@@ -10,7 +10,6 @@ import gradio as gr
 from fkv.models.base import VideoModel
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.artifacts import Artifacts
-from fkv.studio.media.mp4 import Encoding, Recording
 
 from .events import PRIVATE
 
@@ -38,6 +37,8 @@ class RecordingCard:
 
     def _record(self, plain: bool, request: gr.Request) -> Iterator[Any]:
         """Encode what is kept of the visitor's newest run, which may still go on."""
+        from fkv.studio.media.mp4 import Encoding, Recording
+
         run = self._registry.last(request.session_hash)
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
