@@ -16,6 +16,7 @@ from fkv import runtime
 from fkv.parameters import Count, check, describe
 
 from .folder import end_at_signals, temporary_folder
+from .stubs import skip_stubs
 
 if TYPE_CHECKING:
     from fkv.studio.live.limits import Limits
@@ -137,6 +138,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
         os.environ.setdefault("FKV_LONGEST_RUN", "60")  # a visitor's quota is a few minutes a day
     args = arguments(argv)
+    skip_stubs()
     try:
         from fkv.studio.server import check_port
 

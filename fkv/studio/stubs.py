@@ -1,0 +1,36 @@
+"""Import Gradio without the type stubs that it writes.
+
+At every import Gradio parses the source of each of its components and writes a `.pyi` file for editors beside it, which
+is two fifths of what its import takes (figures in assets/benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+
+MODULE = "gradio.component_meta"  # has `create_or_modify_pyi`
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        module.create_or_modify_pyi = lambda *_: None  # type: ignore[attr-defined]
+
+
+class _Finder(PathFinder):
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = super().find_spec(fullname, path, target) if fullname == MODULE else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = _Loader(fullname, spec.origin)
+        return spec
+
+
+def skip_stubs() -> None:
+    """Let Gradio write no stubs when it is imported later."""
+    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
