@@ -10,6 +10,8 @@ import { shared } from "./shared.js";
 /** @import { ChunkRecord } from "./protocol.js" */
 /** @import { Session } from "./session.js" */
 
+const ENOUGH = 0.95; // of a rate, from which it counts as reached
+
 /**
  * @param {Round[]} rounds
  * @param {string} stream
@@ -51,6 +53,20 @@ export function speedUp(rounds, number) {
   return `A ${both(recent).toFixed(1)} × B (${spread})`;
 }
 
+/**
+ * Say on the slowest stream that the others wait for it, where chunks of all arrive slower than their video plays.
+ * @param {Record<string, number>} rates end-to-end FPS of every stream
+ * @param {number} shown frames per second at which chunks of all streams arrive
+ * @param {number} fps of the video
+ * @returns {Record<string, string>} a sentence for every stream, empty for most
+ */
+export function waiting(rates, shown, fps) {
+  const [slowest, ...others] = Object.keys(rates).sort((one, other) => rates[one] - rates[other]);
+  const holds = others.length && shown < ENOUGH * fps && rates[slowest] < ENOUGH * rates[others[0]];
+  const sentence = `${others.join(", ")} waits for ${slowest}: ${shown.toFixed(0)} of ${fps} fps`;
+  return Object.fromEntries(Object.keys(rates).map((name) => [name, holds && name === slowest ? sentence : ""]));
+}
+
 /** @param {number | null} decibels null where the frames are equal */
 const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)} dB`);
 
@@ -76,19 +92,23 @@ export class Readout {
     for (const figure of findAll(this.stage, ".fkv-screen")) {
       write(find(figure, ".fkv-policy"), policies[figure.dataset.stream ?? ""] ?? "");
       for (const read of findAll(figure, ".fkv-read b")) write(read, "–");
+      write(find(figure, ".fkv-waits"), "");
     }
     write(find(this.stage, ".fkv-source"), source && `All figures: ${source}.`);
   }
 
   /** Show the figures of the chunk that is shown. */
   show() {
-    const { round } = this.session.player;
+    const { round, rounds, rate, fps } = this.session.player;
     if (!round?.record) return;
+    /** @type {Record<string, number>} */
+    const speeds = {};
     for (const figure of findAll(this.stage, ".fkv-screen")) {
       const name = figure.dataset.stream ?? "";
       const own = round.record.streams[name];
       if (!own) continue;
-      const rates = recentRates(this.session.player.rounds, name, round.number);
+      const rates = recentRates(rounds, name, round.number);
+      speeds[name] = rates.all;
       const policy = find(figure, ".fkv-policy");
       write(policy, own.policy);
       policy.title = own.policy;
@@ -96,6 +116,9 @@ export class Readout {
       write(find(figure, '[data-read="fps_denoise"] small'), `denoise FPS${sharing(own.rows)}`);
       write(find(figure, '[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
       write(find(figure, '[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));
+    }
+    for (const [name, text] of Object.entries(waiting(speeds, rate ?? fps, fps))) {
+      write(find(this.stage, `[data-stream="${name}"] .fkv-waits`), text);
     }
     this.compare(round.record, round.number);
     const hashes = Object.entries(round.record.streams).map(([name, own]) => `${name} ${own.hash}`);

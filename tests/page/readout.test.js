@@ -1,7 +1,7 @@
 // @ts-check
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { sharing, speedUp } from "../../assets/studio/readout.js";
+import { sharing, speedUp, waiting } from "../../assets/studio/readout.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 before(learnFacts);
@@ -21,4 +21,12 @@ test("a ratio of speeds has its spread, is no result within noise, and is not to
   assert.equal(speedUp(run(0.05, 0.14), 1), "within noise (0.9–2.0 ×)");
   assert.equal(speedUp(run(9, 0.14, 0.14, 0.14, 0.14), 4), "A 2.0 × B (2.0–2.0)", "only the newest chunks count");
   assert.equal(speedUp(rounds(chunk(0), chunk(1)), 1), "", "A alone");
+});
+
+test("the slowest stream says who waits for it, where the video does not reach its own rate", () => {
+  assert.deepEqual(waiting({ A: 15, B: 8 }, 7.6, 16), { A: "", B: "A waits for B: 8 of 16 fps" });
+  assert.deepEqual(waiting({ A: 8, B: 15 }, 7.6, 16), { A: "B waits for A: 8 of 16 fps", B: "" });
+  assert.deepEqual(waiting({ A: 40, B: 20 }, 16, 16), { A: "", B: "" });
+  assert.deepEqual(waiting({ A: 8, B: 8.1 }, 7.6, 16), { A: "", B: "" });
+  assert.deepEqual(waiting({ A: 8 }, 7.6, 16), { A: "" });
 });
