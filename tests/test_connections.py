@@ -53,24 +53,25 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 POST = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"GET /",
-        GET[:-2],
-        POST,
-        POST + b"{",
-        GET + POST + b"{",
-        GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"),
-    ],
-    ids=["nothing", "a line", "headers", "no body", "half a body", "half a second request", "a body that nobody reads"],
-)
-def test_a_request_that_never_comes_whole_is_ended(address, data):
-    began = time.monotonic()
-    with closing(sent(address, data)) as connection:
-        answer(connection)
-    assert time.monotonic() - began < 5
+PARTS = {
+    "nothing": b"",
+    "a line": b"GET /",
+    "headers": GET[:-2],
+    "no body": POST,
+    "half a body": POST + b"{",
+    "half a second request": GET + POST + b"{",
+    "a body that nobody reads": GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"),
+}
+
+
+def test_a_request_that_never_comes_whole_is_ended(address):
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(sent(address, data))) for data in PARTS.values()]
+        for name, connection in zip(PARTS, connections, strict=True):
+            try:
+                answer(connection)
+            except TimeoutError:
+                pytest.fail(f"{name}: the connection stays open")
 
 
 def test_a_request_that_trickles_is_ended(address):
