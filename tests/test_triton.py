@@ -62,15 +62,15 @@ def stream(setting, policy):
 
     Before its last chunk the stream is forked.
     """
-    from tests.conftest import small_model
+    from tests.small_tiny import small_model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(dispatch.TRITON_VARIABLE, setting)
         patch.setattr(dispatch, "_choices", {})
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
+        model = dataclasses.replace(small_model(layers=2), latent=(4, 4, 4), schedule=Schedule.even(1))
         live, probe = Stream(model, policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
-        made = [live.step(probe).latents for _ in range(3)]
+        made = [live.step(probe).latents for _ in range(2)]
         made += [each.step(probe).latents for each in (live, live.fork(share=True))]
         return torch.cat(made, 1), [seen.mass for seen in probe.take()], dispatch.choices()
 
@@ -80,12 +80,12 @@ def rows(setting):
 
     The first is a chunk ahead; the last shares its past.
     """
-    from tests.conftest import small_model
+    from tests.small_tiny import small_model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(dispatch.TRITON_VARIABLE, setting)
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        model = dataclasses.replace(small_model(), latent=(4, 4, 4), schedule=Schedule.even(1))
+        model = dataclasses.replace(small_model(layers=2), latent=(4, 4, 4), schedule=Schedule.even(1))
         names = ("full", "sliding-window:window_frames=6", "full")
         streams = [Stream(model, policies.parse(name), "a ball", i, decode=False) for i, name in enumerate(names)]
         streams[0].step()
@@ -334,8 +334,8 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch)
     "setting, policy",
     [
         ("1", "full"),
-        ("1", "forcing-kv:segments_per_frame=2,fp8=true"),
-        ("auto", "forcing-kv:segments_per_frame=2,start_chunk=1"),
+        ("1", "forcing-kv:segments_per_frame=2,start_chunk=0,fp8=true"),
+        ("auto", "forcing-kv:segments_per_frame=2,start_chunk=0"),
     ],
 )
 def test_a_stream_through_the_kernels_is_the_stream_of_their_twins(pool, setting, policy):
