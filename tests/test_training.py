@@ -20,6 +20,7 @@ from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full, evict
 from fkv.training import clips as clips_module
 from fkv.training import codec as codec_training
+from fkv.training import pack
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips
 from fkv.training.data import Clips, genes_of
@@ -302,6 +303,29 @@ def test_a_run_resumes_where_it_stopped(tmp_path):
     for a, b in zip(first.modules, second.modules, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert (tmp_path / "model" / "transformer" / "config.json").exists()
+
+
+def test_packed_weights_are_those_of_the_run(tmp_path, capsys):
+    model, words = transformer(), WordEncoder(dim=WORDS)
+    model.save_pretrained(tmp_path / "model" / "transformer")
+    words.save_pretrained(tmp_path / "model" / "text_encoder")
+    folders = [str(tmp_path / name) for name in ("model", "packed", "start")]
+    pack.main(["--model", folders[0], "--out", folders[1]])
+    pack.main(["--unpack", "--model", folders[1], "--out", folders[2]])
+    again = WanTransformer3DModel.from_pretrained(tmp_path / "start" / "transformer")
+    kept = WordEncoder.from_pretrained(tmp_path / "start" / "text_encoder")
+    for one, other in ((model, again), (words, kept)):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            step = a.abs().flatten(1).amax(1).max() / 127 if a.ndim > 1 else 1e-3 * a.abs().max()
+            assert (a - b).abs().max() <= 0.51 * step + 1e-6
+    for options, sentence in (
+        (["--model", folders[1]], "are already packed"),
+        (["--unpack", "--model", folders[0]], "are not packed"),
+        (["--model", str(tmp_path)], "name a folder with transformer/ and text_encoder/"),
+    ):
+        with pytest.raises(SystemExit):
+            pack.main([*options, "--out", str(tmp_path / "none")])
+        assert sentence in capsys.readouterr().err
 
 
 def test_loss_falls_on_a_clip_of_the_memory_world():
