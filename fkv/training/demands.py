@@ -7,7 +7,8 @@ model's own encoder, judged on prompts that it was not fitted to.
 
 python -m fkv.training.demands --prompts 48 --seeds 8 --seconds 20 --json assets/benchmarks/sources-demands.json
 
-The record is written after every prompt, and a later run with the same settings continues from it.
+The record is written after every prompt, and a later run with the same settings continues from it, also on another
+machine: all streams of a prompt are generated on one.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def judge(features: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 Row = dict[str, Any]
-"""A prompt, its mean gain of `max` in decibels and its label."""
+"""A prompt, its mean gain of `max` in decibels, its label, and the device on which its streams were compared."""
 
 
 def study(
@@ -180,7 +181,8 @@ def study(
     with tqdm(total=prompts * each, initial=len(rows) * each, unit="chunk", file=sys.stderr) as bar:
         for text in texts[len(rows) :]:
             gains = measure(model, text, seeds, chunks, budget, bar.update)
-            rows.append({"prompt": text, "gain_db": statistics.mean(gains), "label": label(gains)})
+            row = {"prompt": text, "gain_db": statistics.mean(gains), "label": label(gains)}
+            rows.append(row | {"device": device_name(model.device)})
             seen(rows)
     known = [row for row in rows if row["label"]]
     labels = np.array([STRATEGIES.index(str(row["label"])) for row in known])
@@ -213,7 +215,6 @@ def settings_of(model: VideoModel, args: argparse.Namespace) -> dict[str, Any]:
         "model": name,
         "checkpoint": checkpoint,
         "precision": precision,
-        "device": device_name(args.device),
         "seeds": args.seeds,
         "seconds": args.seconds,
         "budget_frames": args.budget_frames,
