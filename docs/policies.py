@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from docs.expectations import EXPECTED, SURPRISING
 from fkv.analysis.evaluation_table import markdown
@@ -26,7 +28,7 @@ COMMAND = (
     "python -m fkv eval --policy all,-recompute --prompts 12 --seconds 60 --out runs/policies "
     "--json assets/benchmarks/policies.json"
 )
-"""What makes the record; with `--out`, a later run continues."""
+"""What makes the record. With fewer policies it makes a part, which a later run adds to, also on another machine."""
 INTRODUCTION = """\
 # Cache policies
 
@@ -66,10 +68,22 @@ def measured() -> str:
         rows = [f"| `{name}` | {POLICIES[name].reading} | {text} |" for name, text in EXPECTED.items()]
         return "\n".join([f"> No record yet: `{COMMAND}`\n", "| policy | reads | expected |", "|-|-|-|", *rows, ""])
     made = json.loads(RECORD.read_text(encoding="utf-8"))
-    first = made["records"][0]
-    told = f"{first['model']} ({first['checkpoint']}), {first['precision']}, {first['device']}.\n"
-    figures = markdown(made["records"], {"expected": EXPECTED, "surprising": SURPRISING})
+    records = sorted(made["records"], key=lambda record: list(EXPECTED).index(record["policy"]))
+    first = records[0]
+    told = f"{first['model']} ({first['checkpoint']}), {first['precision']}, {machines(records)}.\n"
+    figures = markdown(records, {"expected": EXPECTED, "surprising": SURPRISING})
     return "\n".join([told, figures, f"At full size: `{COMMAND}`\n"])
+
+
+def machines(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the records were measured on, and which policies on which of several machines."""
+    policies: dict[str, dict[str, None]] = {}
+    for record in records:
+        policies.setdefault(record["device"], {})[f"`{record['policy']}`"] = None
+    if len(policies) == 1:
+        return next(iter(policies))
+    parts = [f"{', '.join(names)} on {device}" for device, names in policies.items()]
+    return f"{'; '.join(parts)}; PSNR to full is to `full` of the same machine"
 
 
 def section(policy: type[Policy]) -> str:

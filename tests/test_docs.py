@@ -148,9 +148,13 @@ def test_every_policy_is_measured_beside_what_was_expected(tmp_path, monkeypatch
     figures = {"discontinuity": 1.0, "drift": {"colours": 0.1}, "flicker": 0.1, "kv_bytes_peak": 2_000_000}
     read = {"adherence": {"60": {"colour": 0.5}}, "switch": {"success": 1.0}, "psnr_to_full": None}
     records = [{"policy": "full", "prompt": 0, "seed": 0, "seconds": 60.0} | where | figures | read]
+    records.insert(0, records[0] | {"policy": "longlive", "device": "another CPU"})
     (tmp_path / "policies.json").write_text(json.dumps({"records": records}))
     monkeypatch.setattr(policies_page, "RECORD", tmp_path / "policies.json")
-    assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} |  |" in policies_page.measured()
+    shown = policies_page.measured()
+    assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} |  |" in shown
+    assert "bf16, `full` on a CPU; `longlive` on another CPU; PSNR to full is to `full` of the same machine." in shown
+    assert shown.index("| `full` |") < shown.index("| `longlive` |")
 
 
 def test_the_page_of_models_is_current():
