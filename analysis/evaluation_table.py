@@ -10,7 +10,7 @@ import pandas as pd
 
 from fkv.policies import parse
 
-from .evaluate import REFERENCE
+from .evaluation_streams import REFERENCE
 from .jobs import Record
 
 RESAMPLES = 4000
@@ -24,7 +24,7 @@ MEASURES = {
     "psnr_to_full": ("PSNR to full, dB", "{:.1f}"),
 }
 STEPS = re.compile(r"(.*?)((?:, \d+ steps?)?)")
-"""A policy's name and the number of denoising steps, where several were compared."""
+"""A policy's name and the number of denoising steps, where several were compared; see `with_steps`."""
 
 NO_REMARKS: dict[str, dict[str, str]] = {}
 
@@ -34,6 +34,11 @@ intervals over prompts, from {fewest} prompts on. **Bold**: the difference from 
 interval without 0. Reads: latent frames by default, S sink, M memory, R recent, C current. KV: the most bytes of K and
 V while a chunk attended.
 """
+
+
+def with_steps(policy: str, steps: int | None) -> str:
+    """Return how a policy is called where numbers of steps are compared; None is the model's own."""
+    return policy if steps is None else f"{policy}, {steps} {'step' if steps == 1 else 'steps'}"
 
 
 def by_prompt(records: Sequence[Record]) -> pd.DataFrame:

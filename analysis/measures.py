@@ -14,6 +14,7 @@ from fkv import comparison
 from fkv.stream import Chunk
 
 PEAK = 255.0
+EQUAL_DB = 100.0  # PSNR that stands for equal videos
 HUES = 180  # bins of a hue histogram, as OpenCV counts hues
 MOVES = 0.5  # pixels per frame from which a pixel counts as moving
 

@@ -32,8 +32,8 @@ from fkv.storyboard import Cue, SetPrompt, Storyboard
 from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
-from .evaluate import held_out_scene, switched_scene
 from .evaluation_table import interval
+from .held_out import held_out_scene, switched_scene
 from .jobs import Record, append_record, identity_of, read_records
 
 KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width", "prompt", "seed")

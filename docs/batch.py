@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fkv import policies
-from fkv.analysis import evaluate
+from fkv.analysis import evaluation_streams
 from fkv.batch import plan
 from fkv.batch.jobs import Job
 from fkv.batch.jobs import Path as JobPath
@@ -43,7 +43,9 @@ def page(model: VideoModel) -> str:
 def counted(model: VideoModel) -> list[str]:
     """Return the section on chunks that are computed once for several streams, line by line."""
     evaluation = [
-        path for prompt in range(12) for path in evaluate.paths_of(model, EVALUATED, EVALUATED, prompt, 0, 60).values()
+        path
+        for prompt in range(12)
+        for path in evaluation_streams.paths_of(model, EVALUATED, EVALUATED, prompt, 0, 60).values()
     ]
     endings = [
         JobPath.of(Job(f"{number}", "a red ball over the sea", f"8: a blue star {number}", "full", 0, 14), model)

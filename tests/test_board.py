@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fkv.analysis.evaluate import held_out_scene, rendered
 from fkv.analysis.features import layout
+from fkv.analysis.held_out import held_out_scene, rendered
 from fkv.board import run as board
 from fkv.board import stream, table, vbench
 from fkv.board.budget import SETTINGS, fitted

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fkv.analysis import figures
-from fkv.analysis.evaluate import EQUAL_DB, held_out_scene
+from fkv.analysis.held_out import held_out_scene
+from fkv.analysis.measures import EQUAL_DB
 from fkv.policies import POLICIES
 from fkv.report import frame_hash
 from fkv.stream import Chunk, Stream, Timings

@@ -11,8 +11,13 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.analysis import evaluate as ev
-from fkv.analysis import evaluation_table
+from fkv.analysis import contact_sheet, evaluate, evaluation_streams, evaluation_table, prompt_switch
+from fkv.analysis.adherence import adherence, marks, oracle_accuracy
+from fkv.analysis.evaluation_report import report
+from fkv.analysis.held_out import held_out_scene, switched_scene
+from fkv.analysis.measures import EQUAL_DB
+from fkv.analysis.prompt_switch import chunks_until, measure_switch
+from fkv.analysis.stream_measures import measure, measure_renders
 from fkv.commands import eval as command
 from fkv.commands.common import read_policies
 from fkv.models import registry, tiny
@@ -41,22 +46,22 @@ def chunk_of(index, scene):
 
 
 def test_a_perfect_stream_gets_full_marks():
-    scene = ev.held_out_scene(0)
+    scene = held_out_scene(0)
     chunks = [chunk_of(i, scene) for i in range(8)]
     video = np.concatenate([chunk.video for chunk in chunks])
-    record = ev.measure(chunks, scene, 6, video)
+    record = measure(chunks, scene, 6, video)
     assert record["adherence"] == {
         mark: dict.fromkeys(("colour", "shape", "motion", "place", "time"), 1.0) for mark in ("5", "6")
     }
-    assert record["psnr_to_full"] == ev.EQUAL_DB and record["ssim_to_full"] == pytest.approx(1)
+    assert record["psnr_to_full"] == EQUAL_DB and record["ssim_to_full"] == pytest.approx(1)
     assert (record["fps_denoise"], record["fps_end_to_end"], record["kv_bytes_peak"]) == (6, 3, 1007)
     assert 1 <= record["discontinuity"] < 3 and record["drift"]["colours"] < 0.1
 
 
 def test_a_mark_is_read_from_the_seconds_right_before_it():
-    before, (scene, word) = ev.held_out_scene(0), ev.switched_scene(0)
+    before, (scene, word) = held_out_scene(0), switched_scene(0)
     video = np.concatenate([chunk_of(i, before if i < 9 else scene).video for i in range(16)])  # 6.75 and 5.25 seconds
-    early, late = ev.adherence(video, scene, 12).values()
+    early, late = adherence(video, scene, 12).values()
     assert early[word] < 1 and set(late.values()) == {1.0}
 
 
@@ -66,13 +71,13 @@ def test_motion_is_read_where_things_reverse():
     for chunk in range(1, 12, 2):
         genes[chunk][0] = 0.1  # it turns round whenever it can
     video = panorama.draw([moment for chunk in panorama.tell([scene] * 12, genes).chunks for moment in chunk.moments])
-    blind, aware = (ev.adherence(video, scene, 9, events)["9"] for events in (False, True))
+    blind, aware = (adherence(video, scene, 9, events)["9"] for events in (False, True))
     assert blind["motion"] == 0 and aware == dict.fromkeys(blind, 1.0)
 
 
 def test_held_out_prompts_say_their_scene_in_a_wording_of_their_own():
     for index in range(20):
-        scene, (switched, word) = ev.held_out_scene(index), ev.switched_scene(index)
+        scene, (switched, word) = held_out_scene(index), switched_scene(index)
         text = caption(scene, held_out=True)
         assert "there is" in text and parse(text) == scene and parse(caption(switched, held_out=True)) == switched
         if word == "place":
@@ -83,73 +88,75 @@ def test_held_out_prompts_say_their_scene_in_a_wording_of_their_own():
 
 def test_a_switch_counts_the_chunks_until_the_change_is_seen():
     for index in (0, 1):
-        before, (after, word) = ev.held_out_scene(index), ev.switched_scene(index)
+        before, (after, word) = held_out_scene(index), switched_scene(index)
         old, new = (chunk_of(index, scene).video for scene in (before, after))
-        assert ev.chunks_until(word, after, [old, new, new]) == 2
-        assert ev.chunks_until(word, after, [old, old, old]) is None
+        assert chunks_until(word, after, [old, new, new]) == 2
+        assert chunks_until(word, after, [old, old, old]) is None
 
 
 def test_marks_are_those_within_the_stream_and_its_end():
-    assert ev.marks(60) == [5, 30, 60] and ev.marks(20) == [5, 20] and ev.marks(3) == [3]
+    assert marks(60) == [5, 30, 60] and marks(20) == [5, 20] and marks(3) == [3]
 
 
 def test_it_goes_on_where_it_stopped(toy, tmp_path, monkeypatch):
-    ran, stream = [], ev.run_stream
-    monkeypatch.setattr(ev, "run_stream", lambda *arguments: ran.append(arguments[1:3]) or stream(*arguments))
-    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
-    first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
+    ran, stream = [], evaluate.run_stream
+    monkeypatch.setattr(evaluate, "run_stream", lambda *arguments: ran.append(arguments[1:3]) or stream(*arguments))
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
+    first = evaluate.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
     assert ran == [("full", 0)] and first[0]["psnr_to_full"] is None
     with (tmp_path / "records.jsonl").open("a") as lines:
         lines.write('{"model": "ti')
-    both = ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path)
+    asked = {"policies": ["sliding-window:window_frames=4", "full"], "prompts": 1, "seconds": 2, "out": tmp_path}
+    both = evaluate.evaluate(**asked, model=toy)
     assert ran[1:] == [("full", 0), ("sliding-window:window_frames=4", 0)]
-    assert both[1] == first[0] and 0 < both[0]["psnr_to_full"] < ev.EQUAL_DB
-    assert (
-        ev.evaluate(["sliding-window:window_frames=4", "full"], prompts=1, seconds=2, model=toy, out=tmp_path) == both
-        and len(ran) == 3
-    )
+    assert both[1] == first[0] and 0 < both[0]["psnr_to_full"] < EQUAL_DB
+    assert evaluate.evaluate(**asked, model=toy) == both and len(ran) == 3
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2
 
 
 def test_shared_streams_give_the_same_figures_without_speeds(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
     policies_ = ["full", "sliding-window", "recompute"]
     settings = {"prompts": 1, "seconds": 2, "model": toy, "out": tmp_path}
-    alone = ev.evaluate(policies_, **settings)
-    shared = ev.evaluate(policies_, **settings, shared=True)
+    alone = evaluate.evaluate(policies_, **settings)
+    shared = evaluate.evaluate(policies_, **settings, shared=True)
     # Per policy three chunks, and four with a switch after one; two policies are alike for three chunks.
     assert "13 of 21 chunks to compute: 38.1% saved" in capsys.readouterr().err
     for one, other in zip(alone, shared, strict=True):
         assert other.pop("timing") == "shared" and "fps_denoise" in one and not any("fps" in name for name in other)
         assert other == {name: value for name, value in one.items() if "fps" not in name}
-    assert ev.report([{**shared[0], "timing": "shared"}])["timing"] == "shared"
-    monkeypatch.setattr(ev, "generate", lambda *_: pytest.fail("it is recorded already"))
-    ev.evaluate(policies_, **settings, shared=True)
+    assert report([{**shared[0], "timing": "shared"}])["timing"] == "shared"
+    monkeypatch.setattr(evaluation_streams, "generate", lambda *_: pytest.fail("it is recorded already"))
+    evaluate.evaluate(policies_, **settings, shared=True)
 
 
 def test_an_accidental_colour_is_no_switch(toy, monkeypatch):
     """A decoder that always shows the scene after the change was not switched by the prompt."""
-    after, word = ev.switched_scene(0)
+
+    def switched(model):
+        return measure_switch(evaluation_streams.run_switch(model, "full", 0, 0), 0)
+
+    after, word = switched_scene(0)
     fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, after).video, None))
-    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
-    assert ev.run_switch(fixed, "full", 0, 0) == {"word": word, "success": 0.0, "chunks": None}
-    turns = iter([ev.held_out_scene(0), ev.held_out_scene(0), after, after])
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
+    assert switched(fixed) == {"word": word, "success": 0.0, "chunks": None}
+    turns = iter([held_out_scene(0), held_out_scene(0), after, after])
     turned = replace(toy, decoder=lambda latents, state: (chunk_of(0, next(turns)).video, None))
-    assert ev.run_switch(turned, "full", 0, 0) == {"word": word, "success": 1.0, "chunks": 2}
+    assert switched(turned) == {"word": word, "success": 1.0, "chunks": 2}
 
 
 def test_renders_set_the_scale_of_the_measures():
-    measures = ev.measure_renders(prompts=1, seconds=2)
+    measures = measure_renders(prompts=1, seconds=2)
     assert 1 <= measures["discontinuity"] < 3 and 0 <= measures["drift.colours"] < 0.2 and measures["flicker"] < 1
 
 
 def test_the_oracle_is_measured_through_the_codec(toy):
-    shares = ev.oracle_accuracy(toy, samples=1)
+    shares = oracle_accuracy(toy, samples=1)
     assert shares["renders"] == pytest.approx(dict.fromkeys(shares["renders"], 1.0)) and shares["codec"]["shape"] == 0
 
 
 def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
@@ -168,7 +175,7 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     assert "adherence at 2 s" in printed.err and "Traceback" not in printed.err
     for picture in (out / "evaluation.png", sheet):
         assert cv2.imread(str(picture)).std() > 1
-    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("streamed all the same"))
+    monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("streamed all the same"))
     for words, message in (
         (["--sheet", str(tmp_path / "s.jpg")], "ends with .png"),
         (["--model", "krea-realtime"], "toy world"),
@@ -177,20 +184,59 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
             command.run(parser.parse_args(words))
 
 
-def test_figures_by_steps(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ev, "SWITCH_AFTER", 1)
+def test_a_report_grows_by_the_policies_that_it_lacks(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
+    parser, file = argparse.ArgumentParser(), tmp_path / "report.json"
+    command.add_arguments(parser)
+
+    def evaluated(policy: str, *more: str) -> dict:
+        options = ["--policy", policy, "--prompts", "1", "--seconds", "2", "--json", str(file), *more]
+        assert command.run(parser.parse_args(options)) == 0
+        return json.loads(file.read_text())
+
+    first = evaluated("full,longlive")
+    monkeypatch.setattr(evaluate, "device_name", lambda device: "another machine")
+    ran, stream = [], evaluate.run_stream
+    monkeypatch.setattr(evaluate, "run_stream", lambda *given: ran.append(given[1]) or stream(*given))
+    grown = evaluated("longlive,sliding-window")
+    assert ran == ["full", "sliding-window"] and "full is streamed 1 times more" in capsys.readouterr().err
+    assert grown["records"][:2] == first["records"]
+    assert list(grown["policies"]) == ["full", "longlive", "sliding-window"]
+    alone = evaluate.evaluate(["full", "sliding-window"], 1, 1, 2, toy)[1]
+    assert grown["records"][2]["psnr_to_full"] == alone["psnr_to_full"] > 0
+    devices = [row["device"] for row in grown["policies"].values()]
+    assert devices[0] == devices[1] != devices[2] == "another machine"
+    assert grown["policies"]["longlive"]["precision"] == "fp32"
+    monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("it is recorded already"))
+    assert evaluated("sliding-window")["records"] == grown["records"]
+    for more, sentence in (
+        (["--prompts", "2"], "holds records of 1 prompt, not of 2 prompts"),
+        (["--seconds", "3"], "of seconds 2.0, not of seconds 3.0"),
+        (["--steps", "1,2"], "of the model's number of steps, not of steps 1 and steps 2"),
+        (["--shared"], "of one stream at a time, not of timing shared"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            evaluated("full", *more)
+    file.write_text("[]")
+    with pytest.raises(ValueError, match="is not a report of fkv eval"):
+        evaluated("full")
+
+
+def test_figures_by_steps(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_switch, "SWITCH_AFTER", 1)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    options = "--policy full --prompts 1 --seconds 2 --steps 1,2 --out".split()
-    assert command.run(parser.parse_args([*options, str(tmp_path)])) == 0
-    data = json.loads(capsys.readouterr().out)
+    file = tmp_path / "report.json"
+    options = ["--policy", "full", "--prompts", "1", "--seconds", "2", "--steps", "1,2", "--json", str(file)]
+    assert command.run(parser.parse_args(options)) == 0
+    data = json.loads(file.read_text())
     assert list(data["policies"]) == ["full, 1 step", "full, 2 steps"]
     assert [record["steps"] for record in data["records"]] == [1, 2]
     assert data["records"][0]["adherence"] != data["records"][1]["adherence"] or (
         data["records"][0]["discontinuity"] != data["records"][1]["discontinuity"]
     )
-    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("it is recorded already"))
-    assert command.run(parser.parse_args([*options, str(tmp_path)])) == 0
+    monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("it is recorded already"))
+    assert command.run(parser.parse_args(options)) == 0 and json.loads(file.read_text()) == data
     for steps, message in (("1,many", "numbers of steps such as 1,2,4"), ("3", "from 1 to 2, not 3")):
         with pytest.raises(ValueError, match=message):
             command.run(parser.parse_args(["--policy", "full", "--steps", steps]))
@@ -201,11 +247,11 @@ def test_a_sheet_in_pages_has_its_prompts_on_the_last_one(toy, tmp_path, monkeyp
 
     def streamed(model, policy, prompt, seed, seconds, story, text):
         asked.append(text)
-        return [chunk_of(i, ev.held_out_scene(prompt)) for i in range(3)]
+        return [chunk_of(i, held_out_scene(prompt)) for i in range(3)]
 
-    monkeypatch.setattr(ev, "run_stream", streamed)
+    monkeypatch.setattr(contact_sheet, "run_stream", streamed)
     memory = replace(toy, transformer=SimpleNamespace(events=True))
-    ev.contact_sheet(memory, "full", tmp_path / "sheet.pdf", prompts=7, seconds=2)
+    contact_sheet.contact_sheet(memory, "full", tmp_path / "sheet.pdf", prompts=7, seconds=2)
     pages = (tmp_path / "sheet.pdf").read_bytes().count(b"/Type /Page ")
     assert pages == 3 and asked[::2] == [None] * 4 and all(", looking " in text for text in asked[1::2])
 
@@ -231,7 +277,7 @@ def test_a_storyboard_is_measured_scene_by_scene(toy, tmp_path, capsys, monkeypa
     assert record["seconds"] == 3 and list(record["adherence"]) == ["1.5", "3"] and "switch" not in record
     assert all(set(words.values()) == {1.0} for words in record["adherence"].values())
     assert record["story"].splitlines()[1] == "3: cut = a blue star drifting over the sea at night"
-    monkeypatch.setattr(ev, "run_stream", lambda *_: pytest.fail("it is recorded already"))
+    monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("it is recorded already"))
     assert command.run(parser.parse_args(options)) == 0
 
 
@@ -279,30 +325,28 @@ def test_a_storyboard_that_cannot_be_measured_is_refused(toy, tmp_path, story, m
 )
 def test_bad_parameters_are_refused_in_a_sentence(toy, change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        ev.evaluate(**{"policies": ["full"], "model": toy} | change)
+        evaluate.evaluate(**{"policies": ["full"], "model": toy} | change)
 
 
 def test_models_of_another_world_are_refused(small, tmp_path):
     for model in (small, replace(small, latent=(4, 12, 20), decoder=None)):
         with pytest.raises(ValueError, match="does not generate the toy world"):
-            ev.evaluate(["full"], model=model)
+            evaluate.evaluate(["full"], model=model)
     with pytest.raises(ValueError, match="contact sheet"):
-        ev.contact_sheet(replace(small, latent=(4, 12, 20)), "full", tmp_path / "a.png", columns=1)
+        contact_sheet.contact_sheet(replace(small, latent=(4, 12, 20)), "full", tmp_path / "a.png", columns=1)
 
 
 def test_a_damaged_record_is_named(toy, tmp_path):
     (tmp_path / "records.jsonl").write_text("no record\n")
     with pytest.raises(ValueError, match="records.jsonl"):
-        ev.evaluate(["full"], model=toy, out=tmp_path)
+        evaluate.evaluate(["full"], model=toy, out=tmp_path)
 
 
 def test_another_precision_is_another_record(toy, tmp_path, monkeypatch):
-    first = ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)
-    assert [record["precision"] for record in first] == ["fp32"]
+    asked = {"policies": ["full"], "prompts": 1, "seconds": 2, "model": toy, "out": tmp_path}
+    assert [record["precision"] for record in evaluate.evaluate(**asked)] == ["fp32"]
     monkeypatch.setattr(type(toy), "precision", "fp8")
-    assert [record["precision"] for record in ev.evaluate(["full"], prompts=1, seconds=2, model=toy, out=tmp_path)] == [
-        "fp8"
-    ]
+    assert [record["precision"] for record in evaluate.evaluate(**asked)] == ["fp8"]
 
 
 def record_of(policy: str, prompt: int, adherence: float) -> dict:

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fkv import policies
-from fkv.analysis.evaluate import draws_world, held_out_scene
 from fkv.analysis.features import LAYOUT
+from fkv.analysis.held_out import held_out_scene
 from fkv.analysis.jobs import identity_of
+from fkv.analysis.oracle_checks import draws_world
 from fkv.files import read_text
 from fkv.models.base import VideoModel
 from fkv.stream import MAX_SEED, check_prompt

@@ -16,8 +16,9 @@ import torch
 
 from fkv import policies
 from fkv.analysis import features as feature
-from fkv.analysis.evaluate import WINDOW_SECONDS, adherence, rendered
+from fkv.analysis.adherence import WINDOW_SECONDS, adherence
 from fkv.analysis.features import Features
+from fkv.analysis.held_out import rendered
 from fkv.analysis.jobs import Record
 from fkv.analysis.measures import change, drift, ends, flicker, hue_kept, jumps, movement, per_second
 from fkv.models.base import VideoModel
@@ -44,7 +45,7 @@ def measured(
         chunks: Its chunks.
         features: What likeness is measured by.
         scene: What the oracle should find, None for nothing.
-        events: As in `fkv.analysis.evaluate.adherence`.
+        events: As in `fkv.analysis.adherence.adherence`.
 
     Returns:
         `measures` as in `fkv.board.columns`, but identity, which takes the other seeds; `series`, values second by

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .common import add_story, print_hints, read_policies, read_story
 from .model_options import add_device, add_precision, add_spread
 from .output import check_ending, emit, outputs
+
+if TYPE_CHECKING:
+    from fkv.models.base import VideoModel
+    from fkv.storyboard import Storyboard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for records, report and figure; a later run continues from its records"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the report there instead of to stdout; one that is there already gets the policies that it lacks",
+    )
     parser.add_argument(
         "--table", metavar="FILE", help="also write a Markdown table with 95 %% intervals over prompts there"
     )
@@ -133,25 +142,45 @@ def _recall(args: argparse.Namespace) -> int:
     return 0
 
 
+def _earlier(
+    args: argparse.Namespace,
+    target: Path | None,
+    load: Callable[[], VideoModel],
+    prompts: int,
+    seconds: float,
+    story: Storyboard,
+) -> dict[str, Any]:
+    """Read the report that --json names, to continue it. Raises ValueError for one of other settings."""
+    from fkv.analysis.jobs import identity_of
+    from fkv.analysis.report_file import check_settings, read_report
+    from fkv.storyboard import write
+
+    report = read_report(target)
+    if report["records"]:
+        name, checkpoint, precision = identity_of(load())
+        wanted = {"model": [name], "checkpoint": [checkpoint], "precision": [precision], "seconds": [seconds]}
+        wanted |= {"prompt": range(prompts), "seed": range(args.seeds), "steps": _steps(args.steps)}
+        wanted |= {"story": [write(story) or None], "timing": ["shared" if args.shared else None]}
+        check_settings(target, report["records"], wanted)
+        print(f"{target} holds {len(report['records'])} records, which are kept", file=sys.stderr)
+    return report
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence."""
     if args.recall:
         return _recall(args)
     import pandas as pd
 
-    from fkv.analysis.evaluate import (
-        CHUNK,
-        contact_sheet,
-        evaluate,
-        measure_renders,
-        oracle_accuracy,
-        over_time,
-        report,
-        table,
-    )
+    from fkv.analysis.evaluate import evaluate
+    from fkv.analysis.evaluation_report import over_time, report, table
+    from fkv.analysis.evaluation_streams import REFERENCE
+    from fkv.analysis.evaluation_table import with_steps
+    from fkv.analysis.report_file import joined
     from fkv.models import registry
     from fkv.storyboard import ANY_ROLES, parse
     from fkv.world import FPS
+    from fkv.world.story import CHUNK
 
     target, sheet, page, folder = outputs(args, "json", "sheet", "table", "out/")
     check_ending("sheet", sheet, ".png", ".pdf")
@@ -164,12 +193,21 @@ def run(args: argparse.Namespace) -> int:
     if seconds is None:
         seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
     policies = _fitted(args, policies, seconds)
-    more: dict[str, Any] = {}
+    earlier = _earlier(args, target, load, prompts, seconds, story)
+    records: list[dict[str, Any]] = earlier["records"]
+    if any(with_steps(REFERENCE, record.get("steps")) == record["policy"] for record in records):
+        policies = list(dict.fromkeys([REFERENCE, *policies]))
+    more: dict[str, Any] = {name: earlier[name] for name in ("oracle", "renders", "hints") if name in earlier}
     if story.prompts:
         print_hints(load(), story.prompts)
-        more = {"hints": hints} if (hints := load().hints_of(story.prompts)) else {}
-    records = []
+        more |= {"hints": hints} if (hints := load().hints_of(story.prompts)) else {}
     for steps in _steps(args.steps):
+        label = with_steps("", steps)
+        known = [
+            record | {"policy": record["policy"].removesuffix(label)}
+            for record in earlier["records"]
+            if record.get("steps") == steps
+        ]
         found = evaluate(
             policies,
             prompts,
@@ -184,11 +222,14 @@ def run(args: argparse.Namespace) -> int:
             story,
             steps,
             args.shared,
+            known,
         )
-        of_steps = "" if steps is None else f", {steps} {'step' if steps == 1 else 'steps'}"
-        records += [record | {"policy": record["policy"] + of_steps} for record in found]
+        records = joined(records, [record | {"policy": record["policy"] + label} for record in found])
     print(table(records), file=sys.stderr)
     if args.oracle:
+        from fkv.analysis.adherence import oracle_accuracy
+        from fkv.analysis.stream_measures import measure_renders
+
         accuracy = oracle_accuracy(load(), samples=100)
         renders = measure_renders(prompts, seconds)
         more |= {"oracle": accuracy, "renders": renders}
@@ -208,6 +249,8 @@ def run(args: argparse.Namespace) -> int:
 
         Path(page).write_text(markdown(records), encoding="utf-8")
     if sheet:
+        from fkv.analysis.contact_sheet import contact_sheet
+
         contact_sheet(load(), policies[0], sheet, prompts, seconds, story=story)
     emit(told, target)
     return 0

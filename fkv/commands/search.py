@@ -142,7 +142,7 @@ def _head(
     out: Path,
 ) -> Head:
     """Train the head that predicts rewards of moves, or load it. Raises ValueError where there is none."""
-    from fkv.analysis.evaluate import draws_world
+    from fkv.analysis.oracle_checks import draws_world
     from fkv.search.head import Head
     from fkv.search.learning import HEAD, check_head, facts_of, learn, lessons
 

@@ -186,7 +186,7 @@ def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | 
     """The director of `--director`, its first debate held."""
     from functools import partial
 
-    from fkv.analysis.evaluate import draws_world
+    from fkv.analysis.oracle_checks import draws_world
     from fkv.debate.ahead import Ahead
     from fkv.debate.director import direct
     from fkv.debate.scenes import Brief
@@ -208,7 +208,7 @@ def _follow(director: Ahead, index: int, stream: Stream, chunks: Sequence[Chunk]
     def facts() -> tuple[str, ...]:
         import numpy as np
 
-        from fkv.analysis.evaluate import draws_world
+        from fkv.analysis.oracle_checks import draws_world
         from fkv.debate.director import measured
 
         videos = [chunk.video for chunk in recent if chunk.video is not None]

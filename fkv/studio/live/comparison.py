@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from fkv import policies
-from fkv.analysis.evaluate import draws_world, held_out_scene, switched_scene
+from fkv.analysis.held_out import held_out_scene, switched_scene
+from fkv.analysis.oracle_checks import draws_world
 from fkv.batch.shared import generate, paths_of
 from fkv.comparison import interleave
 from fkv.models.base import VideoModel

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fkv.analysis.evaluate import EQUAL_DB, adherence_by_scene
-from fkv.analysis.measures import chunk_discontinuity, psnr
+from fkv.analysis.adherence import adherence_by_scene
+from fkv.analysis.measures import EQUAL_DB, chunk_discontinuity, psnr
 from fkv.comparison import speed_ratios
 from fkv.models.base import VideoModel
 from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates, without_speeds
@@ -67,7 +67,7 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], readable: bool,
         chunks: All its chunks.
         reference: Those of the reference stream.
         readable: Whether the oracle can tell if the video shows what its prompts say.
-        events: Whether things may reverse, as in `fkv.analysis.evaluate.adherence`.
+        events: Whether things may reverse, as in `fkv.analysis.adherence.adherence`.
 
     Returns:
         psnr_to_reference in dB (None for the reference itself, `EQUAL_DB` for equal frames), discontinuity, adherence

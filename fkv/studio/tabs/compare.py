@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 import pandas as pd
 
-from fkv.analysis.evaluate import EQUAL_DB, draws_world
+from fkv.analysis.measures import EQUAL_DB
+from fkv.analysis.oracle_checks import draws_world
 from fkv.models.base import VideoModel
 from fkv.parameters import describe
 from fkv.policies import POLICIES

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from fkv import storyboard
-from fkv.analysis.evaluate import draws_world
+from fkv.analysis.oracle_checks import draws_world
 from fkv.debate.director import GRAMMAR, ROLES, Direction, direct
 from fkv.debate.endpoint import Endpoint
 from fkv.debate.scenes import MOST_IDEA, MOST_SCENES, Brief

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from fkv.analysis.evaluate import draws_world
+from fkv.analysis.oracle_checks import draws_world
 from fkv.models.base import VideoModel
 from fkv.studio.media.assets import script
 from fkv.studio.tabs import policy_field

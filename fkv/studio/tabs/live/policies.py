@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from fkv.analysis.evaluate import draws_world
+from fkv.analysis.oracle_checks import draws_world
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
 from fkv.storyboard import SetPolicy, SetRoles, SetSteps, at_threshold
