@@ -1,32 +1,28 @@
 """Write the last sections of docs/batch.md: `python -m docs.batch`.
 
-Chunks that are computed of those asked for are counted here, from prefix trees; the rest is from the newest record of
-`fkv bench --branches`.
+Chunks that are computed of those asked for are counted here, from prefix trees; the rest is from the newest records of
+`fkv bench` with `--branches`, `--pasts` and `--rows`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fkv import policies
-from fkv.analysis import evaluation_streams
 from fkv.batch import plan
-from fkv.batch.jobs import Job
 from fkv.batch.jobs import Path as JobPath
-from fkv.batch.shared import paths_of
+from fkv.bench import pasts
 from fkv.models import tiny
 from fkv.models.base import VideoModel
 from fkv.resources import asset
 
 PAGE = Path(__file__).with_suffix(".md")
-RECORDS = "*-branches.json"
+RECORDS = ("branches", "pasts", "rows", "rows-wan-1.3b")
 HEADING = "## Counted"
-EVALUATED = ("full", "forcing-kv", "sliding-window")
-COMPARED = (*EVALUATED, "longlive", "infinity-rope", "sliding-window:window_frames=21")
+COMMON = 7  # chunks before a change
+PROMPTS = 12
 
 
 def page(model: VideoModel) -> str:
@@ -36,38 +32,18 @@ def page(model: VideoModel) -> str:
         model: For which chunks are counted.
     """
     text, _, _ = PAGE.read_text(encoding="utf-8").partition(HEADING)
-    records = sorted(asset("benchmarks").glob(RECORDS))
-    return "\n".join([text.rstrip(), "", *counted(model), *(measured(records[-1]) if records else [])])
+    return "\n".join([text.rstrip(), "", *counted(model), *measured()])
 
 
 def counted(model: VideoModel) -> list[str]:
     """Return the section on chunks that are computed once for several streams, line by line."""
-    evaluation = [
-        path
-        for prompt in range(12)
-        for path in evaluation_streams.paths_of(model, EVALUATED, EVALUATED, prompt, 0, 60).values()
-    ]
-    endings = [
-        JobPath.of(Job(f"{number}", "a red ball over the sea", f"8: a blue star {number}", "full", 0, 14), model)
-        for number in range(8)
-    ]
-    chosen = [policies.parse(name) for name in COMPARED]
-    comparison = [
-        path
-        for prompt, seed in product(("a red ball over the sea", "a blue star in the city"), range(2))
-        for path in paths_of(model, chosen, prompt, seed, 7)
-    ]
-    rows = [
-        (f"evaluation: {len(EVALUATED)} policies, 12 prompts of 60 s, each also with a switch", evaluation),
-        ("one opening of 7 chunks, 8 endings of 7", endings),
-        (f"comparison: {len(COMPARED)} policies, 2 prompts, 2 seeds, 7 chunks", comparison),
-    ]
+    rows = [(name, [JobPath.of(job, model) for job in jobs]) for name, jobs in pasts.workloads(COMMON, PROMPTS).items()]
     return [
         HEADING,
         "",
         "Chunks computed of those asked for, and where a stream may fork only once. The policies of the evaluation are",
-        f"{_listed(EVALUATED)}, and those of the comparison are",
-        f"{_listed(COMPARED)}.",
+        f"{_listed(pasts.EVALUATED)}, and those of the comparison are",
+        f"{_listed(pasts.COMPARED)}.",
         "",
         "| streams | asked for | computed | saved | computed with one fork |",
         "|-|-|-|-|-|",
@@ -86,16 +62,28 @@ def _count(name: str, paths: Sequence[JobPath]) -> str:
     return f"| {name} | {asked} | {computed} | {1 - computed / asked:.1%} | {plan.computed_with_one_level(tree)} |"
 
 
-def measured(file: Path) -> list[str]:
-    """Return the section on a record, line by line."""
+def measured() -> list[str]:
+    """Return the section on the newest record of each kind, line by line."""
+    folder = asset("benchmarks")
+    newest = [files[-1] for kind in RECORDS if (files := sorted(folder.glob(f"*-{kind}.json")))]
+    return ["## Measured", "", *(line for file in newest for line in tables(file))]
+
+
+def tables(file: Path) -> list[str]:
+    """Return a record as tables, line by line."""
     report = json.loads(file.read_text(encoding="utf-8"))
+    name = next(name for name in TABLES if name in report)
+    layers = "" if report["model"] == "tiny" else f", {report['layers']} layers"
     link = f"[record](../assets/benchmarks/{file.name})"
-    where = f"{report['model']} in {report['precision']} on {report['hardware']['device']} ({link})."
-    return ["## Measured", "", where, "", *tables(report["branches"])]
+    return [
+        f"{report['model']}{layers} in {report['precision']} on {report['hardware']['device']} ({link}).",
+        "",
+        *TABLES[name](report[name]),
+        "",
+    ]
 
 
-def tables(found: Mapping[str, Any]) -> list[str]:
-    """Return what `fkv.bench.branches` measured as tables, line by line."""
+def _branches(found: Mapping[str, Any]) -> list[str]:
     count = len(found["bytes"][0]["bytes"])
     most = found["bytes"][0]["bytes"][-1]
     held = [
@@ -103,10 +91,6 @@ def tables(found: Mapping[str, Any]) -> list[str]:
         + " | ".join(f"{each / 1e6:.1f}" for each in row["bytes"])
         + f" | {most / row['bytes'][-1]:.1f} |"
         for row in found["bytes"]
-    ]
-    speed = [
-        f"| {row['policy']} | {row['rows']} | {row['together']:.2f} | {row['alone']:.2f} | {row['ratio']:.2f} |"
-        for row in found["together"]
     ]
     return [
         f"MB of keys and values of {found['branches']} branches that have {found['context']} latent frames in common,",
@@ -116,13 +100,39 @@ def tables(found: Mapping[str, Any]) -> list[str]:
         "|-" * (count + 3) + "|",
         *held,
         "",
+        *_rows(found),
+    ]
+
+
+def _rows(found: Mapping[str, Any]) -> list[str]:
+    return [
         "Chunks per second of several rows; the ratio is the median over rounds in which both took turns.",
         "",
         "| policy | rows | one pass for all | a pass for each | ratio |",
         "|-|-|-|-|-|",
-        *speed,
-        "",
+        *(
+            f"| {row['policy']} | {row['rows']} | {row['together']:.2f} | {row['alone']:.2f} | {row['ratio']:.2f} |"
+            for row in found["together"]
+        ),
     ]
+
+
+def _pasts(found: Mapping[str, Any]) -> list[str]:
+    return [
+        "Streams generated each from its beginning, with their past computed once, and that in passes of several rows;",
+        "keys and values at once, those of streams that wait for a fork included.",
+        "",
+        "| streams | way | computed | asked for per second | MB |",
+        "|-|-|-|-|-|",
+        *(
+            f"| {row['streams']} | {pasts.WAYS[row['way']]} | {row['chunks']} of {row['asked']} | "
+            f"{row['per_second']:.3g} | {row['kv_bytes_peak'] / 1e6:.1f} |"
+            for row in found["rows"]
+        ),
+    ]
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {"branches": _branches, "pasts": _pasts, "rows": _rows}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from statistics import median
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from fkv import policies
 from fkv.analysis import equal_bytes
-from fkv.bench import branches, ca2, rows, selection
+from fkv.bench import branches, ca2, pasts, rows, selection
 from fkv.choices import ChoiceProbe
 from fkv.commands import bench
 from fkv.policies.mpcache import MPCache
@@ -34,6 +35,8 @@ def small_scale(small_by_default):
             patch.setattr(branches, name, value)
         for name, value in {"ROWS": (1, 2), "POLICIES": ("full", "sliding-window")}.items():
             patch.setattr(rows, name, value)
+        for name, value in {"EVALUATION": 4, "EVALUATED": ("full",), "COMPARED": ("full",), "ENDINGS": 3}.items():
+            patch.setattr(pasts, name, value)
         patch.setattr(branches, "POLICIES", ("full", "forcing-kv:segments_per_frame=6,start_chunk=1"))
         yield
 
@@ -93,7 +96,7 @@ def test_operations_by_hand():
 def recorded(tmp_path_factory):
     """A report of each claim, by name."""
     folder = tmp_path_factory.mktemp("claims")
-    for name, context in (("selection", "21"), ("ca2", "15"), ("branches", "9"), ("rows", "9")):
+    for name, context in (("selection", "21"), ("ca2", "15"), ("branches", "9"), ("pasts", "6"), ("rows", "9")):
         assert run(f"--{name}", "--context", context, "--json", str(folder / f"{name}.json")) == 0
     return {
         name: (json.loads((folder / f"{name}.json").read_text()), folder / f"{name}.json") for name in bench.SOURCES
@@ -137,6 +140,16 @@ def test_the_report_of_branches(recorded):
         assert all(row["together"] > 0 and row["alone"] > 0 and row["ratio"] > 0 for row in together)
 
 
+def test_the_report_of_pasts(recorded):
+    rows = recorded["pasts"][0]["pasts"]["rows"]
+    alone, once, together = rows[3:6]  # an opening of 2 chunks with 3 endings of 2
+    assert [(row["asked"], row["chunks"]) for row in (alone, once, together)] == [(12, 12), (12, 8), (12, 8)]
+    assert all(row["per_second"] == row["asked"] / median(row["seconds"]) for row in rows)
+    frame = 12 * 12 * 12 * 2 * 4  # bytes: tokens, heads of all layers, elements, K and V, float32
+    # One stream of 12 frames; beside it the past of 6 waits; three streams at once.
+    assert [row["kv_bytes_peak"] for row in (alone, once, together)] == [12 * frame, 18 * frame, 3 * 12 * frame]
+
+
 @pytest.mark.parametrize("name", bench.SOURCES)
 def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
     report, file = recorded[name]
@@ -144,7 +157,13 @@ def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
     assert run("--read", str(file), "--figure", str(picture)) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == report
-    shown = {"ca2": "ca2-vdm", "selection": "mpcache", "branches": "forcing-kv", "rows": "one pass for all"}
+    shown = {
+        "ca2": "ca2-vdm",
+        "selection": "mpcache",
+        "branches": "forcing-kv",
+        "pasts": "the past once",
+        "rows": "one pass for all",
+    }
     assert shown[name] in printed.err
     assert Image.open(picture).size[0] > 800
 
@@ -163,11 +182,18 @@ def test_options_that_do_not_fit_are_refused(options, message):
         run(*options)
 
 
-@pytest.mark.parametrize("module", [ca2, selection, rows])
+def test_a_policy_that_does_not_fit_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(rows, "POLICIES", ("full", "forcing-kv:segments_per_frame=7"))
+    monkeypatch.setattr(rows, "measure", lambda *args, **options: pytest.fail("it was measured"))
+    with pytest.raises(ValueError, match="7 segments do not divide the 12 tokens of a frame"):
+        run("--rows")
+
+
+@pytest.mark.parametrize("module", [ca2, selection, pasts, rows])
 def test_the_progress_bar_counts_every_chunk(module, small):
     counted = []
     module.measure(small, 12, 1, progress=lambda: counted.append(1))
-    assert len(counted) == module.chunks_of(12, 3, 1)
+    assert len(counted) == module.chunks_of(small, 12, 1)
 
 
 class TestEqualBytes:

@@ -224,9 +224,19 @@ def test_the_page_on_batches_is_written_from_prefix_trees_and_the_newest_record(
     assert batch_page.PAGE.read_text(encoding="utf-8") == batch_page.page(shipped), "run `python -m docs.batch`"
 
 
-def test_what_branches_take_becomes_tables():
+def test_records_of_batches_become_tables(tmp_path):
+    def lines(name, found):
+        file = tmp_path / f"{name}.json"
+        report = {"model": "wan-1.3b", "layers": 2, "precision": "fp32", "hardware": {"device": "a CPU"}, name: found}
+        file.write_text(json.dumps(report))
+        return batch_page.tables(file)
+
     held = [{"policy": "full", "past": past, "bytes": [4e6, most]} for past, most in (("copied", 8e6), ("shared", 2e6))]
     speed = [{"policy": "full", "rows": 2, "together": 3.0, "alone": 2.0, "ratio": 1.5}]
-    lines = batch_page.tables({"branches": 8, "context": 42, "bytes": held, "together": speed})
-    assert "| policy | past | 1 | 2 | times less |" in lines and "| full | shared | 4.0 | 2.0 | 4.0 |" in lines
-    assert "| full | 2 | 3.00 | 2.00 | 1.50 |" in lines
+    shown = lines("branches", {"branches": 8, "context": 42, "bytes": held, "together": speed})
+    assert "| policy | past | 1 | 2 | times less |" in shown and "| full | shared | 4.0 | 2.0 | 4.0 |" in shown
+    assert "| full | 2 | 3.00 | 2.00 | 1.50 |" in shown
+    shown = lines("rows", {"context": 6, "together": speed})
+    assert shown[0] == "wan-1.3b, 2 layers in fp32 on a CPU ([record](../assets/benchmarks/rows.json))."
+    row = {"streams": "eight", "way": "once", "asked": 112, "chunks": 63, "per_second": 2.5, "kv_bytes_peak": 4e6}
+    assert "| eight | the past once | 63 of 112 | 2.5 | 4.0 |" in lines("pasts", {"rows": [row]})

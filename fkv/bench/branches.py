@@ -61,9 +61,9 @@ def _bytes(model: VideoModel, name: str, context: int, share: bool, progress: Ca
     return {"policy": name, "past": "shared" if share else "copied", "bytes": pages, "buffers": buffers}
 
 
-def chunks_of(context: int, frames_per_chunk: int, repeats: int) -> int:
+def chunks_of(model: VideoModel, context: int, repeats: int) -> int:
     """Chunks that `measure` generates, but for the pasts."""
-    return len(POLICIES) * 2 * BRANCHES * OWN_CHUNKS + rows.chunks_of(context, frames_per_chunk, repeats)
+    return len(POLICIES) * 2 * BRANCHES * OWN_CHUNKS + rows.chunks_of(model, context, repeats)
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

@@ -59,9 +59,9 @@ def measure(
     }
 
 
-def chunks_of(context: int, frames_per_chunk: int, repeats: int) -> int:
+def chunks_of(model: VideoModel, context: int, repeats: int) -> int:
     """Chunks that `measure` generates."""
-    return context // frames_per_chunk * len(POLICIES) * repeats
+    return context // model.frames_per_chunk * len(POLICIES) * repeats
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ def measure(
     return {"context": context, "together": found}
 
 
-def chunks_of(context: int, frames_per_chunk: int, repeats: int) -> int:
+def chunks_of(model: VideoModel, context: int, repeats: int) -> int:
     """Chunks that `measure` generates, but for the pasts."""
     return len(POLICIES) * sum(ROWS) * 2 * repeats
 

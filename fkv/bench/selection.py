@@ -182,9 +182,9 @@ def measure(
     }
 
 
-def chunks_of(context: int, frames_per_chunk: int, seeds: int) -> int:
+def chunks_of(model: VideoModel, context: int, seeds: int) -> int:
     """Chunks that `measure` generates."""
-    return context // frames_per_chunk * (2 + seeds * (len(VARIANTS) + 1))
+    return context // model.frames_per_chunk * (2 + seeds * (len(VARIANTS) + 1))
 
 
 def _window_like(model: VideoModel, chunks: int, progress: Callable[[], object]) -> str:

@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     import torch
 
 STREAMS = ("model", "layers", "decoder", "policies", "context", "compile", "graphs", "overlap", "ray")
-SOURCES = ("ca2", "selection", "branches", "rows")
+SOURCES = ("ca2", "selection", "branches", "pasts", "rows")
 """Options that measure one claim of a source, each a module of `fkv.bench`."""
 CLAIM = ("resolution", "layers", "decoder", "policies", "compile", "graphs", "overlap", "ray", "warmup", "attention")
 UNUSED = {
     "attention": ("measures one layer", STREAMS),
     "ca2": ("measures recompute, full and ca2-vdm", (*CLAIM, *SOURCES[1:], "against", "official")),
     "selection": ("measures mpcache", (*CLAIM, *SOURCES[2:], "against", "official")),
-    "branches": ("measures forked streams", (*CLAIM, "rows", "against", "official")),
+    "branches": ("measures forked streams", (*CLAIM, *SOURCES[3:], "against", "official")),
+    "pasts": ("measures streams that have a past in common", (*CLAIM, "rows", "against", "official")),
     "rows": ("measures passes of several rows", (*CLAIM[2:], "against", "official")),
     "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
 }
-CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "rows": "42"}
+CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "pasts": "21", "rows": "42"}
 """Options that leave others without effect: what they do instead, and the others."""
 
 
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context",
         "comma-separated numbers of latent frames that a chunk attends to under full, the current chunk included "
         f"(default: {CONTEXT['streams']}; {CONTEXT['ca2']} with --ca2 and --selection, {CONTEXT['branches']} with "
-        "--branches and --rows, which take one)",
+        f"--branches and --rows, {CONTEXT['pasts']} with --pasts, which take one)",
     )
     add("--attention", "measure one layer instead: page cache against concatenation", action="store_true")
     add("--ca2", "measure what one cache for all steps saves: seconds by chunk, bytes by steps", action="store_true")
@@ -81,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--branches",
         "measure forked streams: bytes with pages copied and shared, passes together and one by one",
+        action="store_true",
+    )
+    add(
+        "--pasts",
+        "measure streams that have a past in common: each alone, the past once, and in rows",
         action="store_true",
     )
     add("--rows", "measure several rows of a pass: one pass for all or a pass for each", action="store_true")
@@ -163,6 +169,7 @@ def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Measure the claim of a source, by the module of `fkv.bench` with its name."""
     import torch
 
+    from fkv import policies
     from fkv.bench import models
 
     bench = import_module(f"fkv.bench.{name}")
@@ -172,7 +179,9 @@ def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
     [context, *more] = contexts(args.context or CONTEXT[name], model.frames_per_chunk)
     if more:
         raise ValueError(f"--{name} takes one --context, not {args.context}")
-    total = bench.chunks_of(context, model.frames_per_chunk, args.repeats)
+    for text in getattr(bench, "POLICIES", ()):
+        policies.check_fit(policies.parse(text), model.geometry, model.roles)
+    total = bench.chunks_of(model, context, args.repeats)
     with tqdm(total=total, unit="chunk", file=sys.stderr) as bar:
         measured = bench.measure(model, context, args.repeats, progress=bar.update)
     precision = args.precision or model.precision

@@ -100,6 +100,18 @@ def variant_of(policy: type[Policy]) -> str | None:
     return base.name if base and own_parameters(base) else None
 
 
+def check_fit(policy: Policy, geometry: Geometry, roles: HeadRoles | None) -> None:
+    """Raise ValueError where a policy cannot run on a model.
+
+    Args:
+        policy: The policy.
+        geometry: Sizes of the model.
+        roles: Its head roles, if there are any.
+    """
+    geometry.check_segments(policy.segments_of(geometry))
+    geometry.check_groups(policy.groups(geometry, roles) or geometry.every_head)
+
+
 def fitting(geometry: Geometry, roles: HeadRoles | None) -> list[str]:
     """The policies that fit a model with their default parameters.
 
@@ -109,10 +121,8 @@ def fitting(geometry: Geometry, roles: HeadRoles | None) -> list[str]:
     """
     names = []
     for name, rule in POLICIES.items():
-        policy = rule()
         try:
-            geometry.check_segments(policy.segments_of(geometry))
-            geometry.check_groups(policy.groups(geometry, roles) or geometry.every_head)
+            check_fit(rule(), geometry, roles)
         except ValueError:
             continue
         names.append(name)
@@ -241,6 +251,7 @@ __all__ = [
     "PassReads",
     "Policy",
     "assignment",
+    "check_fit",
     "fitting",
     "evict",
     "keeper",

@@ -17,7 +17,7 @@ from torch import Tensor
 from fkv.cache import KVCache
 from fkv.models.base import VideoModel
 from fkv.pages import Geometry, Pages, Reads
-from fkv.policies import ChunkState, PassReads, Policy, evict, keeper, page_kinds, write
+from fkv.policies import ChunkState, PassReads, Policy, check_fit, evict, keeper, page_kinds, write
 from fkv.roles import HeadRoles
 from fkv.sampler import Noise, SeededNoise
 from fkv.transformer.passes import Pass
@@ -177,8 +177,7 @@ class Stream:
             ValueError: The policy does not fit the model, needs roles that are missing, or caches something else.
         """
         roles = roles or self._pending.roles
-        self.geometry.check_segments(policy.segments_of(self.geometry))
-        self.geometry.check_groups(policy.groups(self.geometry, roles) or self.geometry.every_head)
+        check_fit(policy, self.geometry, roles)
         if self.index and policy.caches != self.policy.caches:
             raise ValueError(
                 f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: "
