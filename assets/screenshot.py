@@ -98,13 +98,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
     parser.add_argument("--chunks", type=int, default=16)
+    parser.add_argument("--themes", nargs="+", choices=("light", "dark"), default=("light", "dark"))
     args = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=FLAGS
         )
-        for theme in ("light", "dark"):
+        for theme in args.themes:
             print(live(browser, args.url, theme, args.chunks))
             print(heads(browser, args.url, theme, args.chunks))
             print(atlas(browser, args.url, theme))

@@ -75,7 +75,9 @@ class Picker {
     this.parameters = find(element, ".fkv-parameters");
     const list = find(element, ".fkv-rules");
     for (const { title, policies } of catalogue) {
-      list.append(made("h4", "", title), ...policies.map((rule) => this.card(rule)));
+      const heading = made("h4", "", title);
+      heading.setAttribute("aria-level", "3");
+      list.append(heading, ...policies.map((rule) => this.card(rule)));
     }
     onLayout(list, () => this.draw());
   }

@@ -4,6 +4,7 @@ import { before, test } from "node:test";
 import { clip, spread } from "../../assets/studio/canvas.js";
 import { namesOf, placed, roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
+import { inkOn } from "../../assets/studio/heads/grid.js";
 import { layOut } from "../../assets/studio/heads/detail.js";
 import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
@@ -166,4 +167,18 @@ test("a run that has ended leaves no empty chunks on the timeline, one that goes
   assert.equal(room(false, "length=3"), 3);
   assert.equal(room(true, "length=8"), 8);
   assert.equal(room(true, "length=0"), 12);
+});
+
+test("every score can be read on its shade", () => {
+  const luminance = (/** @type {number[]} */ rgb) => {
+    const [r, g, b] = rgb.map((each) =>
+      each / 255 <= 0.04045 ? each / 255 / 12.92 : ((each / 255 + 0.055) / 1.055) ** 2.4,
+    );
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  for (let score = 0; score <= 1; score += 0.005) {
+    const shade = luminance(cividis(score).split(", ").map(Number));
+    const contrast = inkOn(score) === "#000000" ? (shade + 0.05) / 0.05 : 1.05 / (shade + 0.05);
+    assert.ok(contrast >= 4.5, `${score.toFixed(3)}: ${contrast.toFixed(2)}`);
+  }
 });

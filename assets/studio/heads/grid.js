@@ -9,7 +9,7 @@ import { isStatic, same } from "./state.js";
 
 /** @import { HeadsState } from "./state.js" */
 
-const LIGHT = 0.44; // score from which on black is more legible on its shade than white
+const LIGHT = 0.465; // score from which on black is more legible on its shade than white
 const DENSE = 16; // heads in a row from which on cells show no numbers
 
 export class Grid {
@@ -86,7 +86,7 @@ export class Grid {
     const selected = layer === chosen.layer && head === chosen.head;
     const maps = this.panel.dataset.cells === "maps";
     button.style.background = maps || score === null ? "" : `rgb(${cividis(score)})`;
-    button.style.color = maps || score === null ? "" : score > LIGHT ? "#000" : "#fff";
+    button.style.color = maps || score === null ? "" : inkOn(score);
     if (maps && state.attention) drawMap(findCanvas(button, "canvas"), state.attention.mass[layer][head]);
     const flipped = Boolean(released && applied) && isStatic(applied, layer, head) !== isStatic(released, layer, head);
     const silenced = state.silencedHeads.has(`${layer}.${head}`);
@@ -130,6 +130,9 @@ function drawMap(canvas, mass) {
     });
   });
 }
+
+/** @param {number} score @returns {string} the more legible ink on its shade */
+export const inkOn = (score) => (score > LIGHT ? "#000000" : "#ffffff");
 
 /** @param {string} text of a row or column */
 function label(text) {

@@ -284,7 +284,7 @@ def _recorded(model: VideoModel) -> list[str]:
 def _earlier(finished: Sequence[str]) -> str:
     """Comparisons before the one that is shown, with a heading; nothing where there are none."""
     tables = "".join(finished)
-    return f'<section class="fkv-earlier"><h3>Earlier comparisons</h3>{tables}</section>' if tables else ""
+    return f'<section class="fkv-earlier"><h3 aria-level="2">Earlier comparisons</h3>{tables}</section>' if tables else ""
 
 
 def _complete(step: Progress) -> int:
