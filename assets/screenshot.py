@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 FOLDER = Path(__file__).parent / "screenshots"
@@ -23,10 +25,17 @@ def opened(browser: Browser, url: str, theme: str) -> Page:
     return page
 
 
+def photographed(page: Page, name: str) -> Path:
+    """Photograph the page as assets/screenshots/`name`.png, in a palette of 256 colours: a third of the size."""
+    path = FOLDER / f"{name}.png"
+    picture = Image.open(BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture.quantize(256).save(path, optimize=True)
+    return path
+
+
 def stopped(page: Page, name: str) -> Path:
     """Photograph the page as assets/screenshots/`name`.png, then stop the stream and close it."""
-    path = FOLDER / f"{name}.png"
-    page.screenshot(path=path, full_page=True)
+    path = photographed(page, name)
     page.evaluate("document.querySelector('#fkv-stop').click()")
     page.wait_for_function("window.fkvStudio.state === 'done'")
     page.close()
@@ -50,36 +59,37 @@ def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     page.get_by_role("tab", name="Heads").click()
     page.locator(".fkv-heads-go").click()
     page.locator('.fkv-cell[data-role="static"]').nth(4).click()
-    page.locator(".fkv-threshold input").fill("0.65")
     page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
+    page.locator(".fkv-threshold input").fill("0.65")
     return stopped(page, f"heads-{theme}")
 
 
 def atlas(browser: Browser, url: str, theme: str) -> Path:
     """The role atlas, with no stream."""
-    page, path = opened(browser, url, theme), FOLDER / f"atlas-{theme}.png"
+    page = opened(browser, url, theme)
     page.get_by_role("tab", name="Atlas").click()
     page.wait_for_function("document.querySelectorAll('.fkv-atlas .legend').length === 2")
-    page.screenshot(path=path, full_page=True)
+    path = photographed(page, f"atlas-{theme}")
     page.close()
     return path
 
 
 def compare(browser: Browser, url: str, theme: str) -> Path:
     """A finished comparison, as the form begins."""
-    page, path = opened(browser, url, theme), FOLDER / f"compare-{theme}.png"
+    page = opened(browser, url, theme)
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.locator('.fkv-progress[data-state="done"]').wait_for()
     page.locator("#fkv-pareto .textpoint").nth(2).wait_for()
-    page.screenshot(path=path, full_page=True)
+    page.locator(".fkv-earlier summary").click()
+    path = photographed(page, f"compare-{theme}")
     page.close()
     return path
 
 
 def explore(browser: Browser, url: str, theme: str) -> Path:
     """A finished search around a change of the prompt."""
-    page, path = opened(browser, url, theme), FOLDER / f"explore-{theme}.png"
+    page = opened(browser, url, theme)
     page.get_by_role("tab", name="Explore").click()
     form = page.locator("#fkv-explore-form")
     form.locator("button.label-wrap").click()
@@ -89,7 +99,7 @@ def explore(browser: Browser, url: str, theme: str) -> Path:
     page.locator('.fkv-explore[data-state="done"]').wait_for()
     page.wait_for_function("[...document.querySelectorAll('.fkv-node canvas')].every((each) => each.width > 100)")
     page.wait_for_timeout(3000)  # until the future plays
-    page.screenshot(path=path, full_page=True)
+    path = photographed(page, f"explore-{theme}")
     page.close()
     return path
 

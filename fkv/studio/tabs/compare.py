@@ -273,9 +273,10 @@ def _recorded(model: VideoModel) -> list[str]:
         return []
     figures = pd.DataFrame.from_dict(told["policies"], orient="index").astype(float)
     prompts = "".join(f"<li>{escape(prompt)}</li>" for prompt in told["prompts"])
+    rows = _table(figures, draws_world(model), "Recorded figures per policy")
     return [
         f'<details class="fkv-small" open><summary>Recorded: {len(figures)} policies, {told["chunks"]} chunks, '
-        f"seeds {', '.join(map(str, told['seeds']))}, without speeds</summary>{_table(figures, draws_world(model))}"
+        f"seeds {', '.join(map(str, told['seeds']))}, without speeds</summary>{rows}"
         f"<p>Prompts:</p><ul>{prompts}</ul><p>Recorded by <code>{escape(told['command'])}</code> on "
         f"{escape(told['device'])}, {told['date']}. Few streams: small differences are chance.</p></details>"
     ]
@@ -284,7 +285,9 @@ def _recorded(model: VideoModel) -> list[str]:
 def _earlier(finished: Sequence[str]) -> str:
     """Comparisons before the one that is shown, with a heading; nothing where there are none."""
     tables = "".join(finished)
-    return f'<section class="fkv-earlier"><h3 aria-level="2">Earlier comparisons</h3>{tables}</section>' if tables else ""
+    return (
+        f'<section class="fkv-earlier"><h3 aria-level="2">Earlier comparisons</h3>{tables}</section>' if tables else ""
+    )
 
 
 def _complete(step: Progress) -> int:
@@ -306,8 +309,8 @@ def _bar(step: Progress, total: int) -> str:
     )
 
 
-def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
-    """The figures as an HTML table; a dash stands for what is not known yet, or does not apply."""
+def _table(figures: pd.DataFrame | None, draws_world: bool, label: str = "Figures per policy") -> str:
+    """The figures as an HTML table of that name; a dash stands for what is not known yet, or does not apply."""
     columns = {
         name: title
         for name, (title, _) in COLUMNS.items()
@@ -321,7 +324,7 @@ def _table(figures: pd.DataFrame | None, draws_world: bool) -> str:
     )
     empty = f'<tr class="fkv-none"><td colspan="{len(columns) + 1}">No figures yet.</td></tr>'
     return (
-        '<div class="fkv-table" role="region" aria-label="Figures per policy" tabindex="0"><table>'
+        f'<div class="fkv-table" role="region" aria-label="{label}" tabindex="0"><table>'
         f'<thead><tr><th scope="col"><button type="button">policy</button></th>{head}</tr></thead>'
         f"<tbody>{body or empty}</tbody></table></div>"
     )
