@@ -12,7 +12,8 @@ def thread() -> str:
     return threading.current_thread().name
 
 
-def test_every_step_and_the_end_are_done_in_one_thread():
+@pytest.mark.parametrize("iterating", [model_thread.iterating, model_thread.iterating_ahead])
+def test_every_step_and_the_end_are_done_in_one_thread(iterating):
     seen = []
 
     def work(count):
@@ -23,22 +24,36 @@ def test_every_step_and_the_end_are_done_in_one_thread():
         finally:
             seen.append(f"end in {thread()}")
 
-    (name,) = set(model_thread.iterating(work)(3))
+    (name,) = set(iterating(work)(3))
     assert (
         name.startswith("fkv-model") and seen == [name] * 3 + [f"end in {name}"] and model_thread.call(thread) == name
     )
     del seen[:]
-    with closing(model_thread.iterating(work)(3)) as items:
+    with closing(iterating(work)(3)) as items:
         next(items)
-    assert seen == [name, f"end in {name}"]
+    assert seen[0] == name and seen[-1] == f"end in {name}"
 
 
-def test_failures_cross():
+def test_the_next_step_is_done_while_the_caller_works_with_an_item():
+    done = threading.Event()
+
+    def work():
+        yield 1
+        done.set()
+        yield 2
+
+    items = model_thread.iterating_ahead(work)()
+    assert next(items) == 1 and done.wait(60)
+    assert list(items) == [2]
+
+
+@pytest.mark.parametrize("iterating", [model_thread.iterating, model_thread.iterating_ahead])
+def test_failures_cross(iterating):
     def work():
         yield 1
         raise ValueError("the decoder broke")
 
-    items = model_thread.iterating(work)()
+    items = iterating(work)()
     assert next(items) == 1
     with pytest.raises(ValueError, match="the decoder broke"):
         next(items)

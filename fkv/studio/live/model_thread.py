@@ -39,3 +39,19 @@ def iterating(work: Callable[P, Generator[T, None, None]]) -> Callable[P, Genera
             call(items.close)
 
     return near
+
+
+def iterating_ahead(work: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
+    """Do as `iterating`, and the next step already while the caller works with an item, as a page is told of it."""
+
+    def near(*args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        items = work(*args, **kwargs)
+        try:
+            coming = _thread.submit(next, items, OVER)
+            while (item := coming.result()) is not OVER:
+                coming = _thread.submit(next, items, OVER)
+                yield item
+        finally:
+            call(items.close)
+
+    return near

@@ -104,7 +104,7 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
     if not here() and together > 1:
         return partial(generate, model, step=Together(together).step)
     if not here():
-        return model_thread.iterating(partial(generate, model))
+        return model_thread.iterating_ahead(partial(generate, model))
 
     def needed(plan: Plan, limits: Limits) -> float:
         if plan.chunks is None:

@@ -60,8 +60,12 @@ class Runs:
         run.history = History(Settings.of(plan, self._model))
         try:
             with closing(live(self._model, plan, run, registry.queue, registry.limits, self._generating)) as manifests:
+                unchanged = [gr.skip()] * (len(self._controls.shown) - 1)
+                before = None
                 for manifest in manifests:
-                    yield [manifest, *buttons_in(manifest["state"])]
+                    state = manifest["state"]
+                    yield [manifest, *(unchanged if state == before else buttons_in(state))]
+                    before = state
         finally:
             if run.ended in ("left", "idle"):  # nobody is there to look back at it
                 registry.forget(run)
