@@ -15,8 +15,8 @@ from pydantic import Field
 from fkv import runtime
 from fkv.parameters import Count, check, describe
 
+from . import lean_gradio
 from .folder import end_at_signals, temporary_folder
-from .stubs import skip_stubs
 
 if TYPE_CHECKING:
     from fkv.studio.live.limits import Limits
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 runtime.prepare()
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
 
 Seconds = Annotated[float, Field(ge=0, json_schema_extra={"unit": "seconds"})]
 Mebibytes = Annotated[int, Field(ge=0, json_schema_extra={"unit": "MiB"})]
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
         os.environ.setdefault("FKV_LONGEST_RUN", "60")  # a visitor's quota is a few minutes a day
     args = arguments(argv)
-    skip_stubs()
+    lean_gradio.skip_stubs()
     try:
         from fkv.studio.server import check_port
 
@@ -154,6 +155,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
 
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
         telemetry.setup(args.log_prompts)
+        lean_gradio.keep_backend()
         if zerogpu.here() and options.together > 1:
             raise ValueError("--together needs a machine that visitors have in common; ZeroGPU lends one to each")
         limits = options.limits(free_memory(args.device)["device"])

@@ -1,13 +1,15 @@
-"""Import Gradio without the type stubs that it writes.
+"""Gradio without what the studio has no use for and what takes long.
 
-At every import Gradio parses the source of each of its components and writes a `.pyi` file for editors beside it, which
-is two fifths of what its import takes (figures in assets/benchmarks/README.md).
+At every import it parses the source of its components and writes a `.pyi` file for editors beside each, two fifths
+of what its import takes. Around every event it sets matplotlib's backend and sets it back, so the first event imports
+matplotlib. Figures are in assets/benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
@@ -34,3 +36,10 @@ class _Finder(PathFinder):
 def skip_stubs() -> None:
     """Let Gradio write no stubs when it is imported later."""
     sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+
+
+def keep_backend() -> None:
+    """Let events leave matplotlib's backend as it is: `MPLBACKEND` has named the one that draws to files."""
+    import gradio.utils
+
+    gradio.utils.MatplotlibBackendMananger = nullcontext  # type: ignore[assignment, misc]
