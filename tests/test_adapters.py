@@ -337,6 +337,16 @@ def test_an_adapter_of_many_strange_layers_is_refused_in_a_short_sentence(base, 
     assert "changes 300 weights that the model does not have, first blocks.100.self_attn.q.weight" in message
 
 
+def test_an_adapter_that_would_change_nothing_or_break_the_weights_is_refused(base, checkpoint, down, up, tmp_path):
+    empty = {stem: value[:0] for stem, value in down.items()}, {stem: value[:, :0] for stem, value in up.items()}
+    file = save(tmp_path / "rank 0.safetensors", pairs(*empty, FORMS["comfy"]))
+    assert "x (0, " in refused(lambda: check_file(checkpoint, base, file))
+    broken = {stem: value * torch.nan for stem, value in up.items()}
+    file = save(tmp_path / "nan.safetensors", pairs(down, broken, FORMS["comfy"]))
+    message = refused(lambda: load_transformer(checkpoint, base, lora=file))
+    assert "is not finite once the adapter is merged" in message
+
+
 @pytest.mark.parametrize(
     "name, value, words",
     [
@@ -345,6 +355,7 @@ def test_an_adapter_of_many_strange_layers_is_refused_in_a_short_sentence(base, 
         ("blocks.0.ffn.0.lora_magnitude_vector", torch.ones(3), "DoRA (3,)) does not fit"),
         ("blocks.0.ffn.0.alpha", torch.ones(3), "one number is read"),
         ("blocks.0.ffn.0.dora_scale", torch.ones(1, 128), "does not fit"),
+        ("blocks.0.ffn.0.diff", torch.ones(3, 3, dtype=torch.int64), "has diff of blocks.0.ffn.0 in int64"),
     ],
 )
 def test_parts_of_another_shape_are_refused(name, value, words, base, checkpoint, down, up, tmp_path):

@@ -115,7 +115,7 @@ class Change:
         rest = math.prod(shape[1:])
         if self.up is not None and self.down is not None:
             up, down = tuple(self.up.shape), tuple(self.down.shape)
-            inner = len(up) > 1 and len(down) > 1 and math.prod(up[1:]) == down[0] and math.prod(down[1:]) == rest
+            inner = len(up) > 1 and len(down) > 1 and math.prod(up[1:]) == down[0] > 0 and math.prod(down[1:]) == rest
             if not inner or up[0] != shape[0]:
                 return f"{up} x {down}"
         if self.difference is not None and tuple(self.difference.shape) != shape:
@@ -132,9 +132,16 @@ class Adapter:
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
-        """Return a parameter with its changes merged in float32, or as it is where there are none."""
-        for change in self.changes.get(name, ()):
+        """Return a parameter with its changes merged in float32, or as it is where there are none.
+
+        Raises:
+            CheckpointError: The merged parameter is infinite or not a number.
+        """
+        changes = self.changes.get(name, ())
+        for change in changes:
             weight = change.merged(weight)
+        if changes and not torch.isfinite(weight).all():
+            raise CheckpointError(f"{name} is not finite once the adapter is merged; its file or strength is wrong")
         return weight
 
     def __add__(self, other: Adapter) -> Adapter:
@@ -191,6 +198,11 @@ def adapter(
         if len(halves) == 1:
             only = "lora_A" if "down" in halves else "lora_B"
             raise CheckpointError(f"the adapter {file} has only {only} for {stem}.weight")
+        if whole := next(
+            (part for part, value in parts.items() if part != "alpha" and not value.is_floating_point()), ""
+        ):
+            kind = str(parts[whole].dtype).removeprefix("torch.")
+            raise CheckpointError(f"the adapter {file} has {whole} of {stem} in {kind}; only floating point is read")
         alpha, difference, magnitude = parts.get("alpha"), parts.get("diff"), parts.get("dora_scale")
         if not halves:
             left += [f"{stem}.{part}" for part in ("alpha", "dora_scale", "up_bias") if part in parts]

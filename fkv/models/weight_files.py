@@ -49,7 +49,7 @@ def read(path: str | Path, place: str = "cpu") -> Any:
 
     Args:
         path: A file of weights, the index of sharded ones, or the folder of either.
-        place: `cpu`, or `meta` for names and shapes alone.
+        place: `cpu`, or `meta` for names and shapes alone, and whether numbers are whole.
 
     Returns:
         What the file holds, usually nested dicts of tensors.
@@ -182,8 +182,13 @@ def _safetensors(path: Path, place: str) -> dict[str, Any]:
         if place == "cpu":
             return load_file(path)
         with safe_open(path, "pt") as tensors:
-            shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}
-        return {name: torch.empty(shape, device=place) for name, shape in shapes.items()}
+            found = {name: tensors.get_slice(name) for name in tensors.keys()}
+            return {
+                name: torch.empty(
+                    value.get_shape(), dtype=torch.float32 if "F" in value.get_dtype() else torch.int64, device=place
+                )
+                for name, value in found.items()
+            }
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is incomplete or damaged ({error}); download it again") from None
 
