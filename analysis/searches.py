@@ -6,14 +6,13 @@ Every search is one record, appended to a file from which a later run continues.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -21,14 +20,16 @@ from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.sampler import BranchNoise, Noise
 from fkv.search import rewards, strategies
+from fkv.search.forbidden import detector
 from fkv.search.futures import Begin, Futures, most_passes
-from fkv.search.guard import Guard, detector
+from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head
 from fkv.search.learning import facts_of, learn, lessons
-from fkv.search.moves import Moves
+from fkv.search.moves import Move, Moves
 from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import Search
-from fkv.storyboard import Cue, SetPrompt, Storyboard
+from fkv.search.tree import Node
+from fkv.storyboard import STREAM, Cue, SetPrompt, Storyboard, write
 from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
@@ -40,11 +41,11 @@ KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width"
 PLAIN = "plain"
 GUARD = "guard"
 LOOKAHEAD = 2
-LESSONS = 40  # streams from which the head of a task learns
-GUARDED = 10  # chunks of a guarded stream
+GUARDED = 6  # chunks of a guarded stream
+SHORT = "short-"  # before the names of tasks for a model whose noise decides the opening alone
 POLICY = "full"
 ALL_POLICIES = ("full", "sliding-window:window_frames=21", "forcing-kv")  # under which ETS and REBASE are compared
-BYTES = "change"  # the task of that comparison
+BYTES = ("change", "short-change")  # the tasks of that comparison
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,27 @@ class Task:
         reward: What counts.
         kinds: How futures differ.
         switch: The chunk, from 0, with which the prompt changes; None for never.
+        lessons: Streams from which the head learns.
     """
 
     chunks: int
     reward: str
     kinds: tuple[str, ...]
     switch: int | None = None
+    lessons: int = 40
 
 
 TASKS = {
-    "opening": Task(3, "wish:left", ("noise",)),
-    "change": Task(6, "continuity+change", ("noise", "recache", "when"), 3),
-    "steady": Task(6, "continuity+truth", ("noise",)),
+    "opening": Task(3, "wish:left", ("code",)),
+    "change": Task(6, "continuity+change", ("code", "recache", "when", "wording"), 3),
+    "steady": Task(6, "continuity+truth", ("code", "policy", "steps")),
+    f"{SHORT}opening": Task(2, "wish:left", ("code",), lessons=12),
+    f"{SHORT}change": Task(4, "continuity+change", ("recache", "when", "wording"), 2, 12),
+    f"{SHORT}steady": Task(4, "continuity+truth", ("policy", "steps"), lessons=12),
 }
-"""(i) Openings with a wish, (ii) changes from one prompt to another, (iii) steady streams."""
+"""(i) Openings with a wish, (ii) changes from one prompt to another, (iii) steady streams; and the same in few chunks
+for a model whose noise decides the opening alone, with the moves that change anything behind it."""
+FULL = tuple(name for name in TASKS if not name.startswith(SHORT))
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,10 @@ def jobs(prompts: int, seeds: int, widths: Sequence[int], names: Sequence[str], 
             continue
         made += [Job(task, POLICY, PLAIN, 1, *place) for place in places]
         made += [Job(task, POLICY, name, width, *place) for name, width in product(names, widths) for place in places]
-        if task == BYTES:
+        if task in BYTES:
             others = product(ALL_POLICIES[1:], ("rebase", "ets"))
             made += [Job(task, policy, name, max(widths), *place) for policy, name in others for place in places]
-    return made
+    return sorted(made, key=lambda job: (job.seed, job.prompt))  # an unfinished study has whole prompts
 
 
 def study(model: VideoModel, file: Path, todo: Sequence[Job]) -> list[Record]:
@@ -119,24 +127,29 @@ def study(model: VideoModel, file: Path, todo: Sequence[Job]) -> list[Record]:
     keys = [(*identity, *asdict(job).values()) for job in todo]
     missing = [(key, job) for key, job in zip(keys, todo, strict=True) if key not in finished]
     heads: dict[str, Head] = {}
+    made: dict[tuple[object, ...], Made] = {}
     with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="search", file=sys.stderr) as bar:
         for key, job in missing:
+            place = (job.task, job.policy, job.prompt, job.seed)
+            made = {place: made.get(place, Made())}
             needs_head = job.strategy in strategies.STRATEGIES and strategies.STRATEGIES[job.strategy].needs_head
             if needs_head and job.task not in heads:
                 heads[job.task] = _head(model, TASKS[job.task], file.parent / f"saffron-{job.task}")
-            measured = _guard(model, job) if job.task == GUARD else _search(model, job, heads.get(job.task))
+            measured = (
+                _guard(model, job) if job.task == GUARD else _search(model, job, heads.get(job.task), made[place])
+            )
             finished[key] = dict(zip(KEY, key, strict=True)) | measured
             append_record(file, finished[key])
             bar.update()
     return [finished[key] for key in keys]
 
 
-def moves_of(model: VideoModel, task: Task, policy: str, prompt: int, kinds: tuple[str, ...]) -> Moves:
+def moves_of(model: VideoModel, task: Task, policy: str, prompt: int) -> Moves:
     """The moves of a task on a held-out prompt."""
     other = SetPrompt(caption(switched_scene(prompt)[0], held_out=True))
     story = Storyboard() if task.switch is None else Storyboard((Cue(task.switch, other),))
     opening = caption(held_out_scene(prompt), held_out=True)
-    return Moves(story, kinds, opening, policy, (), len(model.schedule.sigmas), task.chunks)
+    return Moves(story, task.kinds, opening, policy, model.policies, len(model.schedule.sigmas), task.chunks)
 
 
 def begin(model: VideoModel, policy: str, prompt: str, noise: Noise) -> Stream:
@@ -144,50 +157,94 @@ def begin(model: VideoModel, policy: str, prompt: str, noise: Noise) -> Stream:
     return Stream(model, policies.parse(policy), prompt, noise=noise)
 
 
-def _coded(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The same kinds of moves with noises that a head can know."""
-    return tuple("code" if kind == "noise" else kind for kind in kinds)
+@dataclass
+class Made:
+    """What searches of the same streams have in common.
+
+    Args:
+        chunks: Moves from the beginning -> the newest chunk, and the stream behind it.
+        judged: The same -> its reward and the parts of it.
+        paths: Noises and storyboard of a path -> it as a plain stream, and what that stream is worth.
+    """
+
+    chunks: dict[tuple[Move, ...], tuple[Chunk, Stream]] = field(default_factory=dict)
+    judged: dict[tuple[Move, ...], tuple[float, dict[str, float]]] = field(default_factory=dict)
+    paths: dict[tuple[tuple[int, ...], str], tuple[list[Chunk], dict[str, Any]]] = field(default_factory=dict)
+
+
+class Shared(Futures):
+    """Futures of which several searches make each chunk once; their passes count as if each had made all of its own.
+
+    Args:
+        made: What earlier searches of the same streams made; it gets what this one makes.
+        others: As of `Futures`.
+    """
+
+    def __init__(self, made: Made, *others: Any) -> None:
+        super().__init__(*others)
+        self._made = made
+
+    def grow(self, parent: Node, moves: Sequence[Move]) -> Iterator[Node]:
+        """Generate a chunk for each move that was not made before it."""
+        chunks = self._made.chunks
+        for move in moves:
+            path = (*parent.moves, move)
+            if path not in chunks:
+                noise = self._noise(parent, move)
+                stream = chunks[parent.moves][1].fork(noise, share=True) if parent.depth else self._begin(noise)
+                for change in move.changes:
+                    change.apply({STREAM: stream})
+                chunks[path] = stream.step(), stream
+            chunk, stream = chunks[path]
+            yield self._node(parent, move, stream, chunk)
+
+    def _judge(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> tuple[float, dict[str, float]]:
+        path = (*parent.moves, move)
+        if path not in self._made.judged:
+            self._made.judged[path] = super()._judge(parent, move, stream, chunk)
+        return self._made.judged[path]
 
 
 def _head(model: VideoModel, task: Task, folder: Path) -> Head:
     """The head of a task, trained on scenes that are not held out."""
     wanted = rewards.parse(task.reward)
-    moves = moves_of(model, task, POLICY, 0, _coded(task.kinds))
+    moves = moves_of(model, task, POLICY, 0)
     streams: Callable[[str], Begin] = lambda prompt: partial(begin, model, POLICY, prompt)  # noqa: E731
     facts = facts_of(model, wanted, moves) | {"prompts": "scenes of the toy world", "story": str(task.switch)}
-    return learn(folder, model, wanted, lessons(streams, moves, LESSONS, toy_world=True), facts)
+    return learn(folder, model, wanted, lessons(streams, moves, task.lessons, toy_world=True), facts)
 
 
-def _search(model: VideoModel, job: Job, head: Head | None) -> Record:
+def _search(model: VideoModel, job: Job, head: Head | None, made: Made) -> Record:
     """Search, and reward what was found as a plain stream."""
     task, wanted = TASKS[job.task], rewards.parse(TASKS[job.task].reward)
-    strategy = None if job.strategy == PLAIN else strategies.parse(job.strategy)
-    kinds = _coded(task.kinds) if strategy and strategy.needs_head else task.kinds
-    moves = moves_of(model, task, job.policy, job.prompt, kinds)
+    moves = moves_of(model, task, job.policy, job.prompt)
     start = partial(begin, model, job.policy, moves.prompt)
-    if strategy is None:
+    if job.strategy == PLAIN:
         chunks = replay(start, job.seed, (), moves.story, task.chunks)
         plain = rewarded(wanted, chunks, BranchNoise(job.seed), model.transformer.events)
         return {**plain, "passes": sum(chunk.passes for chunk in chunks), "reward_calls": 0}
-    foresight = Foresight(model, moves, head if strategy.needs_head else None)
-    futures = Futures(start, job.seed, wanted, LOOKAHEAD + 1, foresight)
+    strategy = strategies.parse(job.strategy)
+    head = head if strategy.needs_head else None
+    futures = Shared(made, start, job.seed, wanted, LOOKAHEAD + 1, Foresight(model, moves, head))
     most = most_passes(model, moves)
     passes = job.width * task.chunks * most
     search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, most)
     path = list(search.run())
-    chunks = replay(start, job.seed, path[-1].path, story_of(path), task.chunks)
-    chunk_s = sum(chunk.timings.total for chunk in chunks) / len(chunks)
-    head_facts = {"head": head.facts} if head and strategy.needs_head else {}
-    best = rewarded(wanted, chunks, BranchNoise(job.seed, path[-1].path), model.transformer.events)
-    return {**best, **found(search, path), "chunk_s": chunk_s, **head_facts}
+    story, noises = story_of(path), path[-1].path
+    if (noises, write(story)) not in made.paths:
+        chunks = replay(start, job.seed, noises, story, task.chunks)
+        best = rewarded(wanted, chunks, BranchNoise(job.seed, noises), model.transformer.events)
+        made.paths[noises, write(story)] = chunks, best
+    chunks, best = made.paths[noises, write(story)]
+    return {**best, **found(search, path, chunks), **({"head": head.facts} if head else {})}
 
 
 def _guard(model: VideoModel, job: Job) -> Record:
     """Stream a prompt whose colour and time of day are forbidden, with a guard or without one."""
     scene = held_out_scene(job.prompt)
     forbidden = detector(f"{scene.things[0].colour},{scene.time}")
-    task = Task(GUARDED, "", ("code", "avoid"))
-    moves = replace(moves_of(model, task, job.policy, job.prompt, ()), kinds=task.kinds, forbidden=forbidden.forbidden)
+    moves = moves_of(model, Task(GUARDED, "", ("code",)), job.policy, job.prompt)
+    moves = replace(moves, kinds=("code", "avoid"), forbidden=forbidden.forbidden)
     start = partial(begin, model, job.policy, moves.prompt)
     guard = Guard(start, model, job.seed, moves, forbidden)
     chunks: Sequence[Chunk] = (
@@ -204,7 +261,7 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     Returns:
         One row each: passes per search, reward with its 95 % interval over prompts, how much it is above best-of-N of
         the same task, policy and width with its interval, reward calls per chunk of the video, mean unique bytes of K
-        and V, and the seconds of a decision of the strategy as a share of a chunk's.
+        and V and chunks that all leaves hold together, and the time of one decision relative to that of a chunk.
     """
     frame = _frame([record for record in records if record["task"] != GUARD])
     rows = []
@@ -213,12 +270,12 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
         low, high = interval(by_prompt.to_numpy())
         row: dict[str, Any] = {"task": task, "policy": policy, "strategy": strategy, "width": width}
         row |= {"streams": len(group), "passes": group["passes"].mean(), "reward": group["reward"].mean()}
-        row |= {"low": low, "high": high, **_above(frame, group, "best-of")}
+        row |= {"reward_low": low, "reward_high": high, **_above(frame, group, "best-of")}
         if strategy != PLAIN:
-            chunks = TASKS[task].chunks
-            row["calls_per_chunk"] = group["reward_calls"].mean() / chunks
+            row["calls_per_chunk"] = group["reward_calls_per_chunk"].mean()
             row["kv_bytes_mean"] = group["kv_bytes_mean"].mean()
-            row["strategy_share"] = float(np.median(group["strategy_s"] / chunks / group["chunk_s"]))
+            row["nodes_mean"] = group["nodes_mean"].mean()
+            row["strategy_share"] = float(group["strategy_share"].median())
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -243,19 +300,25 @@ def bytes_saved(records: Sequence[Record]) -> pd.DataFrame:
     """ETS against REBASE on the same prompts and seeds, by policy.
 
     Returns:
-        One row each: unique bytes of REBASE over those of ETS, and the reward of ETS above REBASE's, with 95 %
-        intervals over prompts.
+        One row each: unique bytes and chunks that REBASE holds over those of ETS, and the reward of ETS above REBASE's,
+        with 95 % intervals over prompts.
     """
-    frame = _frame([record for record in records if record["task"] == BYTES])
+    frame = _frame([record for record in records if record["task"] in BYTES])
     ets, rebase = (frame[frame["strategy"] == name] for name in ("ets", "rebase"))
-    pairs = ets.merge(rebase, on=["policy", "width", "prompt", "seed"], suffixes=("", "_rebase"))
+    pairs = ets.merge(rebase, on=["task", "policy", "width", "prompt", "seed"], suffixes=("", "_rebase"))
     rows = []
-    for (policy, width), group in pairs.groupby(["policy", "width"], sort=False):
-        ratio = (group["kv_bytes_mean_rebase"] / group["kv_bytes_mean"]).groupby(group["prompt"]).mean().to_numpy()
-        above = (group["reward"] - group["reward_rebase"]).groupby(group["prompt"]).mean().to_numpy()
-        row = {"policy": policy, "width": width, "ratio": float(ratio.mean()), "above": float(above.mean())}
-        row |= dict(zip(("ratio_low", "ratio_high"), interval(ratio), strict=True))
-        rows.append(row | dict(zip(("above_low", "above_high"), interval(above), strict=True)))
+    for (task, policy, width), group in pairs.groupby(["task", "policy", "width"], sort=False):
+        compared = {
+            "ratio": group["kv_bytes_mean_rebase"] / group["kv_bytes_mean"],
+            "nodes": group["nodes_mean_rebase"] / group["nodes_mean"],
+            "above": group["reward"] - group["reward_rebase"],
+        }
+        row: dict[str, Any] = {"task": task, "policy": policy, "width": width}
+        for name, values in compared.items():
+            by_prompt = values.groupby(group["prompt"]).mean().to_numpy()
+            low, high = interval(by_prompt)
+            row |= {name: float(by_prompt.mean()), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -16,6 +16,8 @@ from fkv.debate.director import Direction, direct
 from fkv.debate.scenes import Brief
 from fkv.debate.transcript import Event
 from fkv.models.base import VideoModel
+from fkv.search.forbidden import GuardedDecoder
+from fkv.search.rewards import Outside
 from fkv.studio.live import telemetry
 from fkv.studio.live.comparison import compare, player
 from fkv.studio.live.comparison_plan import ComparisonPlan
@@ -187,3 +189,15 @@ def test_a_pause_is_bounded(kind):
     time.sleep(0.002)
     current = Turn(kind, run, registry.queue, registry.limits)
     assert "a pause may last" in (current.over() or "") and run.ended == "pause limit"
+
+
+@every_run
+def test_a_guard_ends_every_kind_of_run_before_what_it_sees(toy, ended, kind, begin):
+    assert toy.decoder is not None
+    rejecting = GuardedDecoder(toy.decoder, Outside("a detector", lambda video, prompt: 0.0))
+    text = begin(replace(toy, decoder=rejecting), Registry(Limits(lead=1e9)))
+    if kind in ("profile", "director"):  # they show no frames
+        assert ended[-1]["ended"] == "finished"
+        return
+    assert (ended[-1]["kind"], ended[-1]["ended"], ended[-1]["chunks"]) == (kind, "refused", 0)
+    assert "forbidden in this studio" in text

@@ -25,7 +25,7 @@ def test_a_study_lists_every_strategy_on_the_same_prompts_and_seeds():
 
 
 def test_a_study_continues_from_its_records(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(searches, "LESSONS", 2)
+    monkeypatch.setitem(searches.TASKS, "opening", replace(searches.TASKS["opening"], lessons=2))
     monkeypatch.setattr(searches, "GUARDED", 2)
     todo = jobs(1, 1, [2], ["best-of", "saffron"], ["opening", GUARD])
     file = tmp_path / "searches.jsonl"
@@ -52,7 +52,8 @@ def record(strategy, prompt, reward, bytes_=8e6, policy="full", task="change", *
         "prompt": prompt,
         "seed": 0,
     }
-    took = {"passes": 120, "reward_calls": 24, "kv_bytes_mean": bytes_, "strategy_s": 0.06, "chunk_s": 1.0}
+    took = {"passes": 120, "reward_calls_per_chunk": 4, "kv_bytes_mean": bytes_, "nodes_mean": bytes_ / 1e6}
+    took |= {"strategy_share": 0.01}
     return made | took | {"reward": reward} | others
 
 
@@ -62,14 +63,14 @@ def test_strategies_are_compared_with_best_of_on_the_same_prompts():
     records += [record("beam", i, value + 0.1) for i, value in enumerate(rewards)]
     beam = searches.table(records).set_index("strategy").loc["beam"]
     assert beam["above"] == pytest.approx(0.1) and beam["above_low"] == pytest.approx(0.1)
-    assert beam["reward"] == pytest.approx(0.6) and beam["low"] < 0.6 < beam["high"]
+    assert beam["reward"] == pytest.approx(0.6) and beam["reward_low"] < 0.6 < beam["reward_high"]
     assert beam["calls_per_chunk"] == 4 and beam["strategy_share"] == pytest.approx(0.01)
 
 
 def test_ets_is_compared_with_rebase_by_policy():
     records = [record("rebase", i, 0.5, 9e6) for i in range(8)] + [record("ets", i, 0.4, 6e6) for i in range(8)]
     (row,) = searches.bytes_saved(records).to_dict("records")
-    assert row["ratio"] == pytest.approx(1.5) and row["above"] == pytest.approx(-0.1)
+    assert row["ratio"] == row["nodes"] == pytest.approx(1.5) and row["above"] == pytest.approx(-0.1)
 
 
 def test_violations_are_counted_per_100_chunks():

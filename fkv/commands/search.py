@@ -216,7 +216,7 @@ def _search(
     target.with_suffix(".json").write_text(json.dumps(tree_of(search, path), indent=1) + "\n", encoding="utf-8")
     return {
         **rewarded(rewards, chunks, BranchNoise(args.seed, path[-1].path), model.transformer.events),
-        **found(search, path),
+        **found(search, path, chunks),
         **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
         "frames_sha256": frame_hash(chunks),

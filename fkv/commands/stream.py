@@ -142,7 +142,7 @@ def _forbidden(args: argparse.Namespace) -> Rewards | None:
     others = {"--path": args.path, "--record": args.record, "--director": args.director, "--overlap": args.overlap}
     if unfit := [name for name, value in others.items() if value]:
         raise ValueError(f"--forbid checks each chunk before the next begins, which does not go with {unfit[0]}")
-    from fkv.search.guard import detector
+    from fkv.search.forbidden import detector
 
     return detector(args.forbid)
 

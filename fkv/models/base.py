@@ -65,7 +65,8 @@ class VideoModel:
         first_schedule: Noise levels of the first chunk, where it takes other steps than the later ones.
         weights: The files that the transformer was loaded from.
         adapters: The adapters that were merged into it, as FILE:STRENGTH.
-        assumed: What the user should know about how it is streamed, because nobody said how or it was not verified.
+        assumed: What the user should know about how it is streamed, because nobody said how, it was not verified, or
+            a guard is on.
     """
 
     name: str

@@ -16,6 +16,7 @@ from fkv.sampler import BranchNoise, Noise
 from fkv.storyboard import STREAM, SetPolicy, SetPrompt
 from fkv.stream import Chunk, Stream
 
+from .forbidden import Forbidden
 from .moves import Move, Moves
 from .rewards import SEEN, Past, Rewards
 from .tree import Node, score_of
@@ -35,7 +36,7 @@ class Grower(Protocol):
         """The root of a new tree."""
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> Iterable[Node]:
-        """Add a child for each move, one after the other. The parent gets no others later."""
+        """Add a child for each move, one after the other, if it may be shown. The parent gets no others later."""
 
 
 class Futures:
@@ -65,11 +66,15 @@ class Futures:
         return root
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> Iterator[Node]:
-        """Generate a chunk for each move, one after the other."""
+        """Generate a chunk for each move, one after the other. Those that must not be shown are left out."""
         streams = [self._stream(parent, move, number == len(moves)) for number, move in enumerate(moves, 1)]
         parent.stream = None
         for move, stream in zip(moves, streams, strict=True):
-            yield self._child(parent, move, stream)
+            try:
+                child = self._child(parent, move, stream)
+            except Forbidden:
+                continue
+            yield child
 
     def attempt(self, parent: Node, move: Move) -> Node:
         """Generate one chunk, after which the parent may still get others: pages are copied, and equal to the bit."""
@@ -91,15 +96,15 @@ class Futures:
     def _child(self, parent: Node, move: Move, stream: Stream) -> Node:
         for change in move.changes:
             change.apply({STREAM: stream})
-        chunk = stream.step()
-        parts: dict[str, float] = {}
+        return self._node(parent, move, stream, stream.step())
+
+    def _node(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> Node:
+        """A child with its reward. The stream stands behind the chunk."""
         reward = parent.predicted.get(move.key)
         is_judged = reward is None
+        parts: dict[str, float] = {}
         if reward is None:
-            seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
-            prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
-            past = Past(stream.noise, prompts, stream.model.transformer.events)
-            reward, parts = self._rewards([*seen, chunk], past)
+            reward, parts = self._judge(parent, move, stream, chunk)
         child = Node(
             parent=parent,
             move=move,
@@ -116,6 +121,13 @@ class Futures:
         )
         child.predicted = self._predict(child)
         return child
+
+    def _judge(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> tuple[float, dict[str, float]]:
+        """The reward of the chunk that a move made behind a node, and its parts."""
+        seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
+        prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
+        past = Past(stream.noise, prompts, stream.model.transformer.events)
+        return self._rewards([*seen, chunk], past)
 
 
 def look_of(chunk: Chunk, before: Chunk | None) -> np.ndarray:

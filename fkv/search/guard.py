@@ -11,31 +11,15 @@ from typing import Any
 
 from fkv.models.base import VideoModel
 from fkv.stream import Chunk
-from fkv.world.captions import words
 
+from .forbidden import PASSES
 from .futures import Begin, Futures
 from .head import Foresight, Head
 from .moves import ALL, Move, Moves
-from .rewards import SEEN, Outside, Rewards, Rules
+from .rewards import SEEN, Rewards
 from .tree import Node
 
-PASSES = 0.5  # a chunk with a lower reward is not emitted
 TRIES = 8
-
-
-def detector(text: str) -> Rewards:
-    """Read what is forbidden: words that the oracle sees, as in `red,night`, or a classifier as `module:function`.
-
-    The classifier is called as a reward of the user's own, see `fkv.search.rewards.Outside`: below `PASSES` a chunk is
-    not emitted.
-
-    Raises:
-        ValueError: The oracle does not read a word, or the classifier cannot be imported.
-    """
-    if ":" in text:
-        return Rewards({text: Outside.load(text)})
-    found = tuple(filter(None, words(text)))
-    return Rewards({f"rules:{','.join(found)}": Rules(found)})
 
 
 @dataclass
@@ -50,7 +34,7 @@ class Guard:
         model: The video model.
         seed: Of the plain stream.
         moves: What may be done.
-        forbidden: Checks chunks, see `detector`.
+        forbidden: Checks chunks, see `fkv.search.forbidden.detector`.
         head: Ranks moves, None for their order.
         tries: Chunks that are generated in place of one, at most.
         emitted: The moves of the chunks that were emitted.

@@ -58,22 +58,39 @@ def rewarded(rewards: Rewards, chunks: Sequence[Chunk], noise: Noise, events: bo
     return {"reward": sum(reward for reward, _ in each) / len(each), "parts": parts}
 
 
-def found(search: Search, path: Sequence[Node]) -> dict[str, Any]:
-    """The path of a search and what the search took."""
+def found(search: Search, path: Sequence[Node], chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """The path of a search and what the search took.
+
+    Args:
+        search: When it is over.
+        path: The chunks that it decided on.
+        chunks: The same as a plain stream, see `replay`.
+
+    Returns:
+        As JSON. `kv_bytes_mean` and `nodes_mean` are what all leaves of a depth hold together, in bytes and in chunks;
+        `strategy_share` is the time of one decision of the strategy, relative to that of one plain chunk.
+    """
     levels = search.levels
     distances = sibling_distances(search.root)
+    reward_calls = sum(level.reward_calls for level in levels)
+    strategy_s = sum(level.strategy_s for level in levels)
+    chunk_s = sum(chunk.timings.total for chunk in chunks) / len(chunks)
     return {
         "path": list(path[-1].path),
         "story": write(story_of(path)),
         "passes": sum(level.passes for level in levels),
         "passes_per_chunk": sum(level.passes for level in levels) / len(path),
-        "reward_calls": sum(level.reward_calls for level in levels),
+        "reward_calls": reward_calls,
+        "reward_calls_per_chunk": reward_calls / len(path),
         "kv_bytes_peak": max(level.kv_bytes for level in levels),
         "kv_bytes_mean": sum(level.kv_bytes for level in levels) / len(levels),
         "kv_bytes_mean_if_copied": sum(level.kv_bytes_copied for level in levels) / len(levels),
+        "nodes_mean": sum(level.nodes for level in levels) / len(levels),
         "sibling_distance_p20": float(np.percentile(distances, 20)) if distances else None,
         "seconds": sum(level.seconds for level in levels),
-        "strategy_s": sum(level.strategy_s for level in levels),
+        "strategy_s": strategy_s,
+        "chunk_s": chunk_s,
+        "strategy_share": strategy_s / len(levels) / chunk_s,
     }
 
 

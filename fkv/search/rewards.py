@@ -106,10 +106,14 @@ class Rules:
             raise ValueError("rules forbid words, as in rules:red,night")
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
-        reading = oracle.read(_video(chunks[-1]))
+        return float(not self.seen_in(_video(chunks[-1])))
+
+    def seen_in(self, video: np.ndarray) -> list[str]:
+        """The forbidden words that the oracle sees in a chunk's video, uint8 [T, H, W, 3]."""
+        reading = oracle.read(video)
         seen = {reading.place, reading.time}
         seen |= {word for thing in reading.things for word in (thing.colour, thing.shape)}
-        return float(not seen & set(self.forbidden))
+        return [word for word in self.forbidden if word in seen]
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,12 @@ class Outside:
             raise ValueError(f"cannot load the reward {name!r:.80}: {error}") from None
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
+        return self.of(_video(chunks[-1]), chunks[-1].prompt)
+
+    def of(self, video: np.ndarray, prompt: str) -> float:
+        """What the function says of a video. Raises ValueError when it fails or is out of range."""
         try:
-            value = float(self.function(_video(chunks[-1]), chunks[-1].prompt))
+            value = float(self.function(video, prompt))
         except Exception as error:  # whatever a function of the user's own may raise
             raise ValueError(f"the reward {self.name} failed: {str(error) or type(error).__name__}") from error
         if not 0 <= value <= 1:

@@ -15,6 +15,7 @@ from .strategies import Strategy
 from .tree import Node, best
 
 Event = tuple[Literal["made", "decided"], Node]
+FORBIDDEN = "whatever follows is forbidden in this studio"
 OFF_PATH = "not on the path of the best leaf when its chunk was decided"
 
 
@@ -26,6 +27,7 @@ class Level:
         depth: Of its nodes, 1 for the first chunk.
         leaves: How many there are.
         width: How many there could have been.
+        nodes: Chunks on the paths of the leaves, each once.
         passes: Passes of the transformer.
         kv_bytes: K and V of all leaves, each shared page once.
         kv_bytes_copied: The same if every leaf had its own.
@@ -38,6 +40,7 @@ class Level:
     depth: int
     leaves: int
     width: int
+    nodes: int
     passes: int
     kv_bytes: int
     kv_bytes_copied: int
@@ -122,6 +125,10 @@ class Search:
             for child in self.grower.grow(leaf, moves):
                 grown.append(child)
                 yield "made", child
+            if not leaf.children:
+                _drop(leaf, FORBIDDEN)
+        if not grown:
+            raise ValueError(f"no future of {len(leaves)} goes on: {FORBIDDEN}")
         self._record(grown, width, decided - began, time.perf_counter() - began)
         return grown
 
@@ -145,6 +152,7 @@ class Search:
                 depth=leaves[0].depth,
                 leaves=len(leaves),
                 width=width,
+                nodes=len({node for leaf in leaves for node in leaf.lineage}),
                 passes=sum(leaf.passes for leaf in leaves),
                 kv_bytes=unique_bytes(caches),
                 kv_bytes_copied=sum(cache.bytes() for cache in caches),

@@ -112,6 +112,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--metrics", action="store_true", default=env("FKV_METRICS") == "1", help="figures for Prometheus at /metrics"
     )
+    parser.add_argument(
+        "--forbid",
+        default=env("FKV_FORBID", ""),
+        metavar="WHAT",
+        help="end every run before a chunk that shows what is forbidden: words that the tiny model's oracle sees, as "
+        "in red,night, or a classifier MODULE:FUNCTION(video, prompt) that returns less than 0.5 then; no safety "
+        "guarantee",
+    )
     add_language_model(parser)
     mcp = env("GRADIO_MCP_SERVER", "").lower() in ("1", "true")
     parser.add_argument("--mcp", action="store_true", default=mcp, help="also offer the API as tools of an MCP server")
@@ -154,6 +162,10 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
         from fkv.studio.server import serve
 
         model = load_model(args) if zerogpu.here() else model_thread.call(load_model, args)
+        if args.forbid:
+            from fkv.search.forbidden import guarded
+
+            model = guarded(model, args.forbid)
         telemetry.setup(args.log_prompts)
         lean_gradio.keep_backend()
         if zerogpu.here() and options.together > 1:

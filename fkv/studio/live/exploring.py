@@ -22,7 +22,7 @@ from fkv.search import strategies
 from fkv.search.futures import Futures, most_passes
 from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import SEEN, Rewards
-from fkv.search.search import Search
+from fkv.search.search import FORBIDDEN, Search
 from fkv.search.strategies import Strategy
 from fkv.search.strategies.ets import clusters_of
 from fkv.search.tree import Node, sibling_distances
@@ -303,9 +303,15 @@ def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ge
                     yield "done", text
                     return
                 if child.depth == min(node.depth + length, plan.moves.chunks):
+                    tree.options.append(child)
                     break
-                (child,) = futures.grow(child, [plan.moves.plain(child.moves)])
-            tree.options.append(child)
+                following = [*futures.grow(child, [plan.moves.plain(child.moves)])]
+                if not following:
+                    child.fate = FORBIDDEN
+                    break
+                (child,) = following
+        if not tree.options:
+            raise ValueError(f"there is no future to choose: {FORBIDDEN}")
         run.pause(True)
         while run.paused:
             if text := turn.over():

@@ -21,6 +21,7 @@ from fkv.analysis.profile import checkpoint_hash
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
 from fkv.parallel.lockstep import device_of
+from fkv.search.forbidden import GuardedDecoder
 from fkv.stream import check_chunks
 from fkv.studio.media.assets import ASSETS
 from fkv.studio.media.protocol import join, unpack
@@ -68,8 +69,11 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
 
 
 def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] | None:
-    """A recording as a finished run and the manifest that plays it; None where there is none of these very weights."""
-    if not file.exists():
+    """A recording as a finished run and the manifest that plays it; None where there is none of these very weights.
+
+    Where a guard is on there is none either: no detector has seen its frames.
+    """
+    if not file.exists() or isinstance(model.decoder, GuardedDecoder):
         return None
     facts, chunks = unpack(file.read_bytes())
     if (facts["model"], facts["checkpoint"]) != (model.name, checkpoint_hash(model.weights, model.adapters)):
