@@ -18,18 +18,19 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv.models.base import VideoModel
-from fkv.sampler import BranchNoise, Noise
+from fkv.sampler import Noise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
-from fkv.search.futures import Begin, Futures, most_passes
+from fkv.search.futures import Begin, Futures, Paths, most_passes
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head
 from fkv.search.learning import facts_of, learn, lessons
+from fkv.search.looks import fitted
 from fkv.search.moves import Move, Moves
 from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import Search
 from fkv.search.tree import Node
-from fkv.storyboard import STREAM, Cue, SetPrompt, Storyboard, write
+from fkv.storyboard import Cue, SetPrompt, Storyboard, write
 from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
@@ -127,17 +128,13 @@ def study(model: VideoModel, file: Path, todo: Sequence[Job]) -> list[Record]:
     keys = [(*identity, *asdict(job).values()) for job in todo]
     missing = [(key, job) for key, job in zip(keys, todo, strict=True) if key not in finished]
     heads: dict[str, Head] = {}
-    made: dict[tuple[object, ...], Made] = {}
+    shared: dict[Place, Made] = {}
     with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="search", file=sys.stderr) as bar:
         for key, job in missing:
-            place = (job.task, job.policy, job.prompt, job.seed)
-            made = {place: made.get(place, Made())}
             needs_head = job.strategy in strategies.STRATEGIES and strategies.STRATEGIES[job.strategy].needs_head
             if needs_head and job.task not in heads:
                 heads[job.task] = _head(model, TASKS[job.task], file.parent / f"saffron-{job.task}")
-            measured = (
-                _guard(model, job) if job.task == GUARD else _search(model, job, heads.get(job.task), made[place])
-            )
+            measured = _guard(model, job) if job.task == GUARD else _search(model, job, heads.get(job.task), shared)
             finished[key] = dict(zip(KEY, key, strict=True)) | measured
             append_record(file, finished[key])
             bar.update()
@@ -162,14 +159,18 @@ class Made:
     """What searches of the same streams have in common.
 
     Args:
-        chunks: Moves from the beginning -> the newest chunk, and the stream behind it.
-        judged: The same -> its reward and the parts of it.
-        paths: Noises and storyboard of a path -> it as a plain stream, and what that stream is worth.
+        paths: The chunks.
+        judged: Moves up to a chunk -> its reward and the parts of it.
+        plain: Noises and storyboard of a path -> it as a plain stream, and what that stream is worth.
     """
 
-    chunks: dict[tuple[Move, ...], tuple[Chunk, Stream]] = field(default_factory=dict)
+    paths: Paths
     judged: dict[tuple[Move, ...], tuple[float, dict[str, float]]] = field(default_factory=dict)
-    paths: dict[tuple[tuple[int, ...], str], tuple[list[Chunk], dict[str, Any]]] = field(default_factory=dict)
+    plain: dict[tuple[tuple[int, ...], str], tuple[list[Chunk], dict[str, Any]]] = field(default_factory=dict)
+
+
+Place = tuple[str, str, int, int]
+"""Task, policy, prompt and seed."""
 
 
 class Shared(Futures):
@@ -182,27 +183,19 @@ class Shared(Futures):
 
     def __init__(self, made: Made, *others: Any) -> None:
         super().__init__(*others)
-        self._made = made
+        self._shared = made
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> Iterator[Node]:
         """Generate a chunk for each move that was not made before it."""
-        chunks = self._made.chunks
         for move in moves:
-            path = (*parent.moves, move)
-            if path not in chunks:
-                noise = self._noise(parent, move)
-                stream = chunks[parent.moves][1].fork(noise, share=True) if parent.depth else self._begin(noise)
-                for change in move.changes:
-                    change.apply({STREAM: stream})
-                chunks[path] = stream.step(), stream
-            chunk, stream = chunks[path]
+            chunk, stream = self._shared.paths.after((*parent.moves, move))
             yield self._node(parent, move, stream, chunk)
 
     def _judge(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> tuple[float, dict[str, float]]:
         path = (*parent.moves, move)
-        if path not in self._made.judged:
-            self._made.judged[path] = super()._judge(parent, move, stream, chunk)
-        return self._made.judged[path]
+        if path not in self._shared.judged:
+            self._shared.judged[path] = super()._judge(parent, move, stream, chunk)
+        return self._shared.judged[path]
 
 
 def _head(model: VideoModel, task: Task, folder: Path) -> Head:
@@ -214,28 +207,33 @@ def _head(model: VideoModel, task: Task, folder: Path) -> Head:
     return learn(folder, model, wanted, lessons(streams, moves, task.lessons, toy_world=True), facts)
 
 
-def _search(model: VideoModel, job: Job, head: Head | None, made: Made) -> Record:
-    """Search, and reward what was found as a plain stream."""
+def _search(model: VideoModel, job: Job, head: Head | None, shared: dict[Place, Made]) -> Record:
+    """Search, and reward what was found as a plain stream; `shared` keeps what searches of one place have in common."""
     task, wanted = TASKS[job.task], rewards.parse(TASKS[job.task].reward)
     moves = moves_of(model, task, job.policy, job.prompt)
     start = partial(begin, model, job.policy, moves.prompt)
     if job.strategy == PLAIN:
         chunks = replay(start, job.seed, (), moves.story, task.chunks)
-        plain = rewarded(wanted, chunks, BranchNoise(job.seed), model.transformer.events)
+        plain = rewarded(wanted, start, job.seed, (), moves.story, chunks)
         return {**plain, "passes": sum(chunk.passes for chunk in chunks), "reward_calls": 0}
-    strategy = strategies.parse(job.strategy)
+    place = (job.task, job.policy, job.prompt, job.seed)
+    if place not in shared:
+        shared.clear()
+        shared[place] = Made(Paths(start, job.seed))
+    made = shared[place]
+    strategy = fitted(strategies.parse(job.strategy), model)
     head = head if strategy.needs_head else None
     futures = Shared(made, start, job.seed, wanted, LOOKAHEAD + 1, Foresight(model, moves, head))
-    most = most_passes(model, moves)
+    most = most_passes(model, moves, wanted)
     passes = job.width * task.chunks * most
     search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, most)
     path = list(search.run())
     story, noises = story_of(path), path[-1].path
-    if (noises, write(story)) not in made.paths:
+    if (noises, write(story)) not in made.plain:
         chunks = replay(start, job.seed, noises, story, task.chunks)
-        best = rewarded(wanted, chunks, BranchNoise(job.seed, noises), model.transformer.events)
-        made.paths[noises, write(story)] = chunks, best
-    chunks, best = made.paths[noises, write(story)]
+        best = rewarded(wanted, start, job.seed, noises, story, chunks)
+        made.plain[noises, write(story)] = chunks, best
+    chunks, best = made.plain[noises, write(story)]
     return {**best, **found(search, path, chunks), **({"head": head.facts} if head else {})}
 
 

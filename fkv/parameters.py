@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Frames = Annotated[Count, Field(json_schema_extra={"unit": "latent frames"})]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -132,3 +133,38 @@ def accepts(declared: dict[str, Any]) -> str:
     if low is not None:
         return f"{noun} of at least {low:g}"
     return noun if high is None else f"{noun} of at most {high:g}"
+
+
+def read(owner: type[T], called: str, text: str) -> T:
+    """Make a dataclass of declared parameters from `key=value+key=value`; parameters left out have their defaults.
+
+    Args:
+        owner: The dataclass, which checks its fields.
+        called: How errors call it, as in `strategy 'ets'`.
+        text: The parameters, "" for none.
+
+    Raises:
+        ValueError: There is no such parameter, or a value is out of range.
+    """
+    known = defaults(owner)
+    values: dict[str, object] = {}
+    for part in filter(None, text.split("+")):
+        key, _, value = part.partition("=")
+        if key not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{called} has no parameter {key!r:.80}; {has}")
+        values[key] = _number(value)
+    try:
+        return owner(**values)
+    except ValueError as error:
+        raise ValueError(f"{called}: {error}") from None
+
+
+def _number(text: str) -> object:
+    """A number, or the text itself."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text

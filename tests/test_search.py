@@ -21,7 +21,7 @@ from fkv.search.futures import Futures, most_passes
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
 from fkv.search.moves import KINDS, Move, Moves, avoiding, wordings
-from fkv.search.report import replay, story_of
+from fkv.search.report import replay, rewarded, story_of
 from fkv.search.search import OFF_PATH, Search
 from fkv.search.strategies.ets import choose, prices_of
 from fkv.search.strategies.rebase import ranks
@@ -124,7 +124,7 @@ def test_ets_keeps_what_looks_different_and_shares_a_parent():
         looking(Node(dear, score=0.7), 0.0),
     ]
     # By their scores they are worth 3, 2, 2 and 1 of 8. Without prices all stay.
-    settings = "ets:scale=raw+temperature=1+cost=nodes"
+    settings = "ets:scale=raw+temperature=1+cost=nodes+distance=0.05"
     assert strategies.parse(f"{settings}+node_price=0+look_bonus=0").children(leaves, 8) == [3, 2, 2, 1]
     # Each of 7 nodes costs 2/7 = 0.286. The first and third leaf, 5/8 - 4 * 2/7 + 1 = 0.48, are worth more than three
     # leaves, 0.45, or the first alone, 0.02; without the bonus the first alone, -0.48, more than both, -0.52.
@@ -403,10 +403,11 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
     def begin(noise):
         return Stream(small, policies.parse("full"), PROMPT, noise=noise)
 
-    futures = Futures(begin, 7, rewards.parse("continuity"), 3)
+    continuity = rewards.parse("continuity")
+    futures = Futures(begin, 7, continuity, 3)
     moves = Moves(story, chunks=3)
-    assert most_passes(small, moves) == 3 + 2
-    search = Search(strategies.parse("beam"), moves, futures, 3, 4, None, 1000, most_passes(small, moves))
+    assert most_passes(small, moves, continuity) == 3 + 2
+    search = Search(strategies.parse("beam"), moves, futures, 3, 4, None, 1000, most_passes(small, moves, continuity))
     path = list(search.run())
     assert [level.passes for level in search.levels] == [4 * 3, 4 * (3 + 1), 4 * 3], "two steps, context, re-cache"
     assert search.levels[1].kv_bytes == search.levels[1].kv_bytes_copied, "each has recomputed its cache"
@@ -420,6 +421,25 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
     assert leaf.held == {0: leaf.chunk.kv_bytes}
     plain = Stream(small, policies.parse("full"), PROMPT, noise=BranchNoise(7))
     assert frame_hash(replay(begin, 7, (), Storyboard(), 1)) == frame_hash([plain.step()])
+
+
+def test_faithful_compares_each_future_with_the_full_cache_once(small):
+    def begin(noise):
+        return Stream(small, policies.parse("sliding-window:window_frames=4"), PROMPT, noise=noise)
+
+    faithful = rewards.parse("faithful")
+    moves = Moves(Storyboard(), ("policy",), PROMPT, "sliding-window:window_frames=4", ("full",), chunks=3)
+    futures = Futures(begin, 7, faithful, 3)
+    search = Search(strategies.parse("beam"), moves, futures, 3, 2, None, 1000, most_passes(small, moves, faithful))
+    path = list(search.run())
+    first, second = search.root.children
+    assert first.reward == second.reward == 1, "there is no past yet"
+    assert (first.passes, second.passes) == (6, 3), "the full cache's chunk is made once for both"
+    assert all(node.move.changes for node in search.root if node.move.name == "full")
+    found = rewarded(faithful, begin, 7, path[-1].path, story_of(path), replay(begin, 7, (), story_of(path), 3))
+    assert found["reward"] == pytest.approx(np.mean([node.reward for node in path]), abs=1e-3)
+    lean = replay(begin, 7, (), Storyboard(), 3)
+    assert rewarded(faithful, begin, 7, (), Storyboard(), lean)["reward"] < 1
 
 
 def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkeypatch, tmp_path, capsys):
@@ -639,7 +659,16 @@ def test_every_kind_of_move_runs_and_its_path_can_be_repeated(small):
         return Stream(small, policies.parse("full"), PROMPT, noise=noise)
 
     futures = Futures(begin, 0, rewards.parse("continuity"), 3)
-    search = Search(strategies.parse("best-of"), moves, futures, 3, 9, None, 1000, most_passes(small, moves))
+    search = Search(
+        strategies.parse("best-of"),
+        moves,
+        futures,
+        3,
+        9,
+        None,
+        1000,
+        most_passes(small, moves, rewards.parse("continuity")),
+    )
     list(search.run())
     leaves = [node for node in search.root if node.depth == 3]
     assert len(leaves) == 9

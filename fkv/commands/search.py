@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward",
         default="continuity",
-        help="what counts, the mean of several joined by +: continuity, change, adherence, jury, truth, wish:left@3 "
+        help="what counts, the mean of several joined by +: continuity, change, adherence, jury, truth, faithful "
+        "(to the full cache), wish:left@3 "
         "(or middle, right, apart, close), rules:red,night, MODULE:FUNCTION (default: continuity)",
     )
     parser.add_argument(
@@ -71,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUNS",
         help="first train saffron's head on so many streams with random moves; those in DIR/saffron are not repeated",
     )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        help="also write how far siblings of this search look apart (20th percentile), below which ets counts looks as "
+        "one, and how it was measured",
+    )
+    parser.add_argument("--looks", metavar="FILE", help="such a file for ets (default: the one beside the weights)")
     parser.add_argument("--head", metavar="FILE", help="a head that was trained earlier (default: that in DIR/saffron)")
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder for the best video and tree of each strategy"
@@ -80,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search. Raises ValueError with a sentence for the user."""
     from fkv import policies
+    from fkv.search import looks, strategies
     from fkv.search import rewards as reward_names
-    from fkv.search import strategies
     from fkv.search.moves import Moves
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
@@ -97,10 +105,11 @@ def run(args: argparse.Namespace) -> int:
     rewards = reward_names.parse(args.reward)
     text = read_story(args.story)
     cues = cues_of(args)
-    out, report = outputs(args, "out/", "json")
+    out, report, _ = outputs(args, "out/", "json", "calibrate")
     assert out is not None
     settings = load(args, text, cues, [STREAM])
     model = settings.model
+    chosen = {name: looks.fitted(each, model, args.looks and Path(args.looks)) for name, each in chosen.items()}
     reward_names.check_model(rewards, model)
     reward_names.check_prompts(rewards, [settings.prompt, *settings.story.prompts])
     kinds = tuple(args.moves.split(","))
@@ -176,11 +185,12 @@ def _search(
 ) -> dict[str, Any]:
     """Search with one strategy, and write its video and tree at `target`. Returns its row of the report."""
     from fkv.report import frame_hash
-    from fkv.sampler import BranchNoise
     from fkv.search.futures import Futures, most_passes
     from fkv.search.head import Foresight
+    from fkv.search.looks import measured, save
     from fkv.search.report import found, replay, rewarded, story_of, tree_of
     from fkv.search.search import Search
+    from fkv.storyboard import write
     from fkv.video import ENDING, Mp4Writer
 
     model = settings.model
@@ -188,7 +198,7 @@ def _search(
     if not strategy.needs_head:
         head = None
     futures = Futures(begin, args.seed, rewards, newest, Foresight(model, moves, head))
-    most = most_passes(model, moves)
+    most = most_passes(model, moves, rewards)
     total = min(args.passes, args.width * settings.chunks * most)
     with tqdm(total=total, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
         search = Search(
@@ -207,15 +217,20 @@ def _search(
                 bar.update(node.passes)
             else:
                 path.append(node)
-    chunks = replay(begin, args.seed, path[-1].path, story_of(path), len(path))
+    story = story_of(path)
+    chunks = replay(begin, args.seed, path[-1].path, story, len(path))
     video = target.with_suffix(ENDING)
     with Mp4Writer(video, model.fps) as writer:
         for chunk in chunks:
             assert chunk.video is not None
             writer.write(chunk.video)
+    if args.calibrate:
+        run = {"strategy": strategy.name, "prompt": settings.prompt, "policy": args.policy, "moves": args.moves}
+        run |= {"seed": args.seed, "chunks": settings.chunks, "width": args.width, "story": write(settings.story)}
+        save(measured(search.root, model, run), Path(args.calibrate))
     target.with_suffix(".json").write_text(json.dumps(tree_of(search, path), indent=1) + "\n", encoding="utf-8")
     return {
-        **rewarded(rewards, chunks, BranchNoise(args.seed, path[-1].path), model.transformer.events),
+        **rewarded(rewards, begin, args.seed, path[-1].path, story, chunks),
         **found(search, path, chunks),
         **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
@@ -232,12 +247,11 @@ def _report(
 ) -> dict[str, Any]:
     """The report of all strategies, and of the plain stream beside them."""
     from fkv.report import device_name
-    from fkv.sampler import BranchNoise
     from fkv.search.report import replay, rewarded
 
     model = settings.model
     chunks = replay(begin, args.seed, (), settings.story, settings.chunks)
-    plain = rewarded(rewards, chunks, BranchNoise(args.seed), model.transformer.events)
+    plain = rewarded(rewards, begin, args.seed, (), settings.story, chunks)
     return {
         "model": model.name,
         "precision": model.precision,

@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv stream`."""
     add_run(parser)
     parser.add_argument(
-        "--policy", help="NAME or NAME:key=value,... (default: forcing-kv; of --checkpoint, its --window)"
+        "--policy",
+        help="NAME or NAME:key=value,... (default: forcing-kv; of --checkpoint, its --window); "
+        "auto:tolerance=30+every=4 goes on with the leanest of forcing-kv, sliding-window and full whose pictures are "
+        "within 30 dB of the full cache's, measured every 4 chunks; +among=POLICY|POLICY names others",
     )
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument(
@@ -68,12 +71,16 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.sampler import BranchNoise, read_path
+    from fkv.search.auto import FULL, Auto, Tolerance
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
     check_run(args)
     check_options(args)
-    policy = None if args.policy is None else policies.parse(args.policy)
+    tolerance = Tolerance.parse(args.policy or "")
+    if tolerance:
+        _refuse(args, "--policy auto compares the next chunk under several caches", "forbid")
+    policy = policies.parse(FULL if tolerance else args.policy) if args.policy else None
     path = read_path(args.path or "")
     text = read_story(args.story)
     if args.director is not None and (text or args.say):
@@ -100,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     masses: list[PassMass] = []
 
     guard = _guard(args, settings, policy, forbidden) if forbidden else None
+    auto = Auto(stream, settings.story, settings.chunks, tolerance) if tolerance else None
+    special = guard or auto
     chunks: list[Chunk] = []
 
     def generate() -> Iterator[Chunk]:
@@ -115,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         video = stack.enter_context(Mp4Writer(out, model.fps)) if out else None
-        made = tqdm(guard.run(), total=settings.chunks, unit="chunk", file=sys.stderr) if guard else generate()
+        made = tqdm(special.run(), total=settings.chunks, unit="chunk", file=sys.stderr) if special else generate()
         for chunk in Overlap(model)(made) if args.overlap else made:
             chunks.append(chunk)
             if video and chunk.video is not None:
@@ -128,9 +137,15 @@ def run(args: argparse.Namespace) -> int:
         from fkv.analysis.record import Run, save, settings_of
 
         save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
-    told = {"guard": guard.report()} if guard else {}
+    told = {**({"guard": guard.report()} if guard else {}), **({"auto": auto.report()} if auto else {})}
     emit(stream_record(chunks, model, args.seed, args.device) | told, report)
     return 1 if guard and guard.stopped else 0
+
+
+def _refuse(args: argparse.Namespace, why: str, *names: str) -> None:
+    """Raise ValueError where options are given that need every chunk to be generated once, or those of `names`."""
+    if unfit := [name for name in (*names, "record", "director", "overlap") if getattr(args, name)]:
+        raise ValueError(f"{why}, which does not go with --{unfit[0]}")
 
 
 def _forbidden(args: argparse.Namespace) -> Rewards | None:
@@ -139,9 +154,7 @@ def _forbidden(args: argparse.Namespace) -> Rewards | None:
         if args.head:
             raise ValueError("--head ranks what --forbid tries; say what is forbidden")
         return None
-    others = {"--path": args.path, "--record": args.record, "--director": args.director, "--overlap": args.overlap}
-    if unfit := [name for name, value in others.items() if value]:
-        raise ValueError(f"--forbid checks each chunk before the next begins, which does not go with {unfit[0]}")
+    _refuse(args, "--forbid checks each chunk before the next begins", "path")
     from fkv.search.forbidden import detector
 
     return detector(args.forbid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
@@ -13,7 +14,7 @@ from fkv.cache import KVCache
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.sampler import BranchNoise, Noise
-from fkv.storyboard import STREAM, SetPolicy, SetPrompt
+from fkv.storyboard import STREAM, SetPolicy, SetPrompt, SetSteps
 from fkv.stream import Chunk, Stream
 
 from .forbidden import Forbidden
@@ -39,6 +40,33 @@ class Grower(Protocol):
         """Add a child for each move, one after the other, if it may be shown. The parent gets no others later."""
 
 
+class Paths:
+    """Streams by the moves that they took, of which each chunk is generated once; pages are shared.
+
+    Args:
+        begin: Begins a stream.
+        seed: Of the plain stream.
+    """
+
+    def __init__(self, begin: Begin, seed: int) -> None:
+        self._begin = begin
+        self._seed = seed
+        self._made: dict[tuple[Move, ...], tuple[Chunk, Stream]] = {}
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._made
+
+    def after(self, path: tuple[Move, ...]) -> tuple[Chunk, Stream]:
+        """The newest chunk of a path of at least one move, and the stream behind it, which must not go on itself."""
+        if path not in self._made:
+            noise = BranchNoise(self._seed, tuple(move.noise for move in path))
+            before = self.after(path[:-1])[1].fork(noise, share=True) if len(path) > 1 else self._begin(noise)
+            for change in path[-1].changes:
+                change.apply({STREAM: before})
+            self._made[path] = before.step(), before
+        return self._made[path]
+
+
 class Futures:
     """Streams that fork where futures part. Their pages are shared.
 
@@ -58,6 +86,7 @@ class Futures:
         self._rewards = rewards
         self._newest = newest
         self._predict = predict
+        self._full = Paths(self._begin_full, seed)
 
     def root(self) -> Node:
         """The empty stream."""
@@ -84,6 +113,11 @@ class Futures:
     def _noise(self, parent: Node, move: Move) -> Noise:
         return BranchNoise(self._seed, (*parent.path, move.noise))
 
+    def _begin_full(self, noise: Noise) -> Stream:
+        stream = self._begin(noise)
+        stream.set_policy(policies.make("full"))
+        return stream
+
     def _stream(self, parent: Node, move: Move, last: bool) -> Stream:
         noise = self._noise(parent, move)
         if parent.stream is None:
@@ -103,8 +137,12 @@ class Futures:
         reward = parent.predicted.get(move.key)
         is_judged = reward is None
         parts: dict[str, float] = {}
+        compared = 0
         if reward is None:
+            path = unabridged((*parent.moves, move))
+            is_new = self._rewards.need_full and path not in self._full
             reward, parts = self._judge(parent, move, stream, chunk)
+            compared = self._full.after(path)[0].passes if is_new else 0
         child = Node(
             parent=parent,
             move=move,
@@ -114,7 +152,7 @@ class Futures:
             is_judged=is_judged,
             look=look_of(chunk, parent.chunk),
             held=held_by(stream.caches, len(chunk.frames)),
-            passes=chunk.passes,
+            passes=chunk.passes + compared,
             prompt=chunk.prompt,
             chunk=chunk,
             stream=stream,
@@ -126,8 +164,16 @@ class Futures:
         """The reward of the chunk that a move made behind a node, and its parts."""
         seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
         prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
-        past = Past(stream.noise, prompts, stream.model.transformer.events)
-        return self._rewards([*seen, chunk], past)
+        full = self._full.after(unabridged((*parent.moves, move)))[0] if self._rewards.need_full else None
+        return self._rewards([*seen, chunk], Past(stream.noise, prompts, stream.model.transformer.events, full))
+
+
+def unabridged(path: Iterable[Move]) -> tuple[Move, ...]:
+    """A path without its changes of policy and steps."""
+    return tuple(
+        replace(move, changes=tuple(each for each in move.changes if not isinstance(each, (SetPolicy, SetSteps))))
+        for move in path
+    )
 
 
 def look_of(chunk: Chunk, before: Chunk | None) -> np.ndarray:
@@ -155,12 +201,13 @@ def held_by(caches: Sequence[KVCache], frames_per_chunk: int) -> dict[int, int]:
     return held
 
 
-def most_passes(model: VideoModel, moves: Moves) -> int:
-    """Passes of the transformer that a chunk of a search can take."""
+def most_passes(model: VideoModel, moves: Moves, rewards: Rewards) -> int:
+    """Passes that a chunk of a search can take, those of the full cache included where rewards need it."""
     changes = [cue.change for cue in moves.story.cues]
     named = [moves.policy, *(each.policy for each in changes if isinstance(each, SetPolicy))]
     rules = [policies.parse(name) for name in (*named, *moves.policies)]
     recaches = "recache" in moves.kinds or any(each.recache for each in changes if isinstance(each, SetPrompt))
     rebuild = moves.chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
     rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
-    return model.most_steps + 1 + rebuild + rewrite
+    compared = model.most_steps + 1 + (moves.chunks - 1 if recaches else 0) if rewards.need_full else 0
+    return model.most_steps + 1 + rebuild + rewrite + compared

@@ -17,6 +17,7 @@ from fkv.world.captions import caption, sample_scene
 
 from .futures import Begin, Futures
 from .head import Foresight, Head, Samples, fit, read_tensors, write_tensors
+from .looks import identity_of
 from .moves import ALL, Moves
 from .rewards import Rewards
 
@@ -148,8 +149,7 @@ def differing(known: dict[str, Any], facts: dict[str, Any]) -> str:
 def facts_of(model: VideoModel, rewards: Rewards, moves: Moves) -> dict[str, Any]:
     """What a head is trained for, as JSON holds it."""
     return {
-        "model": model.name,
-        "weights": [f"{file.name}, {file.stat().st_size} bytes" for file in model.weights],
+        **identity_of(model),
         "rewards": "+".join(rewards.parts),
         "moves": ",".join(moves.kinds),
         "policy": moves.policy,

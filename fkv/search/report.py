@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fkv.sampler import BranchNoise, Noise
-from fkv.storyboard import STREAM, Cue, Storyboard, write, write_change
+from fkv.sampler import BranchNoise
+from fkv.storyboard import STREAM, Cue, SetPolicy, SetSteps, Storyboard, write, write_change
 from fkv.stream import Chunk
 
 from .futures import Begin
@@ -43,17 +43,28 @@ def replay(begin: Begin, seed: int, path: Sequence[int], story: Storyboard, chun
     return made
 
 
-def rewarded(rewards: Rewards, chunks: Sequence[Chunk], noise: Noise, events: bool) -> dict[str, Any]:
+def rewarded(
+    rewards: Rewards, begin: Begin, seed: int, path: Sequence[int], story: Storyboard, chunks: Sequence[Chunk]
+) -> dict[str, Any]:
     """Mean reward of a video and of its parts, `reward` and `parts`.
 
     Args:
         rewards: What counts.
-        chunks: All chunks of a stream, in their order.
-        noise: Of the stream.
-        events: Whether its model draws the memory world, see `fkv.search.rewards.Past`.
+        begin: As of `replay`, and the three that follow.
+        seed: Of the plain stream.
+        path: The noise of each chunk.
+        story: The changes along the path.
+        chunks: What `replay` made of them.
     """
-    prompts = tuple(chunk.prompt for chunk in chunks)
-    each = [rewards(chunks[:end], Past(noise, prompts[:end], events)) for end in range(1, len(chunks) + 1)]
+    noise, prompts = BranchNoise(seed, tuple(path)), tuple(chunk.prompt for chunk in chunks)
+    events = begin(noise).model.transformer.events
+    full: Sequence[Chunk | None] = [None] * len(chunks)
+    if rewards.need_full:
+        cues = [cue for cue in story.cues if not isinstance(cue.change, (SetPolicy, SetSteps))]
+        whole = Storyboard((Cue(0, SetPolicy(STREAM, "full")), *cues))
+        full = replay(begin, seed, path, whole, len(chunks))
+    pasts = [Past(noise, prompts[:end], events, each) for end, each in enumerate(full, 1)]
+    each = [rewards(chunks[:end], past) for end, past in enumerate(pasts, 1)]
     parts = {name: sum(parts[name] for _, parts in each) / len(each) for name in rewards.parts}
     return {"reward": sum(reward for reward, _ in each) / len(each), "parts": parts}
 

@@ -38,11 +38,13 @@ class Past(NamedTuple):
         noise: Of the stream.
         prompts: Of its chunks, from the first to the newest.
         events: Whether the model draws the memory world, in which the noise of every chunk decides what happens.
+        full: The newest chunk of the same path under the full cache and with all steps; None where nobody compares.
     """
 
     noise: Noise
     prompts: tuple[str, ...]
     events: bool
+    full: Chunk | None = None
 
 
 class Reward(Protocol):
@@ -207,8 +209,23 @@ class Truth:
         else:
             frames = range(last * len(video), (last + 1) * len(video))
             expected = render(scene_of(past.prompts[-1]), frames, genes_of(corners[0]))
-        decibels = psnr(video, expected)
-        return 1.0 if decibels is None else min(1.0, max(0.0, decibels / CLEAN_DB))
+        return _clean(psnr(video, expected))
+
+
+class Faithful:
+    """How near a chunk is to that of the same noise and prompts under the full cache and with all steps.
+
+    PSNR over `CLEAN_DB`, at most 1. It tells moves of policy and steps apart, and is 1 for all others.
+    """
+
+    def __call__(self, chunks: Sequence[Chunk], past: Past) -> float:
+        assert past.full is not None
+        return _clean(psnr(_video(chunks[-1]), _video(past.full)))
+
+
+def _clean(decibels: float | None) -> float:
+    """A PSNR as a reward; None, of equal pictures, is 1."""
+    return 1.0 if decibels is None else min(1.0, max(0.0, decibels / CLEAN_DB))
 
 
 def shot_or_scene(prompt: str) -> Shot | Scene:
@@ -257,7 +274,8 @@ class Outside:
 PLAIN: dict[str, Reward] = {"continuity": continuity, "change": change, "adherence": adherence, "jury": jury}
 OF_PROMPTS = {"change", "adherence", "jury"}
 OF_THE_TOY_WORLD = OF_PROMPTS | {"truth", "rules", "wish"}
-NAMES = (*PLAIN, "truth", "wish:LAYOUT", "rules:WORD,...", "MODULE:FUNCTION")
+OF_THE_PAST: dict[str, type[Truth] | type[Faithful]] = {"truth": Truth, "faithful": Faithful}
+NAMES = (*PLAIN, *OF_THE_PAST, "wish:LAYOUT", "rules:WORD,...", "MODULE:FUNCTION")
 
 
 @dataclass(frozen=True)
@@ -268,10 +286,10 @@ class Rewards:
         parts: By name.
     """
 
-    parts: dict[str, Reward | Truth]
+    parts: dict[str, Reward | Truth | Faithful]
 
     def __call__(self, chunks: Sequence[Chunk], past: Past | None = None) -> tuple[float, dict[str, float]]:
-        """The reward of the newest chunk, and its parts by name; `truth` needs the past."""
+        """The reward of the newest chunk, and its parts by name; `truth` and `faithful` need the past."""
         parts = {name: _value(part, chunks[-SEEN:], past) for name, part in self.parts.items()}
         return sum(parts.values()) / len(parts), parts
 
@@ -281,13 +299,18 @@ class Rewards:
         return tuple(word for part in self.parts.values() if isinstance(part, Rules) for word in part.forbidden)
 
     @property
+    def need_full(self) -> bool:
+        """Whether one of them compares with the full cache."""
+        return "faithful" in self.parts
+
+    @property
     def need_the_oracle(self) -> bool:
         """Whether one of them reads the toy world."""
         return any(name.partition(":")[0] in OF_THE_TOY_WORLD for name in self.parts)
 
 
-def _value(part: Reward | Truth, chunks: Sequence[Chunk], past: Past | None) -> float:
-    if not isinstance(part, Truth):
+def _value(part: Reward | Truth | Faithful, chunks: Sequence[Chunk], past: Past | None) -> float:
+    if not isinstance(part, (Truth, Faithful)):
         return part(chunks)
     assert past is not None
     return part(chunks, past)
@@ -311,7 +334,9 @@ def check_model(rewards: Rewards, model: VideoModel) -> None:
     if model.decoder is None:
         raise ValueError("rewards see videos, and there is no decoder; choose one with --decoder")
     if rewards.need_the_oracle and model.latent[1:] != (HEIGHT // 8, WIDTH // 8):
-        raise ValueError("only continuity and MODULE:FUNCTION see other videos than those of the tiny model's world")
+        raise ValueError(
+            "only continuity, faithful and MODULE:FUNCTION see other videos than those of the tiny model's world"
+        )
 
 
 def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
@@ -324,10 +349,10 @@ def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
             shot_or_scene(prompt)
 
 
-def _one(name: str, outside: bool) -> Reward | Truth:
+def _one(name: str, outside: bool) -> Reward | Truth | Faithful:
     kind, colon, rest = name.partition(":")
-    if name == "truth":
-        return Truth()
+    if name in OF_THE_PAST:
+        return OF_THE_PAST[name]()
     if name in PLAIN:
         return PLAIN[name]
     if kind == "rules":

@@ -6,7 +6,7 @@ To add one: write a frozen dataclass that derives from `Strategy`, give it `name
 
 from __future__ import annotations
 
-from fkv.parameters import defaults
+from fkv.parameters import read
 
 from .base import Strategy
 from .beam import Beam
@@ -30,29 +30,7 @@ def parse(text: str) -> Strategy:
     name, _, rest = text.strip().partition(":")
     if name not in STRATEGIES:
         raise ValueError(f"there is no strategy {name!r:.80}; there are {', '.join(STRATEGIES)}")
-    rule = STRATEGIES[name]
-    known = defaults(rule)
-    values: dict[str, object] = {}
-    for part in filter(None, rest.split("+")):
-        key, _, value = part.partition("=")
-        if key not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"strategy {name!r} has no parameter {key!r:.80}; {has}")
-        values[key] = _number(value)
-    try:
-        return rule(**values)
-    except ValueError as error:
-        raise ValueError(f"strategy {name!r}: {error}") from None
+    return read(STRATEGIES[name], f"strategy {name!r}", rest)
 
 
-def _number(text: str) -> object:
-    """A number, or the text itself."""
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
-
-
-__all__ = ["STRATEGIES", "Strategy", "parse"]
+__all__ = ["STRATEGIES", "Ets", "Strategy", "parse"]

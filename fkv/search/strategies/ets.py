@@ -33,9 +33,9 @@ class Ets(Strategy):
         Literal["bytes", "nodes"], Field(description="price nodes by the bytes of K and V held of them, or all alike")
     ] = "bytes"
     distance: Annotated[
-        float,
-        Field(ge=0, le=2, description="cosine distance at which clusters are cut; reports say what siblings have"),
-    ] = 0.05
+        Annotated[float, Field(ge=0, le=2)] | None,
+        Field(description="cosine distance at which clusters are cut; none: that measured for the model"),
+    ] = None
     temperature: Annotated[float, Field(gt=0, description="of the softmax")] = 0.2
     scale: Annotated[Literal["rank", "raw"], Field(description="ranks of the scores, or the scores")] = "rank"
 
@@ -120,10 +120,15 @@ def prices_of(leaves: Sequence[Node], cost: Literal["bytes", "nodes"]) -> dict[f
     return found
 
 
-def clusters_of(leaves: Sequence[Node], distance: float) -> np.ndarray:
-    """The cluster of each leaf by its look, from 0: average linkage of cosine distances, [leaves]."""
+def clusters_of(leaves: Sequence[Node], distance: float | None) -> np.ndarray:
+    """The cluster of each leaf by its look, from 0: average linkage of cosine distances, [leaves].
+
+    Without a distance, of which `fkv.search.looks` has the one of the model, every leaf is a cluster of its own.
+    """
     from scipy.cluster.hierarchy import fcluster, linkage
 
+    if distance is None:
+        return np.arange(len(leaves))
     looks = [leaf.look for leaf in leaves if leaf.look is not None]
     if len(leaves) < 2 or len(looks) < len(leaves):
         return np.zeros(len(leaves), int)

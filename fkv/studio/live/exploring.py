@@ -20,6 +20,7 @@ from fkv.sampler import Noise
 from fkv.search import rewards as reward_names
 from fkv.search import strategies
 from fkv.search.futures import Futures, most_passes
+from fkv.search.looks import fitted
 from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import SEEN, Rewards
 from fkv.search.search import FORBIDDEN, Search
@@ -114,7 +115,7 @@ class ExplorePlan:
         prompt, seed, policy = check_prompt(prompt), check_seed(seed), forms.text(policy, "the policy")
         policies.parse(policy)
         name = forms.text(strategy, "the strategy")
-        chosen = None if name == BY_HAND else strategies.parse(name)
+        chosen = None if name == BY_HAND else fitted(strategies.parse(name), model)
         if chosen is not None and chosen.needs_head:
             raise ValueError(f"{chosen.name} needs a trained head; run it by python -m fkv search --learn")
         size = {
@@ -270,7 +271,7 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Gen
         plan.width,
         plan.lookahead,
         plan.passes,
-        most_passes(model, plan.moves),
+        most_passes(model, plan.moves, plan.rewards),
     )
     for event, node in search.events():
         if event == "decided":
@@ -292,7 +293,7 @@ def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ge
     futures = _futures(model, plan)
     node = futures.root()
     length = per_choice(model)
-    dearest = FUTURES * length * most_passes(model, plan.moves)
+    dearest = FUTURES * length * most_passes(model, plan.moves, plan.rewards)
     while node.depth < plan.moves.chunks and _passes(tree) + dearest <= plan.passes:
         tree.options = []
         for child in futures.grow(node, plan.moves.of(node.moves, FUTURES)):

@@ -1,0 +1,159 @@
+"""Auto policy: the leanest cache whose pictures stay near those of the full one, measured as the stream goes on.
+
+Every few chunks the next one is generated under each candidate and under the full cache, from one past. The candidate
+goes on that holds the fewest bytes among those within the tolerance; until the next measurement its loss is predicted
+to stay what it was. Saffron-1 (arXiv 2506.06444) predicts what moves are worth instead of making them; here the loss is
+measured seldom, and no model of it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fkv import policies, storyboard
+from fkv.comparison import psnr
+from fkv.parameters import check_fields, read
+from fkv.storyboard import STREAM, Change, Cue, SetPolicy, Storyboard
+from fkv.stream import Chunk, Stream
+
+AUTO = "auto"
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What `--policy auto:tolerance=30+every=4` says."""
+
+    tolerance: Annotated[float, Field(ge=0, description="PSNR to the full cache that must be reached, in dB")] = 30.0
+    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next")] = 4
+    among: Annotated[str, Field(description="candidates with | between them")] = "forcing-kv|sliding-window"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Tolerance | None:
+        """Read the policy `auto` as the command line writes it; None for any other. Raises ValueError."""
+        name, _, rest = text.strip().partition(":")
+        return read(cls, f"policy {AUTO!r}", rest) if name == AUTO else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a chunk.
+
+    Args:
+        policy: Under which it was generated.
+        predicted_db: PSNR to the full cache when it was last measured; None for equal pictures.
+        measured_db: The same for each candidate, where it was measured for this chunk.
+    """
+
+    policy: str
+    predicted_db: float | None
+    measured_db: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass
+class Auto:
+    """A stream whose policy is chosen as it goes on.
+
+    The full cache of a measurement is that of what is still held: what a policy dropped stays dropped.
+
+    Args:
+        stream: A new stream under the full cache.
+        story: What else changes.
+        chunks: Length of the stream.
+        wanted: The tolerance.
+        choices: One per chunk that was generated.
+        spare_passes: Passes of the chunks that were generated to be compared, and dropped.
+
+    Raises:
+        ValueError: A candidate cannot be read or does not fit the model, the storyboard chooses policies itself, or the
+            model's decoder cannot go on twice.
+    """
+
+    stream: Stream
+    story: Storyboard
+    chunks: int
+    wanted: Tolerance
+    choices: list[Choice] = field(default_factory=list)
+    spare_passes: int = 0
+
+    def __post_init__(self) -> None:
+        model = self.stream.model
+        if any(isinstance(cue.change, SetPolicy) for cue in self.story.cues):
+            raise ValueError("policy 'auto' chooses policies itself; leave out the storyboard's lines that set one")
+        if model.decoder is None:
+            raise ValueError("policy 'auto' compares pictures, and there is no decoder; choose one with --decoder")
+        model.decoder.copy(None)
+        for name in self._candidates:
+            rule = policies.parse(name)
+            Stream(model, rule, "candidate", roles=self.stream.roles)
+            if rule.caches != "shared":
+                raise ValueError(f"policy 'auto' switches between shared caches, and {name!r:.60} has none")
+
+    @property
+    def _candidates(self) -> list[str]:
+        """The policies to choose from, the full cache last."""
+        named = [name.strip() for name in self.wanted.among.split("|")]
+        return [*(name for name in named if name != FULL), FULL]
+
+    def run(self) -> Iterator[Chunk]:
+        """Generate the stream. The first chunk has no past, so that measurements begin with the second."""
+        now = Choice(FULL, None)
+        for index in range(self.chunks):
+            changes = self.story.changes(index)
+            if index and (index - 1) % self.wanted.every == 0:
+                now, chunk = self._measure(changes)
+            else:
+                chunk = self._step(self.stream, changes)
+                now = Choice(now.policy, now.predicted_db)
+            self.choices.append(now)
+            yield chunk
+
+    def _measure(self, changes: Sequence[Change]) -> tuple[Choice, Chunk]:
+        """Generate the next chunk under every candidate, and go on with the leanest within the tolerance."""
+        made: dict[str, tuple[Stream, Chunk]] = {}
+        for name in self._candidates:
+            branch = self.stream.fork()
+            made[name] = branch, self._step(branch, [*changes, SetPolicy(STREAM, name)])
+        full = _video(made[FULL][1])
+        measured = {name: psnr(_video(chunk), full) for name, (_, chunk) in made.items()}
+        within = [name for name, loss in measured.items() if loss is None or loss >= self.wanted.tolerance]
+        chosen = min(within, key=lambda name: made[name][1].kv_bytes_between)
+        self.stream, chunk = made[chosen]
+        self.spare_passes += sum(each.passes for _, each in made.values()) - chunk.passes
+        return Choice(chosen, measured[chosen], measured), chunk
+
+    @staticmethod
+    def _step(stream: Stream, changes: Sequence[Change]) -> Chunk:
+        for change in changes:
+            change.apply({STREAM: stream})
+        return stream.step()
+
+    def report(self) -> dict[str, Any]:
+        """What was chosen, as JSON; `story` repeats the stream from `--policy full`."""
+        cues = [
+            Cue(index, SetPolicy(STREAM, choice.policy))
+            for index, choice in enumerate(self.choices)
+            if index and choice.policy != self.choices[index - 1].policy
+        ]
+        return {
+            "tolerance_db": self.wanted.tolerance,
+            "every": self.wanted.every,
+            "among": self._candidates,
+            "note": "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between "
+            "measurements the last one is the prediction.",
+            "chunks": [asdict(choice) for choice in self.choices],
+            "spare_passes": self.spare_passes,
+            "story": storyboard.write(Storyboard(tuple(sorted((*self.story.cues, *cues), key=lambda cue: cue.chunk)))),
+        }
+
+
+def _video(chunk: Chunk) -> Any:
+    assert chunk.video is not None
+    return chunk.video
