@@ -6,7 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
+from fkv.search.head import Foresight, Head, Samples, fit
+from fkv.search.looks import identity_of
+from fkv.search.moves import Moves
+from fkv.search.tree import Node
+from fkv.storyboard import Storyboard
 from fkv.studio.live.exploring import BY_HAND, NOT_CHOSEN, ExplorePlan, explore
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
@@ -123,7 +129,8 @@ def test_by_hand_ends_when_it_is_stopped_or_nobody_chooses(toy):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"strategy": "saffron"}, "saffron needs a trained head"),
+        ({"strategy": "saffron"}, "small comes without one; train one with fkv search --learn"),
+        ({"strategy": "ets"}, "nobody measured it; measure it with fkv search --calibrate FILE"),
         ({"strategy": "bem"}, "there is no strategy 'bem'"),
         ({"chunks": 0}, "the number of chunks must be a whole number from 1 to 40"),
         ({"width": 99}, "the number of futures side by side must be a whole number from 1 to 16"),
@@ -153,3 +160,19 @@ def test_too_few_passes_are_said_in_words(toy):
     ]:
         *_, last = explored(toy, Run(1 << 20), **fields)
         assert last["state"] == "error" and sentence in last["text"]
+
+
+def test_saffron_shows_what_its_head_predicts_as_predicted(toy, monkeypatch):
+    moves = Moves(Storyboard(), ("code",), PROMPT, "full", chunks=3)
+    known = [move.key for move in moves.of([], 4)]
+    facts = identity_of(toy) | {"rewards": "continuity"}
+    features = len(Foresight(toy, moves).state(Node()))
+    states = torch.zeros(len(known), features)
+    head = fit(Samples(states, tuple(known), torch.linspace(0.2, 0.8, len(known)), (0,) * len(known)), facts)
+    monkeypatch.setattr(Head, "beside", lambda model: head)
+    *_, last = explored(toy, Run(1 << 26), strategy="saffron", width=2, story="")
+    nodes = last["nodes"]
+    assert "which was not measured" in last["text"] and all(node["predicted"] and not node["parts"] for node in nodes)
+    assert [node["move"] for node in nodes[:2]] == known[:1:-1] and nodes[0]["reward"] == pytest.approx(0.8, abs=0.05)
+    with pytest.raises(ValueError, match="predicts continuity; write that under Rewards"):
+        explored(toy, Run(0), strategy="saffron", rewards="adherence")

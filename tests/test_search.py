@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,7 +424,7 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
     assert frame_hash(replay(begin, 7, (), Storyboard(), 1)) == frame_hash([plain.step()])
 
 
-def test_faithful_compares_each_future_with_the_full_cache_once(small):
+def test_faithful_compares_each_future_with_the_full_cache_once(small, monkeypatch):
     def begin(noise):
         return Stream(small, policies.parse("sliding-window:window_frames=4"), PROMPT, noise=noise)
 
@@ -439,6 +440,7 @@ def test_faithful_compares_each_future_with_the_full_cache_once(small):
     found = rewarded(faithful, begin, 7, path[-1].path, story_of(path), replay(begin, 7, (), story_of(path), 3))
     assert found["reward"] == pytest.approx(np.mean([node.reward for node in path]), abs=1e-3)
     lean = replay(begin, 7, (), Storyboard(), 3)
+    monkeypatch.setattr(rewards, "CLEAN_DB", 1000.0)
     assert rewarded(faithful, begin, 7, (), Storyboard(), lean)["reward"] < 1
 
 
@@ -446,7 +448,12 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
     names = [name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs_head]
     options = ["--strategy", ",".join(names), "--width", "4", "--lookahead", "1", "--chunks", "3"]
-    command = ["search", *options, "--passes", "60", "--seed", "3", "--out", str(tmp_path / "found")]
+    looks = str(tmp_path / "looks.json")
+    common = ["--passes", "60", "--seed", "3", "--out", str(tmp_path / "found")]
+    measuring = ["search", "--width", "3", "--chunks", "1", "--calibrate", looks, *common]
+    assert main.main(measuring) == 0 and json.loads(Path(looks).read_text())["pairs"] == 3
+    capsys.readouterr()
+    command = ["search", *options, "--looks", looks, *common]
     reports = []
     for _ in range(2):
         assert main.main(command) == 0
@@ -642,6 +649,8 @@ def brightness(video, prompt):
         (["--passes", "3"], "3 passes are not enough"),
         (["--width", "0"], "width must be at least 1"),
         (["--moves", "colour"], "no kind of move 'colour'"),
+        (["--strategy", "ets"], "nobody measured it; measure it with fkv search --calibrate FILE"),
+        (["--strategy", "ets", "--looks", "README.md"], "README.md"),
     ],
 )
 def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, capsys, options, sentence):

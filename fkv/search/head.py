@@ -27,6 +27,7 @@ from .tree import Node
 GRID = (3, 5)  # rows and columns to which latents are averaged
 WIDTH = 128
 STEPS = 300
+SHIPPED = "saffron.safetensors"  # beside the weights of its model
 HELD_OUT = 5  # every fifth run is held out where the error is measured
 
 
@@ -109,6 +110,12 @@ class Head(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError):
             raise ValueError(f"{path.name} is no head; train one with fkv search --learn") from None
         return head.eval()
+
+    @classmethod
+    def beside(cls, model: VideoModel) -> Head | None:
+        """The head that lies beside a model's weights as `SHIPPED`; None where there is none."""
+        files = [weights.with_name(SHIPPED) for weights in model.weights[:1]]
+        return cls.load(files[0]) if files and files[0].exists() else None
 
 
 def state_of(model: VideoModel, index: int, chunk: Chunk | None, text: Tensor, is_new_prompt: bool) -> Tensor:

@@ -11,6 +11,7 @@ const node = (parent, depth, other = {}) => ({
   noise: 0,
   changes: [],
   reward: 0.5,
+  predicted: false,
   parts: { continuity: 0.5 },
   score: 0.5,
   bytes: 500_000,
@@ -50,4 +51,9 @@ test("screen readers hear what is seen", () => {
     "Future 7, chunk 3: noise 2; reward 0.50 (continuity 0.40, change 0.60); looks like group B; " +
       "holds 0.50 MB of cache; left: not among the best",
   );
+});
+
+test("a predicted reward is called one", () => {
+  const said = nameOf(node(0, 3, { predicted: true, parts: {} }), 6, "");
+  assert.match(said, /; reward 0\.50, predicted and not measured; looks/);
 });

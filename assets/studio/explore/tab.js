@@ -138,7 +138,8 @@ class Tab {
       button.dataset.cluster = String(node.cluster % 6);
       button.title = why[number];
       button.setAttribute("aria-label", nameOf(node, number, why[number]));
-      write(find(button, "span"), `${letter(node.cluster)} · ${node.reward.toFixed(2)}`);
+      const reward = `${node.predicted ? "pred. " : ""}${node.reward.toFixed(2)}`;
+      write(find(button, "span"), `${letter(node.cluster)} · ${reward}`);
       return node.parent < 0 ? [] : this.edge(node, x, y, row[node.parent] * CELL.height, most, why[number]);
     });
     this.edges.setAttribute("width", String(depth * CELL.width));

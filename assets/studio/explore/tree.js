@@ -10,6 +10,7 @@
  * @property {number} noise its branch
  * @property {string[]} changes as storyboard lines without their number
  * @property {number} reward
+ * @property {boolean} predicted whether the reward is what a head predicted, and nobody measured it
  * @property {Record<string, number>} parts of the reward
  * @property {number} score
  * @property {number} bytes of the cache that its chunk holds
@@ -88,8 +89,9 @@ export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
 /** @param {number} cluster @returns {string} its letter */
 export const letter = (cluster) => String.fromCharCode(65 + (cluster % 26));
 
-/** @param {TreeNode} node @returns {string} its reward and what it is made of */
+/** @param {TreeNode} node @returns {string} its reward and what it is made of, or what was predicted of it */
 export function rewardOf(node) {
+  if (node.predicted) return `${node.reward.toFixed(2)}, predicted and not measured`;
   const parts = Object.entries(node.parts).map(([name, value]) => `${name} ${value.toFixed(2)}`);
   return `${node.reward.toFixed(2)}${parts.length > 1 ? ` (${parts.join(", ")})` : ""}`;
 }

@@ -20,7 +20,9 @@ from fkv.sampler import Noise
 from fkv.search import rewards as reward_names
 from fkv.search import strategies
 from fkv.search.futures import Futures, most_passes
-from fkv.search.looks import fitted
+from fkv.search.head import Foresight, Head
+from fkv.search.learning import check_head
+from fkv.search.looks import fitted, identity_of
 from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import SEEN, Rewards
 from fkv.search.search import FORBIDDEN, Search
@@ -43,7 +45,7 @@ SECONDS = 2.0  # of each
 NOT_CHOSEN = "not chosen"
 ALIKE = 0.05  # cosine distance of one cluster where siblings tell none
 MOVES = tuple(kind for kind in KINDS if kind not in ("code", "avoid"))
-CHOICES = (BY_HAND, *(name for name, strategy in strategies.STRATEGIES.items() if not strategy.needs_head))
+CHOICES = (BY_HAND, *strategies.STRATEGIES)
 
 State = tuple[str, str]  # running, choose or done, and a status sentence
 
@@ -63,6 +65,7 @@ class ExplorePlan:
         lookahead: Chunks by which the tree is ahead of what is decided, None to decide at the end.
         passes: Passes of the model, at most.
         form: The fields of the Live tab that go on from here, as the visitor wrote them.
+        head: What predicts rewards, for strategies that go by predictions; None for all others.
     """
 
     prompt: str
@@ -75,6 +78,7 @@ class ExplorePlan:
     lookahead: int | None
     passes: int
     form: dict[str, Any]
+    head: Head | None = None
 
     @classmethod
     def from_form(
@@ -116,8 +120,6 @@ class ExplorePlan:
         policies.parse(policy)
         name = forms.text(strategy, "the strategy")
         chosen = None if name == BY_HAND else fitted(strategies.parse(name), model)
-        if chosen is not None and chosen.needs_head:
-            raise ValueError(f"{chosen.name} needs a trained head; run it by python -m fkv search --learn")
         size = {
             each: check(f"the number of {each}", value, annotation)
             for each, value, annotation in (
@@ -131,12 +133,16 @@ class ExplorePlan:
         kinds = tuple(kind for kind in MOVES if kind in (moves or []))
         if not kinds:
             raise ValueError("futures must differ in something; choose a move")
+        needs_head = chosen is not None and chosen.needs_head
+        if needs_head:  # it knows noises that are the same at every chunk
+            kinds = tuple("code" if kind == "noise" else kind for kind in kinds)
         length = size["chunks"]
         timeline = storyboard.parse(forms.text(story, "the storyboard"), model.roles, length, model.chunk_seconds)
         timeline.check_fits(length, [STREAM])
         prompt = timeline.opening or prompt
         reward_names.check_model(parts, model)
         reward_names.check_prompts(parts, [prompt, *timeline.prompts])
+        head = _head(model, parts) if needs_head else None
         return cls(
             prompt=prompt,
             seed=seed,
@@ -156,7 +162,22 @@ class ExplorePlan:
             lookahead=size["chunks to look ahead"] if size["chunks to look ahead"] < length else None,
             passes=size["passes"],
             form={"prompt": prompt, "seed": seed, "policy": policy},
+            head=head,
         )
+
+
+def _head(model: VideoModel, rewards: Rewards) -> Head:
+    """The head that comes with a model. Raises ValueError where there is none, or it predicts other rewards."""
+    head = Head.beside(model)
+    if head is None:
+        raise ValueError(
+            f"saffron goes by a trained head, and {model.name} comes without one; train one with fkv search --learn"
+        )
+    predicted = head.facts.get("rewards")
+    if predicted != "+".join(rewards.parts):
+        raise ValueError(f"saffron's head predicts {predicted}; write that under Rewards")
+    check_head(head, identity_of(model), ("model", "weights"))
+    return head
 
 
 @dataclass
@@ -179,6 +200,7 @@ class Tree:
                 "noise": node.move.noise,
                 "changes": [write_change(change) for change in node.move.changes],
                 "reward": node.reward,
+                "predicted": not node.is_judged,
                 "parts": node.parts,
                 "score": node.score,
                 "bytes": node.held.get(node.depth - 1, 0),
@@ -257,7 +279,7 @@ def _futures(model: VideoModel, plan: ExplorePlan) -> Futures:
         return Stream(model, policies.parse(plan.policy), plan.prompt, noise=noise)
 
     newest = plan.moves.chunks if plan.lookahead is None else plan.lookahead + 1
-    return Futures(begin, plan.seed, plan.rewards, newest)
+    return Futures(begin, plan.seed, plan.rewards, newest, Foresight(model, plan.moves, plan.head))
 
 
 def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Generator[State, None, None]:
@@ -284,7 +306,10 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Gen
             return
     turn.run.ended = "finished"
     best = tree.decided[-1]
-    yield "done", f"Finished: {_spent(tree, plan)}; the best future has a reward of {_mean(best):.2f} per chunk."
+    reward = f"a reward of {_mean(best):.2f} per chunk"
+    if plan.head:
+        reward = f"a predicted reward of {_mean(best):.2f} per chunk, which was not measured"
+    yield "done", f"Finished: {_spent(tree, plan)}; the best future has {reward}."
 
 
 def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Generator[State, None, None]:

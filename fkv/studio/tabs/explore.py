@@ -10,6 +10,7 @@ import gradio as gr
 
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
+from fkv.search.head import Head
 from fkv.search.rewards import NAMES
 from fkv.studio.errors import sentence
 from fkv.studio.live.exploring import BY_HAND, CHOICES, FUTURES, MOVES, ExplorePlan, explore
@@ -96,7 +97,7 @@ def _controls(model: VideoModel) -> Controls:
                 stop = gr.Button("Stop exploring", interactive=False, elem_id="fkv-explore-stop")
         with gr.Row():
             strategy = gr.Dropdown(
-                list(CHOICES[1:]),
+                [name for name in CHOICES[1:] if name != "saffron" or Head.beside(model)],
                 value=STRATEGY,
                 label="Strategy",
                 info="or with parameters: ets:cost=nodes+distance=0.1",
