@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fkv.search.head import Foresight, Head, Samples, fit
+from fkv.search.head import Foresight, Head
 from fkv.search.looks import identity_of
 from fkv.search.moves import Moves
 from fkv.search.tree import Node
@@ -166,13 +166,14 @@ def test_saffron_shows_what_its_head_predicts_as_predicted(toy, monkeypatch):
     moves = Moves(Storyboard(), ("code",), PROMPT, "full", chunks=3)
     known = [move.key for move in moves.of([], 4)]
     facts = identity_of(toy) | {"rewards": "continuity"}
-    features = len(Foresight(toy, moves).state(Node()))
-    states = torch.zeros(len(known), features)
-    head = fit(Samples(states, tuple(known), torch.linspace(0.2, 0.8, len(known)), (0,) * len(known)), facts)
+    head = Head(known, len(Foresight(toy, moves).state(Node())), facts)
+    with torch.no_grad():
+        head.out.weight.zero_()
+        head.out.bias.copy_(torch.linspace(0.2, 0.8, len(known)))
     monkeypatch.setattr(Head, "beside", lambda model: head)
     *_, last = explored(toy, Run(1 << 26), strategy="saffron", width=2, story="")
     nodes = last["nodes"]
     assert "which was not measured" in last["text"] and all(node["predicted"] and not node["parts"] for node in nodes)
-    assert [node["move"] for node in nodes[:2]] == known[:1:-1] and nodes[0]["reward"] == pytest.approx(0.8, abs=0.05)
+    assert [node["move"] for node in nodes[:2]] == known[:1:-1] and nodes[0]["reward"] == pytest.approx(0.8)
     with pytest.raises(ValueError, match="predicts continuity; write that under Rewards"):
         explored(toy, Run(0), strategy="saffron", rewards="adherence")

@@ -60,11 +60,16 @@ class Paths:
         """The newest chunk of a path of at least one move, and the stream behind it, which must not go on itself."""
         if path not in self._made:
             noise = BranchNoise(self._seed, tuple(move.noise for move in path))
-            before = self.after(path[:-1])[1].fork(noise, share=True) if len(path) > 1 else self._begin(noise)
+            stream = self.after(path[:-1])[1].fork(noise, share=True) if len(path) > 1 else self._begin(noise)
             for change in path[-1].changes:
-                change.apply({STREAM: before})
-            self._made[path] = before.step(), before
+                change.apply({STREAM: stream})
+            self._made[path] = stream.step(), stream
         return self._made[path]
+
+    @property
+    def caches(self) -> list[KVCache]:
+        """The caches of all streams."""
+        return [cache for _, stream in self._made.values() for cache in stream.caches]
 
 
 class Futures:
@@ -76,6 +81,9 @@ class Futures:
         rewards: What counts.
         newest: Chunks whose mean reward is the score of a leaf.
         predict: Predicts rewards from a node; where it does, the rewards of chunks are not computed.
+
+    Attributes:
+        full: The streams under the full cache that rewards compare with.
     """
 
     def __init__(
@@ -86,7 +94,7 @@ class Futures:
         self._rewards = rewards
         self._newest = newest
         self._predict = predict
-        self._full = Paths(self._begin_full, seed)
+        self.full = Paths(self._begin_full, seed)
 
     def root(self) -> Node:
         """The empty stream."""
@@ -140,9 +148,9 @@ class Futures:
         compared = 0
         if reward is None:
             path = unabridged((*parent.moves, move))
-            is_new = self._rewards.need_full and path not in self._full
+            is_new = self._rewards.need_full and path not in self.full
             reward, parts = self._judge(parent, move, stream, chunk)
-            compared = self._full.after(path)[0].passes if is_new else 0
+            compared = self.full.after(path)[0].passes if is_new else 0
         child = Node(
             parent=parent,
             move=move,
@@ -164,7 +172,7 @@ class Futures:
         """The reward of the chunk that a move made behind a node, and its parts."""
         seen = [node.chunk for node in parent.lineage[1 - SEEN :] if node.chunk is not None]
         prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
-        full = self._full.after(unabridged((*parent.moves, move)))[0] if self._rewards.need_full else None
+        full = self.full.after(unabridged((*parent.moves, move)))[0] if self._rewards.need_full else None
         return self._rewards([*seen, chunk], Past(stream.noise, prompts, stream.model.transformer.events, full))
 
 

@@ -64,6 +64,7 @@ def test_futures_are_chosen_by_hand_in_talk_mode_too(visit):
     options = page.locator(".fkv-options button")
     expect(options).to_have_count(4)
     expect(page.locator(SAY)).to_have_text(re.compile("^Press 1 to 4 to go on"))
+    expect(page.locator(".fkv-future-name")).to_have_text("Choose a node of the tree to play its future.")
     page.wait_for_function("[...document.querySelectorAll('.fkv-options canvas')].every((each) => each.width > 100)")
     page.locator(SAY).click()
     page.keyboard.press("t")

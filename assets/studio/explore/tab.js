@@ -108,7 +108,13 @@ class Tab {
     this.chosen = null;
     this.beside = null;
     this.comparing = false;
+    this.compare.setAttribute("aria-pressed", "false");
     this.future.stop();
+    this.one.getContext("2d")?.clearRect(0, 0, this.one.width, this.one.height);
+    this.two.hidden = true;
+    find(this.tab, ".fkv-wipe-at").hidden = true;
+    write(find(this.tab, ".fkv-future-name"), "Choose a node of the tree to play its future.");
+    find(this.tab, ".fkv-future-facts").replaceChildren();
   }
 
   /** @returns {number | null} the last node of the chosen path */

@@ -182,8 +182,16 @@ def _head(model: VideoModel, rewards: Rewards) -> Head:
 
 @dataclass
 class Tree:
-    """The nodes of a tree by number, and what the page shows of them."""
+    """The nodes of a tree by number, and what the page shows of them.
 
+    Args:
+        futures: What grows it.
+        nodes: In the order in which they were made.
+        decided: Those on the path that was chosen.
+        options: Those to choose from.
+    """
+
+    futures: Futures
     nodes: list[Node] = field(default_factory=list)
     decided: list[Node] = field(default_factory=list)
     options: list[Node] = field(default_factory=list)
@@ -243,7 +251,7 @@ def explore(
         Manifests: the key of the run, its state (queued, running, choose, done or error), a status sentence, the nodes,
         and numbers of those to choose from.
     """
-    tree = Tree()
+    tree = Tree(_futures(model, plan))
 
     def manifest(state: str, text: str) -> dict[str, Any]:
         return {
@@ -288,7 +296,7 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Gen
     search = Search(
         plan.strategy,
         plan.moves,
-        _futures(model, plan),
+        tree.futures,
         plan.moves.chunks,
         plan.width,
         plan.lookahead,
@@ -315,7 +323,7 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Gen
 def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Generator[State, None, None]:
     """Show the visitor futures of some chunks, and go on from the one that they choose."""
     run = turn.run
-    futures = _futures(model, plan)
+    futures = tree.futures
     node = futures.root()
     length = per_choice(model)
     dearest = FUTURES * length * most_passes(model, plan.moves, plan.rewards)
@@ -379,7 +387,8 @@ def _count(tree: Tree, node: Node, turn: Turn, parting: Node) -> None:
         if each not in needed:
             each.chunk = None
     run.frame_bytes = sum(each.chunk.video.nbytes for each in tree.nodes if each.chunk and each.chunk.video is not None)
-    run.kv_bytes = unique_bytes([cache for leaf in leaves if leaf.stream for cache in leaf.stream.caches])
+    caches = [cache for leaf in leaves if leaf.stream for cache in leaf.stream.caches]
+    run.kv_bytes = unique_bytes([*caches, *tree.futures.full.caches])
 
 
 def _passes(tree: Tree) -> int:

@@ -91,9 +91,10 @@ def _controls(model: VideoModel) -> Controls:
             example = model.examples[0] if model.examples else ""
             prompt = gr.Textbox(example, label="Prompt", lines=1, max_lines=1, scale=6, min_width=320)
             seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
-            with gr.Column(scale=1, min_width=190):
-                go = gr.Button("Explore", variant="primary", elem_id="fkv-explore-go")
-                by_hand = gr.Button("Choose by hand", elem_id="fkv-explore-hand")
+            with gr.Column(scale=3, min_width=320):
+                with gr.Row():
+                    go = gr.Button("Explore", variant="primary", min_width=140, elem_id="fkv-explore-go")
+                    by_hand = gr.Button("Choose by hand", min_width=140, elem_id="fkv-explore-hand")
                 stop = gr.Button("Stop exploring", interactive=False, elem_id="fkv-explore-stop")
         with gr.Row():
             strategy = gr.Dropdown(
