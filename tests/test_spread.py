@@ -40,16 +40,6 @@ def test_a_lost_workers_job_goes_to_another(tmp_path):
     assert os.getpid() not in {worker for _, worker in made}
 
 
-def test_what_a_job_raises_is_raised_here():
-    with pytest.raises(ValueError, match="7 is no good"):
-        list(over_ray(fail, [(7,)], "local"))
-
-
-def test_a_cluster_that_is_not_there_is_a_sentence():
-    with pytest.raises(ValueError, match="no Ray cluster answers at '127.0.0.1:1'"):
-        list(over_ray(square, [], "127.0.0.1:1"))
-
-
 @pytest.fixture(scope="module")
 def one_cluster() -> Iterator[None]:
     """Start Ray once for the tests below, whose workers then load torch once."""
@@ -59,6 +49,16 @@ def one_cluster() -> Iterator[None]:
         patch.setattr(ray, "shutdown", lambda: None)
         yield
     ray.shutdown()
+
+
+def test_what_a_job_raises_is_raised_here(one_cluster):
+    with pytest.raises(ValueError, match="7 is no good"):
+        list(over_ray(fail, [(7,)], "local"))
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence():
+    with pytest.raises(ValueError, match="no Ray cluster answers at '127.0.0.1:1'"):
+        list(over_ray(square, [], "127.0.0.1:1"))
 
 
 SCENE = "a blue star drifting over the sea at night"
