@@ -68,7 +68,7 @@ def stream(setting, policy):
         patch.setenv(dispatch.TRITON_VARIABLE, setting)
         patch.setattr(dispatch, "_choices", {})
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        model = dataclasses.replace(small_model(layers=2), latent=(4, 4, 4), schedule=Schedule.even(1))
+        model = dataclasses.replace(small_model(layers=2), latent=(4, 2, 4), schedule=Schedule.even(1))
         live, probe = Stream(model, policies.parse(policy), "a red ball", decode=False), FrameMassProbe()
         made = [live.step(probe).latents for _ in range(2)]
         made += [each.step(probe).latents for each in (live, live.fork(share=True))]
@@ -85,7 +85,7 @@ def rows(setting):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(dispatch.TRITON_VARIABLE, setting)
         patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
-        model = dataclasses.replace(small_model(layers=2), latent=(4, 4, 4), schedule=Schedule.even(1))
+        model = dataclasses.replace(small_model(layers=2), latent=(4, 2, 4), schedule=Schedule.even(1))
         names = ("full", "sliding-window:window_frames=6", "full")
         streams = [Stream(model, policies.parse(name), "a ball", i, decode=False) for i, name in enumerate(names)]
         streams[0].step()
