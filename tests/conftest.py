@@ -48,6 +48,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let it be collected when the process ends, at which Triton would name it as leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Create pytest's base folder before a studio changes the default folder for temporary files."""
