@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,9 +158,17 @@ def _earlier(
     report = read_report(target)
     if report["records"]:
         name, checkpoint, precision = identity_of(load())
-        wanted = {"model": [name], "checkpoint": [checkpoint], "precision": [precision], "seconds": [seconds]}
-        wanted |= {"prompt": range(prompts), "seed": range(args.seeds), "steps": _steps(args.steps)}
-        wanted |= {"story": [write(story) or None], "timing": ["shared" if args.shared else None]}
+        wanted: dict[str, Iterable[Any]] = {
+            "model": [name],
+            "checkpoint": [checkpoint],
+            "precision": [precision],
+            "prompt": range(prompts),
+            "seed": range(args.seeds),
+            "seconds": [seconds],
+            "story": [write(story) or None],
+            "steps": _steps(args.steps),
+            "timing": ["shared" if args.shared else None],
+        }
         check_settings(target, report["records"], wanted)
         print(f"{target} holds {len(report['records'])} records, which are kept", file=sys.stderr)
     return report

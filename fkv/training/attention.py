@@ -97,7 +97,7 @@ class TeacherForcedAttention:
         restricted = c.restricted[self.layer]
         sizes = [heads // 2, heads - heads // 2] if restricted else [heads]
         tokens = [c.local, c.wide] if restricted else [c.wide]
-        by_heads = zip(*(x.split(sizes, 2) for x in (q, k, v)), tokens, strict=True)
+        by_heads = zip(q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), tokens, strict=True)
         out = torch.cat([_attend(*group, c.chunk_tokens) for group in by_heads], 2)
         return attn.to_out[0](out.transpose(2, 3).flatten(0, 1).flatten(2))
 

@@ -47,24 +47,24 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            same_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            same_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    same_shape[matrix.shape].append(matrix)
+                    same_shape[matrix.shape].append((matrix, matrix.grad))
             for shape, matrices in same_shape.items():
-                updates = orthogonal(torch.stack([self._momentum(each, group["momentum"]) for each in matrices]))
+                updates = orthogonal(torch.stack([self._momentum(*each, group["momentum"]) for each in matrices]))
                 scale = 0.2 * math.sqrt(max(shape)) * group["lr"]
-                for matrix, update in zip(matrices, updates, strict=True):
+                for (matrix, _), update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
         return loss
 
-    def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
+    def _momentum(self, matrix: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         """Update the moving average of a matrix's gradient, and return it one step ahead (Nesterov)."""
         state = self.state[matrix]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-        average = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
-        return torch.lerp(matrix.grad, average, momentum)
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return torch.lerp(gradient, average, momentum)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
