@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import cv2
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -30,6 +31,7 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import record, unpack
 from fkv.studio.tabs import policy_field, policy_picker
+from fkv.studio.tabs.live.prompt import Prompt
 from fkv.studio.theme import theme
 from fkv.xray import xray
 
@@ -43,6 +45,15 @@ def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:
 @pytest.fixture
 def run() -> Run:
     return Run(memory=1 << 20)
+
+
+def test_words_that_are_not_read_are_said_of_every_field(shipped):
+    with gr.Blocks():
+        prompt = Prompt(shipped, Registry())
+    said = prompt.hint_all("a red ball over the hills by day, a wizard", "6: a dragon over the sea", "9: a unicorn")
+    assert all(word in said for word in ("wizard", "dragon", "unicorn"))
+    assert "unicorn" in prompt.hint_all("a red ball", "6: nonsense = x", "9 seed=7: a unicorn")
+    assert "dragon" in prompt.hint_all("a red ball", "6: a dragon", "nonsense")
 
 
 def test_line_is_first_come_first_served():

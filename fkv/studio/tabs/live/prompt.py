@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -11,6 +12,7 @@ import gradio as gr
 
 from fkv.models.base import VideoModel
 from fkv.storyboard import parse as parse_story
+from fkv.studio.live.plan import Branch
 from fkv.studio.live.sessions import Registry
 
 from .events import LATEST
@@ -50,13 +52,15 @@ class Prompt:
         """The buttons in the order of `buttons_in`."""
         return [self.go, self.change, self.flush, self.cut, self.pause, self.step, self.stop]
 
-    def hint_all(self, text: str | None, story: str | None) -> str:
-        """Say what is not read of the prompt and of the storyboard's prompts."""
-        try:
-            later = parse_story(story or "", self._model.roles, None, self._model.chunk_seconds).prompts
-        except ValueError:  # said when the run starts
-            later = []
-        return hint(self._model.hints_of([text or "", *later]))
+    def hint_all(self, text: str | None, story: str | None, branch: str | None) -> str:
+        """Say what is not read of the prompt, the storyboard's prompts and that of a branch."""
+        prompts = [text or ""]
+        with suppress(ValueError):  # said when the run starts
+            prompts += parse_story(story or "", self._model.roles, None, self._model.chunk_seconds).prompts
+        with suppress(ValueError):
+            future = Branch.read(branch or "")
+            prompts += [future.prompt] if future else []
+        return hint(self._model.hints_of(prompts))
 
     def _hint_while_typing(self, text: str | None) -> str:
         return hint(self._model.hints(LAST_WORD.sub("", text or "")))

@@ -63,8 +63,8 @@ def _wire(controls: Controls, runs: Runs, registry: Registry) -> None:
         (prompt.stop, runs.stop),
     ):
         button.click(press, None, None, **AT_ONCE)
-    hinted = [prompt.text.blur, storyboard.changes.blur, prompt.go.click]
-    gr.on(hinted, prompt.hint_all, [prompt.text, storyboard.changes], prompt.hint, **LATEST)
+    texts = [prompt.text, storyboard.changes, storyboard.branch]
+    gr.on([*(text.blur for text in texts), prompt.go.click], prompt.hint_all, texts, prompt.hint, **LATEST)
     settings = [next_run.view.input, next_run.length.input, next_run.seed.input]
     gr.on(settings, prompt.hint_for_next_run, prompt.text, prompt.hint, **LATEST)
     both = list(policies.fields.values())
