@@ -25,6 +25,9 @@ REQUEST = 30.0  # seconds in which a request has to come, and `RATE` for those t
 ANSWER = 60.0  # seconds in which what was sent has to be read, and `RATE` for what is large
 RATE = 8 << 10  # bytes a second
 LOOK = 5.0  # seconds between two looks at a connection
+HEADERS = 64 << 10  # bytes of the headers of a request
+PIECES = 1024  # pieces in which a body may come, whatever its size
+PIECE = 64  # bytes on average of those beyond
 
 
 def most_connections() -> int:
@@ -58,6 +61,30 @@ def bound(most: int, proxies: str) -> None:
     gradio.http_server.uvicorn = SimpleNamespace(Config=config)  # type: ignore[assignment]
 
 
+class Parser(h11.Connection):
+    """HTTP of one connection. A body in tiny pieces, each of which costs as much as a large one, is refused.
+
+    Attributes:
+        body: Bytes of the body so far, but for what came after the answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, HEADERS)
+        self.body = 0
+        self._pieces = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.body = self._pieces = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self.body += 0 if self.our_state is h11.DONE else len(event.data)
+            if self._pieces > PIECES + self.body // PIECE:
+                raise h11.RemoteProtocolError("the pieces of the body are too small")
+        return event
+
+
 class Connection(H11Protocol):
     """A connection that ends where its request or the reading of its answer takes too long.
 
@@ -72,7 +99,7 @@ class Connection(H11Protocol):
         self._most = most
         self._waits_since: float | None = None
         self._unread_since: float | None = None
-        self._received = 0
+        self.conn: Parser = Parser()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -82,8 +109,10 @@ class Connection(H11Protocol):
         self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # no HTTP, and too late to answer that: the answer has begun
+            self.transport.abort()
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -103,14 +132,13 @@ class Connection(H11Protocol):
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = self.loop.time()
-            self._received = 0
 
     def _look(self) -> None:
         """End the connection where something takes too long, else look again later."""
         if self not in self.connections:
             return
         now = self.loop.time()
-        late = self._waits_since is not None and now - self._waits_since > REQUEST + self._received / RATE
+        late = self._waits_since is not None and now - self._waits_since > REQUEST + self.conn.body / RATE
         unread = self.transport.get_write_buffer_size()
         stuck = self._unread_since is not None and now - self._unread_since > ANSWER + unread / RATE
         if late or stuck:

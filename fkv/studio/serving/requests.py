@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.types import Scope
 
 MAX_DEPTH = 32  # of nested lists and objects
+MAX_VALUES = 20_000  # in all lists and objects
 MAX_DIGITS = 32  # of a number
 MAX_EXPONENT = 99
 MAX_HASH = 64  # characters of a session hash; Gradio's have 11
@@ -24,18 +25,21 @@ def read_json(data: bytes) -> Any:
     """Parse the JSON body of a call.
 
     Raises:
-        ValueError: It is no JSON, is nested deeper than `MAX_DEPTH`, holds a number of more than `MAX_DIGITS` digits or
-            beyond e99, or a session hash that is no short text.
+        ValueError: It is no JSON in UTF-8, is nested deeper than `MAX_DEPTH`, holds more than `MAX_VALUES` values, a
+            number of more than `MAX_DIGITS` digits or beyond e99, or a session hash that is no short text.
     """
+    text = data.decode()  # what is looked for below is written otherwise in UTF-16, which json.loads would read
     bare = TEXTS.sub(b'""', data)
     if NUMBERS.search(bare):
         raise ValueError("a number is out of range")
+    if sum(bare.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
+        raise ValueError("too many values")
     depth = 0
     for bracket in re.finditer(rb"[\[\]{}]", bare):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-    body = json.loads(data)
+    body = json.loads(text)
     given = body.get("session_hash") if isinstance(body, dict) else None
     if given is not None and not (isinstance(given, str) and len(given) <= MAX_HASH):
         raise ValueError("the session hash is too long")
