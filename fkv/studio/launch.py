@@ -93,7 +93,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--port", type=int, default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen at (default: %(default)s)"
     )
-    parser.add_argument("--root-path", default=env("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
+    parser.add_argument(
+        "--root-path", default=env("GRADIO_ROOT_PATH"), help="address, or path, under which a proxy serves the page"
+    )
     parser.add_argument(
         "--trust-proxy",
         default=env("FKV_TRUST_PROXY", ""),

@@ -7,8 +7,8 @@ import logging
 import re
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,19 @@ CLOSED = re.compile(
     r"|file[=/]/*https?:)|/monitoring|/login|/logout"
 )
 NOTHING = "Not found"
+FOREIGN = JSONResponse(
+    {"detail": "This name or site may not call this studio; --root-path ADDRESS tells the studio the name of a proxy."},
+    403,
+)
+BUSY = PlainTextResponse("Too many requests of this address are under way.", 503)
 MAX_BODY = 1 << 20  # bytes of a request
 MAX_UPLOAD = 16 << 20  # bytes of one upload
 MAX_UPLOADS = 256 << 20  # bytes of the uploads of all visitors
 MCP = re.compile(r"(/gradio_api)?/mcp(/|$)")
+UPLOAD = re.compile(r"(/gradio_api)?/upload(_progress)?/?$")
+API = re.compile(r"(/gradio_api)?/(info|openapi\.json)/?$")
+DIRECT = re.compile(r"(/gradio_api)?/(run|api|component_server)(/|$)")  # calls that do not wait in the queue
+DIRECT_CALLS = 32  # of one address under way; each takes one of the worker threads
 
 
 class TooLarge(Exception):
@@ -72,7 +81,7 @@ class Gate:
         app: The application behind it.
         folder: Where uploads and clips are stored.
         uploads: Whether any event takes a file; the upload route is closed otherwise.
-        hosts: Names under which MCP may be called; None allows any.
+        hosts: Names under which the studio may be called; None allows any, but MCP never answers another site.
         admit: Whether there is a place for a call.
         share: Requests of one address that may be under way, streams of answers included.
     """
@@ -97,24 +106,29 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        address = _address(scope)
-        if self._under_way[address] >= self.share:
-            await PlainTextResponse("Too many requests of this address are under way.", 503)(scope, receive, send)
-            return
-        self._under_way[address] += 1
+        with self._place(_address(scope), self.share) as fits:
+            await (self._answer if fits else BUSY)(scope, receive, send)
+
+    @contextmanager
+    def _place(self, key: str, most: int) -> Iterator[bool]:
+        """Whether there is a place for one more request under a key; it is taken until the block ends."""
+        fits = self._under_way[key] < most
+        self._under_way[key] += fits
         try:
-            await self._answer(scope, receive, send)
+            yield fits
         finally:
-            self._under_way[address] -= 1
-            if not self._under_way[address]:
-                del self._under_way[address]
+            self._under_way[key] -= fits
+            if not self._under_way[key]:
+                del self._under_way[key]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         upload = path.rstrip("/").endswith("/upload")
         limit = MAX_UPLOAD if upload else MAX_BODY
         stated = dict(scope["headers"]).get(b"content-length", b"")
-        if CLOSED.match(path) or (upload and self.uploads is None):
+        if API.match(path):
+            scope["app"].api_info = None  # Gradio keeps what it told the first caller, whose headers name the studio
+        if CLOSED.match(path) or (UPLOAD.match(path) and self.uploads is None):
             await PlainTextResponse(NOTHING, 404)(scope, receive, send)
         elif stated.isdigit() and int(stated[:20]) > limit:
             await _too_large(limit)(scope, receive, send)
@@ -126,6 +140,11 @@ class Gate:
                 await (self._bounded(limit, scope, receive, send) if fits else full(scope, receive, send))
         elif MCP.match(path):
             await self._mcp(scope, receive, send)
+        elif scope["method"] == "POST" and self.hosts is not None and not same_site(scope, self.hosts):
+            await FOREIGN(scope, receive, send)
+        elif scope["method"] == "POST" and DIRECT.match(path):
+            with self._place(f"calls of {_address(scope)}", DIRECT_CALLS) as fits:
+                await (self._post if fits else BUSY)(scope, receive, send)
         elif scope["method"] == "POST":
             await self._post(scope, receive, send)
         else:
@@ -151,7 +170,7 @@ class Gate:
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on an MCP call of this site; whoever runs it can see whether its client is still there."""
         if not same_site(scope, self.hosts):
-            await PlainTextResponse("This name or site may not call MCP here.", 403)(scope, receive, send)
+            await FOREIGN(scope, receive, send)
             return
         with marked(scope) as call:
 
