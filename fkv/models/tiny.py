@@ -69,7 +69,7 @@ def hints(prompt: str, length: int = 24, vocabulary: Sequence[str] = known_words
         vocabulary: The words that the model knows. Noise decides what a prompt of the memory world leaves open.
     """
     unknown = [*unknown_words(prompt, vocabulary), *dict.fromkeys(each for each in prompt if category(each) == "So")]
-    known = [word for word in words(prompt) if word not in unknown]
+    known = [word for word in words(prompt) if word in vocabulary]
     more = [word for word in vocabulary if word in NEW_WORDS]
     cut = []
     if len(known) > length:

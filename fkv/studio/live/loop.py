@@ -134,7 +134,7 @@ def _change(streams: Streams, run: Run, notice: str) -> str:
             texts.append(change.apply(streams))
         except ValueError as error:
             texts.append(f"Not applied: {error}.")
-    return " ".join(filter(None, texts))
+    return " ".join(dict.fromkeys(filter(None, texts)))
 
 
 def _ran(policies: dict[str, list[tuple[int, str]]], branch: Branch | None) -> str:

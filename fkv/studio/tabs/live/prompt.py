@@ -18,7 +18,7 @@ from fkv.studio.live.sessions import Registry
 from .events import LATEST
 
 TELL_PAGE = "(text) => { document.dispatchEvent(new CustomEvent('fkv-prompt', { detail: text })); }"
-LAST_WORD = re.compile(r"\w+$")  # the word that is being typed
+LAST_WORD = re.compile(r"(?<!\w)\w+$")  # the word that is being typed; tried at word starts only, so in linear time
 NEXT_RUN = "Stream, chunks and seed apply to the next run. Press Start over."
 
 
