@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -13,18 +14,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from types import SimpleNamespace
 
 import gradio as gr
+import httpx
 import pytest
 from gradio.queueing import Queue
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
+from fkv.models import tiny
 from fkv.studio.live import disconnect, telemetry
 from fkv.studio.server import takes_files
-from fkv.studio.serving import admission, requests
+from fkv.studio.serving import admission, middleware, requests
 from fkv.studio.serving.admission import Admission, Messages
+from fkv.studio.tabs.live.prompt import LAST_WORD
 from tests.load.attack import SHORT, run
 from tests.load.attacks import CHECKS, Target
 from tests.load.client import ROOT, Studio, Visitor, free_port
@@ -46,6 +52,8 @@ PLAIN = {"Content-Type": "application/json"}
         json.dumps({"session_hash": "x" * 900_000}),
         r'{"session\u005fhash": "' + "x" * 100 + '"}',
         '{"session_hash": ["x"]}',
+        '["\u2200", [1e400]]'.encode("utf-16-le"),
+        '{"data": [' + "[]," * 20_000 + "[]]}",
         '"' + '\\"' * 200_000,
         "nonsense",
     ],
@@ -122,6 +130,28 @@ def test_one_address_does_not_take_all_places():
     assert admit("/gradio_api/queue/join", {"fn_index": 3}, "10.0.0.2") is None
     assert admit("/gradio_api/cancel", {"fn_index": 3}, "10.0.0.1") is None
     assert admission.ADDRESS_PLACES + admission.API_PLACES < admission.PLACES
+
+
+def test_calls_outside_the_queue_leave_threads_for_others(tmp_path):
+    async def answer(scope, receive, send):
+        await asyncio.sleep(0.2)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    gate = middleware.Gate(answer, tmp_path)
+
+    async def post(path: str, address: str) -> int:
+        transport = httpx.ASGITransport(gate, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return (await client.post(path, json={})).status_code
+
+    async def posts() -> list[int]:
+        paths = ["/gradio_api/run/predict", "/gradio_api/component_server"] * middleware.DIRECT_CALLS
+        calls = [post(path, "10.0.0.1") for path in paths]
+        return await asyncio.gather(*calls, post(paths[0], "10.0.0.2"), post("/gradio_api/queue/join", "10.0.0.1"))
+
+    *statuses, other, queued = asyncio.run(posts())
+    assert statuses == [200] * middleware.DIRECT_CALLS + [503] * middleware.DIRECT_CALLS
+    assert other == queued == 200 and not gate._under_way
 
 
 def test_a_session_with_an_event_under_way_is_never_evicted(monkeypatch):
@@ -254,7 +284,7 @@ def test_a_signal_in_the_middle_of_a_run_leaves_nothing(tmp_path, number, status
 
 def test_a_comparison_on_the_page_runs_and_one_that_nobody_listens_to_ends(address, monkeypatch, caplog):
     handler = logging.Handler()
-    handler.emit = lambda record: ended.append(record.facts["ended"])
+    handler.emit = lambda record: ended.extend([record.facts["ended"]] * (record.facts["kind"] == "compare"))
     ended: list[str] = []
     monkeypatch.setattr(telemetry.log, "handlers", [handler])
     caplog.set_level(logging.INFO, telemetry.log.name)
@@ -269,6 +299,20 @@ def test_a_comparison_on_the_page_runs_and_one_that_nobody_listens_to_ends(addre
         while len(ended) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
     assert ended == ["finished", "left"]
+
+
+# Text that is looked at while it is typed.
+
+
+def test_the_word_that_is_being_typed_is_found_in_linear_time():
+    assert LAST_WORD.sub("", "a red bal") == "a red "
+    text = "a" * 900_000 + "!"
+    assert LAST_WORD.sub("", text) == text, "from every letter on, it would take an hour"
+
+
+def test_hints_on_many_words_take_linear_time():
+    many = " ".join("".join(word) for word in product("bcdfghjk", repeat=6)) + " red"
+    assert "and more" in tiny.hints(many)[0], "each word looked up among all others, it would take an hour"
 
 
 # Links.

@@ -59,6 +59,11 @@ class Visitor:
                     return event
         raise LookupError(f"the page has no {kind} of {elem_id}")
 
+    def is_text(self, part: int) -> bool:
+        """Whether a component holds text that a visitor types."""
+        own = self._parts[part]
+        return own["type"] in ("textbox", "dropdown") and not own["props"].get("multiselect")
+
     def form(self, event: dict[str, Any], **fields: Any) -> list[Any]:
         """What the page sends with an event: the values that it shows, but for `fields`, named by how a component's
         label begins."""

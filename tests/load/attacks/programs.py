@@ -71,7 +71,7 @@ def slow(target: Target) -> Iterator[Attempt]:
     parts = (
         b"",
         b"GET / HTTP/1.1\r\n",
-        b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n",
+        b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n",
     )
     with ExitStack() as stack:
         held = [stack.enter_context(closing(target.connect(part))) for part in parts * 10]

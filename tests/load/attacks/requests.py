@@ -35,6 +35,9 @@ def tiny_uploads(target: Target) -> Iterator[Attempt]:
             origin = {"Origin": "http://evil.example"} if number % 2 else {}
             status = client.post("/gradio_api/upload", files=files, headers=origin).status_code
             yield f"990 parts: {status}", status in (403, 404, 413)
+        for _ in range(target.count(20)):
+            status = client.get("/gradio_api/upload_progress", params={"upload_id": "x" * 30_000}).status_code
+            yield f"the progress of none: {status}", status == 404
     yield answers(target)
 
 
@@ -57,6 +60,8 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     yield "a session hash of 900 kB", json.dumps({"session_hash": "x" * 900_000}).encode()
     yield "a list as session hash", b'{"session_hash": ["x"]}'
     yield "no JSON", b"nonsense"
+    yield "UTF-16, in which depth and numbers look otherwise", '["\u2200", [1e400]]'.encode("utf-16-le")
+    yield "350,000 lists", b'{"data": [' + b"[]," * 350_000 + b"[]]}"
     yield "no UTF-8", b'{"data": ["\xff\xfe"]}'
     yield "2 MiB", b" " * (2 << 20)
 
@@ -78,14 +83,30 @@ def absurd_bodies(target: Target) -> Iterator[Attempt]:
     yield answers(target)
 
 
-@check("MCP answers no other site")
+@check("no other site may call the studio")
 def other_sites(target: Target) -> Iterator[Attempt]:
     names = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "0.0.0.0", "evil.example:80")
     with target.client() as client:
-        for name in names:
-            for headers in ({"Host": name}, {"Origin": f"http://{name}"}, {"Host": name, "Origin": f"http://{name}"}):
-                status = client.post("/gradio_api/mcp/", json={}, headers=headers).status_code
-                yield f"{headers}: {status}", status in (400, 403)
+        for path in ("/gradio_api/mcp/", JOIN, "/gradio_api/call/generate_clip", "/gradio_api/run/predict"):
+            for name in names:
+                for headers in (
+                    {"Host": name},
+                    {"Origin": f"http://{name}"},
+                    {"Host": name, "Origin": f"http://{name}"},
+                ):
+                    status = client.post(path, json={"data": []}, headers=headers).status_code
+                    yield f"{path}, {headers}: {status}", status in (400, 403)
+
+
+@check("no caller's headers are in what others read")
+def forwarded(target: Target) -> Iterator[Attempt]:
+    with target.client() as client:
+        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json"):
+            for header in ("Host", "X-Forwarded-Host", "X-Gradio-Server"):
+                for name in ("evil.example", "http://evil.example", "[::1", "a" * 5000)[: target.count(4)]:
+                    status = client.get(path, headers={header: name}).status_code
+                    told = client.get(path).text
+                    yield f"{path}, {header}: {name[:30]}: {status}", status < 500 and "evil.example" not in told
 
 
 OUTSIDE = (
@@ -158,13 +179,38 @@ def malformed(target: Target) -> Iterator[Attempt]:
     yield answers(target)
 
 
+CHUNKED = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@check("bodies in tiny pieces, or with something that is no HTTP, end their connection")
+def pieces(target: Target) -> Iterator[Attempt]:
+    extension = b"1;" + b"x" * 60_000 + b"\r\n \r\n"
+    for path in (JOIN, "/gradio_api/upload", "/gradio_api/mcp/", "/healthz"):
+        for data in (b"1\r\n \r\n" * 20_000, extension * 1200, b"zz\r\n"):
+            for _ in range(target.count(5)):
+                with closing(target.connect(CHUNKED.format(path).encode())) as connection:
+                    connection.settimeout(10)
+                    ended = False
+                    try:
+                        connection.sendall(data)
+                        while connection.recv(1 << 16):
+                            pass
+                        ended = True
+                    except TimeoutError:
+                        pass
+                    except OSError:
+                        ended = True
+                yield f"{path}, {data[:8]!r}", ended
+    yield answers(target)
+
+
 @check("half-open connections shut nobody out")
 def half_open(target: Target) -> Iterator[Attempt]:
     parts = (
         b"",
         b"GET /",
         b"GET / HTTP/1.1\r\nHost: a\r\n",
-        f"POST {JOIN} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1".encode(),
+        f"POST {JOIN} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1".encode(),
     )
     with ExitStack() as stack:
         for number in range(target.count(1200)):

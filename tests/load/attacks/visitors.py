@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from contextlib import ExitStack, closing
 from tests.load.client import Visitor, settle
 
 from . import Attempt, Target, check
+from .requests import answers
 
+LETTERS = str.maketrans("0123456789", "ghijklmnop")
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
@@ -110,3 +113,26 @@ def scripts(target: Target) -> Iterator[Attempt]:
             except LookupError:
                 yield f"the page has no {list(field)[-1]}", False
             time.sleep(0.1)
+
+
+@check("long texts in any field of the page freeze nobody")
+def long_texts(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as visitor:
+        texts = ("a" * 900_000 + "!", " ".join(secrets.token_hex(3).translate(LETTERS) for _ in range(120_000)))
+        texts = (*texts, "2:" * 400_000, "[" + " " * 900_000, "2" + " " * 900_000 + "x", "\n" * 400_000, "a," * 400_000)
+        fields = [
+            (event, place)
+            for event in visitor.config["dependencies"]
+            for place, part in enumerate(event["inputs"])
+            if visitor.is_text(part)
+        ]
+        random.Random(0).shuffle(fields)
+        for event, place in fields[: target.count(len(fields))]:
+            for text in texts:
+                data = visitor.form(event)
+                data[place] = text
+                body = {"data": data, "fn_index": event["id"], "session_hash": secrets.token_hex(8)}
+                where = "queue/join" if event["queue"] else "run/predict"
+                status = visitor.http.post(f"/gradio_api/{where}", json=body).status_code
+                yield f"{event['targets']}, {text[:9]!r}: {status}", status in (200, 500, 503)
+            yield answers(target)
