@@ -26,6 +26,7 @@ from typing import Any, ParamSpec, Protocol, cast
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.benchmark import Timer
 
 from .threads import one_thread_between
 
@@ -220,8 +221,6 @@ def _problem(run: Callable[[str], list[Tensor]], written: Callable[[], list[Tens
 
 def _seconds(run: Callable[[], Any]) -> float:
     """Return the seconds of a call when nothing disturbs it."""
-    from torch.utils.benchmark import Timer  # which imports setuptools
-
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=0.01).times)
 
