@@ -301,7 +301,7 @@ def bytes_saved(records: Sequence[Record]) -> pd.DataFrame:
         One row each: unique bytes and chunks that REBASE holds over those of ETS, and the reward of ETS above REBASE's,
         with 95 % intervals over prompts.
     """
-    frame = _frame([record for record in records if record["task"] in BYTES])
+    frame = _frame([record for record in records if record["task"] != GUARD])
     ets, rebase = (frame[frame["strategy"] == name] for name in ("ets", "rebase"))
     pairs = ets.merge(rebase, on=["task", "policy", "width", "prompt", "seed"], suffixes=("", "_rebase"))
     rows = []

@@ -39,20 +39,26 @@ differ in wording, re-cache, moment, policy and steps, not in noise (`TASKS` in 
 MEASURED = """\
 ## What searches find
 
-`{model}`, {prompts} held-out prompts, {seeds} seeds each; every strategy may take the passes of as many plain streams
+`{model}`, {prompts} held-out prompts, seeds {seeds}; every strategy may take the passes of as many plain streams
 as its width. Rewards are those of the plain streams that repeat what was found, 0 to 1; brackets are 95 % bootstrap
 intervals over prompts, from {fewest} on. *Over best-of* is the difference on the same prompts and seeds: a strategy
 whose interval holds 0, or lies below it, does not beat best-of-N here.
 {short}
 {table}
+"""
 
-![Reward against passes](../assets/benchmarks/{figure})
+CURVES = f"""
+![Reward against passes](../assets/benchmarks/{FIGURE.name})
+"""
 
+SAVED = """
 What REBASE holds over what ETS holds (the paper says 1.8 times, at equal accuracy, for texts): unique bytes of K and V,
 and chunks, mean over all depths.
 
 {saved}
+"""
 
+GUARDED = """
 A guard against the colour and the time of day that the prompt names, by the oracle that also counts the violations:
 
 {guarded}
@@ -62,17 +68,23 @@ A guard against the colour and the time of day that the prompt names, by the ora
 def section(records: Sequence[Record]) -> str:
     """Return what the page says of records, as Markdown."""
     first = records[0]
-    return MEASURED.format(
+    saved, guarded = searches.bytes_saved(records), searches.guarded(records)
+    text = MEASURED.format(
         model=first["model"],
         prompts=len({record["prompt"] for record in records}),
-        seeds=len({record["seed"] for record in records}),
+        seeds=", ".join(map(str, sorted({record["seed"] for record in records}))),
         fewest=FEWEST,
         short=SHORT if any(record["task"].startswith(searches.SHORT) for record in records) else "",
         table=_searches(searches.table(records)),
-        figure=FIGURE.name,
-        saved=_saved(searches.bytes_saved(records)),
-        guarded=_guarded(searches.guarded(records)),
     )
+    text += CURVES if has_curves(records) else ""
+    text += SAVED.format(saved=_saved(saved)) if len(saved) else ""
+    return text + (GUARDED.format(guarded=_guarded(guarded)) if len(guarded) else "")
+
+
+def has_curves(records: Sequence[Record]) -> bool:
+    """Whether strategies were measured with several numbers of passes."""
+    return len({record["width"] for record in records if record["strategy"] in STRATEGIES}) > 1
 
 
 def _rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -187,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     records = read_records(args.read)
     PAGE.write_text(page(records), encoding="utf-8")
-    draw(records).savefig(FIGURE, dpi=150)
+    if has_curves(records):
+        draw(records).savefig(FIGURE, dpi=150)
 
 
 if __name__ == "__main__":
