@@ -35,7 +35,7 @@ class _Finder(PathFinder):
 
 def skip_stubs() -> None:
     """Let Gradio write no stubs when it is imported later."""
-    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder)
 
 
 def keep_backend() -> None:
