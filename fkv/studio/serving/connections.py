@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio.http_server
+import gradio.networking
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -59,6 +60,8 @@ def bound(most: int, proxies: str) -> None:
         forwarded_allow_ips=proxies,
     )
     gradio.http_server.uvicorn = SimpleNamespace(Config=config)  # type: ignore[assignment]
+    # Gradio asks its own page at the start, and ends the studio where many others ask at the same time
+    gradio.networking.url_ok = lambda url: True
 
 
 class Parser(h11.Connection):
@@ -113,6 +116,11 @@ class Connection(H11Protocol):
             super().data_received(data)
         except h11.LocalProtocolError:  # no HTTP, and too late to answer that: the answer has begun
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # so that the application does not answer as well
+        super().send_400_response(msg)
 
     def handle_events(self) -> None:
         super().handle_events()
