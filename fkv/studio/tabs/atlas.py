@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fkv.analysis.figures import View
 
 NO_FIGURE = "No such figure."
+DRAWING = threading.Lock()
+"""The first figure imports the plotting libraries; two threads that import them at once may find them half imported."""
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
 
@@ -48,7 +50,8 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
 
     def draw(event: gr.EventData) -> go.Figure:
         try:
-            return view_of(model, name, event._data["model"]).plotly(event._data["theme"])
+            with DRAWING:
+                return view_of(model, name, event._data["model"]).plotly(event._data["theme"])
         except (KeyError, TypeError):
             raise gr.Error(NO_FIGURE, print_exception=False) from None
 
@@ -69,12 +72,11 @@ def view_of(model: VideoModel, name: str, chosen: str) -> View:
 
 def figure_route(model: VideoModel) -> Route:
     """`/atlas/NAME.ENDING?model=&theme=`: a figure as a file."""
-    drawing = threading.Lock()
 
     @lru_cache(maxsize=32)
     def files(name: str, chosen: str, theme: Any) -> dict[str, bytes]:
-        view = view_of(model, name, chosen)
-        with drawing, tempfile.TemporaryDirectory() as folder:
+        with DRAWING, tempfile.TemporaryDirectory() as folder:
+            view = view_of(model, name, chosen)
             return {path.suffix[1:]: path.read_bytes() for path in view.save(folder, theme)}
 
     def figure(request: Request) -> Response:
