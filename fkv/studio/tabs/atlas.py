@@ -22,13 +22,9 @@ from fkv.models.base import VideoModel
 from fkv.studio.media.assets import page_asset, script
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fkv.analysis.figures import View
 
 NO_FIGURE = "No such figure."
-DRAWING = threading.Lock()
-"""The first figure imports the plotting libraries; two threads that import them at once may find them half imported."""
 FORMATS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
 
@@ -48,10 +44,9 @@ def _figure(model: VideoModel, name: str, models: tuple[str, ...]) -> None:
     with gr.Column(elem_classes="fkv-atlas", elem_id=f"fkv-{name}"):
         plot = gr.Plot(show_label=False, container=False)
 
-    def draw(event: gr.EventData) -> go.Figure:
+    def draw(event: gr.EventData) -> Any:  # Gradio reads the types, so they are imported
         try:
-            with DRAWING:
-                return view_of(model, name, event._data["model"]).plotly(event._data["theme"])
+            return view_of(model, name, event._data["model"]).plotly(event._data["theme"])
         except (KeyError, TypeError):
             raise gr.Error(NO_FIGURE, print_exception=False) from None
 
@@ -72,11 +67,12 @@ def view_of(model: VideoModel, name: str, chosen: str) -> View:
 
 def figure_route(model: VideoModel) -> Route:
     """`/atlas/NAME.ENDING?model=&theme=`: a figure as a file."""
+    drawing = threading.Lock()
 
     @lru_cache(maxsize=32)
     def files(name: str, chosen: str, theme: Any) -> dict[str, bytes]:
-        with DRAWING, tempfile.TemporaryDirectory() as folder:
-            view = view_of(model, name, chosen)
+        view = view_of(model, name, chosen)
+        with drawing, tempfile.TemporaryDirectory() as folder:
             return {path.suffix[1:]: path.read_bytes() for path in view.save(folder, theme)}
 
     def figure(request: Request) -> Response:
