@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import socket
 import threading
 from dataclasses import replace
 from functools import partial
+from typing import get_type_hints
 
 import cv2
 import gradio as gr
@@ -30,6 +32,7 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import record, unpack
+from fkv.studio.page import build
 from fkv.studio.tabs import policy_field, policy_picker
 from fkv.studio.tabs.live.prompt import Prompt
 from fkv.studio.theme import theme
@@ -45,6 +48,13 @@ def plan(length: int = 3, view: str = "AB", **fields: object) -> Plan:
 @pytest.fixture
 def run() -> Run:
     return Run(memory=1 << 20)
+
+
+def test_gradio_can_read_the_types_by_which_it_gives_handlers_the_event_and_the_request(shipped):
+    handlers = [each.fn for each in build(shipped, Registry()).fns.values() if inspect.isroutine(each.fn)]
+    assert len(handlers) > 20
+    for handler in handlers:
+        get_type_hints(handler)
 
 
 def test_words_that_are_not_read_are_said_of_every_field(shipped):
