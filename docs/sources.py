@@ -137,7 +137,9 @@ def _verdict(found: dict[str, Any]) -> str:
     if chosen["psnr_vs_full"] is None or window["psnr_vs_full"] is None:
         return f"{said}. How near it comes to its frames was not compared with a window.\n"
     gap = chosen["psnr_vs_full"] - window["psnr_vs_full"]
-    noise = 2 * ((chosen["psnr_error"] or 0) ** 2 + (window["psnr_error"] or 0) ** 2) ** 0.5
+    if chosen["psnr_error"] is None or window["psnr_error"] is None:
+        return f"{said}. One seed cannot tell whether it comes nearer to its frames than a window ({gap:+.1f} dB).\n"
+    noise = 2 * (chosen["psnr_error"] ** 2 + window["psnr_error"] ** 2) ** 0.5
     near = "as near to" if abs(gap) <= noise else "nearer to" if gap > 0 else "farther from"
     than = "as" if abs(gap) <= noise else "than"
     return (

@@ -277,7 +277,9 @@ def test_the_page_compares_no_pictures_where_none_were_compared():
         {"policy": "sliding-window:window_frames=13", "psnr_vs_full": None, "psnr_error": None},
     ]
     assert "was not compared" in sources._verdict({"context": 84, "rows": rows})
-    rows[1] |= {"psnr_vs_full": 30.0, "psnr_error": 0.5}
+    rows[1] |= {"psnr_vs_full": 30.0}
+    assert "One seed cannot tell" in sources._verdict({"context": 84, "rows": rows})
+    rows[1] |= {"psnr_error": 0.5}
     assert "farther from its frames than `sliding-window:window_frames=13`" in sources._verdict(
         {"context": 84, "rows": rows}
     )
