@@ -554,6 +554,7 @@ class Red:
     """A detector that lets a chunk pass with the listed noises, or where its prompt has no red in it."""
 
     parts = {"red": None}
+    need_full = False
 
     def __init__(self, *allowed):
         self.allowed = allowed
