@@ -103,6 +103,11 @@ class VideoModel:
         """Return what the user should know about several prompts, each sentence once."""
         return list(dict.fromkeys(hint for prompt in dict.fromkeys(prompts) for hint in self.hints(prompt)))
 
+    def beside(self, name: str) -> Path | None:
+        """The file of this name in the folder of the weights; None where there is none."""
+        files = [weights.with_name(name) for weights in self.weights[:1]]
+        return files[0] if files and files[0].exists() else None
+
     def with_steps(self, count: int) -> VideoModel:
         """Return the same model with fewer denoising steps in every chunk, see `Schedule.with_steps`."""
         schedule = self.schedule.with_steps(count)

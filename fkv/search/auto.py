@@ -92,7 +92,7 @@ class Auto:
         model.decoder.copy(None)
         for name in self._candidates:
             rule = policies.parse(name)
-            Stream(model, rule, "candidate", roles=self.stream.roles)
+            policies.check_fit(rule, model.geometry, self.stream.roles)
             if rule.caches != "shared":
                 raise ValueError(f"policy 'auto' switches between shared caches, and {name!r:.60} has none")
 

@@ -114,8 +114,8 @@ class Head(nn.Module):
     @classmethod
     def beside(cls, model: VideoModel) -> Head | None:
         """The head that lies beside a model's weights as `SHIPPED`; None where there is none."""
-        files = [weights.with_name(SHIPPED) for weights in model.weights[:1]]
-        return cls.load(files[0]) if files and files[0].exists() else None
+        file = model.beside(SHIPPED)
+        return cls.load(file) if file else None
 
 
 def state_of(model: VideoModel, index: int, chunk: Chunk | None, text: Tensor, is_new_prompt: bool) -> Tensor:

@@ -11,18 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from fkv.files import parse_json
+from fkv.files import read_json
 from fkv.models.base import VideoModel
 from fkv.report import device_name
 
 from .strategies import Ets, Strategy
-from .tree import Node, sibling_distances
+from .tree import PERCENTILE, Node, sibling_distance, sibling_distances
 
 FILE = "looks.json"
-PERCENTILE = 20  # of the distances between siblings
+MAX_BYTES = 1 << 20
 
 
 def identity_of(model: VideoModel) -> dict[str, Any]:
@@ -44,13 +43,13 @@ def measured(root: Node, model: VideoModel, run: dict[str, Any]) -> dict[str, An
     Raises:
         ValueError: There are no siblings.
     """
-    distances = sibling_distances(root)
-    if not distances:
+    distance = sibling_distance(root)
+    if distance is None:
         raise ValueError("no chunk of this search has siblings to measure; choose a larger width, or other moves")
     return {
-        "distance": float(np.percentile(distances, PERCENTILE)),
+        "distance": distance,
         "percentile": PERCENTILE,
-        "pairs": len(distances),
+        "pairs": len(sibling_distances(root)),
         **identity_of(model),
         **run,
         "precision": model.precision,
@@ -73,22 +72,21 @@ def fitted(strategy: Strategy, model: VideoModel, file: Path | None = None) -> S
     """
     if not isinstance(strategy, Ets) or strategy.distance is not None:
         return strategy
-    beside = [weights.with_name(FILE) for weights in model.weights[:1]]
-    files = [file] if file else [each for each in beside if each.exists()]
-    if not files:
+    file = file or model.beside(FILE)
+    if file is None:
         raise ValueError(
             f"ets has to know how far siblings of {model.name} look apart, and nobody measured it; measure it with "
             "fkv search --calibrate FILE, or name a distance, as in ets:distance=0.1"
         )
     try:
-        told = parse_json(files[0].read_text(encoding="utf-8"), str(files[0]))
+        told = read_json(file, MAX_BYTES)
         distance = float(told["distance"])
     except OSError as error:
-        raise ValueError(f"cannot read {files[0]}: {error.strerror or error}") from None
-    except (KeyError, TypeError, UnicodeDecodeError):
-        raise ValueError(f"{files[0]} says no distance; measure one with fkv search --calibrate FILE") from None
+        raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
+    except (KeyError, TypeError):
+        raise ValueError(f"{file} says no distance; measure one with fkv search --calibrate FILE") from None
     if any(told.get(name) != value for name, value in identity_of(model).items()):
-        raise ValueError(f"{files[0]} was measured for other weights than those of {model.name}; measure it again")
+        raise ValueError(f"{file} was measured for other weights than those of {model.name}; measure it again")
     return replace(strategy, distance=distance)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from fkv.sampler import BranchNoise
 from fkv.storyboard import STREAM, Cue, SetPolicy, SetSteps, Storyboard, write, write_change
 from fkv.stream import Chunk
@@ -15,7 +13,7 @@ from fkv.stream import Chunk
 from .futures import Begin
 from .rewards import Past, Rewards
 from .search import Search
-from .tree import Node, sibling_distances
+from .tree import Node, sibling_distance
 
 
 def story_of(path: Sequence[Node]) -> Storyboard:
@@ -82,7 +80,6 @@ def found(search: Search, path: Sequence[Node], chunks: Sequence[Chunk]) -> dict
         `strategy_share` is the time of one decision of the strategy, relative to that of one plain chunk.
     """
     levels = search.levels
-    distances = sibling_distances(search.root)
     reward_calls = sum(level.reward_calls for level in levels)
     strategy_s = sum(level.strategy_s for level in levels)
     chunk_s = sum(chunk.timings.total for chunk in chunks) / len(chunks)
@@ -97,7 +94,7 @@ def found(search: Search, path: Sequence[Node], chunks: Sequence[Chunk]) -> dict
         "kv_bytes_mean": sum(level.kv_bytes for level in levels) / len(levels),
         "kv_bytes_mean_if_copied": sum(level.kv_bytes_copied for level in levels) / len(levels),
         "nodes_mean": sum(level.nodes for level in levels) / len(levels),
-        "sibling_distance_p20": float(np.percentile(distances, 20)) if distances else None,
+        "sibling_distance_p20": sibling_distance(search.root),
         "seconds": sum(level.seconds for level in levels),
         "strategy_s": strategy_s,
         "chunk_s": chunk_s,

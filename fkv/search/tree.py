@@ -107,6 +107,15 @@ def subtrees(leaves: Sequence[Node]) -> list[Node]:
     return [lineage[depth] for lineage in lineages]
 
 
+PERCENTILE = 20  # of the distances between siblings: below that, looks are one
+
+
+def sibling_distance(root: Node) -> float | None:
+    """The distance between the looks of siblings that a fifth of them stays below; None where there are no siblings."""
+    distances = sibling_distances(root)
+    return float(np.percentile(distances, PERCENTILE)) if distances else None
+
+
 def sibling_distances(root: Node) -> list[float]:
     """Cosine distances between the looks of all siblings, rising."""
     looks = [[child.look for child in node.children if child.look is not None] for node in root]

@@ -28,7 +28,7 @@ from fkv.search.rewards import SEEN, Rewards
 from fkv.search.search import FORBIDDEN, Search
 from fkv.search.strategies import Strategy
 from fkv.search.strategies.ets import clusters_of
-from fkv.search.tree import Node, sibling_distances
+from fkv.search.tree import Node, sibling_distance
 from fkv.storyboard import STREAM, write_change
 from fkv.stream import Stream, check_prompt, check_seed
 from fkv.studio.media.protocol import pack
@@ -223,8 +223,8 @@ class Tree:
         """The cluster of each node by its look among those of its depth, from 0."""
         if not self.nodes:
             return {}
-        distances = sibling_distances(self.nodes[0].ancestry[0])
-        distance = max(float(np.percentile(distances, 20)) if distances else ALIKE, 1e-6)
+        measured = sibling_distance(self.nodes[0].ancestry[0])
+        distance = max(ALIKE if measured is None else measured, 1e-6)
         by_depth: dict[int, list[Node]] = defaultdict(list)
         for node in self.nodes:
             by_depth[node.depth].append(node)
