@@ -1,7 +1,7 @@
 """Probes of recall: scripts of prompts for the memory world in which something leaves the picture and returns.
 
 The camera turns away from a panel and back, a thing leaves and the prompt asks for "the thing from before", or a thing
-hides behind a wall until noise brings it out. The truth comes from the renderer: a stream's noise decides what its
+goes behind a wall or roams out of the picture until noise brings it back. The truth comes from the renderer: a stream's noise decides what its
 world holds (`fkv.world.story`), and the oracle reads the same items before they leave and after they return.
 """
 
@@ -23,14 +23,17 @@ from fkv.world.shots import Shot, Subject
 from fkv.world.story import CHUNK, LAMPS, RETURN, REVERSES, TURN_FRAMES, ChunkTruth, Story
 from fkv.world.witness import read_panel, read_thing
 
-Kind = Literal["panorama", "thing", "hidden"]
+Kind = Literal["panorama", "thing", "hidden", "roaming"]
 Reading = dict[str, Any]
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 REST = 4  # chunks in which the items are read
-HIDES = 4  # chunks after which a thing that hides is behind the wall
-RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2}  # from the return until the items are read
-COMES_OUT = RETURN / 4  # gene
+MOTION = {"hidden": "hiding", "roaming": "roaming"}  # kinds of probes whose thing leaves and returns by itself
+LEAVES = {"hidden": 4, "roaming": 5}  # chunks after which it is out of sight
+READ = {"hidden": range(2), "roaming": range(1, 4)}  # chunks in which it is in full view, before it leaves
+SOONEST = {"hidden": 2, "roaming": 3}  # chunks after which it can come back
+RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2, "roaming": 2}  # until the items are read
+COMES_BACK = RETURN / 4  # gene
 STAYS = 1 - RETURN / 4
 CHANCE = {
     "sign colour": 1 / len(COLOURS),
@@ -48,7 +51,7 @@ class Probe:
 
     Attributes:
         kind: "panorama": the camera turns away and back. "thing": a thing leaves and the prompt refers back to it.
-            "hidden": a thing goes behind a wall and comes out again.
+            "hidden": a thing goes behind a wall and comes out again. "roaming": it leaves the picture and returns.
         prompt: Number of the held-out prompt.
         shots: The scene of every chunk.
         before: Chunks in which the items are read before they leave.
@@ -71,8 +74,8 @@ class Probe:
         return self.after.start - RETURN_CHUNKS[self.kind]
 
     def gene(self, chunk: int) -> float | None:
-        """What decides in a chunk whether a hidden thing comes out; None in other probes, where noise may decide."""
-        return None if self.kind != "hidden" else COMES_OUT if chunk == self.returns - 1 else STAYS
+        """What decides in a chunk whether a thing in `MOTION` comes back; None in other probes, where noise may decide."""
+        return None if self.kind not in MOTION else COMES_BACK if chunk == self.returns - 1 else STAYS
 
 
 def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
@@ -81,7 +84,7 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
     Args:
         kind: See `Probe`.
         prompt: Number of the held-out prompt.
-        seconds: How long the items are out of the picture, rounded to chunks.
+        seconds: How long the items are out of the picture, rounded to chunks, and at least `SOONEST`.
 
     Raises:
         ValueError: `seconds` is below 1.
@@ -100,10 +103,11 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
         again = Shot(place, time, Subject(None, None, motion, before=True))
         shots = [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
         return Probe(kind, prompt, tuple(shots), range(1, 1 + REST), _last(shots), away * CHUNK / FPS)
-    if kind == "hidden":
-        returns = HIDES + away
-        shots = [Shot(place, time, Subject(None, None, "hiding"))] * (returns + RETURN_CHUNKS[kind] + 2)
-        return Probe(kind, prompt, tuple(shots), range(2), range(len(shots) - 2, len(shots)), away * CHUNK / FPS)
+    if kind in MOTION:
+        away = max(away, SOONEST[kind])
+        shots = [Shot(place, time, Subject(None, None, MOTION[kind]))] * (LEAVES[kind] + away + RETURN_CHUNKS[kind] + 2)
+        after = range(len(shots) - 2, len(shots))
+        return Probe(kind, prompt, tuple(shots), READ[kind], after, away * CHUNK / FPS)
     camera, panel = (("left", -1), ("right", 1))[prompt % 2]
     aside = Shot(place, time, subject, camera)
     shots = (
@@ -178,7 +182,7 @@ def _chunks(video: np.ndarray, chunks: range) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ProbeNoise:
-    """The noise of a seed, but for the number that decides when a probe's hidden thing comes out."""
+    """The noise of a seed, but for the number that decides when a probe's thing comes back."""
 
     probe: Probe
     seeded: SeededNoise
