@@ -1,8 +1,9 @@
 """Probes of recall: scripts of prompts for the memory world in which something leaves the picture and returns.
 
 The camera turns away from a panel and back, a thing leaves and the prompt asks for "the thing from before", or a thing
-goes behind a wall or roams out of the picture until noise brings it back. The truth comes from the renderer: a stream's noise decides what its
-world holds (`fkv.world.story`), and the oracle reads the same items before they leave and after they return.
+goes behind a wall or roams out of the picture until noise brings it back. The truth comes from the renderer: a stream's
+noise decides what its world holds (`fkv.world.story`), and the oracle reads the same items before they leave and after
+they return.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Probe:
         return self.after.start - RETURN_CHUNKS[self.kind]
 
     def gene(self, chunk: int) -> float | None:
-        """What decides in a chunk whether a thing in `MOTION` comes back; None in other probes, where noise may decide."""
+        """What decides in a chunk if a thing in `MOTION` comes back; None in other probes, where noise may decide."""
         return None if self.kind not in MOTION else COMES_BACK if chunk == self.returns - 1 else STAYS
 
 
