@@ -233,6 +233,55 @@ def test_a_board_goes_on_where_it_stopped(toy, spec_file, quick, tmp_path):
         board.run(read_spec(spec_file), out)
 
 
+def test_an_unfinished_board_shows_what_all_rules_have(toy, spec_file, quick, tmp_path, monkeypatch, capsys):
+    spec, out, make = read_spec(spec_file), tmp_path / "out", board.stream_record
+
+    def until(count):
+        def stops(*job):
+            if len(quick) == count:
+                raise KeyboardInterrupt
+            return make(*job)
+
+        monkeypatch.setattr(board, "stream_record", stops)
+        with pytest.raises(KeyboardInterrupt):
+            board.run(spec, out)
+        return load_folder(out / "results") if (out / "results").exists() else []
+
+    assert until(3) == []  # no prompt of the first seed has all four rules
+    one_prompt = until(7)
+    assert len(one_prompt) == 4 and [len(each.videos) for each in one_prompt] == [1] * 4
+    assert one_prompt[0].videos[0].measures["identity"] is None
+    one_seed = until(15)
+    assert [(video.prompt, video.seed) for video in one_seed[0].videos] == [(0, 0), (1, 0)]
+    assert main(["board", "show", str(out)]) == 0
+    assert "unfinished: 1 of 2 seeds, 2 of 2 prompts" in capsys.readouterr().err
+    monkeypatch.setattr(board, "stream_record", make)
+    assert [len(each.videos) for each in board.run(spec, out)] == [4] * 4
+    assert main(["board", "show", str(out), "--seeds", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "unfinished" not in captured.err and json.loads(captured.out)["rows"][0]["videos"] == 2
+    assert main(["board", "show", str(out), "--seeds", "9"]) == 2
+    assert "board 'try' has the seeds 0, 1; name some" in capsys.readouterr().err
+
+
+def test_records_of_several_machines_are_one_board(toy, spec_file, quick, tmp_path):
+    """Records alone are enough, of any machine, in any order, some of them twice."""
+    spec = read_spec(spec_file)
+    whole = board.run(spec, tmp_path / "here")
+    lines = (tmp_path / "here" / "records.jsonl").read_text().splitlines()
+    there = [json.loads(line) for line in lines[:9]]
+    for record in there:
+        record["costs"] = record["costs"] and record["costs"] | {"device": "another device"}
+    joined = tmp_path / "joined"
+    joined.mkdir()
+    (joined / "records.jsonl").write_text("\n".join([*lines[7:], *map(json.dumps, there)]) + "\n")
+    del quick[:]
+    found = board.run(spec, joined, board.Setting(videos="none"))
+    assert not quick and not (joined / "videos").exists()
+    assert [each.videos for each in found] == [each.videos for each in whole]
+    assert found[0].costs.device == "a device, another device"
+
+
 def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_file, quick, tmp_path):
     board.run(read_spec(spec_file), tmp_path / "out")
     del quick[:]
@@ -419,6 +468,12 @@ def test_adding_a_result_checks_it_and_takes_its_clip(toy, spec_file, quick, tmp
     files = sorted(map(str, (tmp_path / "out" / "results").glob("*.json")))
     assert main(["board", "add", *files, "--to", str(boards)]) == 0
     assert len(load_folder(boards)) == 4 and (boards / "try" / "full.mp4").exists()
+    spec_file.write_text(SPEC.replace("seeds = [0, 1]", "seeds = [0]"))  # as an unfinished board, then a whole one
+    assert main(["board", "run", str(spec_file), "--out", str(tmp_path / "less")]) == 0
+    less = sorted(map(str, (tmp_path / "less" / "results").glob("*.json")))
+    assert main(["board", "add", *less, "--to", str(boards)]) == 0
+    assert main(["board", "add", *files, "--to", str(boards)]) == 0
+    assert len(load_folder(boards)[0].videos) == 4
     wrong = Path(files[0])
     wrong.write_text(wrong.read_text().replace('"seconds":4', '"seconds":5', 1))
     assert main(["board", "add", str(wrong), "--to", str(boards)]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -228,15 +228,16 @@ def of_records(
 
 
 def _costs(found: Sequence[Record], at_once: int) -> Costs:
-    """The costs of all videos of a rule: the largest bytes and loads, the medians of times."""
+    """The costs of all videos of a rule: the largest bytes and loads, the medians of times, all devices."""
     loads = [each["load"] for each in found]
     most = {name: max(each[name] for each in found) for name in ("kv_bytes", "peak_bytes", "passes", "span")}
     middle = {
         name: round(statistics.median(each[name] for each in found), 2)
         for name in ("frames_denoise", "ms_generate", "ms_total")
     }
+    words = {name: ", ".join(sorted({each[name] for each in found})) for name in ("device", "torch")}
     load = None if None in loads else round(max(loads), 2)
-    return Costs(**found[0] | most | middle | {"load": load, "at_once": at_once})
+    return Costs(**found[0] | most | middle | words | {"load": load, "at_once": at_once})
 
 
 def _video(record: Record, records: Sequence[Record]) -> Video:
@@ -276,6 +277,22 @@ def with_scores(result: Result, file: Path) -> Result:
         return video.model_copy(update={"measures": video.measures | scores})
 
     return result.model_copy(update={"videos": [merged(video) for video in result.videos]})
+
+
+def of_seeds(result: Result, seeds: Collection[int]) -> Result:
+    """The result of some of its seeds.
+
+    Raises:
+        ValueError: It has none of them.
+    """
+    kept = [seed for seed in result.protocol.seeds if seed in seeds]
+    if not kept:
+        raise ValueError(
+            f"board {result.protocol.name!r} has the seeds {', '.join(map(str, result.protocol.seeds))}; name some"
+        )
+    protocol = result.protocol.model_copy(update={"seeds": kept})
+    videos = [video for video in result.videos if video.seed in kept]
+    return result.model_copy(update={"protocol": protocol, "videos": videos})
 
 
 def load(path: str | Path) -> Result:

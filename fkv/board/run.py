@@ -1,11 +1,15 @@
-"""Run a board: every rule on every prompt and seed. What is finished is kept, and a later run goes on from it."""
+"""Run a board: every rule on every prompt and seed. What is finished is kept, and a later run goes on from it.
+
+Seeds are outermost, then prompts, so that the results say something long before the end: they are of the runs that all
+rules have, `part`.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +36,9 @@ PLAN = "plan.json"
 RECORDS = "records.jsonl"
 RESULTS = "results"
 MAX_PLAN_BYTES = 16 << 20
-Kept = Literal["first", "all"]
+Kept = Literal["none", "first", "all"]
+Key = tuple[str, int, int]
+"""Policy, number of the prompt, seed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Setting:
         features: What likeness is measured by, see `fkv.analysis.features`.
         workers: Processes, each with one thread.
         ray: Address of a Ray cluster to use instead.
-        videos: Which videos are kept: the first of every rule, or all.
+        videos: Which videos are kept: none, the first of every rule, or all.
         recall: Whether recall is measured too, for models of the memory world.
     """
 
@@ -77,13 +83,10 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     planned = resume(out, spec, model, setting.features)
     protocol = planned.protocol
     finished = {_key(record): record for record in read_records(out / RECORDS)}
-    every = [
-        (policy, number, seed)
-        for number, seed in product(range(len(protocol.prompts)), protocol.seeds)
-        for policy in planned.rules
-    ]
+    every = [(policy, *each) for each in _runs(protocol) for policy in planned.rules]
     pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
     jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]
+    written: Protocol | None = None
     with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
         for record, video in _run(model, spec, setting, jobs):
             if video is not None:
@@ -93,25 +96,73 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
             finished[_key(record)] = record
             append_record(out / RECORDS, record)
             bar.update()
+            if (common := part(planned, finished)) not in (None, written, protocol):
+                _write(out, _results(planned, common, finished, setting.workers, out))
+                written = common
+    found = _results(planned, protocol, finished, setting.workers, out)
+    if setting.recall:
+        found = _with_recall(found, model, setting, out)
+    _write(out, found)
+    return found
+
+
+def _runs(protocol: Protocol) -> list[tuple[int, int]]:
+    """Number of the prompt and seed of all videos of a rule, in the order in which they are made."""
+    return [(number, seed) for seed in protocol.seeds for number in range(len(protocol.prompts))]
+
+
+def part(planned: Plan, finished: Collection[Key]) -> Protocol | None:
+    """The part of a board's protocol that all its rules have: whole seeds, or prompts of the first seed.
+
+    Args:
+        planned: The board.
+        finished: What there are records of.
+
+    Returns:
+        The protocol with fewer seeds and prompts; None where not even one prompt is finished.
+    """
+    protocol = planned.protocol
+    ready = {run for run in _runs(protocol) if all((policy, *run) in finished for policy in planned.rules)}
+    numbers = range(len(protocol.prompts))
+    if seeds := [seed for seed in protocol.seeds if all((number, seed) in ready for number in numbers)]:
+        return protocol.model_copy(update={"seeds": seeds})
+    first = protocol.seeds[0]
+    prompts = [protocol.prompts[number] for number in takewhile(lambda each: (each, first) in ready, numbers)]
+    return protocol.model_copy(update={"seeds": [first], "prompts": prompts}) if prompts else None
+
+
+def _results(
+    planned: Plan, protocol: Protocol, finished: Mapping[Key, Record], at_once: int, out: Path
+) -> list[Result]:
+    """A result per rule, of the runs of a `part`, with the scores of VBench-Long that lie there."""
     source = f"fkv board run of {protocol.name}, version {__version__}"
     found = [
         results.of_records(
-            protocol,
-            policy,
-            tracks,
-            [finished[policy, *run] for run in product(range(len(protocol.prompts)), protocol.seeds)],
-            setting.workers,
-            source,
+            protocol, policy, tracks, [finished[policy, *run] for run in _runs(protocol)], at_once, source
         )
         for policy, tracks in planned.rules.items()
     ]
-    if setting.recall:
-        found = _with_recall(found, model, setting, out)
-    found = [results.with_scores(each, out / RESULTS / f"{each.name}.json") for each in found]
+    return [results.with_scores(each, out / RESULTS / f"{each.name}.json") for each in found]
+
+
+def _write(out: Path, found: Sequence[Result]) -> None:
+    """Write a result per rule, and every video as a line of CSV."""
     for each in found:
         results.save(each, out / RESULTS)
     (out / "videos.csv").write_text(videos_csv(found), encoding="utf-8")
-    return found
+
+
+def unfinished(out: Path, found: Sequence[Result]) -> str:
+    """What of a folder's board its results lack, as a sentence; "" where they are whole or lie elsewhere."""
+    if not (out / PLAN).exists() or not found:
+        return ""
+    whole, there = read_plan(out).protocol, found[0].protocol
+    if there == whole:
+        return ""
+    return (
+        f"unfinished: {len(there.seeds)} of {len(whole.seeds)} seeds, {len(there.prompts)} of {len(whole.prompts)} "
+        "prompts; fkv board run goes on"
+    )
 
 
 def resume(out: Path, spec: Spec, model: VideoModel, features: str) -> Plan:
@@ -142,7 +193,7 @@ def read_plan(out: Path) -> Plan:
         raise ValueError(f"{file} is damaged; name another folder") from None
 
 
-def video_file(out: Path, planned: Plan, key: tuple[str, int, int]) -> Path:
+def video_file(out: Path, planned: Plan, key: Key) -> Path:
     """Where a video lies: a folder per rule, in the layout that VBench-Long reads (PROMPT-SEED.mp4)."""
     policy, number, seed = key
     return out / "videos" / slug(policy) / clip_name(planned.protocol, number, seed)
@@ -153,15 +204,15 @@ def clip_name(protocol: Protocol, number: int, seed: int) -> str:
     return f"{title(protocol.prompts[number])}-{seed}{ENDING}"
 
 
-def _key(record: Record) -> tuple[str, int, int]:
+def _key(record: Record) -> Key:
     return record["policy"], record["prompt"], record["seed"]
 
 
-def _kept(planned: Plan, key: tuple[str, int, int], videos: Kept) -> bool:
-    return videos == "all" or key[1:] == (0, planned.protocol.seeds[0])
+def _kept(planned: Plan, key: Key, videos: Kept) -> bool:
+    return videos == "all" or (videos == "first" and key[1:] == (0, planned.protocol.seeds[0]))
 
 
-def _lost(out: Path, planned: Plan, key: tuple[str, int, int], videos: Kept) -> bool:
+def _lost(out: Path, planned: Plan, key: Key, videos: Kept) -> bool:
     """Whether a video should be there and is not."""
     return _kept(planned, key, videos) and not video_file(out, planned, key).exists()
 

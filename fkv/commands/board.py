@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what likeness is measured by: layout (colours of a grid, no weights), or a vision model of the Hub such "
         "as facebook/dinov2-small, or the folder of one (default: layout)",
     )
-    run.add_argument("--videos", choices=("first", "all"), default="first", help="which videos are kept as MP4")
+    run.add_argument(
+        "--videos",
+        choices=("none", "first", "all"),
+        default="first",
+        help="which videos are kept as MP4; those of records from elsewhere are made again unless it is none",
+    )
     run.add_argument("--recall", action="store_true", help="also what returns after it left the picture")
     add_spread(run)
 
@@ -43,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--under-gb", type=float, help="only rules whose peak memory is at most this, in 10^9 bytes")
     show.add_argument("--fps", type=float, help="only rules with at least so many video frames per second")
     show.add_argument("--frames", type=float, help="only rules whose denoising reads at most so many latent frames")
+    show.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only videos of these seeds")
     show.add_argument("--table", metavar="FILE", help="also write a Markdown table there")
     show.add_argument("--csv", metavar="FILE", help="also write one line per rule there")
     show.add_argument("--videos-csv", metavar="FILE", help="also write one line per video there")
@@ -84,7 +90,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from fkv.board import table
-    from fkv.board.result import load_folder
+    from fkv.board.result import load_folder, of_seeds
+    from fkv.board.run import unfinished
 
     target, page, sheet, videos = outputs(args, "json", "table", "csv", "videos_csv")
     check_ending("table", page, ".md")
@@ -94,11 +101,16 @@ def _show(args: argparse.Namespace) -> int:
     results = load_folder(folder / "results" if (folder / "results").is_dir() else folder)
     if not results:
         raise ValueError(f"there are no results in {folder}; make some with fkv board run")
+    sentence = unfinished(folder, results)
+    if args.seeds:
+        results = [of_seeds(result, args.seeds) for result in results]
     rows = table.chosen(table.rows(results), args.by, args.track or "", args.under_gb, args.fps, args.frames)
     if not rows:
         raise ValueError("no rule is within these limits; allow more memory, fewer frames per second or more frames")
     text = table.markdown(rows)
     print(text, file=sys.stderr)
+    if sentence:
+        print(sentence, file=sys.stderr)
     for file, written in ((page, text), (sheet, table.spreadsheet(rows)), (videos, table.videos_csv(results))):
         if file:
             file.write_text(written, encoding="utf-8")
@@ -112,7 +124,9 @@ def _add(args: argparse.Namespace) -> int:
 
     boards = _boards(args.to)
     new: list[tuple[Path, Result]] = [(Path(file), results.load(file)) for file in args.results]
-    there = {each.protocol.name: each for each in results.load_folder(boards)}
+    replaced = {(result.protocol.name, result.name) for _, result in new}
+    kept = [each for each in results.load_folder(boards) if (each.protocol.name, each.name) not in replaced]
+    there = {each.protocol.name: each for each in kept}
     for _, result in new:
         results.check_protocol(result, there.setdefault(result.protocol.name, result))
     for file, result in new:
