@@ -29,6 +29,7 @@ EXPECTED: dict[str, str] = {
     "id-forcing": "as longlive; its writing without the sink suits a model that was trained so, which this one was not",
     "pyramid-forcing": "as full for adherence; rougher, as its classes of heads come from head roles here",
     "memflow": "switches best, as the prompt's words choose what is remembered",
+    "context-forcing": "as longlive, and keeps what was there before a change",
     "random-roles": "worse than forcing-kv, or head roles do not matter in this model",
     "no-anchor": "rougher chunk borders than forcing-kv",
     "no-dynamic": "worse motion than forcing-kv",

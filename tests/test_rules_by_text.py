@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fkv import policies, roles
 from fkv.cache import KVCache
 from fkv.policies import pyramid_forcing
+from fkv.policies.context_forcing import ContextForcing
 from fkv.policies.mem_flow import MemFlow
 from fkv.policies.pyramid_forcing import PyramidForcing, head_classes
 from fkv.resources import asset
@@ -192,6 +193,60 @@ def test_memflow_scores_are_mean_attention_scores_of_the_prompt(small):
     scores = (text @ keys.transpose(2, 3) * keys.shape[-1] ** -0.5).mean((0, 1, 2)).unflatten(0, (-1, 12)).mean(1)
     slots = [int(pages.slot[pages.rows_of([frame])[0]]) for frame in frames]
     np.testing.assert_allclose(MemFlow().scores(group, state, frames), scores[slots], rtol=1e-4, atol=1e-5)
+
+
+class Places:
+    """Context Forcing's cache of a layer as its code fills it: the frame in each place, sink, slow and fast memory."""
+
+    def __init__(self) -> None:
+        self.places, self.remembered, self.before, self.newest = [], 0, None, -1
+
+    def run(self, first: int, keys: torch.Tensor) -> list[int]:
+        """A pass of the chunk that begins with a frame, with the mean of its keys."""
+        before, self.before = self.before, keys
+        unlike = first >= 6 and torch.cosine_similarity(keys, before).mean() < THRESHOLD
+        if unlike and self.places[2 + self.remembered] != first:
+            if self.remembered < 12:
+                self.places[3 + self.remembered] = first
+                self.remembered += 1
+            else:
+                self.places[3:15] = [*self.places[4:15], first]
+        if first > self.newest:
+            self.newest = first
+            self.places = self.places if len(self.places) < 21 else [*self.places[:15], *self.places[18:]]
+            self.places += range(first, first + 3)
+        return list(self.places)
+
+
+THRESHOLD = 0.85  # some chunks of the random model are new to some of its layers
+
+
+def test_context_forcing_fills_places_as_its_code_does(small, monkeypatch):
+    layers = [Places() for _ in range(small.geometry.layers)]
+    reads = []
+    select = ContextForcing.select
+
+    def watched(self, state, layer, query):
+        group = f"layer {layer}"
+        rows = state.cache.groups[group].pages.rows_of(state.frames)
+        keys = state.cache.unrotated(layer, group, rows)[0].flatten(2, 3).mean(2).flatten(1)
+        expected = layers[layer].run(state.frames[0], keys)
+        select(self, state, layer, query)
+        found = self.reads(group, state)
+        pages = state.cache.groups[group].pages
+        reads.append(
+            pages.frame[found.index].tolist() == expected and found.position.tolist() == [*range(len(expected))]
+        )
+
+    monkeypatch.setattr(ContextForcing, "select", watched)
+    stream, made = chunks_of(small, f"context-forcing:threshold={THRESHOLD}", 24)
+    passes = len(small.schedule.sigmas) + 1
+    assert len(reads) == 24 * small.geometry.layers * passes and all(reads)
+    assert 0 < min(layer.remembered for layer in layers) < max(layer.remembered for layer in layers) == 12
+    assert made[-1].kv_tokens_read["layer 0"] == 21 * 12
+    held = stream.caches[0].groups["layer 1"].pages.frame
+    assert {*held.tolist()} == {*layers[1].places[:15], *layers[1].places[18:]}
+    assert layers[0].places[0] == 0 and made[-1].read["layer 0"].position.max() == 20
 
 
 @pytest.fixture

@@ -18,6 +18,11 @@ def _deep_forcing(frames: int) -> str:
     return f"deep-forcing:window_frames={frames},sink_frames={sink},capacity_frames={capacity}"
 
 
+def _context_forcing(frames: int) -> str:
+    """The released sink and window beside a smaller memory; the sink goes where not even one frame is left for it."""
+    return f"context-forcing:sink_frames={max(0, min(3, frames - 7))},memory_frames={max(1, frames - 9)}"
+
+
 SETTINGS: dict[str, Callable[[int], str]] = {
     **{
         name: f"{name}:window_frames={{}}".format
@@ -38,6 +43,7 @@ SETTINGS: dict[str, Callable[[int], str]] = {
     "deep-sink": lambda frames: f"deep-sink:sink_frames={frames // 2},window_frames={frames}",
     "relax-forcing": lambda frames: f"relax-forcing:memory_frames={frames - 6},candidates={max(4, frames - 6)}",
     "tether-cache": "tether-cache:budget_frames={}".format,
+    "context-forcing": _context_forcing,
     "fade-mem": lambda frames: f"fade-mem:slots={frames - 3}",
     "ca2-vdm": lambda frames: f"ca2-vdm:prefix_frames={(frames - 3) // 3 * 3}",
     "window-kv": lambda frames: f"window-kv:budget_frames={float(frames - 4)}",

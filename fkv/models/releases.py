@@ -152,11 +152,11 @@ CONTEXT_FORCING = Release(
     "wan-1.3b",
     Source("ShuoChen20/context_forcing", "model.pt", 11.4),
     "CC BY-NC-SA 4.0",
-    help="Self Forcing with a teacher that sees what came before its clip (arXiv 2602.06028); its weights alone",
-    window="longlive:window_frames=21,relative=true",
-    unverified="The cache is not as released: 12 of its 21 frames are chosen by likeness there, and are the newest "
-    "here. Key and names are those that Dwell-Jing/commit-forcing reads at revision d44ae93b; the size is a guess "
-    "(two copies in float32).",
+    help="Self Forcing with a teacher that sees what came before its clip (arXiv 2602.06028)",
+    window="context-forcing",
+    unverified="The cache rule is read from TIGER-AI-Lab/Context-Forcing and not checked against it by numbers; what "
+    "its slow memory holds is clean here, mostly noisy there. Key and names are those that Dwell-Jing/commit-forcing "
+    "reads at revision d44ae93b; the size is a guess (two copies in float32).",
 )
 
 LONGLIVE_2 = Release(

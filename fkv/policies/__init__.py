@@ -18,6 +18,7 @@ from .ablations import NoAnchor, NoDynamic, RandomRoles
 from .base import ChunkState, PassReads, Policy, evict, keeper, page_kinds
 from .ca2_vdm import Ca2Vdm
 from .commit import COMMIT, Commit
+from .context_forcing import ContextForcing
 from .deep_forcing import DeepForcing
 from .dummy_forcing import DummyForcing
 from .ema_sink import EmaSink
@@ -68,6 +69,7 @@ POLICIES: dict[str, type[Policy]] = {
         IdForcing,
         PyramidForcing,
         MemFlow,
+        ContextForcing,
         RandomRoles,
         NoAnchor,
         NoDynamic,
