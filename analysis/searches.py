@@ -21,7 +21,7 @@ from fkv.models.base import VideoModel
 from fkv.sampler import Noise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
-from fkv.search.futures import Begin, Futures, Paths, most_passes
+from fkv.search.futures import Begin, Futures, Paths, most_passes, under_full
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head
 from fkv.search.learning import facts_of, learn, lessons
@@ -30,7 +30,7 @@ from fkv.search.moves import Move, Moves
 from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import Search
 from fkv.search.tree import Node
-from fkv.storyboard import Cue, SetPrompt, Storyboard, write
+from fkv.storyboard import Cue, SetPrompt, Storyboard
 from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
@@ -45,8 +45,6 @@ LOOKAHEAD = 2
 GUARDED = 6  # chunks of a guarded stream
 SHORT = "short-"  # before the names of tasks for a model whose noise decides the opening alone
 POLICY = "full"
-ALL_POLICIES = ("full", "sliding-window:window_frames=21", "forcing-kv")  # under which ETS and REBASE are compared
-BYTES = ("change", "short-change")  # the tasks of that comparison
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class Task:
         kinds: How futures differ.
         switch: The chunk, from 0, with which the prompt changes; None for never.
         lessons: Streams from which the head learns.
+        others: Policies besides `POLICY` under which ETS and REBASE are compared. They drop something of a video of
+            that length, else they would be the full cache.
     """
 
     chunks: int
@@ -66,14 +66,23 @@ class Task:
     kinds: tuple[str, ...]
     switch: int | None = None
     lessons: int = 40
+    others: tuple[str, ...] = ()
 
 
 TASKS = {
     "opening": Task(3, "wish:left", ("code",)),
-    "change": Task(6, "continuity+change", ("code", "recache", "when", "wording"), 3),
+    "change": Task(
+        9,
+        "continuity+change",
+        ("code", "recache", "when", "wording"),
+        3,
+        others=("sliding-window:window_frames=21", "forcing-kv"),
+    ),
     "steady": Task(6, "continuity+truth", ("code", "policy", "steps")),
     f"{SHORT}opening": Task(2, "wish:left", ("code",), lessons=12),
-    f"{SHORT}change": Task(4, "continuity+change", ("recache", "when", "wording"), 2, 12),
+    f"{SHORT}change": Task(
+        4, "continuity+change", ("recache", "when", "wording"), 2, 12, others=("sliding-window", "forcing-kv")
+    ),
     f"{SHORT}steady": Task(4, "continuity+truth", ("policy", "steps"), lessons=12),
 }
 """(i) Openings with a wish, (ii) changes from one prompt to another, (iii) steady streams; and the same in few chunks
@@ -111,9 +120,8 @@ def jobs(prompts: int, seeds: int, widths: Sequence[int], names: Sequence[str], 
             continue
         made += [Job(task, POLICY, PLAIN, 1, *place) for place in places]
         made += [Job(task, POLICY, name, width, *place) for name, width in product(names, widths) for place in places]
-        if task in BYTES:
-            others = product(ALL_POLICIES[1:], ("rebase", "ets"))
-            made += [Job(task, policy, name, max(widths), *place) for policy, name in others for place in places]
+        others = product(TASKS[task].others, ("rebase", "ets"))
+        made += [Job(task, policy, name, max(widths), *place) for policy, name in others for place in places]
     return sorted(made, key=lambda job: (job.seed, job.prompt))  # an unfinished study has whole prompts
 
 
@@ -160,13 +168,20 @@ class Made:
 
     Args:
         paths: The chunks.
+        plain: The same as streams that never fork, to the last bit.
+        full: The streams under the full cache that rewards compare with.
         judged: Moves up to a chunk -> its reward and the parts of it.
-        plain: Noises and storyboard of a path -> it as a plain stream, and what that stream is worth.
     """
 
     paths: Paths
+    plain: Paths
+    full: Paths
     judged: dict[tuple[Move, ...], tuple[float, dict[str, float]]] = field(default_factory=dict)
-    plain: dict[tuple[tuple[int, ...], str], tuple[list[Chunk], dict[str, Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, begin: Begin, seed: int) -> Made:
+        """Nothing yet."""
+        return cls(Paths(begin, seed), Paths(begin, seed, share=False), Paths(under_full(begin), seed))
 
 
 Place = tuple[str, str, int, int]
@@ -184,6 +199,7 @@ class Shared(Futures):
     def __init__(self, made: Made, *others: Any) -> None:
         super().__init__(*others)
         self._shared = made
+        self.full = made.full
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> Iterator[Node]:
         """Generate a chunk for each move that was not made before it."""
@@ -219,7 +235,7 @@ def _search(model: VideoModel, job: Job, head: Head | None, shared: dict[Place, 
     place = (job.task, job.policy, job.prompt, job.seed)
     if place not in shared:
         shared.clear()
-        shared[place] = Made(Paths(start, job.seed))
+        shared[place] = Made.of(start, job.seed)
     made = shared[place]
     strategy = fitted(strategies.parse(job.strategy), model)
     head = head if strategy.needs_head else None
@@ -228,12 +244,9 @@ def _search(model: VideoModel, job: Job, head: Head | None, shared: dict[Place, 
     passes = job.width * task.chunks * most
     search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, most)
     path = list(search.run())
-    story, noises = story_of(path), path[-1].path
-    if (noises, write(story)) not in made.plain:
-        chunks = replay(start, job.seed, noises, story, task.chunks)
-        best = rewarded(wanted, start, job.seed, noises, story, chunks)
-        made.plain[noises, write(story)] = chunks, best
-    chunks, best = made.plain[noises, write(story)]
+    story, noises, taken = story_of(path), path[-1].path, path[-1].moves
+    chunks = [made.plain.after(taken[:end])[0] for end in range(1, len(taken) + 1)]
+    best = rewarded(wanted, start, job.seed, noises, story, chunks)
     return {**best, **found(search, path, chunks), **({"head": head.facts} if head else {})}
 
 

@@ -252,7 +252,7 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
 
     file.write_text(file.read_text().replace('"seed": 1', '"seed": 5'))
     assert run("stopped") == 2 and "holds '1-0' of another run; name another folder" in capsys.readouterr().err
-    assert run("whole", "--rows", "4") == 2 and "with other --rows or --share" in capsys.readouterr().err
+    assert run("whole", "--rows", "4") == 2 and "with other --rows, --share or --forbid" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
@@ -273,6 +273,29 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
     told = "cannot write job-002.part.mp4: No space left on device; stopped after 1 of 3 jobs; the same command goes on"
     assert told in capsys.readouterr().err
     assert sorted(each.name for each in out.iterdir()) == ["job-001.mp4", "records.jsonl"]
+
+
+def test_a_guard_fails_jobs_whose_videos_show_what_is_forbidden_and_no_other(
+    small_by_default, tmp_path, capsys, monkeypatch
+):
+    file, out = tmp_path / "jobs.jsonl", tmp_path / "out"
+    file.write_text(lines([{"prompt": f"ball {i}", "policy": "full", "chunks": 2} for i in range(2)]))
+    (tmp_path / "shy.py").write_text(
+        "seen = []\ndef likes(video, prompt):\n    seen.append(1)\n    return len(seen) != 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["batch", str(file), "--out", str(out)]
+    assert main.main([*arguments, "--forbid", "shy:likes"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["forbidden"] == "shy:likes" and "no safety guarantee" in told["note"]
+    (failed,) = told["failed"]
+    assert (
+        told["failed"][failed]
+        == "the run ends before a chunk that shows what shy:likes rejects, which is forbidden here"
+    )
+    (shown,) = {"job-001", "job-002"} - {failed}
+    assert sorted(each.name for each in out.iterdir()) == [f"{shown}.mp4", "manifest.json", "records.jsonl"]
+    assert main.main(arguments) == 2 and "--forbid" in capsys.readouterr().err, "no video of an unguarded run joins it"
 
 
 def test_a_folder_of_another_run_is_left_alone(small_by_default, small, tmp_path, capsys, monkeypatch):
@@ -329,6 +352,7 @@ def test_jobs_that_cannot_be_read_are_refused_by_line(text, message):
         ),
         ({"chunks": 2, "story": "1: a blue star"}, "line 1: the storyboard begins with a prompt; leave out the job's"),
         ({"chunks": 2, "policy": "full without 9.9"}, "line 1: there is no head 9 in layer 9"),
+        ({"chunks": 2, "policy": "forcing-kv:segments_per_frame=7"}, "line 1: 7 segments do not divide the 12 tokens"),
         ({"chunks": 2, "roles": "missing.json"}, "line 1: cannot read head roles from missing.json"),
     ],
 )

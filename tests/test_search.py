@@ -259,6 +259,13 @@ def test_moves_without_noise_are_as_many_as_there_are():
     assert moved(("policy",), lean, Move()) == [Move(), Move(0, (SetPolicy("A", "full"),))]
 
 
+def test_moves_of_policy_have_the_name_of_the_policy_whether_it_stays_or_comes():
+    moves = Moves(kinds=("policy",), policy="full", policies=("forcing-kv", "full"))
+    (stays, comes) = moves.of([Move()], 9)
+    assert (stays.key, comes.key) == ("noise 0, full", "noise 0, forcing-kv")
+    assert moves.plain([comes]).key == comes.key and not moves.plain([comes]).changes
+
+
 def test_other_wordings_say_the_same_scene():
     for opening in (True, False):
         plain, *others = moved(("wording",), *([] if opening else [Move()]))
@@ -634,7 +641,7 @@ def test_guarded_streams_from_the_command_line(small, monkeypatch, capsys, tmp_p
     ]:
         assert main.main([*command, *options]) == 2
         assert sentence in capsys.readouterr().err
-    assert main.main(["stream", "--head", "x"]) == 2 and "say what is forbidden" in capsys.readouterr().err
+    assert main.main(["stream", "--head", "x"]) == 2 and "name one of them" in capsys.readouterr().err
 
 
 def brightness(video, prompt):

@@ -26,15 +26,17 @@ class Folder:
         path: The folder; it is made.
         model: The model of all jobs.
         exact: Whether frames are to the last bit those of streams one by one, so that records have their hash.
+        forbidden: What the model's guard lets nobody see; None where it has none.
 
     Raises:
         ValueError: The folder cannot be read.
     """
 
-    def __init__(self, path: File, model: VideoModel, exact: bool) -> None:
+    def __init__(self, path: File, model: VideoModel, exact: bool, forbidden: str | None = None) -> None:
         self.path = path
         self._model = model
         self._exact = exact
+        self._forbidden = forbidden
         path.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -47,6 +49,7 @@ class Folder:
             "adapters": list(model.adapters),
             "precision": model.precision,
             "exact": self._exact,
+            **({"forbidden": self._forbidden} if self._forbidden is not None else {}),
         }
 
     def finished(self, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -70,7 +73,7 @@ class Folder:
                 continue  # the line that was being written when a run ended
             if run != self._run:
                 there, here = (f"{each['model']} in {each['precision']}" for each in (run, self._run))
-                modes = "" if there != here else ", with other --rows or --share"
+                modes = "" if there != here else ", with other --rows, --share or --forbid"
                 raise ValueError(
                     f"{self.path} holds a run of {there}{modes}, this is one of {here}; name another folder"
                 )
@@ -84,6 +87,7 @@ class Folder:
         """Write the video of a job that has ended, then its record.
 
         Raises:
+            Forbidden: The video must not be shown; nothing of it stays.
             OSError: The disk is full, or the folder is gone; what was finished before stays.
         """
         name = done.path.job.name

@@ -164,7 +164,7 @@ class Path:
             ValueError: The policy does not fit the model.
         """
         policy = policies.parse(job.policy)
-        policy.groups(model.geometry, roles or model.roles)
+        policies.check_fit(policy, model.geometry, roles or model.roles)
         opening = opening_of(model.geometry, policy, roles or model.roles, chunks, model.transformer.dtype)
         keys: list[tuple[object, ...]] = []
         opens = True

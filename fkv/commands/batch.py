@@ -32,6 +32,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMGT]i?)B?", re.IGNORECASE)
 MAX_FILE_BYTES = 16 << 20
 SHEET_FRAMES = 6
 MAX_SHEET_ROWS = 48
+NOTE = "what this detector sees is not written; no safety guarantee"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="spread groups of jobs with a common past over a Ray cluster; `local` starts one on this machine",
     )
+    parser.add_argument(
+        "--forbid",
+        metavar="WHAT",
+        help="check every video before it is written, and fail a job that shows what is forbidden: words that the tiny "
+        "model's oracle sees, as in red,night, or a classifier MODULE:FUNCTION; no safety guarantee",
+    )
     parser.add_argument("--sheet", metavar="FILE", help="also write a contact sheet of all videos (PNG)")
     parser.add_argument("--json", metavar="FILE", help="write the report there instead of to stdout")
 
@@ -96,7 +103,6 @@ class Ended:
 def run(args: argparse.Namespace) -> int:
     """Run a batch. Returns 1 when a job failed. Raises ValueError with a sentence for the user."""
     from fkv.batch import plan
-    from fkv.batch.folder import Folder
     from fkv.batch.jobs import Path as JobPath
     from fkv.batch.jobs import read
     from fkv.batch.memory import Memory, claims
@@ -110,13 +116,11 @@ def run(args: argparse.Namespace) -> int:
     out, sheet, report = outputs(args, "out/", "sheet", "json")
     assert out is not None
     check_ending("sheet", sheet, ".png")
-    model = load_model(args)
-    if model.decoder is None:
-        raise ValueError("a batch writes videos, and there is no decoder; choose one with --decoder")
+    model = _model(args)
     budget = budget or free_memory(args.device)["device"] // 2
     paths = [JobPath.of(job, model) for job in jobs]
     print_hints(model, (prompt for path in paths for prompt in (path.prompt, *path.story.prompts)))
-    folder = Folder(out, model, _exact(args))
+    folder = _folder(out, model, args)
     ended = Ended(folder.finished(paths))
     waiting = [path for path in paths if path.job.name not in ended.records]
     nodes = [plan.Node(0, len(path), [path]) for path in waiting] if args.alone else plan.grow(waiting)
@@ -159,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
             "precision": model.precision,
             "rows": args.rows,
             "pages": "shared" if args.share else "copied",
+            **({"forbidden": args.forbid, "note": NOTE} if args.forbid is not None else {}),
             "timing": "shared",  # streams that share work have no speed of their own
             "chunks_asked": asked,
             "chunks_computed": ended.computed,
@@ -173,9 +178,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if ended.errors else 0
 
 
-def _exact(args: argparse.Namespace) -> bool:
-    """Whether frames are to the last bit those of streams one by one."""
-    return args.rows == 1 and not args.share
+def _model(args: argparse.Namespace) -> VideoModel:
+    """The model of all jobs, with a guard where something is forbidden. Raises ValueError where it decodes nothing."""
+    model = load_model(args)
+    if model.decoder is None:
+        raise ValueError("a batch writes videos, and there is no decoder; choose one with --decoder")
+    if args.forbid is None:
+        return model
+    from fkv.search.forbidden import guarded
+
+    return guarded(model, args.forbid)
+
+
+def _folder(path: Path, model: VideoModel, args: argparse.Namespace) -> Folder:
+    """A folder of videos, whose frames are to the last bit those of streams one by one where nothing is shared."""
+    from fkv.batch.folder import Folder
+
+    return Folder(path, model, args.rows == 1 and not args.share, args.forbid)
 
 
 def _so_far(ended: Ended, jobs: Sequence[Job]) -> str:
@@ -193,6 +212,11 @@ def _generate(
 ) -> None:
     """Generate a part of the prefix tree, and note in `ended` what has ended."""
     from fkv.batch.run import Batch, Made
+    from fkv.search.forbidden import Forbidden
+
+    def fail(name: str, error: Exception) -> None:
+        ended.errors[name] = str(error) or type(error).__name__
+        bar.write(f"{name} failed: {ended.errors[name]}", file=sys.stderr)
 
     def say(sentence: str) -> None:
         ended.said.append(sentence)
@@ -203,11 +227,15 @@ def _generate(
         ended.computed, ended.kv_bytes_peak = batch.computed, batch.kv_bytes_peak
         if isinstance(each, Made):
             bar.update()
-        elif each.error:
-            ended.errors[each.path.job.name] = str(each.error) or type(each.error).__name__
-            bar.write(f"{each.path.job.name} failed: {ended.errors[each.path.job.name]}", file=sys.stderr)
-        else:
-            ended.records[each.path.job.name] = folder.add(each)
+            continue
+        name = each.path.job.name
+        if each.error:
+            fail(name, each.error)
+            continue
+        try:
+            ended.records[name] = folder.add(each)
+        except Forbidden as error:
+            fail(name, error)
 
 
 def _spread(
@@ -232,13 +260,12 @@ def _spread(
 def _group(options: bytes, paths: Sequence[JobPath], budget: int) -> tuple[Ended, dict[str, bytes]]:
     """Generate jobs with a common past in a process of a cluster. Returns what has ended, and the videos."""
     from fkv.batch import plan
-    from fkv.batch.folder import Folder
     from fkv.batch.memory import Memory, claims
 
     args, model = pickle.loads(options), _loaded(options)
     ended = Ended()
     with TemporaryDirectory() as place, open(os.devnull, "w") as silent, tqdm(file=silent) as bar:
-        folder = Folder(Path(place), model, _exact(args))
+        folder = _folder(Path(place), model, args)
         roots = claims(plan.grow(paths), Memory(model, args.share), budget)
         _generate(args, model, folder, roots, budget, ended, bar)
         return ended, {name: (folder.path / record["video"]).read_bytes() for name, record in ended.records.items()}
@@ -250,7 +277,7 @@ def _loaded(options: bytes) -> VideoModel:
     import torch
 
     torch.set_num_threads(1)
-    return load_model(pickle.loads(options))
+    return _model(pickle.loads(options))
 
 
 def _text(path: str) -> str:

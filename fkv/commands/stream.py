@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
     from fkv.policies import Policy
     from fkv.probe import PassMass
+    from fkv.search.auto import Auto, Tolerance
     from fkv.search.guard import Guard
+    from fkv.search.head import Head
     from fkv.search.rewards import Rewards
     from fkv.stream import Chunk, Stream
 
@@ -59,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "returns less than 0.5 then; a stream that cannot be kept stops; no safety guarantee",
     )
     parser.add_argument(
-        "--head", metavar="FILE", help="with --forbid, a head of `fkv search --learn` that ranks what is tried"
+        "--head",
+        metavar="FILE",
+        help="a head of `fkv search --learn`: with --forbid it ranks what is tried, and with --policy auto it predicts "
+        "the loss of each policy, so that nothing is measured",
     )
     add_overlap(parser)
 
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.sampler import BranchNoise, read_path
-    from fkv.search.auto import FULL, Auto, Tolerance
+    from fkv.search.auto import FULL, Tolerance
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
@@ -86,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     if args.director is not None and (text or args.say):
         raise ValueError("--director writes the storyboard; leave out --story and --say")
     forbidden = _forbidden(args)
+    if args.head and not (forbidden or tolerance):
+        raise ValueError("--head ranks what --forbid tries, or predicts what --policy auto loses; name one of them")
     if args.director is None and (args.llm or args.llm_model):
         raise ValueError("--llm and --llm-model go with --director IDEA")
     cues = cues_of(args)
@@ -107,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     masses: list[PassMass] = []
 
     guard = _guard(args, settings, policy, forbidden) if forbidden else None
-    auto = Auto(stream, settings.story, settings.chunks, tolerance) if tolerance else None
+    auto = _auto(args, settings, stream, tolerance) if tolerance else None
     special = guard or auto
     chunks: list[Chunk] = []
 
@@ -151,8 +158,6 @@ def _refuse(args: argparse.Namespace, why: str, *names: str) -> None:
 def _forbidden(args: argparse.Namespace) -> Rewards | None:
     """The detector of `--forbid`. Raises ValueError where it cannot be read or does not go with other options."""
     if args.forbid is None:
-        if args.head:
-            raise ValueError("--head ranks what --forbid tries; say what is forbidden")
         return None
     _refuse(args, "--forbid checks each chunk before the next begins", "path")
     from fkv.search.forbidden import detector
@@ -160,14 +165,34 @@ def _forbidden(args: argparse.Namespace) -> Rewards | None:
     return detector(args.forbid)
 
 
-def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forbidden: Rewards) -> Guard:
-    """The guard of `--forbid`."""
+def _auto(args: argparse.Namespace, settings: RunSettings, stream: Stream, tolerance: Tolerance) -> Auto:
+    """The choice of `--policy auto`, by a head where one is named."""
+    from fkv.search.auto import Auto
+    from fkv.search.rewards import parse
+
+    head = _head(args, settings.model, parse("faithful"))
+    return Auto(stream, settings.story, settings.chunks, tolerance, head)
+
+
+def _head(args: argparse.Namespace, model: VideoModel, wanted: Rewards) -> Head | None:
+    """The head of `--head`, None where there is none. Raises ValueError where it was trained for something else."""
     from pathlib import Path
 
+    from fkv.search.head import Head
+    from fkv.search.learning import check_head
+    from fkv.search.looks import identity_of
+
+    if not args.head:
+        return None
+    head = Head.load(Path(args.head))
+    check_head(head, identity_of(model) | {"rewards": "+".join(wanted.parts)}, ("model", "weights", "rewards"))
+    return head
+
+
+def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forbidden: Rewards) -> Guard:
+    """The guard of `--forbid`."""
     from fkv.sampler import Noise
     from fkv.search.guard import Guard
-    from fkv.search.head import Head
-    from fkv.search.learning import check_head, facts_of
     from fkv.search.moves import Moves
     from fkv.search.rewards import check_model
     from fkv.stream import Stream
@@ -188,11 +213,7 @@ def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forb
     def begin(noise: Noise) -> Stream:
         return Stream(model, policy, settings.prompt, roles=settings.roles, noise=noise)
 
-    head = None
-    if args.head:
-        head = Head.load(Path(args.head))
-        check_head(head, facts_of(model, forbidden, moves), ("model", "weights", "rewards"))
-    return Guard(begin, model, args.seed, moves, forbidden, head)
+    return Guard(begin, model, args.seed, moves, forbidden, _head(args, model, forbidden))
 
 
 def _director(args: argparse.Namespace, model: VideoModel, endpoint: Endpoint | None) -> Ahead:

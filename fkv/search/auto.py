@@ -2,8 +2,8 @@
 
 Every few chunks the next one is generated under each candidate and under the full cache, from one past. The candidate
 goes on that holds the fewest bytes among those within the tolerance; until the next measurement its loss is predicted
-to stay what it was. Saffron-1 (arXiv 2506.06444) predicts what moves are worth instead of making them; here the loss is
-measured seldom, and no model of it is trained.
+to stay what it was. After Saffron-1 (arXiv 2506.06444), a head that was trained on the reward `faithful` predicts the
+loss of every candidate before every chunk instead, and no chunk is generated twice.
 """
 
 from __future__ import annotations
@@ -16,12 +16,23 @@ from pydantic import Field
 
 from fkv import policies, storyboard
 from fkv.comparison import psnr
+from fkv.models.memory import cache_bytes
 from fkv.parameters import check_fields, read
 from fkv.storyboard import STREAM, Change, Cue, SetPolicy, Storyboard
 from fkv.stream import Chunk, Stream
 
+from .head import Foresight, Head
+from .moves import ALL, Move, Moves
+from .rewards import CLEAN_DB
+from .tree import Node
+
 AUTO = "auto"
 FULL = "full"
+MEASURED = (
+    "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between measurements the "
+    "last one is the prediction."
+)
+FORESEEN = f"PSNR to the full cache from the beginning as the head predicts it, at most {CLEAN_DB:.0f}; not measured."
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Tolerance:
     """What `--policy auto:tolerance=30+every=4` says."""
 
     tolerance: Annotated[float, Field(ge=0, description="PSNR to the full cache that must be reached, in dB")] = 30.0
-    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next")] = 4
+    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next; none with a head")] = 4
     among: Annotated[str, Field(description="candidates with | between them")] = "forcing-kv|sliding-window"
 
     def __post_init__(self) -> None:
@@ -48,7 +59,7 @@ class Choice:
 
     Args:
         policy: Under which it was generated.
-        predicted_db: PSNR to the full cache when it was last measured; None for equal pictures.
+        predicted_db: PSNR to the full cache as last measured, or as a head predicts it; None for equal pictures.
         measured_db: The same for each candidate, where it was measured for this chunk.
     """
 
@@ -68,18 +79,20 @@ class Auto:
         story: What else changes.
         chunks: Length of the stream.
         wanted: The tolerance.
+        head: Predicts losses in place of measurements; None measures.
         choices: One per chunk that was generated.
         spare_passes: Passes of the chunks that were generated to be compared, and dropped.
 
     Raises:
-        ValueError: A candidate cannot be read or does not fit the model, the storyboard chooses policies itself, or the
-            model's decoder cannot go on twice.
+        ValueError: A candidate cannot be read or does not fit the model, the storyboard chooses policies itself, the
+            head knows no candidate, or the model's decoder cannot go on twice where losses are measured.
     """
 
     stream: Stream
     story: Storyboard
     chunks: int
     wanted: Tolerance
+    head: Head | None = None
     choices: list[Choice] = field(default_factory=list)
     spare_passes: int = 0
 
@@ -87,23 +100,56 @@ class Auto:
         model = self.stream.model
         if any(isinstance(cue.change, SetPolicy) for cue in self.story.cues):
             raise ValueError("policy 'auto' chooses policies itself; leave out the storyboard's lines that set one")
-        if model.decoder is None:
-            raise ValueError("policy 'auto' compares pictures, and there is no decoder; choose one with --decoder")
-        model.decoder.copy(None)
+        if self.head is None:
+            if model.decoder is None:
+                raise ValueError("policy 'auto' compares pictures, and there is no decoder; choose one with --decoder")
+            model.decoder.copy(None)
         for name in self._candidates:
             rule = policies.parse(name)
             policies.check_fit(rule, model.geometry, self.stream.roles)
             if rule.caches != "shared":
                 raise ValueError(f"policy 'auto' switches between shared caches, and {name!r:.60} has none")
+        if self.head and self._candidates == [FULL]:
+            raise ValueError(
+                f"the head was trained with none of {self.wanted.among}; it knows {', '.join(self.head.moves)}"
+            )
 
     @property
     def _candidates(self) -> list[str]:
-        """The policies to choose from, the full cache last."""
+        """The policies to choose from, the full cache last; without those that a head was not trained with."""
         named = [name.strip() for name in self.wanted.among.split("|")]
-        return [*(name for name in named if name != FULL), FULL]
+        known = [name for name in named if self.head is None or Move(name=name).key in self.head.moves]
+        return [*(name for name in known if name != FULL), FULL]
 
     def run(self) -> Iterator[Chunk]:
-        """Generate the stream. The first chunk has no past, so that measurements begin with the second."""
+        """Generate the stream. The first chunk has no past, so that choices begin with the second."""
+        return self._foresee(self.head) if self.head else self._compare()
+
+    def _foresee(self, head: Head) -> Iterator[Chunk]:
+        """Go on with the leanest candidate of which the head predicts enough, the full cache where there is none."""
+        model = self.stream.model
+        moves = Moves(self.story, ("policy",), self.stream.prompt, FULL, tuple(self._candidates), chunks=self.chunks)
+        foresight = Foresight(model, moves, head)
+        sizes = {name: self._bytes(name) for name in self._candidates}
+        node = Node()
+        for index in range(self.chunks):
+            predicted = {move: CLEAN_DB * foresight(node).get(move.key, 0.0) for move in moves.of(node.moves, ALL)}
+            within = [move for move, loss in predicted.items() if move.name == FULL or loss >= self.wanted.tolerance]
+            chosen = min(within, key=lambda move: sizes[move.name]) if index else moves.plain(())
+            chunk = self._step(self.stream, chosen.changes)
+            self.choices.append(Choice(chosen.name, predicted[chosen] if index else None))
+            node.chunk = None
+            node = Node(node, chosen, chunk=chunk)
+            yield chunk
+
+    def _bytes(self, name: str) -> int:
+        """Bytes of K and V that stay between chunks of a stream of this length."""
+        model = self.stream.model
+        heads, dtype = self.stream.roles, model.transformer.dtype
+        return cache_bytes(model.geometry, policies.parse(name), heads, self.chunks, dtype).kv_bytes_between
+
+    def _compare(self) -> Iterator[Chunk]:
+        """Measure the losses of all candidates, every few chunks."""
         now = Choice(FULL, None)
         for index in range(self.chunks):
             changes = self.story.changes(index)
@@ -144,10 +190,10 @@ class Auto:
         ]
         return {
             "tolerance_db": self.wanted.tolerance,
-            "every": self.wanted.every,
+            "every": 1 if self.head else self.wanted.every,
             "among": self._candidates,
-            "note": "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between "
-            "measurements the last one is the prediction.",
+            "note": FORESEEN if self.head else MEASURED,
+            "head": self.head.facts if self.head else None,
             "chunks": [asdict(choice) for choice in self.choices],
             "spare_passes": self.spare_passes,
             "story": storyboard.write(Storyboard(tuple(sorted((*self.story.cues, *cues), key=lambda cue: cue.chunk)))),

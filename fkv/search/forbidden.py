@@ -64,7 +64,7 @@ class GuardedDecoder:
         else:
             seen = "" if self.detector.of(video, "") >= PASSES else f"what {self.detector.name} rejects"
         if seen:
-            raise Forbidden(f"the run ends before a chunk that shows {seen}, which is forbidden in this studio")
+            raise Forbidden(f"the run ends before a chunk that shows {seen}, which is forbidden here")
         return video, state
 
     def copy(self, state: Any) -> Any:

@@ -41,16 +41,18 @@ class Grower(Protocol):
 
 
 class Paths:
-    """Streams by the moves that they took, of which each chunk is generated once; pages are shared.
+    """Streams by the moves that they took, of which each chunk is generated once.
 
     Args:
         begin: Begins a stream.
         seed: Of the plain stream.
+        share: Whether pages are shared; copies are to the last bit what a stream that never forks has.
     """
 
-    def __init__(self, begin: Begin, seed: int) -> None:
+    def __init__(self, begin: Begin, seed: int, share: bool = True) -> None:
         self._begin = begin
         self._seed = seed
+        self._share = share
         self._made: dict[tuple[Move, ...], tuple[Chunk, Stream]] = {}
 
     def __contains__(self, path: object) -> bool:
@@ -60,7 +62,7 @@ class Paths:
         """The newest chunk of a path of at least one move, and the stream behind it, which must not go on itself."""
         if path not in self._made:
             noise = BranchNoise(self._seed, tuple(move.noise for move in path))
-            stream = self.after(path[:-1])[1].fork(noise, share=True) if len(path) > 1 else self._begin(noise)
+            stream = self.after(path[:-1])[1].fork(noise, share=self._share) if len(path) > 1 else self._begin(noise)
             for change in path[-1].changes:
                 change.apply({STREAM: stream})
             self._made[path] = stream.step(), stream
@@ -94,7 +96,8 @@ class Futures:
         self._rewards = rewards
         self._newest = newest
         self._predict = predict
-        self.full = Paths(self._begin_full, seed)
+        self.full = Paths(under_full(begin), seed)
+        self._compared: set[tuple[Move, ...]] = set()
 
     def root(self) -> Node:
         """The empty stream."""
@@ -121,11 +124,6 @@ class Futures:
     def _noise(self, parent: Node, move: Move) -> Noise:
         return BranchNoise(self._seed, (*parent.path, move.noise))
 
-    def _begin_full(self, noise: Noise) -> Stream:
-        stream = self._begin(noise)
-        stream.set_policy(policies.make("full"))
-        return stream
-
     def _stream(self, parent: Node, move: Move, last: bool) -> Stream:
         noise = self._noise(parent, move)
         if parent.stream is None:
@@ -147,10 +145,11 @@ class Futures:
         parts: dict[str, float] = {}
         compared = 0
         if reward is None:
-            path = unabridged((*parent.moves, move))
-            is_new = self._rewards.need_full and path not in self.full
             reward, parts = self._judge(parent, move, stream, chunk)
-            compared = self.full.after(path)[0].passes if is_new else 0
+            path = unabridged((*parent.moves, move))
+            if self._rewards.need_full and path not in self._compared:
+                self._compared.add(path)
+                compared = self.full.after(path)[0].passes
         child = Node(
             parent=parent,
             move=move,
@@ -174,6 +173,17 @@ class Futures:
         prompts = (*(node.prompt for node in parent.lineage), chunk.prompt)
         full = self.full.after(unabridged((*parent.moves, move)))[0] if self._rewards.need_full else None
         return self._rewards([*seen, chunk], Past(stream.noise, prompts, stream.model.transformer.events, full))
+
+
+def under_full(begin: Begin) -> Begin:
+    """The same streams under the full cache."""
+
+    def begin_full(noise: Noise) -> Stream:
+        stream = begin(noise)
+        stream.set_policy(policies.make("full"))
+        return stream
+
+    return begin_full
 
 
 def unabridged(path: Iterable[Move]) -> tuple[Move, ...]:

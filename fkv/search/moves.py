@@ -30,7 +30,8 @@ class Move:
         noise: Its branch, see `fkv.sampler.BranchNoise`; 0 for the noise of the plain stream.
         changes: What changes with it.
         held: Changes that were due and come a chunk later.
-        name: What it does otherwise than the plain stream, "" for nothing; the same word at every chunk.
+        name: What it does otherwise than the plain stream, "" for nothing; the same word at every chunk. Where policies
+            differ, it is the policy, that of the plain stream too.
     """
 
     noise: int = 0
@@ -107,7 +108,8 @@ class Moves:
 
     def plain(self, path: Sequence[Move]) -> Move:
         """The move that does what the plain stream does, and what earlier moves have put off."""
-        return Move(0, (*(path[-1].held if path else ()), *self.story.changes(len(path))))
+        due = (*(path[-1].held if path else ()), *self.story.changes(len(path)))
+        return Move(0, due, name=self._in_force(path, due) if "policy" in self.kinds else "")
 
     def prompt_after(self, path: Sequence[Move], changes: Changes = ()) -> str:
         """The prompt in force once these changes are made at the end of a path."""

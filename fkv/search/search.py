@@ -15,7 +15,7 @@ from .strategies import Strategy
 from .tree import Node, best
 
 Event = tuple[Literal["made", "decided"], Node]
-FORBIDDEN = "whatever follows is forbidden in this studio"
+FORBIDDEN = "whatever follows is forbidden here"
 OFF_PATH = "not on the path of the best leaf when its chunk was decided"
 
 
