@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
+from fkv.studio.live.plan import Plan
 from fkv.training.data import genes_of
 from fkv.world.captions import TIMES, Thing
 from fkv.world.captions import parse as scene_of
@@ -443,7 +445,7 @@ def test_faithful_compares_each_future_with_the_full_cache_once(small, monkeypat
     first, second = search.root.children
     assert first.reward == second.reward == 1, "there is no past yet"
     assert (first.passes, second.passes) == (6, 3), "the full cache's chunk is made once for both"
-    assert all(node.move.changes for node in search.root if node.move.name == "full")
+    assert {node.chunk.policy for node in search.root if node.move.name == "full"} == {"full"}
     found = rewarded(faithful, begin, 7, path[-1].path, story_of(path), replay(begin, 7, (), story_of(path), 3))
     assert found["reward"] == pytest.approx(np.mean([node.reward for node in path]), abs=1e-3)
     lean = replay(begin, 7, (), Storyboard(), 3)
@@ -479,6 +481,9 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     path = ",".join(map(str, row["path"]))
     assert main.main(["stream", "--chunks", "3", "--seed", "3", "--path", path]) == 0
     assert json.loads(capsys.readouterr().out)["frames_sha256"] == row["frames_sha256"]
+    model, *linked = parse_qsl(row["link"].removeprefix("?"))
+    plan = Plan.from_form(**{"b": "", **dict(linked), "seed": 3, "length": 3})
+    assert (model, plan.path, plan.texts) == (("model", "small"), tuple(row["path"]), {"A": "forcing-kv"})
     assert main.main(["stream", "--path", "0,one"]) == 2
     assert "as in 0,3,1" in capsys.readouterr().err
 

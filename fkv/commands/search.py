@@ -6,9 +6,10 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from tqdm import tqdm
 
@@ -235,7 +236,23 @@ def _search(
         **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
         "frames_sha256": frame_hash(chunks),
+        "link": _link(args, settings, path[-1].path, write(story)),
     }
+
+
+def _link(args: argparse.Namespace, settings: RunSettings, path: Sequence[int], story: str) -> str:
+    """What to add to the address of a studio, whose Live tab then generates a path as a plain stream."""
+    fields = {
+        "model": settings.model.name,
+        "prompt": settings.prompt,
+        "seed": args.seed,
+        "length": settings.chunks,
+        "view": "A",
+        "a": args.policy,
+        "story": story,
+        "path": ",".join(map(str, path)),
+    }
+    return f"?{urlencode(fields)}"
 
 
 def _report(

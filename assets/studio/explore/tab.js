@@ -148,6 +148,7 @@ class Tab {
       write(find(button, "span"), `${letter(node.cluster)} · ${reward}`);
       return node.parent < 0 ? [] : this.edge(node, x, y, row[node.parent] * CELL.height, most, why[number]);
     });
+    write(find(this.tab, ".fkv-widest"), megabytes(most));
     this.edges.setAttribute("width", String(depth * CELL.width));
     this.edges.setAttribute("height", String(rows * CELL.height));
     this.edges.replaceChildren(...paths.flat());

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from fkv.analysis.oracle_checks import draws_world
 from fkv.models.base import VideoModel
 from fkv.policies import POLICIES
 from fkv.search.head import Head
@@ -27,6 +28,15 @@ STRATEGY = "beam"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE = QUIET | {"queue": False}
 READY = "Press Explore for a search, or Choose by hand to pick among futures yourself."
+WORDS_OF_MOVES = {
+    "noise": "noise",
+    "wording": "wording of prompts",
+    "recache": "re-cache at a new prompt",
+    "when": "when a change comes",
+    "policy": "policy",
+    "steps": "all steps or half",
+}
+OPENS = "This model's noise decides the first chunk alone; a new prompt in the storyboard gives later ones a choice."
 LEAVE = "() => document.dispatchEvent(new CustomEvent('fkv-go-on'))"  # heard by assets/studio/explore/tab.js
 
 
@@ -114,7 +124,12 @@ def _controls(model: VideoModel) -> Controls:
                 min_width=260,
             )
             moves = gr.CheckboxGroup(
-                list(MOVES), value=["noise", "recache"], label="Futures differ in", scale=2, min_width=260
+                [(WORDS_OF_MOVES[move], move) for move in MOVES],
+                value=["noise", "recache"],
+                label="Futures differ in",
+                info=OPENS if draws_world(model) and not model.transformer.events else None,
+                scale=2,
+                min_width=260,
             )
         with gr.Accordion("Size, policy and storyboard", open=False):
             with gr.Row():
