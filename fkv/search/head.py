@@ -8,6 +8,7 @@ have no output.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ GRID = (3, 5)  # rows and columns to which latents are averaged
 WIDTH = 128
 STEPS = 300
 SHIPPED = "saffron.safetensors"  # beside the weights of its model
+WHERE = 3  # last features of a state: where the stream stands
 HELD_OUT = 5  # every fifth run is held out where the error is measured
 
 
@@ -176,8 +178,8 @@ def fit(samples: Samples, facts: dict[str, Any]) -> Head:
     Args:
         samples: What to learn.
         facts: What the samples are of; the head keeps them, with the number of `samples`, and the errors of the other
-            head on the runs that it has not seen: `error`, and `error_of_means` if each move were predicted its mean
-            reward.
+            head on the runs that it has not seen: `error`, and what it would be if each move were predicted its mean
+            reward, `error_of_means`, or each chunk the mean of those at its place in the stream, `error_of_places`.
     """
     facts = {**facts, "samples": len(samples.moves)}
     seen, held_out = samples.of_runs(held_out=False), samples.of_runs(held_out=True)
@@ -190,6 +192,7 @@ def fit(samples: Samples, facts: dict[str, Any]) -> Head:
             predicted = other(held_out.states[known])[range(len(known)), outputs].clamp(0, 1)
         facts["error"] = _error(predicted, truth)
         facts["error_of_means"] = _error(_means(seen, other.moves)[outputs], truth)
+        facts["error_of_places"] = _error(_means_of_places(seen, held_out)[known], truth)
     return _trained(samples, facts)
 
 
@@ -204,8 +207,19 @@ def _means(samples: Samples, moves: Sequence[str]) -> Tensor:
     return torch.stack([samples.rewards[at].mean() for at in taken])
 
 
+def _means_of_places(samples: Samples, others: Samples) -> Tensor:
+    """For each other chunk the mean reward of those at its place in the stream, of all where there are none."""
+    places, mean = samples.states[:, -1], samples.rewards.mean()
+    means = {place: samples.rewards[places == place].mean() for place in places.tolist()}
+    return torch.stack([means.get(place, mean) for place in others.states[:, -1].tolist()])
+
+
 def _trained(samples: Samples, facts: dict[str, Any]) -> Head:
-    """A head that begins as the mean reward of each move, and learns from the state what differs from it."""
+    """A head that begins as the mean reward of each move, and learns from the state what differs from it.
+
+    The many features of picture and prompt together weigh as much as the few that say where the stream stands: a few
+    runs would else teach coincidences.
+    """
     moves = sorted(set(samples.moves))
     taken = torch.tensor([moves.index(move) for move in samples.moves])
     with torch.random.fork_rng(devices=[]):
@@ -214,6 +228,7 @@ def _trained(samples: Samples, facts: dict[str, Any]) -> Head:
     with torch.no_grad():
         head.mean.copy_(samples.states.mean(0))
         head.scale.copy_(samples.states.std(0, unbiased=False).clamp_min(1e-3))
+        head.scale[:-WHERE] *= math.sqrt((len(head.scale) - WHERE) / WHERE)
         head.out.weight.zero_()
         head.out.bias.copy_(_means(samples, moves))
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=1e-1)
