@@ -73,7 +73,9 @@ class Tab {
       sayPlay();
     });
     sayPlay();
-    findButton(tab, '[data-do="live"]').addEventListener("click", () => {
+    const live = findButton(tab, '[data-do="live"]');
+    this.actions = [play, this.compare, live]; // of the future that plays
+    live.addEventListener("click", () => {
       if (this.chosen !== null) trigger("live", { ...this.tree.form, ...recipe(this.nodes, this.chosen) });
     });
     document.addEventListener("fkv-go-on", () => {
@@ -115,6 +117,7 @@ class Tab {
     find(this.tab, ".fkv-wipe-at").hidden = true;
     write(find(this.tab, ".fkv-future-name"), "Choose a node of the tree to play its future.");
     find(this.tab, ".fkv-future-facts").replaceChildren();
+    this.tell();
   }
 
   /** @returns {number | null} the last node of the chosen path */
@@ -249,31 +252,19 @@ class Tab {
     this.buttons.forEach((button, number) => {
       button.setAttribute("aria-pressed", String(number === this.chosen || number === this.beside));
     });
+    for (const button of this.actions) button.disabled = this.chosen === null;
     if (this.chosen === null) return;
     const waits = this.comparing && this.beside === null ? " Choose another node of the tree." : "";
     const second = this.beside === null ? "" : `, and on the right future ${this.beside + 1}`;
     write(find(this.tab, ".fkv-future-name"), `Future ${this.chosen + 1}${second}.${waits}`);
-    const shown = [this.chosen, this.beside].filter((number) => number !== null);
     const why = reasons(this.nodes);
-    const facts = shown.flatMap((number) => {
-      const node = this.nodes[number];
-      const rows = [
-        ["Chunk", `${node.depth}, move: ${node.move}`],
-        ["Reward", rewardOf(node)],
-        ["Group of looks", letter(node.cluster)],
-        ["Holds", `${megabytes(node.bytes)} of cache`],
-        ["Fate", why[number] ? `left: ${why[number]}` : node.decided ? "on the chosen path" : "goes on"],
-      ];
-      return this.beside === null ? rows : [["Future", String(number + 1)], ...rows];
-    });
+    const shown = [this.chosen, this.beside].filter((number) => number !== null);
+    const columns = shown.map((number) => factsOf(this.nodes[number], why[number]));
+    if (shown.length > 1) columns.forEach((facts, at) => facts.unshift(["Future", String(shown[at] + 1)]));
     const list = find(this.tab, ".fkv-future-facts");
+    list.dataset.futures = String(columns.length);
     list.replaceChildren(
-      ...facts.flatMap(([name, value]) => {
-        const pair = [document.createElement("dt"), document.createElement("dd")];
-        pair[0].textContent = name;
-        pair[1].textContent = value;
-        return pair;
-      }),
+      ...columns[0].flatMap(([name], row) => [make("dt", name), ...columns.map((facts) => make("dd", facts[row][1]))]),
     );
   }
 
@@ -338,4 +329,22 @@ class Tab {
     event.preventDefault();
     this.pick(number);
   }
+}
+
+/** @param {TreeNode} node @param {string} why @returns {[string, string][]} what is known of it, by name */
+function factsOf(node, why) {
+  return [
+    ["Chunk", `${node.depth}, move: ${node.move}`],
+    ["Reward", rewardOf(node)],
+    ["Group of looks", letter(node.cluster)],
+    ["Holds", `${megabytes(node.bytes)} of cache`],
+    ["Fate", why ? `left: ${why}` : node.decided ? "on the chosen path" : "goes on"],
+  ];
+}
+
+/** @param {string} tag @param {string} text */
+function make(tag, text) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  return made;
 }
