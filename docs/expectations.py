@@ -11,6 +11,7 @@ EXPECTED: dict[str, str] = {
     "forcing-kv": "as full in a fraction of the bytes",
     "dummy-forcing": "fewer bytes still; motion suffers where a head is classed wrongly",
     "longlive": "as sliding-window; switches late, as nothing is computed anew under the new prompt",
+    "shot-sink": "as longlive, with a window nearly three times as long",
     "infinity-rope": "little drift, as positions stay in the range of training; chunks join less smoothly",
     "deep-forcing": "little drift, as half of what is read is the opening; slow to follow a new prompt",
     "deep-sink": "as deep-forcing; its two chosen frames change little",

@@ -42,6 +42,8 @@ def section(release: Release) -> str:
 def facts(release: Release) -> dict[str, str]:
     """Return what the entry of a model says, by what it is about."""
     steps = f"steps {_numbers(release.steps)} of 1000 with shift {release.shift:g}"
+    if release.solver == "unipc":
+        steps = f"{len(release.steps)} steps of UniPC with shift {release.shift:g}"
     if release.timesteps:
         steps = f"timesteps {_numbers(release.timesteps)}"
     first = f" (first chunk {_numbers(release.first_steps)})" if release.first_steps else ""

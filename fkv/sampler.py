@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Solver = Literal["renoise", "unipc"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,15 @@ class Schedule:
 
     Args:
         sigmas: Falling levels in (0, 1], one per step.
+        solver: How a chunk gets from one level to the next: `renoise` adds noise to the predicted clean latents,
+            `unipc` follows one path (`fkv.unipc`).
 
     Raises:
         ValueError: The levels do not fall or leave the range.
     """
 
     sigmas: tuple[float, ...]
+    solver: Solver = "renoise"
 
     def __post_init__(self) -> None:
         falling = all(high > low for high, low in pairwise(self.sigmas))
@@ -46,6 +51,12 @@ class Schedule:
         table = torch.linspace(1, 0, 1001)[:-1]
         table = shift * table / (1 + (shift - 1) * table)
         return cls(tuple(float(table[1000 - step]) for step in steps))
+
+    @classmethod
+    def unipc(cls, steps: int = 4, shift: float = 5.0) -> Schedule:
+        """Spread steps over Wan's table, warped as in `warped`, for UniPC: with four, timesteps 999, 937, 833, 624."""
+        table = [0.999 * (1 - i / steps) for i in range(steps)]
+        return cls(tuple(shift * level / (1 + (shift - 1) * level) for level in table), "unipc")
 
     @classmethod
     def at(cls, timesteps: Sequence[float]) -> Schedule:
@@ -69,7 +80,12 @@ class Schedule:
         most = len(self.sigmas)
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
             raise ValueError(f"the number of steps must be a whole number from 1 to {most}, not {count!r}")
-        return Schedule(tuple(self.sigmas[i * most // count] for i in range(count)))
+        return Schedule(tuple(self.sigmas[i * most // count] for i in range(count)), self.solver)
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """The steps' timesteps as the transformer is given them; UniPC's are whole numbers."""
+        return tuple(int(1000 * sigma) if self.solver == "unipc" else 1000 * sigma for sigma in self.sigmas)
 
 
 def read_timesteps(text: str) -> tuple[float, ...]:

@@ -229,7 +229,7 @@ SAMPLING = {  # latent frames of a chunk, noise levels, and those of the first c
     "causal-forcing-1step": (1, (1.0,), FOUR),
     "self-gradient-forcing-framewise": (1, FOUR, None),
     "causvid": (3, (1.0, 0.757, 0.522), None),
-    "longlive-2": (8, FOUR, None),
+    "longlive-2": (8, (0.99980, 0.93727, 0.83306, 0.62469), None),
 }
 
 

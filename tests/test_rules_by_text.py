@@ -249,6 +249,36 @@ def test_context_forcing_fills_places_as_its_code_does(small, monkeypatch):
     assert layers[0].places[0] == 0 and made[-1].read["layer 0"].position.max() == 20
 
 
+class Buffer:
+    """LongLive 2.0's cache as its code rolls it, in frames: a sink of the stream, a pinned chunk, and the rest."""
+
+    def __init__(self, sink, size) -> None:
+        self.sink, self.size, self.frames, self.pinned = sink, size, [], -1
+
+    def add(self, frames, cut):
+        pinned = self.frames.index(self.pinned) if self.pinned >= 0 else -1
+        fixed = self.sink + (min(self.sink, len(frames)) if pinned == self.sink else 0)
+        evicted = max(0, len(self.frames) + len(frames) - self.size)
+        self.frames = [*self.frames[:fixed], *self.frames[fixed + evicted :], *frames]
+        self.pinned = frames[0] if cut else self.pinned
+        return list(self.frames)
+
+
+@pytest.mark.parametrize("cuts", [(), (2,), (4, 5), (3, 9, 10), (1, 12)])
+def test_a_shot_has_a_sink_of_its_own_as_the_buffer_of_longlive_2(small, cuts):
+    stream = Stream(small, policies.parse("shot-sink:sink_frames=3,window_frames=12"), PROMPT, SEED, decode=False)
+    buffer = Buffer(3, 12)
+    for chunk in range(14):
+        if chunk in cuts:
+            stream.cut()
+        made = stream.step()
+        held = made.pages["all"]
+        expected = buffer.add(list(made.frames), chunk in cuts)
+        positions = {frame: frame + 8 * sum(frame >= 3 * cut for cut in cuts) for frame in expected}
+        assert len(held) == len(expected)
+        assert dict(zip(held.frame.tolist(), held.position.tolist(), strict=True)) == positions
+
+
 @pytest.fixture
 def three_classes(monkeypatch):
     classes = {"wave": ((0,), (0, 1), ()), "anchor": ((1,), (), (0, 1, 2)), "veil": ((2, 3), (2, 3), (3,))}

@@ -1,9 +1,11 @@
 """Schedule, flow arithmetic and noise."""
 
+import numpy as np
 import pytest
 import torch
 
 from fkv.sampler import Schedule, SeededNoise, renoise, x0_of
+from fkv.unipc import UniPC
 
 
 def test_the_warped_schedule_has_the_official_timesteps():
@@ -12,6 +14,31 @@ def test_the_warped_schedule_has_the_official_timesteps():
 
 def test_even_levels():
     assert Schedule.even(4).sigmas == (1.0, 0.75, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+def test_unipc_is_that_of_diffusers(steps):
+    """With flows that depend on the latents, so that every step's correction counts."""
+    from diffusers import UniPCMultistepScheduler
+
+    ours = Schedule.unipc(steps)
+    theirs = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    theirs.set_timesteps(sigmas=np.array(ours.sigmas))
+    assert ours.sigmas == pytest.approx(theirs.sigmas[:-1].tolist(), abs=1e-6)
+    assert list(ours.timesteps) == theirs.timesteps.tolist()
+    noise = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    x, y, solver = noise, noise, UniPC(ours.sigmas)
+    for step, (sigma, timestep) in enumerate(zip(ours.sigmas, theirs.timesteps, strict=True)):
+        torch.testing.assert_close(x, y)
+        flow = torch.sin(3 * x) + sigma
+        x0 = x0_of(x, flow, sigma)
+        y = theirs.step(torch.sin(3 * y) + sigma, timestep, y, return_dict=False)[0]
+        x = solver.step(x, x0) if step + 1 < steps else x0
+    torch.testing.assert_close(x, y)
+
+
+def test_fewer_steps_keep_the_solver():
+    assert Schedule.unipc(4).with_steps(2) == Schedule.unipc(2)
 
 
 @pytest.mark.parametrize("sigmas", [(), (0.5, 0.5), (0.2, 0.8), (1.5, 1.0), (1.0, 0.0)])

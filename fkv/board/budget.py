@@ -44,6 +44,7 @@ SETTINGS: dict[str, Callable[[int], str]] = {
     "relax-forcing": lambda frames: f"relax-forcing:memory_frames={frames - 6},candidates={max(4, frames - 6)}",
     "tether-cache": "tether-cache:budget_frames={}".format,
     "context-forcing": _context_forcing,
+    "shot-sink": lambda frames: f"shot-sink:sink_frames={min(8, frames - 4)},window_frames={frames}",
     "fade-mem": lambda frames: f"fade-mem:slots={frames - 3}",
     "ca2-vdm": lambda frames: f"ca2-vdm:prefix_frames={(frames - 3) // 3 * 3}",
     "window-kv": lambda frames: f"window-kv:budget_frames={float(frames - 4)}",

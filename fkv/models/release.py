@@ -11,7 +11,7 @@ from fkv.resources import asset
 
 if TYPE_CHECKING:  # both import torch, which this table does without
     from fkv.pages import Geometry
-    from fkv.sampler import Schedule
+    from fkv.sampler import Schedule, Solver
 
 # Latent height and width at 8 pixels each: video of 480 x 832, 720 x 1280, 1088 x 1920.
 RESOLUTIONS = {"480p": (60, 104), "720p": (90, 160), "1080p": (136, 240)}
@@ -216,6 +216,7 @@ class Release:
         steps: Denoising steps, of a table of 1000.
         first_steps: Those of the first chunk, where they are others.
         shift: By which the table is warped.
+        solver: `renoise`, or `unipc` on as many steps of Wan's table, warped likewise.
         timesteps: In place of steps and shift, the steps' timesteps as the transformer is given them.
         frames_per_chunk: Latent frames of a chunk.
         unverified: What could not be checked when the entry was written, or is not as released here; sentences.
@@ -234,6 +235,7 @@ class Release:
     steps: tuple[int, ...] = (1000, 750, 500, 250)
     first_steps: tuple[int, ...] = ()
     shift: float = 5.0
+    solver: Solver = "renoise"
     timesteps: tuple[float, ...] = ()
     frames_per_chunk: int = 3
     unverified: str = ""
@@ -243,6 +245,8 @@ class Release:
         """Noise levels of the denoising steps."""
         from fkv.sampler import Schedule
 
+        if self.solver == "unipc":
+            return Schedule.unipc(len(self.steps), self.shift)
         return Schedule.at(self.timesteps) if self.timesteps else Schedule.warped(self.steps, self.shift)
 
     @property

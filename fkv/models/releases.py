@@ -166,12 +166,12 @@ LONGLIVE_2 = Release(
     "Apache-2.0",
     help="LongLive 2.0 on Wan 2.2 5B: 24 frames per second in chunks of 8, 704 x 1280 at 720p (arXiv 2605.18739)",
     key="generator",
-    window="sliding-window:sink_frames=8,window_frames=32",
+    window="shot-sink",
+    solver="unipc",
     frames_per_chunk=8,
-    unverified="The sampler is not as released: the authors' inference solves the four steps with UniPC, here noise "
-    "is added again after each, as in its training. A sink and positions for each shot are not built. NVlabs/LongLive "
-    "takes weights from `generator`, `model` or the top of the file; which of them it is was not seen. The licence is "
-    "that of the code.",
+    unverified="Sampler and cache are read from a copy of the authors' code (woonyee28/LongLive) and not checked "
+    "against it by numbers; the sampler equals that of diffusers. The authors take weights from `generator`, `model` "
+    "or the top of the file; which of them it is was not seen. The licence is that of the code.",
 )
 
 RAVEN = Release(

@@ -38,6 +38,7 @@ from .recency import Recency
 from .recompute import Recompute
 from .relax_forcing import RelaxForcing
 from .rolling_sink import RollingSink
+from .shot_sink import ShotSink
 from .silenced import WITHOUT, read_heads, silence, write_heads
 from .sliding_window import SlidingWindow
 from .tether_cache import TetherCache
@@ -51,6 +52,7 @@ POLICIES: dict[str, type[Policy]] = {
         ForcingKV,
         DummyForcing,
         LongLive,
+        ShotSink,
         InfinityRope,
         DeepForcing,
         DeepSink,

@@ -16,6 +16,7 @@ from fkv.probe import FrameMassProbe, PassMass
 from fkv.sampler import renoise, x0_of
 from fkv.transformer.passes import Pass
 from fkv.transformer.probes import Probes
+from fkv.unipc import UniPC
 
 from .state import StreamState
 
@@ -64,22 +65,27 @@ def denoise(
         The clean latents of the chunk, and those that each step predicted.
     """
     frames = state.frames(state.index)
-    sigmas = state.sigmas(state.index)
+    schedule = state.schedule(state.index)
+    solver = UniPC(schedule.sigmas) if schedule.solver == "unipc" else None
     shape = (state.geometry.batch, len(frames), *state.model.latent)
     device = state.model.device
     x = state.noise.initial(state.index, shape).to(device)
     steps = []
-    for step, sigma in enumerate(sigmas):
+    for step, sigma in enumerate(schedule.sigmas):
         cache = state.caches[step if len(state.caches) > 1 else 0]
         set_reads(state, cache, f"step {step}")
         watching = probes.begin(state.index, frames, f"step {step}")
-        flow = yield Pass(x, 1000 * sigma, state.text, cache, rope, watching)
+        flow = yield Pass(x, schedule.timesteps[step], state.text, cache, rope, watching)
         reads[f"step {step}"] = dict(cache.reading.chosen)
         x0 = x0_of(x, flow, sigma)
         if keep_steps:
             steps.append(x0)
-        if step + 1 < len(sigmas):
-            x = renoise(x0, state.noise.between(state.index, step, shape).to(device), sigmas[step + 1])
+        if step + 1 == len(schedule.sigmas):
+            break
+        if solver:
+            x = solver.step(x, x0)
+        else:
+            x = renoise(x0, state.noise.between(state.index, step, shape).to(device), schedule.sigmas[step + 1])
     return x0, tuple(steps)
 
 

@@ -12,7 +12,7 @@ from fkv.models.base import VideoModel
 from fkv.pages import Geometry
 from fkv.policies import ChunkState, Policy
 from fkv.roles import HeadRoles
-from fkv.sampler import Noise, renoise
+from fkv.sampler import Noise, Schedule, renoise
 from fkv.transformer.passes import TextContext
 
 NO_TEXT = TextContext(())
@@ -55,10 +55,14 @@ class StreamState:
         count = self.geometry.frames_per_chunk
         return tuple(range(chunk * count, (chunk + 1) * count))
 
-    def sigmas(self, chunk: int) -> tuple[float, ...]:
-        """Noise levels of the denoising steps of a chunk; a cache for each step needs the same in all."""
+    def schedule(self, chunk: int) -> Schedule:
+        """The denoising steps of a chunk; a cache for each step needs the same in all."""
         first = self.model.first_schedule if chunk == 0 and self.policy.caches != "per-step" else None
-        return (first or self.model.schedule).sigmas
+        return first or self.model.schedule
+
+    def sigmas(self, chunk: int) -> tuple[float, ...]:
+        """Noise levels of the denoising steps of a chunk."""
+        return self.schedule(chunk).sigmas
 
     @property
     def pass_names(self) -> list[str]:
