@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import product
@@ -28,7 +29,7 @@ from starlette.responses import PlainTextResponse
 from fkv.models import tiny
 from fkv.studio.live import disconnect, telemetry
 from fkv.studio.server import takes_files
-from fkv.studio.serving import admission, middleware, requests
+from fkv.studio.serving import admission, calls, middleware, requests
 from fkv.studio.serving.admission import Admission, Messages
 from fkv.studio.tabs.live.prompt import LAST_WORD
 from tests.load.attack import SHORT, run
@@ -49,12 +50,12 @@ PLAIN = {"Content-Type": "application/json"}
         json.dumps({"data": ["x", "full"]})[:-2] + ", 1" + "0" * 400 + "]}",
         '{"data": [1e400]}',
         '{"data": [Infinity, NaN]}',
-        json.dumps({"session_hash": "x" * 900_000}),
+        json.dumps({"session_hash": "x" * 200_000}),
         r'{"session\u005fhash": "' + "x" * 100 + '"}',
         '{"session_hash": ["x"]}',
         '["\u2200", [1e400]]'.encode("utf-16-le"),
         '{"data": [' + "[]," * 20_000 + "[]]}",
-        '"' + '\\"' * 200_000,
+        '"' + '\\"' * 100_000,
         "nonsense",
     ],
 )
@@ -88,6 +89,38 @@ def test_long_session_hashes_in_the_address_are_refused(visitor, path):
 def test_no_other_site_may_call_mcp(visitor, headers, status):
     # without --mcp what is let through finds no such route
     assert visitor.http.post("/gradio_api/mcp/", json={}, headers=headers).status_code == status
+
+
+def test_what_the_page_does_by_itself_cannot_be_called(visitor):
+    by_itself = [each for each in visitor.config["dependencies"] if not each["backend_fn"]]
+    assert by_itself
+    for event in by_itself:
+        assert "nothing to call" in visitor.refusal(event, visitor.form(event))
+        assert "nothing to call" in visitor.refusal(event | {"queue": True}, visitor.form(event))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("Seed", "12", "Seed must be a number, not '12'."),
+        ("Seed", True, "Seed must be a number, not True."),
+        ("Chunks", {"value": 1}, "must be a number"),
+        ("Threshold", None, calls.UNREADABLE),
+        ("Threshold", 1e99, "greater than maximum value 1"),
+        ("Stream", "C", "not in the list of choices"),
+    ],
+)
+def test_a_value_that_its_field_does_not_take_is_refused_in_a_sentence(visitor, caplog, field, value, told):
+    event = visitor.event("fkv-go")
+    assert told in visitor.refusal(event, visitor.form(event, **{field: value}))
+    assert [record.message for record in caplog.records] == ["call refused"]
+
+
+def test_a_call_with_too_few_values_is_refused_in_a_sentence(visitor):
+    for name in ("fkv-go", "fkv-change"):
+        event = visitor.event(name)
+        form = visitor.form(event)
+        assert f"takes {len(form)} values, not 1" in visitor.refusal(event, form[:1])
 
 
 # Uploads.
@@ -134,7 +167,7 @@ def test_one_address_does_not_take_all_places():
 
 def test_calls_outside_the_queue_leave_threads_for_others(tmp_path):
     async def answer(scope, receive, send):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.02)
         await PlainTextResponse("done")(scope, receive, send)
 
     gate = middleware.Gate(answer, tmp_path)
@@ -152,6 +185,38 @@ def test_calls_outside_the_queue_leave_threads_for_others(tmp_path):
     *statuses, other, queued = asyncio.run(posts())
     assert statuses == [200] * middleware.DIRECT_CALLS + [503] * middleware.DIRECT_CALLS
     assert other == queued == 200 and not gate._under_way
+
+
+def test_answers_of_one_address_are_worked_on_in_turn(tmp_path):
+    busy: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    async def answer(scope, receive, send):
+        address = scope["client"][0]
+        busy[address] += 1
+        most[address] = max(most[address], busy[address])
+        await asyncio.sleep(0.01)
+        busy[address] -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.2)  # somebody reads slowly
+        await send({"type": "http.response.body", "body": b""})
+
+    gate = middleware.Gate(answer, tmp_path)
+
+    async def get(path: str, address: str) -> float:
+        transport = httpx.ASGITransport(gate, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert (await client.get(path)).status_code == 200
+            return time.monotonic()
+
+    async def gets() -> list[float]:
+        pages = [get(path, "10.0.0.1") for path in ("/", "/config", "/theme.css") * 10]
+        return await asyncio.gather(get("/", "10.0.0.2"), get("/healthz", "10.0.0.3"), *pages)
+
+    began = time.monotonic()
+    other, health, *_, last = asyncio.run(gets())
+    assert most["10.0.0.1"] == middleware.TURNS and not gate._turns
+    assert max(other, health) < last and last - began < 30 * 0.2 / middleware.TURNS, "slow readers hold no turn"
 
 
 def test_a_session_with_an_event_under_way_is_never_evicted(monkeypatch):

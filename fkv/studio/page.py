@@ -11,6 +11,7 @@ from fkv.models.base import VideoModel
 from fkv.report import device_name
 from fkv.studio.live.comparison import player
 from fkv.studio.live.sessions import Registry
+from fkv.studio.serving.calls import Page
 from fkv.studio.serving.endpoints import add_endpoints
 from fkv.studio.tabs.atlas import atlas_tab
 from fkv.studio.tabs.board import board_tab
@@ -40,9 +41,7 @@ def build(model: VideoModel, registry: Registry, endpoint: Endpoint | None = Non
         registry.close(explores(request))
 
     play = player(model, registry.limits)
-    with gr.Blocks(
-        title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)
-    ) as page:
+    with Page(title="Forcing-KV Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(_header(model), elem_id="fkv-header", apply_default_css=False)
         notices = [zerogpu.notice(registry.limits)] if zerogpu.here() else []
         for sentence in [*notices, *model.assumed]:

@@ -64,6 +64,10 @@ class Visitor:
         own = self._parts[part]
         return own["type"] in ("textbox", "dropdown") and not own["props"].get("multiselect")
 
+    def is_number(self, part: int) -> bool:
+        """Whether a component holds a number."""
+        return self._parts[part]["type"] in ("number", "slider")
+
     def form(self, event: dict[str, Any], **fields: Any) -> list[Any]:
         """What the page sends with an event: the values that it shows, but for `fields`, named by how a component's
         label begins."""
@@ -144,6 +148,20 @@ class Visitor:
         event = self.event(elem_id)
         body = {"data": self.form(event, **fields), "fn_index": event["id"], "session_hash": self.session}
         return self.http.post("/gradio_api/run/predict", json=body)
+
+    def refusal(self, event: dict[str, Any], data: Sequence[Any]) -> str:
+        """Why the studio refuses an event with such data; "" where it does not."""
+        if not event["queue"]:
+            body = {"data": list(data), "fn_index": event["id"], "session_hash": self.session}
+            answer = self.http.post("/gradio_api/run/predict", json=body)
+            return "" if answer.status_code == 200 else str(answer.json()["error"])
+        self.join(event, data).raise_for_status()
+        try:
+            with closing(self.outputs()) as shown:
+                next(shown, None)
+        except RuntimeError as error:
+            return str(error)
+        return ""
 
     def health(self) -> dict[str, Any]:
         return self.http.get("/healthz").raise_for_status().json()

@@ -3,14 +3,16 @@ calls are admitted only where there are places for them."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from anyio import to_thread
 from starlette.requests import ClientDisconnect
@@ -34,14 +36,17 @@ FOREIGN = JSONResponse(
     403,
 )
 BUSY = PlainTextResponse("Too many requests of this address are under way.", 503)
-MAX_BODY = 1 << 20  # bytes of a request
+MAX_BODY = 256 << 10  # bytes of a request: longer texts keep Python busy, and Gradio remembers what a session sent
 MAX_UPLOAD = 16 << 20  # bytes of one upload
 MAX_UPLOADS = 256 << 20  # bytes of the uploads of all visitors
 MCP = re.compile(r"(/gradio_api)?/mcp(/|$)")
 UPLOAD = re.compile(r"(/gradio_api)?/upload(_progress)?/?$")
 API = re.compile(r"(/gradio_api)?/(info|openapi\.json)/?$")
 DIRECT = re.compile(r"(/gradio_api)?/(run|api|component_server)(/|$)")  # calls that do not wait in the queue
-DIRECT_CALLS = 32  # of one address under way; each takes one of the worker threads
+DIRECT_CALLS = 32  # of one address under way
+WORK = re.compile(f"{API.pattern}|{DIRECT.pattern}|/(config/?|theme\\.css|metrics)?$|(/gradio_api)?/mcp/schema/?$")
+"""What takes a worker thread, or a while of the event loop."""
+TURNS = 2  # answers of one address that are worked on at once; Python runs one thread at a time
 
 
 class TooLarge(Exception):
@@ -98,6 +103,7 @@ class Gate:
         self.app = app
         self.share = share
         self._under_way: Counter[str] = Counter()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self.hosts = hosts
         self.admit = admit
         self.uploads = Uploads(folder) if uploads else None
@@ -196,7 +202,10 @@ class Gate:
             await send(message)
 
         try:
-            await self.app(scope, _counted(receive, limit), started)
+            if WORK.match(scope["path"]):
+                await self._in_turn(scope, _counted(receive, limit), started)
+            else:
+                await self.app(scope, _counted(receive, limit), started)
         except TooLarge:
             if begun:
                 raise
@@ -212,6 +221,20 @@ class Gate:
             }
             log.warning("request refused", extra={"facts": facts})
             await PlainTextResponse("Bad request", 400)(scope, receive, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on once fewer than `TURNS` of its address are worked on, which it is until the answer begins:
+        whoever asks for a lot, or reads slowly, keeps nobody else waiting."""
+        address = _address(scope)
+        turns = self._turns.get(address) or self._turns.setdefault(address, asyncio.Semaphore(TURNS))
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(turns)
+
+            async def answered(message: Message) -> None:
+                await turn.aclose()
+                await send(message)
+
+            await self.app(scope, receive, answered)
 
 
 def _address(scope: Scope) -> str:
@@ -264,7 +287,7 @@ def _counted(receive: Receive, limit: int) -> Callable:
 
 
 def _too_large(limit: int) -> PlainTextResponse:
-    return PlainTextResponse(f"Request exceeds {limit >> 20} MiB", 413)
+    return PlainTextResponse(f"Request exceeds {limit >> 10:,} KiB", 413)
 
 
 def stored(folder: Path) -> int:

@@ -6,10 +6,13 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from urllib.parse import quote
 
 import httpx
+
+from tests.load.client import Visitor
 
 from . import Attempt, Target, check
 
@@ -64,6 +67,20 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     yield "350,000 lists", b'{"data": [' + b"[]," * 350_000 + b"[]]}"
     yield "no UTF-8", b'{"data": ["\xff\xfe"]}'
     yield "2 MiB", b" " * (2 << 20)
+
+
+@check("whoever asks for much at once keeps nobody waiting")
+def much_at_once(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as visitor, target.client() as client, ThreadPoolExecutor(24) as attackers:
+        hint = next(each for each in visitor.config["dependencies"] if any(map(visitor.is_text, each["inputs"])))
+        body = {"data": ["red ball " * 25_000], "fn_index": hint["id"], "session_hash": visitor.session}
+        for path in ("/", "/config", "/gradio_api/info", "/openapi.json", "/gradio_api/run/predict"):
+            method, sent = ("POST", body) if path.endswith("predict") else ("GET", None)
+            asked = [attackers.submit(client.request, method, path, json=sent) for _ in range(target.count(200))]
+            while not all(each.done() for each in asked):
+                yield answers(target)
+            for each in asked:
+                yield f"{path}: {each.result().status_code}", each.result().status_code in (200, 503)
 
 
 @check("absurd bodies are refused, of MCP calls too")

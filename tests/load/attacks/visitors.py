@@ -118,8 +118,8 @@ def scripts(target: Target) -> Iterator[Attempt]:
 @check("long texts in any field of the page freeze nobody")
 def long_texts(target: Target) -> Iterator[Attempt]:
     with Visitor(target.address) as visitor:
-        texts = ("a" * 900_000 + "!", " ".join(secrets.token_hex(3).translate(LETTERS) for _ in range(120_000)))
-        texts = (*texts, "2:" * 400_000, "[" + " " * 900_000, "2" + " " * 900_000 + "x", "\n" * 400_000, "a," * 400_000)
+        texts = ("a" * 250_000 + "!", " ".join(secrets.token_hex(3).translate(LETTERS) for _ in range(35_000)))
+        texts = (*texts, "2:" * 120_000, "[" + " " * 250_000, "2" + " " * 250_000 + "x", "\n" * 120_000, "a," * 120_000)
         fields = [
             (event, place)
             for event in visitor.config["dependencies"]
@@ -136,3 +136,28 @@ def long_texts(target: Target) -> Iterator[Attempt]:
                 status = visitor.http.post(f"/gradio_api/{where}", json=body).status_code
                 yield f"{event['targets']}, {text[:9]!r}: {status}", status in (200, 500, 503)
             yield answers(target)
+
+
+@check("calls that cannot be meant are refused in words")
+def unmeant(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as visitor:
+        for event in visitor.config["dependencies"]:
+            form = visitor.form(event)
+            calls = [] if event["backend_fn"] else [form]
+            calls += [form[:-1]] if form else []
+            for place in filter(lambda place: visitor.is_number(event["inputs"][place]), range(len(form))):
+                values = ("12", "NaN", True, [], {"value": 1}, "²")[: target.count(6)]
+                calls += [[*form[:place], value, *form[place + 1 :]] for value in values]
+            for data in calls:
+                told = visitor.refusal(event, data)
+                yield f"{event['api_name']} with {len(data)} of {len(form)} values: {told}", told not in ("", "None")
+
+
+@check("calls of what the page does not have are refused")
+def unknown(target: Target) -> Iterator[Attempt]:
+    with target.client() as client:
+        for path in ("run/predict", "api/predict", "queue/join", "call/nothing", "call/v2/nothing", "component_server"):
+            for number in (-1, 99_999, 10**30, 1.5, "x", [0], {}, None):
+                body = {"data": [], "fn_index": number, "session_hash": "a", "component_id": number, "fn_name": "x"}
+                status = client.post(f"/gradio_api/{path}", json=body).status_code
+                yield f"{path}, {number}: {status}", status in (400, 404, 422)
