@@ -270,9 +270,10 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     """Searches by task, policy, strategy and width.
 
     Returns:
-        One row each: passes per search, reward with its 95 % interval over prompts, how much it is above best-of-N of
-        the same task, policy and width with its interval, reward calls per chunk of the video, mean unique bytes of K
-        and V and chunks that all leaves hold together, and the time of one decision relative to that of a chunk.
+        One row each: prompts, passes per search, reward with its 95 % interval over prompts, how much it is above
+        best-of-N of the same task, policy and width with its interval, reward calls per chunk of the video, mean unique
+        bytes of K and V and chunks that all leaves hold together, and the time of one decision relative to that of a
+        chunk.
     """
     frame = _frame([record for record in records if record["task"] != GUARD])
     rows = []
@@ -280,7 +281,12 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
         by_prompt = group.groupby("prompt")["reward"].mean()
         low, high = interval(by_prompt.to_numpy())
         row: dict[str, Any] = {"task": task, "policy": policy, "strategy": strategy, "width": width}
-        row |= {"streams": len(group), "passes": group["passes"].mean(), "reward": group["reward"].mean()}
+        row |= {
+            "streams": len(group),
+            "prompts": len(by_prompt),
+            "passes": group["passes"].mean(),
+            "reward": group["reward"].mean(),
+        }
         row |= {"reward_low": low, "reward_high": high, **_above(frame, group, "best-of")}
         if strategy != PLAIN:
             row["calls_per_chunk"] = group["reward_calls_per_chunk"].mean()

@@ -39,10 +39,11 @@ differ in wording, re-cache, moment, policy and steps, not in noise (`TASKS` in 
 MEASURED = """\
 ## What searches find
 
-`{model}`, {prompts} held-out prompts, seeds {seeds}; every strategy may take the passes of as many plain streams
-as its width. Rewards are those of the plain streams that repeat what was found, 0 to 1; brackets are 95 % bootstrap
-intervals over prompts, from {fewest} on. *Over best-of* is the difference on the same prompts and seeds: a strategy
-whose interval holds 0, or lies below it, does not beat best-of-N here.
+`{model}` in {precisions}, held-out prompts, seeds {seeds}; every strategy may take the passes of as many plain
+streams as its width. Rewards are those of the plain streams that repeat what was found, 0 to 1; brackets are 95 %
+bootstrap intervals over prompts, from {fewest} on. *Over best-of* is the difference on the same prompts and seeds: a
+strategy whose interval holds 0, or lies below it, does not beat best-of-N here. *Decision* is how long a strategy
+thinks, beside one chunk; on a machine that does other work it says little.
 {short}
 {table}
 """
@@ -71,7 +72,7 @@ def section(records: Sequence[Record]) -> str:
     saved, guarded = searches.bytes_saved(records), searches.guarded(records)
     text = MEASURED.format(
         model=first["model"],
-        prompts=len({record["prompt"] for record in records}),
+        precisions=_precisions(records),
         seeds=", ".join(map(str, sorted({record["seed"] for record in records}))),
         fewest=FEWEST,
         short=SHORT if any(record["task"].startswith(searches.SHORT) for record in records) else "",
@@ -80,6 +81,14 @@ def section(records: Sequence[Record]) -> str:
     text += CURVES if has_curves(records) else ""
     text += SAVED.format(saved=_saved(saved)) if len(saved) else ""
     return text + (GUARDED.format(guarded=_guarded(guarded)) if len(guarded) else "")
+
+
+def _precisions(records: Sequence[Record]) -> str:
+    """The precision of all records, or that of each task."""
+    found = {record["task"]: record["precision"] for record in records}
+    if len(set(found.values())) == 1:
+        return records[0]["precision"]
+    return ", ".join(f"{precision} ({task})" for task, precision in found.items())
 
 
 def has_curves(records: Sequence[Record]) -> bool:
@@ -99,14 +108,16 @@ def _with_interval(row: pd.Series, name: str, look: str = "{:.3f}") -> str:
 
 
 def _searches(table: pd.DataFrame) -> str:
-    headings = "task,strategy,width,passes,reward,over best-of,reward calls per chunk,unique KV (MB),decision".split(
-        ","
+    headings = (
+        "task,strategy,width,prompts,passes,reward,over best-of,reward calls per chunk,unique KV (MB),decision".split(
+            ","
+        )
     )
     rows = []
     for _, row in table[table["policy"] == searches.POLICY].iterrows():
         is_search = row["strategy"] != searches.PLAIN
         compared = is_search and row["strategy"] != "best-of" and pd.notna(row.get("above"))
-        cells = [row["task"], row["strategy"], str(row["width"]), f"{row['passes']:.0f}"]
+        cells = [row["task"], row["strategy"], str(row["width"]), str(row["prompts"]), f"{row['passes']:.0f}"]
         cells.append(_with_interval(row, "reward"))
         cells.append(_with_interval(row, "above", "{:+.3f}") if compared else "")
         if is_search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,16 @@ import pytest
 from docs import search as search_page
 from fkv.analysis import searches
 from fkv.analysis.searches import GUARD, PLAIN, Job, jobs, study
+from fkv.report import frame_hash
+from fkv.search import rewards
+from fkv.search.futures import most_passes
+from fkv.search.moves import Moves
+from fkv.search.report import replay, story_of
+from fkv.search.search import Search
+from fkv.search.strategies import parse
+from fkv.stream import Stream
+
+PROMPT = "a red ball bouncing over the hills at sunset"
 
 
 @pytest.fixture
@@ -38,8 +49,30 @@ def test_a_study_continues_from_its_records(toy, tmp_path, monkeypatch):
         monkeypatch.setattr(searches, name, None)
     assert study(toy, file, todo) == first
     text = search_page.section(first)
-    assert "| opening | saffron | 2 |" in text and "| guarded | 1 |" in text
+    assert "| opening | saffron | 2 | 1 |" in text and "| guarded | 1 |" in text
+    assert "`small` in fp32, held-out" in text
+    mixed = search_page.section([record | {"precision": record["task"]} for record in first])
+    assert "opening (opening), guard (guard), held-out" in mixed
     search_page.draw(first).savefig(tmp_path / "figure.png")
+
+
+def test_a_second_search_of_a_place_makes_no_chunk_again_and_counts_all_of_them(toy, monkeypatch):
+    steps, step = [], Stream.step
+    monkeypatch.setattr(Stream, "step", lambda self: steps.append(self) or step(self))
+    begin = partial(searches.begin, toy, "full", PROMPT)
+    faithful, moves = rewards.parse("faithful"), Moves(kinds=("steps",), prompt=PROMPT, steps=2, chunks=3)
+    made = searches.Made.of(begin, 0)
+    passes, counted = [], []
+    for _ in range(2):
+        futures = searches.Shared(made, begin, 0, faithful, 3)
+        search = Search(parse("beam"), moves, futures, 3, 2, None, 1000, most_passes(toy, moves, faithful))
+        path = list(search.run())
+        passes.append(sum(level.passes for level in search.levels))
+        counted.append(len(steps))
+    assert passes[0] == passes[1] and counted[0] == counted[1] > 0
+    taken = path[-1].moves
+    plain = [made.plain.after(taken[:end])[0] for end in (1, 2, 3)]
+    assert frame_hash(plain) == frame_hash(replay(begin, 0, path[-1].path, story_of(path), 3))
 
 
 def record(strategy, prompt, reward, bytes_=8e6, policy="full", task="change", **others):
