@@ -347,6 +347,14 @@ def test_an_adapter_that_would_change_nothing_or_break_the_weights_is_refused(ba
     assert "is not finite once the adapter is merged" in message
 
 
+@pytest.mark.parametrize("alpha", [torch.nan, torch.inf])
+def test_an_alpha_that_is_no_number_is_refused(alpha, base, checkpoint, down, up, tmp_path):
+    alphas = {f"diffusion_model.{stem}.alpha": torch.tensor(alpha) for stem in down}
+    file = save(tmp_path / "lora.safetensors", pairs(down, up, FORMS["comfy"]) | alphas)
+    message = refused(lambda: load_transformer(checkpoint, base, lora=file))
+    assert f"alpha is {alpha}, so its strength is not known" in message
+
+
 @pytest.mark.parametrize(
     "name, value, words",
     [
