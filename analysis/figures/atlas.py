@@ -90,7 +90,7 @@ class RoleAtlas(View):
             x=names,
             y=names,
             colorscale="Cividis",
-            zmin=0.5,
+            zmin=0,
             zmax=1,
             xgap=2,
             ygap=2,
@@ -98,6 +98,7 @@ class RoleAtlas(View):
             hoverongaps=False,
             text=matrix.map(lambda share: "" if np.isnan(share) else f"{share:.1%}"),
             texttemplate="%{text}",
+            textfont={"color": "black"},  # from a half on, cividis is light
             row=last,
             col=1,
         )
@@ -113,6 +114,7 @@ class RoleAtlas(View):
                 col=3,
                 line={"color": colour, "dash": dash, "width": 2},
                 marker={"symbol": symbol, "size": 7},
+                cliponaxis=False,
                 hovertemplate=f"{name}<br>depth %{{x:.0%}}: %{{y:.0%}} static<extra></extra>",
             )
         figure.update_xaxes(title="depth", tickformat=".0%", range=[0, 1], row=last, col=3)
@@ -130,7 +132,7 @@ class RoleAtlas(View):
         for ax, (name, roles) in zip(maps, self.models.items(), strict=True):
             _draw_roles(ax, name, roles, colours)
         left, right = lower.subplots(1, 2)
-        look = {"cmap": "cividis", "vmin": 50, "vmax": 100, "linewidths": 1, "linecolor": colours.paper}
+        look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "linewidths": 1, "linecolor": colours.paper}
         numbers = {"annot": True, "fmt": ".1f", "annot_kws": {"size": 8}}
         bare = {"cbar": False, "xticklabels": False, "yticklabels": False}
         sns.heatmap(self._agreement * 100, ax=left, **look, **numbers, **bare)
@@ -170,8 +172,9 @@ def _plotly_roles(figure: go.Figure, name: str, roles: HeadRoles, row: int, col:
     quiet = {"hoverinfo": "skip", "showlegend": False}
     figure.add_scatter(x=heads, y=layers, mode="markers", marker=mark, row=row, col=col, **quiet)
     title = "layer" if col == 1 else None
-    figure.update_yaxes(autorange="reversed", title=title, showgrid=False, row=row, col=col)
-    figure.update_xaxes(showgrid=False, row=row, col=col)
+    ends = [roles.num_layers - 0.5, -0.5]  # the first layer above
+    figure.update_yaxes(range=ends, title=title, showgrid=False, row=row, col=col)
+    figure.update_xaxes(range=[-0.5, roles.num_heads - 0.5], showgrid=False, row=row, col=col)
 
 
 def _draw_roles(ax: Axes, name: str, roles: HeadRoles, colours: Palette) -> None:
