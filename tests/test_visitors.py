@@ -20,6 +20,7 @@ from fkv.studio.live.plan import Plan
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.live.together import Together
+from fkv.studio.live.turn import _rounded
 from fkv.studio.media.protocol import unpack
 
 PROMPTS = ("a red ball over the sea", "a blue star in the city")
@@ -103,6 +104,21 @@ def test_two_streams_and_watched_ones_have_a_pass_to_themselves(small, monkeypat
     many.step({"A": 1, "B": 2}, ["A", "B"], None)
     many.step({"A": 1}, ["A"], watch)
     assert [given[2] for given in alone] == [None, watch]
+
+
+def test_who_waits_is_told_for_how_long_about():
+    queue = Queue(together=2)
+    assert queue.expected(3, longest=180) == ("at most", 360)
+    for seconds in (20, 40, 60):
+        queue.took(seconds)
+    assert queue.expected(1, longest=180) == ("about", 40) and queue.expected(3, longest=30) == ("about", 60)
+    assert [_rounded(seconds) for seconds in (2, 44, 80, 100, 360)] == [
+        "10 seconds",
+        "40 seconds",
+        "1 minute",
+        "2 minutes",
+        "6 minutes",
+    ]
 
 
 def test_the_queue_lets_in_those_that_share_and_keeps_their_order():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
+from statistics import median
 
 LENGTH = 24  # how many may wait unless a limit says otherwise
+RECENT = 8  # turns whose length tells how long others will wait
 
 
 class Queue:
@@ -24,6 +27,7 @@ class Queue:
         self._tickets: list[object] = []
         self._sharing: set[int] = set()
         self._moved = threading.Condition()
+        self._recent: deque[float] = deque(maxlen=RECENT)
 
     @property
     def running(self) -> int:
@@ -75,6 +79,24 @@ class Queue:
             if wait and self._place(ticket):
                 self._moved.wait(wait)
             return self._place(ticket)
+
+    def took(self, seconds: float) -> None:
+        """Note how long a turn lasted."""
+        self._recent.append(seconds)
+
+    def expected(self, place: int, longest: float) -> tuple[str, float]:
+        """How long one who has a place among those that wait will wait.
+
+        Args:
+            place: From 1.
+            longest: Seconds that a turn lasts at most while others wait.
+
+        Returns:
+            "about", by the median of the last turns, or "at most", where none has ended yet; and seconds.
+        """
+        turns = -(-place // self.together)
+        recent = list(self._recent)
+        return ("about", turns * min(longest, median(recent))) if recent else ("at most", turns * longest)
 
     def _place(self, ticket: object) -> int:
         return max(0, self._tickets.index(ticket) + 1 - self.running)

@@ -16,7 +16,7 @@ from fkv.models.base import VideoModel
 from fkv.stream import Chunk
 from fkv.studio.errors import Disconnected, explain, free, release
 
-from .limits import Limits
+from .limits import Limits, span
 from .queue import Queue
 from .run import Run
 from .telemetry import Tally, log_run
@@ -92,7 +92,8 @@ class Turn:
         while (place := self.queue.place(self.run, WAIT)) and not self.run.stopped:
             self._check_listener()
             work = "does one thing" if self.queue.together == 1 else f"serves at most {self.queue.together} visitors"
-            yield f"Place {place} in the queue: this machine {work} at a time."
+            bound, seconds = self.queue.expected(place, self.limits.turn)
+            yield f"Place {place} in the queue: this machine {work} at a time. The wait is {bound} {_rounded(seconds)}."
         self.began = time.monotonic()
 
     @property
@@ -204,6 +205,8 @@ def turn(
         began = now if current.began is None else current.began
         run.live = False
         run.ended = run.ended or "left"
+        if current.began is not None:
+            queue.took(now - began)
         log_run(
             ended=run.ended,
             kind=kind,
@@ -222,6 +225,11 @@ def turn(
         place.callback(record)  # last, once the place in the queue is given up
         with current.explained(model.device):
             yield current
+
+
+def _rounded(seconds: float) -> str:
+    """A wait in words, no more precise than it is known."""
+    return span(max(10, round(seconds, -1)) if seconds < 55 else 60 * round(seconds / 60))
 
 
 def counted(chunks: int, total: int | None = None) -> str:
