@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import cv2
+import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -80,16 +82,19 @@ def test_two_policies_two_chunks_from_start_to_files(compare):
     assert pictures.evaluate_all("all => all.map(each => [each.alt, each.naturalWidth])") == [
         [f"{policy}, chunk {number}", 160] for policy in ("full", "forcing-kv") for number in (1, 2)
     ]
+    expect(page.get_by_role("figure", name="Speed against quality of every policy")).to_be_visible()
     labels = page.locator("#fkv-pareto .textpoint")
     expect(labels).to_have_count(2)
     assert sorted(labels.all_text_contents()) == ["forcing-kv", "full"]
     found = {}
-    for kind in ("CSV", "PNG", "JSON"):
+    for label, ending in (("CSV", ".csv"), ("chart", ".png"), ("pictures", "-pictures.png"), ("JSON", ".json")):
         with page.expect_download() as download:
-            page.get_by_role("button", name=f"Download {kind}").click()
-        assert download.value.suggested_filename == f"forcing-kv-comparison.{kind.lower()}"
-        found[kind] = download.value.path().read_bytes()
-    assert found["PNG"].startswith(b"\x89PNG") and found["CSV"].decode().splitlines()[1].startswith("full,")
+            page.get_by_role("button", name=f"Download {label}").click()
+        assert download.value.suggested_filename == f"forcing-kv-comparison{ending}"
+        found[label] = download.value.path().read_bytes()
+    assert found["chart"].startswith(b"\x89PNG") and found["CSV"].decode().splitlines()[1].startswith("full,")
+    blue, _, red = cv2.imdecode(np.frombuffer(found["pictures"], np.uint8), cv2.IMREAD_COLOR).T.astype(int)
+    assert np.mean(red - blue > 100) > 0.002  # the red ball of the prompt
     told = json.loads(found["JSON"])
     assert f"{told['policies']['full']['fps_denoise']:.1f}" == full[0] and len(told["streams"]) == 2
     order = page.locator(".fkv-table").first.locator("tbody th")

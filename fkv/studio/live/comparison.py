@@ -58,17 +58,22 @@ class Progress:
     strips: tuple[Filmstrip, ...] = ()
 
 
-def default_prompts(model: VideoModel) -> list[str]:
-    """Prompts that tell policies apart: one that changes on the way, and one that changes and returns, in 7 chunks.
+def default_prompts(model: VideoModel, times: int = 1) -> list[str]:
+    """Prompts that tell policies apart: one that changes on the way, and one that changes and returns.
 
     The model was not trained on their wording. A model that does not draw the toy world has its own examples.
+
+    Args:
+        model: What generates.
+        times: How many times 7 chunks their scenes last.
     """
     if not draws_world(model):
         return list(model.examples[:2])
     (first, changed), (second, other) = [
         [caption(scene, held_out=True) for scene in (held_out_scene(i), switched_scene(i)[0])] for i in range(2)
     ]
-    return [f"{first} [3c] | {changed} [4c]", f"{second} [2c] | {other} [3c] | {second} [2c]"]
+    two, three, four = (f"[{chunks * times}c]" for chunks in (2, 3, 4))
+    return [f"{first} {three} | {changed} {four}", f"{second} {two} | {other} {three} | {second} {two}"]
 
 
 def player(model: VideoModel, limits: Limits) -> Play:

@@ -32,6 +32,7 @@ from .run import Run
 
 FILE = ASSETS / "compared.json"
 COMMAND = "python -m fkv.studio.live.sample_comparison"
+CHUNKS = 7  # that the scenes of the default prompts last
 GROUP = 7  # policies that run at once; each group has the reference, too
 
 
@@ -88,14 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     """Record a comparison. Returns 2, after one sentence, where that is not possible."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
     add_model(parser)
-    parser.add_argument("--chunks", type=int, default=7, help="length of each stream (default: 7)")
+    parser.add_argument("--chunks", type=int, default=14, help="length of each stream (default: 14)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
         model = load_model(args)
         names = policies.fitting(model.geometry, model.roles)
         names = ["full", *(name for name in names if name != "full")]
-        told = record(model, names, default_prompts(model), args.chunks)
+        told = record(model, names, default_prompts(model, max(1, args.chunks // CHUNKS)), args.chunks)
         args.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"sample_comparison: {error}", file=sys.stderr)

@@ -6,6 +6,8 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from textwrap import fill
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from fkv.stream import Chunk
 from .protocol import jpeg
 
 MAX_HEIGHT = 120  # pixels of a frame
+LETTERS = 14  # that fit above a frame of a saved picture
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,37 @@ def _small(frame: np.ndarray) -> bytes:
 def html(strips: Sequence[Filmstrip]) -> str:
     """The strips that have frames, as HTML; a moment still to come is an empty cell."""
     return "".join(_one(strip) for strip in strips if any(strip.rows.values()))
+
+
+def save(strips: Sequence[Filmstrip], chunk_seconds: float, path: Path) -> None:
+    """Write the strips that have frames as one picture: a row per policy, a moment still to come is white.
+
+    Args:
+        strips: Of one comparison, so that they have the same moments.
+        chunk_seconds: What a chunk lasts.
+        path: Image file to write.
+    """
+    from fkv.analysis.evaluation_plots import filmstrips
+
+    titles, rows = [], []
+    for strip in strips:
+        for policy, jpegs in strip.rows.items():
+            if not jpegs:
+                continue
+            frames = [_pixels(each) for each in jpegs]
+            blank = np.full_like(frames[0], 255)
+            rows.append(np.stack([*frames, *[blank] * (len(strip.at) - len(frames))]))
+            first = (
+                ""
+                if policy != next(iter(strip.rows))
+                else f"{fill(strip.prompt, LETTERS * len(strip.at))}\nseed {strip.seed}\n"
+            )
+            titles.append(first + policy)
+    filmstrips(titles, rows, [number * chunk_seconds for number in strips[0].at], path)
+
+
+def _pixels(picture: bytes) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _one(strip: Filmstrip) -> str:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +31,18 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media import filmstrip
 from fkv.studio.media.artifacts import Artifacts
+from fkv.studio.media.assets import script
 from fkv.world.oracle import WORDS
 
 CHOSEN = ["full", "forcing-kv", "sliding-window"]
 CHUNKS = 7
 EARLIER = 8  # finished comparisons that the page keeps
-KINDS = ("csv", "png", "json")  # files to download
+FILES = {  # to download, by what their buttons say
+    "Download CSV": "forcing-kv-comparison.csv",
+    "Download chart": "forcing-kv-comparison.png",
+    "Download pictures": "forcing-kv-comparison-pictures.png",
+    "Download JSON": "forcing-kv-comparison.json",
+}
 COLUMNS = {  # of the table: what they are called there and how their numbers are written
     "fps_denoise": ("denoise FPS", "{:.1f}"),
     "fps_end_to_end": ("end-to-end FPS", "{:.1f}"),
@@ -146,15 +153,12 @@ def _controls(model: VideoModel) -> Controls:
                 shared = gr.Checkbox(False, label="Pictures only", info="sooner, without speeds")
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
                 cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
-        bar = gr.HTML(_bar(READY, 1), apply_default_css=False)
+        bar = gr.HTML(_bar(READY, 1), js_on_load=script("compared"), apply_default_css=False)
         rows = gr.HTML(_table(None, draws_world(model)), apply_default_css=False)
         strips = gr.HTML("", apply_default_css=False, elem_id="fkv-films")
         plot = gr.Plot(visible=False, show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
         with gr.Row(elem_id="fkv-compare-files"):
-            files = [
-                gr.DownloadButton(f"Download {kind.upper()}", interactive=False, size="sm", min_width=90)
-                for kind in KINDS
-            ]
+            files = [gr.DownloadButton(label, interactive=False, size="sm", min_width=140) for label in FILES]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
         recorded = _recorded(model)
         earlier = gr.HTML(_earlier(recorded), apply_default_css=False)
@@ -205,7 +209,8 @@ class Handlers:
                 names, prompts, seeds, chunks, shared=shared, chunk_seconds=self._model.chunk_seconds
             )
         except ValueError as error:
-            yield [_bar(Progress("error", sentence(error)), 1), *[gr.skip()] * 6, *_buttons("error"), *[gr.skip()] * 2]
+            problem = _bar(Progress("error", sentence(error)), 1)
+            yield [problem, *[gr.skip()] * (3 + len(FILES)), *_buttons("error"), *[gr.skip()] * 2]
             return
         run = registry.begin(visitor(request))
         hints = " ".join(self._model.hints_of(plan.texts(self._model.chunk_seconds)))
@@ -217,7 +222,7 @@ class Handlers:
                 last = step
                 yield [*shown, _earlier(finished), gr.skip()]
         if last.records:
-            yield [*[gr.skip()] * 9, gr.skip(), [_told(plan, shown[1]), *finished][:EARLIER]]
+            yield [*[gr.skip()] * (len(shown) + 1), [_told(plan, shown[1]), *finished][:EARLIER]]
 
     def stop(self, request: gr.Request) -> None:
         if run := self._registry.of(visitor(request)):
@@ -230,33 +235,36 @@ class Handlers:
         plot = gr.skip()
         if complete > _complete(last):
             plot = gr.Plot(visible=False) if plan.shared else _pareto(figures)
-        files: Sequence[Any] = [gr.DownloadButton(interactive=False)] * len(KINDS)
+        files: Sequence[Any] = [gr.DownloadButton(interactive=False)] * len(FILES)
         if step.state in ("done", "error") and complete:
-            files = self._save(figures, report(self._model, plan, step.records, self._device, run.ended))
+            told = report(self._model, plan, step.records, self._device, run.ended)
+            files = self._save(figures, told, step.strips)
         strips = filmstrip.html(step.strips) if step.strips is not last.strips else gr.skip()
         rows = _table(figures, self._draws_world)
         return [_bar(step, plan.total), rows, strips, plot, *files, *_buttons(step.state)]
 
-    def _save(self, figures: pd.DataFrame, told: dict[str, Any]) -> list[Any]:
-        """Write the figures as files, and offer them behind the three buttons."""
-        with ExitStack() as files:
-            paths: dict[str, Path] = {
-                kind: files.enter_context(self._artifacts.write(f"forcing-kv-comparison.{kind}"))
-                for kind in KINDS
-                if kind != "png" or "timing" not in told  # the plot is of speeds
-            }
-            spreadsheet(told).to_csv(paths["csv"])
-            if "png" in paths:
-                from fkv.analysis.figures import Pareto
+    def _save(self, figures: pd.DataFrame, told: dict[str, Any], strips: Sequence[filmstrip.Filmstrip]) -> list[Any]:
+        """Write the files, and offer them behind their buttons."""
+        from fkv.analysis.figures import Pareto
 
-                Pareto(figures).matplotlib().savefig(paths["png"], dpi=160)
-            paths["json"].write_text(json.dumps(told, indent=1), encoding="utf-8")
-        return [
-            gr.DownloadButton(value=str(paths[kind]), interactive=True)
-            if kind in paths
-            else gr.DownloadButton(interactive=False)
-            for kind in KINDS
-        ]
+        writers: dict[str, Callable[[Path], object]] = {
+            "Download CSV": spreadsheet(told).to_csv,
+            "Download JSON": lambda path: path.write_text(json.dumps(told, indent=1), encoding="utf-8"),
+        }
+        if "timing" not in told:  # the chart is of speeds
+            writers["Download chart"] = lambda path: Pareto(figures).matplotlib().savefig(path, dpi=160)
+        if any(any(strip.rows.values()) for strip in strips):
+            writers["Download pictures"] = partial(filmstrip.save, strips, self._model.chunk_seconds)
+        buttons = []
+        with ExitStack() as files:
+            for label, name in FILES.items():
+                if label not in writers:
+                    buttons.append(gr.DownloadButton(interactive=False))
+                    continue
+                path = files.enter_context(self._artifacts.write(name))
+                writers[label](path)
+                buttons.append(gr.DownloadButton(value=str(path), interactive=True))
+        return buttons
 
 
 def _told(plan: ComparisonPlan, rows: str) -> str:
