@@ -37,6 +37,9 @@ export function roundUp(value) {
   return digit * power;
 }
 
+/** @param {number} value of two digits @returns {number} how many of them are behind its point */
+export const decimals = (value) => (String(Number(value.toPrecision(2))).split(".")[1] ?? "").length;
+
 /**
  * @param {HTMLCanvasElement} canvas
  * @param {Line[]} lines
@@ -47,7 +50,8 @@ export function lineChart(canvas, lines, cursor) {
   const { pen, width, height, size, soft } = page;
   const count = Math.max(FEWEST, ...lines.map((line) => line.values.length));
   const top = roundUp(lines.flatMap((line) => line.values).reduce(larger, 0) || 1);
-  const ticks = [0, top / 2, top].map((value) => [value, value.toFixed(Number.isInteger(top / 2) ? 0 : 1)]);
+  const digits = decimals(top / 2);
+  const ticks = [0, top / 2, top].map((value) => [value, value.toFixed(digits)]);
   const left = 10 + Math.max(pen.measureText(String(ticks[2][1])).width, 14);
   const right = width - 8 - Math.max(0, ...lines.map((line) => pen.measureText(line.label).width));
   const bottom = height - size - 8;
@@ -91,9 +95,11 @@ function drawAxes({ pen, height, size, soft, rule }, { left, right, y }, ticks, 
     if (count !== null) pen.fillText(label, left - 6, y(value));
   }
   const foot = height - size / 2 - 1;
-  if (count !== null) pen.fillText(String(count), right, foot);
+  const end = count === null ? "" : String(count);
+  pen.fillText(end, right, foot);
+  const room = right - left - pen.measureText(end).width - size;
   pen.textAlign = "left";
-  pen.fillText("chunk 1", left, foot);
+  pen.fillText(pen.measureText("chunk 1").width > room ? "1" : "chunk 1", left, foot);
 }
 
 /**

@@ -22,6 +22,11 @@ export function setTalk(on) {
   window.history.replaceState(null, "", address);
 }
 
+/** Hide or show the figures of talk mode. */
+export function toggleFigures() {
+  document.body.classList.toggle("fkv-bare");
+}
+
 export function toggleHelp() {
   const dialog = /** @type {HTMLDialogElement} */ (find(document, ".fkv-help"));
   if (dialog.open) dialog.close();

@@ -4,10 +4,10 @@
 import { lineChart, stackedBars } from "./charts.js";
 import { find, findAll, findCanvas } from "./dom.js";
 import { passesOf, stageTimes, tablesIn } from "./protocol.js";
-import { describe, drawXray } from "./xray.js";
+import { describe, drawXray, signsIn } from "./xray.js";
 
 /** @import { Player } from "./player.js" */
-/** @import { ChunkRecord, StreamRecord } from "./protocol.js" */
+/** @import { ChunkRecord, GroupPages, StreamRecord } from "./protocol.js" */
 
 /** @param {string} name of a stream */
 const driftOf = (name) => (/** @type {StreamRecord} */ _, /** @type {ChunkRecord} */ record) =>
@@ -18,6 +18,10 @@ const LAST = "last denoising step";
 export class Panels {
   /** The passes that the selector offers, so that it is written anew only when they change. */
   offered = "";
+  /** @type {Set<string>} what the X-ray has shown of the run, which its legend explains */
+  signs = new Set();
+  /** @type {string | null} the run that `signs` is of */
+  run = null;
 
   /** @param {HTMLElement} stage @param {Player} player */
   constructor(stage, player) {
@@ -31,6 +35,7 @@ export class Panels {
     /** @type {HTMLSelectElement} */
     this.pass = find(stage, ".fkv-pass select");
     this.pass.addEventListener("change", () => this.paint());
+    this.legend = findAll(stage, ".fkv-legend [data-kind]");
     this.offer([]);
   }
 
@@ -44,6 +49,15 @@ export class Panels {
     const options = passes.map(([name, differs]) => new Option(differs ? `${name} (reads otherwise)` : name, name));
     this.pass.replaceChildren(new Option(LAST, ""), ...options);
     this.pass.value = passes.some(([name]) => name === value) ? value : "";
+  }
+
+  /** Explain what a run's tables have shown so far. @param {GroupPages[][]} tables */
+  explain(tables) {
+    const { key } = this.player;
+    if (key !== this.run) this.signs = new Set(["dropped"]);
+    this.run = key;
+    for (const sign of tables.flatMap(signsIn)) this.signs.add(sign);
+    for (const item of this.legend) item.hidden = !this.signs.has(item.dataset.kind ?? "");
   }
 
   /**
@@ -86,6 +100,7 @@ export class Panels {
     if (record) this.offer(Object.values(record.streams));
     const pass = this.pass.value;
     const tables = Object.fromEntries(streams.map(([name, own]) => [name, tablesIn(own, pass)]));
+    this.explain(Object.values(tables));
     for (const canvas of this.xrays) {
       const name = canvas.dataset.stream ?? "";
       drawXray(canvas, name, tables, record ? record.frame + 1 : 0);

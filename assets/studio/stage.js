@@ -2,11 +2,12 @@
 /** The Live tab's stage: connects the session, the player and everything that draws. */
 
 import { remember } from "./address.js";
+import { asker } from "./ask.js";
 import { Controls, press, promptField } from "./controls.js";
 import { find, findAll, findButton, findCanvas, onLayout, write } from "./dom.js";
 import { heads } from "./heads/state.js";
 import { listen } from "./keyboard.js";
-import { sayExpanded, setTalk, toggleDark, toggleHelp, toggleTalk } from "./modes.js";
+import { sayExpanded, setTalk, toggleDark, toggleFigures, toggleHelp, toggleTalk } from "./modes.js";
 import { FACTOR } from "./overlay.js";
 import { Panels } from "./panels.js";
 import { Readout } from "./readout.js";
@@ -123,6 +124,8 @@ export function mount({ element, props, trigger, watch }) {
     e: () => controls.takeExample(announce),
     f: () => press("fkv-flush"),
     g: () => controls.go(),
+    h: toggleFigures,
+    p: asker(element, session, trigger, announce),
     s: () => press("fkv-stop"),
     t: toggleTalk,
     x: () => press("fkv-cut"),

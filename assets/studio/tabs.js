@@ -6,6 +6,7 @@ import { findAll } from "./dom.js";
 /** @import { HeadsState } from "./heads/state.js" */
 
 const FIRST = "live";
+const TABS = "[role=tab], .overflow-dropdown button"; // where tabs do not fit beside each other, the last are in a menu
 
 /** @param {HTMLElement} tab */
 const nameOf = (tab) => (tab.textContent ?? "").trim().toLowerCase().split(" ")[0];
@@ -16,16 +17,17 @@ export function openTab(query, heads) {
   const [layer, head] = (query.get("head") ?? "").split(".").map(Number);
   if (layer >= 0 && head >= 0) heads.choose(layer, head);
   if (wanted && wanted !== FIRST) {
-    findAll(document, "[role=tab]")
+    findAll(document, TABS)
       .find((tab) => nameOf(tab) === wanted)
       ?.click();
   }
 }
 
-/** Keep the address up to date. @param {HeadsState} heads */
+/** Keep the address up to date, and name the menu of tabs. @param {HeadsState} heads */
 export function followTabs(heads) {
+  document.querySelector(".overflow-menu > button")?.setAttribute("aria-label", "More tabs");
   document.addEventListener("click", ({ target }) => {
-    const tab = /** @type {HTMLElement | null} */ (/** @type {Element} */ (target).closest?.("[role=tab]"));
+    const tab = /** @type {HTMLElement | null} */ (/** @type {Element} */ (target).closest?.(TABS));
     if (tab) remember({ tab: nameOf(tab) === FIRST ? null : nameOf(tab), head: null });
   });
   heads.addEventListener("change", () => {

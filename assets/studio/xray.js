@@ -61,6 +61,14 @@ export function cachedSegments(groups, frame) {
   return kinds;
 }
 
+/** @param {GroupPages[]} groups @returns {string[]} kinds and signs of the legend that a page table shows */
+export function signsIn(groups) {
+  const kinds = groups.flatMap(({ runs }) => runs.map(([, , kind]) => kind));
+  if (groups.some(({ edited }) => edited?.length)) kinds.push("edited");
+  if (groups.some(({ positions }) => positions)) kinds.push("strip");
+  return kinds;
+}
+
 /**
  * @param {HTMLCanvasElement} canvas
  * @param {string} name of the stream

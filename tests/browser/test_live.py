@@ -298,6 +298,37 @@ def test_talk_mode_by_keyboard_alone(visit):
     expect(tab.page.locator("#fkv-controls")).to_be_visible()
 
 
+def test_a_prompt_and_a_policy_are_typed_in_a_talk_and_its_figures_hide(visit):
+    tab = visit(query="?length=0&talk=1", height=720)
+    tab.until("window.fkvStudio.painted.A > 0")
+    keys = tab.page.keyboard
+    wide = tab.page.locator(".fkv-screen .fkv-frame").first.bounding_box()["width"]
+    keys.press("h")
+    expect(tab.page.locator(".fkv-xray")).to_be_hidden()
+    assert tab.page.locator(".fkv-screen .fkv-frame").first.bounding_box()["width"] > wide
+    for line in ("a purple heart circling in the city by day", "b = sliding-window"):
+        keys.press("p")
+        expect(tab.page.get_by_role("dialog", name="Prompt or policy")).to_be_visible()
+        keys.type(line)
+        keys.press("Enter")
+        tab.until("!window.fkvStudio.player.loop && window.fkvStudio.player.rounds.length > 0")
+    tab.until("window.fkvStudio.player.rounds.at(-1)?.record.streams.B.policy.startsWith('sliding-window')")
+    assert tab.stage("player.rounds[0].record.prompt") == "a purple heart circling in the city by day"
+    keys.press("t")
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    expect(tab.page.get_by_label("Policy of B")).to_have_value("sliding-window")
+
+
+def test_the_status_of_a_talk_is_whole(visit):
+    tab = visit(query="?talk=1", height=720)
+    tab.until("window.fkvStudio.painted.A > 0")
+    for width, height in ((1280, 720), (900, 700), (640, 360), (390, 844)):
+        tab.page.set_viewport_size({"width": width, "height": height})
+        for name in (".fkv-status", ".fkv-source"):
+            text = tab.page.locator(name)
+            assert text.evaluate("(p) => p.scrollWidth <= p.clientWidth && p.scrollHeight <= p.clientHeight")
+
+
 def test_the_run_can_be_taken_home_as_a_film(visit):
     tab = visit(query="?length=2")
     tab.press("Go live")
@@ -544,6 +575,11 @@ def test_a_link_opens_a_tab_or_the_stage_alone(visit):
     tab.page.get_by_role("tab", name="Live").click()
     tab.page.wait_for_url(lambda address: "tab=" not in address and "head=" not in address)
     expect(tab.page.locator("#fkv-story .label-wrap")).to_have_attribute("aria-expanded", "false")
+    phone = visit(query="?tab=compare", width=390)  # where Compare is in a menu
+    expect(phone.page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+    phone.page.get_by_role("button", name="More tabs").click()
+    phone.page.get_by_role("button", name="Board", exact=True).click()
+    phone.page.wait_for_url(lambda address: "tab=board" in address)
     stage = visit(query="?embed=1", width=900, height=560)
     expect(stage.page.get_by_label("Prompt", exact=True)).to_be_hidden()
     expect(stage.page.locator(".fkv-screen").first).to_be_in_viewport(ratio=0.95)

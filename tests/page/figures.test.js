@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { clip, spread } from "../../assets/studio/canvas.js";
-import { namesOf, placed, roundUp } from "../../assets/studio/charts.js";
+import { policyIn } from "../../assets/studio/ask.js";
+import { decimals, namesOf, placed, roundUp } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
 import { inkOn } from "../../assets/studio/heads/grid.js";
 import { layOut } from "../../assets/studio/heads/detail.js";
@@ -10,7 +11,7 @@ import { segmentBoxes } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
 import { Timeline } from "../../assets/studio/timeline.js";
 import { isCached, passesOf, positionOf, tablesIn } from "../../assets/studio/protocol.js";
-import { cachedSegments, describe, labelled, titles } from "../../assets/studio/xray.js";
+import { cachedSegments, describe, labelled, signsIn, titles } from "../../assets/studio/xray.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 /** @import { GroupPages } from "../../assets/studio/protocol.js" */
@@ -33,6 +34,33 @@ test("the axis ends at a round number at or above the largest value", () => {
     [0.034, 0.04],
   ];
   for (const [value, top] of pairs) assert.ok(Math.abs(roundUp(value) - top) < 1e-9, `${value}: ${roundUp(value)}`);
+});
+
+test("an axis is labelled with as many decimals as its middle has", () => {
+  const pairs = [
+    [15, 0],
+    [2.5, 1],
+    [0.5, 1],
+    [0.05, 2],
+    [0.015, 3],
+    [0.1 + 0.05, 2],
+  ];
+  for (const [middle, digits] of pairs) assert.equal(decimals(middle), digits, String(middle));
+});
+
+test("the legend explains what page tables show", () => {
+  const plain = group("all", 8, [0, 2, "sink", 7], [3, 5, "current", 7]);
+  assert.deepEqual(new Set(signsIn([plain])), new Set(["sink", "current"]));
+  const marked = { ...plain, edited: [2], positions: /** @type {GroupPages["positions"]} */ ([[0, 2, 3]]) };
+  assert.deepEqual(new Set(signsIn([plain, marked])), new Set(["sink", "current", "edited", "strip"]));
+});
+
+test("a line is a policy where it names a stream, else a prompt", () => {
+  assert.deepEqual(policyIn(" b = sliding-window:window_frames=6 "), {
+    stream: "B",
+    policy: "sliding-window:window_frames=6",
+  });
+  for (const prompt of ["a red ball", "A =", "C = full", "a blue star = b"]) assert.equal(policyIn(prompt), null);
 });
 
 test("texts that do not fit are cut, and left out where too little would remain", () => {

@@ -116,6 +116,15 @@ class Policies:
 
         return change_policy
 
+    def say_policy(self, a: str | None, b: str | None, event: gr.EventData, request: gr.Request) -> list[str | None]:
+        """Change the policy that was typed on the stage, as in `A = full`. Returns what the fields say then."""
+        said = {"A": a, "B": b}
+        stream, policy = str(event._data.get("stream")), str(event._data.get("policy", ""))
+        if stream in said:
+            said[stream] = policy
+            self._change_policy_of(stream)(policy, request)
+        return list(said.values())
+
     def _pick_policy_of(self, stream: str) -> Callable[..., list[Any]]:
         """A handler for the policy picker of a stream, which writes into the policy field."""
         change_policy = self._change_policy_of(stream)

@@ -19,7 +19,7 @@ def stage(model: VideoModel, recorded: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
         recorded,
         html_template=page_asset("stage.html"),
-        js_on_load=script("stage", "look", "branch", "undo"),
+        js_on_load=script("stage", "look", "branch", "undo", "policy"),
         streams=["A", "B"],
         facts=page_facts(),
         focus=first_focus(model.geometry, model.roles),

@@ -54,6 +54,7 @@ def _wire(controls: Controls, runs: Runs, registry: Registry) -> None:
     stage.branch(runs.branch, form, [*controls.shown, *controls.form], **queued)
     stage.branch(recording.forget, None, recording.download, **AT_ONCE)
     undone = [prompt.hint, prompt.text, *policies.fields.values(), policies.threshold, policies.steps]
+    stage.policy(policies.say_policy, list(policies.fields.values()), list(policies.fields.values()), **AT_ONCE)
     stage.undo(runs.undo, None, undone, **AT_ONCE)
     for button, press in (
         (prompt.flush, runs.flush),
