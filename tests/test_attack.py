@@ -19,6 +19,8 @@ from itertools import product
 from types import SimpleNamespace
 
 import gradio as gr
+import gradio.route_utils
+import gradio.state_holder
 import httpx
 import pytest
 from gradio.queueing import Queue
@@ -27,6 +29,8 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
 from fkv.models import tiny
+from fkv.stream import check_prompt
+from fkv.studio import lean_gradio
 from fkv.studio.live import disconnect, telemetry
 from fkv.studio.server import takes_files
 from fkv.studio.serving import admission, calls, middleware, requests
@@ -237,6 +241,25 @@ def _queue() -> Queue:
     return Queue(True, 1, 1, None, gr.Blocks())
 
 
+def test_a_session_describes_no_components_and_keeps_nothing_that_is_typed(monkeypatch):
+    for module in (gradio.route_utils, gradio.state_holder):
+        monkeypatch.setattr(module, "SessionState", module.SessionState)
+    with gr.Blocks() as page:
+        typed = gr.Textbox()
+        count = gr.State(3)
+    lean_gradio.keep_no_components()
+    session = gradio.state_holder.SessionState(page)
+    session._update_value_in_config(typed._id, "a secret")
+    session._update_config(typed._id)
+    assert not session.config_values and (session[typed._id], session[count._id]) == (typed, 3)
+
+
+def test_an_answer_that_breaks_off_is_ended_and_is_no_error(visitor, caplog):
+    answer = visitor.http.get("/gradio_api/queue/data", params={"session_hash": "nobody"})
+    assert '"session_not_found":true' in answer.text
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "answer broken off")]
+
+
 # The log.
 
 
@@ -378,6 +401,18 @@ def test_the_word_that_is_being_typed_is_found_in_linear_time():
 def test_hints_on_many_words_take_linear_time():
     many = " ".join("".join(word) for word in product("bcdfghjk", repeat=6)) + " red"
     assert "and more" in tiny.hints(many)[0], "each word looked up among all others, it would take an hour"
+
+
+@pytest.mark.parametrize("prompt", ["a red \u202eball", "\u2066a red ball\u2069", "a\u202a", "\ud800", "a\0"])
+def test_a_prompt_that_reorders_what_is_shown_around_it_is_refused(prompt):
+    with pytest.raises(ValueError, match="without control characters"):
+        check_prompt(prompt)
+
+
+def test_a_prompt_without_anything_to_see_is_empty_and_joiners_are_text():
+    with pytest.raises(ValueError, match="is empty"):
+        check_prompt("\u200b \ufeff")
+    assert check_prompt(" نمی\u200cدانم 👨\u200d👩\u200d👧 ") == "نمی\u200cدانم 👨\u200d👩\u200d👧"
 
 
 # Links.

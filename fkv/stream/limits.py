@@ -7,6 +7,8 @@ import unicodedata
 MAX_PROMPT = 4000
 MAX_CHUNKS = 100_000
 MAX_SEED = 2**31 - 1
+REORDERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Bidirectional classes of the characters that show the text around them in another order than it is read."""
 
 
 def check_prompt(prompt: str) -> str:
@@ -14,11 +16,16 @@ def check_prompt(prompt: str) -> str:
     text = prompt.strip() if isinstance(prompt, str) else ""
     if len(text) > MAX_PROMPT:
         raise ValueError(f"the prompt has {len(text):,} characters; at most {MAX_PROMPT:,} are read")
-    if not isinstance(prompt, str) or any(unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() for c in text):
+    if not isinstance(prompt, str) or any(map(_is_control, text)):
         raise ValueError("the prompt must be a text without control characters; describe what the video should show")
-    if not text:
+    if not any(c.isprintable() and not c.isspace() for c in text):
         raise ValueError("the prompt is empty; describe what the video should show")
     return text
+
+
+def _is_control(c: str) -> bool:
+    is_control = unicodedata.category(c) in ("Cc", "Cs") and not c.isspace()
+    return is_control or unicodedata.bidirectional(c) in REORDERING
 
 
 def check_seed(seed: int) -> int:

@@ -170,6 +170,7 @@ def main(argv: list[str] | None = None, folder: Path | None = None) -> int:
             model = guarded(model, args.forbid)
         telemetry.setup(args.log_prompts)
         lean_gradio.keep_backend()
+        lean_gradio.keep_no_components()
         if zerogpu.here() and options.together > 1:
             raise ValueError("--together needs a machine that visitors have in common; ZeroGPU lends one to each")
         limits = options.limits(free_memory(args.device)["device"])

@@ -2,7 +2,8 @@
 
 At every import it parses the source of its components and writes a `.pyi` file for editors beside each, two fifths
 of what its import takes. Around every event it sets matplotlib's backend and sets it back, so the first event imports
-matplotlib. Figures are in assets/benchmarks/README.md.
+matplotlib. For every session it describes all components of the page again, while nobody else is answered, and keeps
+what was typed into them. Figures are in assets/benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 MODULE = "gradio.component_meta"  # has `create_or_modify_pyi`
 
@@ -43,3 +48,24 @@ def keep_backend() -> None:
     import gradio.utils
 
     gradio.utils.MatplotlibBackendMananger = nullcontext  # type: ignore[assignment, misc]
+
+
+def keep_no_components() -> None:
+    """Let sessions describe no components and keep no values: links that would need them are closed."""
+    import gradio.route_utils
+    import gradio.state_holder
+    from gradio.state_holder import SessionState
+
+    class Session(SessionState):
+        def __init__(self, blocks: Blocks) -> None:
+            nothing: Any = SimpleNamespace(default_config=blocks.default_config, blocks={})
+            super().__init__(nothing)
+
+        def _update_config(self, *_: Any) -> None:
+            pass
+
+        def _update_value_in_config(self, *_: Any) -> None:
+            pass
+
+    for module in (gradio.route_utils, gradio.state_holder):
+        module.SessionState = Session  # type: ignore[misc]

@@ -35,6 +35,7 @@ FOREIGN = JSONResponse(
     {"detail": "This name or site may not call this studio; --root-path ADDRESS tells the studio the name of a proxy."},
     403,
 )
+END: Message = {"type": "http.response.body", "body": b""}
 BUSY = PlainTextResponse("Too many requests of this address are under way.", 503)
 MAX_BODY = 256 << 10  # bytes of a request: longer texts keep Python busy, and Gradio remembers what a session sent
 MAX_UPLOAD = 16 << 20  # bytes of one upload
@@ -207,20 +208,16 @@ class Gate:
             else:
                 await self.app(scope, _counted(receive, limit), started)
         except TooLarge:
-            if begun:
-                raise
-            await _too_large(limit)(scope, receive, send)
+            await (send(END) if begun else _too_large(limit)(scope, receive, send))
         except Exception as error:
-            if begun:
-                raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             facts = {
                 "path": scope["path"],
                 "error": type(error).__name__,
                 "at": f"{Path(place.filename).name}:{place.lineno}",
             }
-            log.warning("request refused", extra={"facts": facts})
-            await PlainTextResponse("Bad request", 400)(scope, receive, send)
+            log.warning("answer broken off" if begun else "request refused", extra={"facts": facts})
+            await (send(END) if begun else PlainTextResponse("Bad request", 400)(scope, receive, send))
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on once fewer than `TURNS` of its address are worked on, which it is until the answer begins:

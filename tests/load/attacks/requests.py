@@ -137,6 +137,15 @@ OUTSIDE = (
     "~/.ssh/id_rsa",
     "..\\..\\app.py",
     "app.py\0.png",
+    "C:/Windows/win.ini",
+    "C:\\Windows\\win.ini",
+    "\\\\server\\share\\x",
+    "/proc/self/root/etc/passwd",
+    "/proc/self/cwd/app.py",
+    "/dev/zero",
+    "/" + "a/" * 5000,
+    "%c0%ae%c0%ae/etc/passwd",
+    "%zz",
 )
 ROUTES = (
     "/gradio_api/file={}",
@@ -156,7 +165,7 @@ ROUTES = (
 def paths(target: Target) -> Iterator[Attempt]:
     fetched = ("http://127.0.0.1:1/", "https://evil.example/", "file:///etc/passwd", "//evil.example/x")
     for route in ROUTES:
-        for outside in (*OUTSIDE, *fetched)[: target.count(14)]:
+        for outside in (*OUTSIDE, *fetched)[: target.count(23)]:
             for written in (
                 outside,
                 quote(outside, safe=""),
@@ -254,6 +263,50 @@ def half_closed(target: Target) -> Iterator[Attempt]:
                     pass
                 yield path, time.monotonic() - began < 20
     yield answers(target)
+
+
+@check("streams that end all at once keep nobody waiting")
+def many_streams(target: Target) -> Iterator[Attempt]:
+    paths = ("heartbeat/{}", "queue/data?session_hash={}", "heartbeat/{}?x", "call/compare/{}")
+    with ExitStack() as stack:
+        for number in range(target.count(480)):
+            path = paths[number % 4].format(f"x{number}")
+            upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            data = f"GET /gradio_api/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}\r\n"
+            stack.enter_context(closing(target.connect(data.encode())))
+            if number % 60 == 59:
+                yield answers(target)
+    yield answers(target)
+
+
+RANGES = (
+    "-5",
+    "-0",
+    "10-5",
+    "0-0,0-0",
+    "0-," * 2000,
+    "0-1,3-" * 500,
+    "a-b",
+    "--5",
+    "9" * 400 + "-",
+    "0-" + "9" * 400,
+    "²-³",
+    "",
+)
+
+
+@check("no range of a video is more than the video")
+def ranges(target: Target) -> Iterator[Attempt]:
+    with Visitor(target.address) as visitor:
+        clip = next(each for each in visitor.config["dependencies"] if each["api_name"] == "generate_clip")
+        visitor.join(clip, ["a red ball", "full", 1, 0]).raise_for_status()
+        (video, _) = list(visitor.outputs())[-1]
+        size = len(visitor.http.get(video["url"]).raise_for_status().content)
+        for unit in ("bytes", "items"):
+            for each in RANGES:
+                answer = visitor.http.get(video["url"], headers={"Range": f"{unit}={each}".encode()})
+                held = answer.status_code in (206, 400, 416) and len(answer.content) <= size
+                yield f"{unit}={each[:20]}: {answer.status_code}", held
 
 
 @check("a foreign page gets no leave to read answers")

@@ -13,6 +13,7 @@ from tests.load.client import Visitor, settle
 from . import Attempt, Target, check
 from .requests import answers
 
+REORDERED = "\u202ea red ball\u202c"
 LETTERS = str.maketrans("0123456789", "ghijklmnop")
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -92,24 +93,44 @@ def links(target: Target) -> Iterator[Attempt]:
         loaded = (each for each in visitor.config["dependencies"] if any(kind == "load" for _, kind in each["targets"]))
         event = next(loaded)
         body = {"data": [], "fn_index": event["id"], "session_hash": visitor.session}
-        for name in ("seed", "length", "view", "a", "b", "threshold", "story", "prompt", "model"):
-            for value in values:
+        for name in (
+            "seed",
+            "length",
+            "view",
+            "a",
+            "b",
+            "threshold",
+            "story",
+            "prompt",
+            "model",
+            "steps",
+            "branch",
+            "noise",
+        ):
+            for value in (*values, REORDERED, ["1", "2", ""], ["1"] * 2000)[: target.count(50)]:
                 answer = visitor.http.post("/gradio_api/run/predict", params={name: value}, json=body)
                 text = answer.text
                 yield (
-                    f"{name}={value[:20]!r}: {answer.status_code}",
+                    f"{name}={str(value)[:20]!r}: {answer.status_code}",
                     answer.status_code == 200 and "Traceback" not in text,
                 )
 
 
-@check("prompts, policies and timelines of scripts are told as text")
+@check("prompts and timelines of scripts are told as text, those that reorder it are refused")
 def scripts(target: Target) -> Iterator[Attempt]:
     with Visitor(target.address) as visitor:
-        for field in ({"prompt": SCRIPT}, {"prompt": "a red ball", "what changes": f"2: {SCRIPT}"}):
+        ball = {"prompt": "a red ball"}
+        for field in (
+            {"prompt": SCRIPT},
+            ball | {"what changes": f"2: {SCRIPT}"},
+            {"prompt": REORDERED},
+            ball | {"what changes": f"2: {REORDERED}"},
+        ):
             try:
                 with closing(visitor.go(chunks=2, stream="A", **field)) as shown:
                     *_, last = shown
-                yield f"{field}: {last['state']}", last["state"] in ("done", "error")
+                reorders = REORDERED in str(field.values())
+                yield f"{field}: {last['state']}", last["state"] in (("error",) if reorders else ("done", "error"))
             except LookupError:
                 yield f"the page has no {list(field)[-1]}", False
             time.sleep(0.1)
