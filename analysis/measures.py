@@ -50,7 +50,7 @@ def movement(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
     flow: Any = None  # OpenCV allocates the result; its types do not know that
     flows = (cv2.calcOpticalFlowFarneback(a, b, flow, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in pairwise(grey))
-    lengths = (np.linalg.norm(flow, axis=-1) for flow in flows)
+    lengths = (np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2) for flow in flows)
     mean, share = zip(*((each.mean(), (each >= MOVES).mean()) for each in lengths), strict=True)
     return np.array(mean), np.array(share)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fkv.analysis.evaluation_table import FEWEST
 from fkv.board import columns, papers, table
-from fkv.board.result import Result, load_folder
+from fkv.board.result import Result, load_folder, of_seeds
 from fkv.resources import asset
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -22,13 +22,16 @@ sliders for memory, speed and frames. This page is written from [assets/board](.
 
 ```
 python -m fkv board run  assets/board/tiny-small.toml --out runs/small        # goes on from what is finished
+python -m fkv board run  assets/board/tiny-60s.toml --out runs/board          # all rules at full size
 python -m fkv board show runs/small --by clip_consistency --under-gb 12 --fps 16 --table board.md --csv board.csv
 python -m fkv board add  runs/small/results/*.json                            # checks them, puts them on a board
 python -m fkv board run  assets/board/tiny-small.toml --out runs/small --videos all
 python -m fkv board vbench runs/small                                         # the commands of VBench-Long
 ```
 
-`run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`.
+`run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`. Three seconds of video take about one of an
+idle core: `tiny-6s` (5 rules) some minutes, `tiny-12s` (all rules) some 20 for each of two seeds, `tiny-60s` (all
+rules, 12 prompts, 4 seeds) 10 to 12 hours.
 
 ## Protocol
 
@@ -40,12 +43,16 @@ cannot read so few is left out. Noise follows from seed, chunk and step, so all 
 same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST}
 prompts on.
 
-`run` keeps a record per video and goes on from them, also where a spec has more rules by then. It writes one JSON file
-per rule to `results`, and every video to
-`videos.csv`. A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back,
-what it was calibrated on, head groups and pages, load of the machine, device and versions. To add a rule to
-a board, run its spec with the rule listed, `fkv board add` the file, and open a pull request: tests check every file
-of assets/board. Results of one board must have the same weights, prompts, seeds and length, or they are refused.
+`run` makes all prompts of a seed before those of the next, and keeps a record per video, from which it goes on, also
+where a spec has more rules by then. Long before the end, `results` has one JSON file per rule, and `videos.csv` a line
+per video: of the runs that all rules have, which are prompts of the first seed, or whole seeds. `show` says how many of
+how many, and `show --seeds 0` what a board of that seed alone would say. The lines of several machines, one after
+another in `records.jsonl`, are one board; `--videos none` makes no video again only to keep it.
+
+A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back, what it was
+calibrated on, head groups and pages, load of the machine, devices and versions. To add a rule to a board, run its spec
+with the rule listed, `fkv board add` the file, and open a pull request: tests check every file of assets/board. Results
+of one board must have the same weights, prompts, seeds and length, or they are refused.
 
 ## Measures
 
@@ -96,7 +103,26 @@ def section(results: Sequence[Result]) -> str:
     for track in ("as released", "same budget", "truth"):
         if chosen := sorted(table.chosen(rows, track=track), key=lambda row: (row["frames"] or 0, row["policy"])):
             parts += [f"#### {track[0].upper()}{track[1:]}\n", table.lines(chosen) + "\n"]
-    return "\n".join([*parts, table.NOTES])
+    return "\n".join([*parts, table.NOTES, *repeated(results)])
+
+
+def repeated(results: Sequence[Result]) -> list[str]:
+    """Return what becomes of the intervals of a board when other seeds repeat it; nothing where there is one seed."""
+    seeds = results[0].protocol.seeds
+    halves = [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]
+    if len(seeds) < 2 or len(results[0].protocol.prompts) < FEWEST:
+        return []
+    one, two = ([of_seeds(result, half) for result in results] for half in halves)
+    rows = []
+    for name, measure in columns.MEASURES.items():
+        found = table.overlap(one, two, name)
+        if found:
+            rows.append(f"| {measure.title} | {sum(found)} of {len(found)} |")
+    names = " and ".join(", ".join(map(str, half)) for half in halves)
+    return [
+        f"The same protocol twice, with seeds {names}: rules whose two intervals overlap.\n",
+        "\n".join(["| measure | rules |", "|-|-|", *rows]) + "\n",
+    ]
 
 
 def quoted() -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from docs.board import repeated
 from fkv.analysis.features import layout
 from fkv.analysis.held_out import held_out_scene, rendered
 from fkv.board import run as board
@@ -360,6 +361,19 @@ def test_few_prompts_have_no_interval():
     ]
     measure = table.rows(few)[1]["measures"]["adherence"]
     assert measure["low"] is None and not table.differs(measure) and "**0.90**" not in table.markdown(table.rows(few))
+
+
+def test_intervals_of_two_runs_overlap_or_do_not():
+    one = [result("full", [0.4, 0.5, 0.6] * 2), result("longlive", [0.1, 0.2] * 3)]
+    two = [result("full", [0.5, 0.6, 0.4] * 2), result("longlive", [0.8, 0.9] * 3), result("memflow", [0] * 6)]
+    assert table.overlap(one, two, "adherence") == [True, False] and table.overlap(one, two, "flicker") == []
+
+
+def test_the_page_says_what_other_seeds_make_of_a_board(toy, spec_file, quick, tmp_path):
+    spec_file.write_text(SPEC.replace("prompts = 2", "prompts = 6"))
+    told = "\n".join(repeated(board.run(read_spec(spec_file), tmp_path / "out")))
+    assert "with seeds 0 and 1: rules whose two intervals overlap" in told and "| motion | 4 of 4 |" in told
+    assert repeated([result("full", [0.5] * 6)]) == []
 
 
 def test_seeds_are_averaged_before_prompts():

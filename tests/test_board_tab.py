@@ -76,6 +76,8 @@ def test_a_figure_has_error_bars_where_there_are_intervals():
     drawn = figure.plotly().data[0]
     assert list(drawn.error_x.array) == [0] * len(figure.table)  # two prompts have no interval
     table = figure.table.assign(low=figure.table["mean"] - 0.1, high=figure.table["mean"] + 0.2)
+    assert "too few prompts for intervals" in figure.subtitle
+    assert "bars: 95 %" in Board(table, "adherence", "try").subtitle
     bars = Board(table, "adherence", "try").plotly().data[0].error_x
     assert list(bars.array) == pytest.approx([0.2] * len(table))
     assert list(bars.arrayminus) == pytest.approx([0.1] * len(table))

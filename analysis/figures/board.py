@@ -26,7 +26,8 @@ class Board(View):
 
     def __init__(self, rows: pd.DataFrame, measure: str, board: str, reference: str = "full") -> None:
         table = rows[["policy", "mean", "low", "high"]].reset_index(drop=True)
-        subtitle = f"{board} · bars: 95 % interval over prompts · dotted: {reference}"
+        bars = "bars: 95 % interval over prompts" if table["low"].notna().any() else "too few prompts for intervals"
+        subtitle = f"{board} · {bars} · dotted: {reference}"
         inches = 1.6 + ROW * len(table)
         super().__init__("board", measure, subtitle, table, round(96 * inches), (7.6, inches))
         self._measure = measure

@@ -117,6 +117,16 @@ def _interval(name: str, values: dict[tuple[int, int], float]) -> Row:
     return {name or "mean": float(means.mean()), f"{prefix}low": low, f"{prefix}high": high}
 
 
+def overlap(one: Sequence[Result], two: Sequence[Result], name: str) -> list[bool]:
+    """Whether a measure's intervals in two boards overlap, for every rule that has one in both."""
+    found: list[dict[str, Row]] = [
+        {row["policy"]: row["measures"][name] for row in rows(results) if name in row["measures"]}
+        for results in (one, two)
+    ]
+    pairs = [(found[0][policy], found[1][policy]) for policy in found[0] if policy in found[1]]
+    return [a["low"] <= b["high"] and b["low"] <= a["high"] for a, b in pairs if None not in (a["low"], b["low"])]
+
+
 def differs(measure: Row) -> bool:
     """Whether a measure differs from the reference's by more than chance."""
     low, high = measure.get("difference_low"), measure.get("difference_high")

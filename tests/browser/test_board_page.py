@@ -38,6 +38,7 @@ def test_a_recorded_board_is_sorted_and_limited(board):
     assert "So few prompts have no intervals" in page.locator(".fkv-said").inner_text()
     page.locator('.fkv-board select[name="by"]').select_option("flicker")
     assert rules(page)[0] == "renders"
+    assert page.locator(".fkv-board thead th").nth(1).inner_text() == "flicker"
     expect(page.locator(".fkv-best")).to_contain_text("Best by flicker: ")
     page.locator('.fkv-board input[name="text"]').fill("longlive")
     assert set(rules(page)) == {"longlive", "longlive:window_frames=7"}

@@ -132,16 +132,22 @@ class Tab {
       slider.dataset.most = String(Math.max(0, ...this.rows.map((row) => of(row) ?? 0)));
     }
     const few = board.prompts.length < FEWEST;
-    const span = `${board.prompts.length} prompts, seeds ${board.seeds.join(", ")}, ${board.seconds} s`;
+    const seeds = `seed${board.seeds.length > 1 ? "s" : ""} ${board.seeds.join(", ")}`;
+    const span = `${board.prompts.length} prompts, ${seeds}, ${board.seconds} s`;
     const meaning = few
       ? "So few prompts have no intervals, and tell nothing about the rules."
       : "Bars: 95 % intervals over prompts. Bold: differs from the reference.";
     const said = `${board.model}, trained on ${board.horizon}: ${span}. Dotted: ${this.told.reference}. ${meaning}`;
     write(find(this.section, ".fkv-said"), said);
-    this.head();
     this.meanings();
     this.opened.close();
     this.show();
+  }
+
+  /** The measures in the order of their columns: that by which rules are ordered comes first, where it is seen. */
+  get columns() {
+    const by = this.field("by").value;
+    return [by, ...this.names.filter((name) => name !== by)];
   }
 
   /** The limits that the form sets. */
@@ -170,8 +176,8 @@ class Tab {
     const body = find(this.section, "tbody");
     const spans = Object.fromEntries(this.names.map((name) => [name, spanOf(this.rows, name)]));
     const base = this.rows.find((row) => row.policy === reference);
+    this.head();
     body.replaceChildren(...shown.map((row) => this.line(row, spans, base)));
-    for (const heading of findAll(this.section, "thead th")) heading.removeAttribute("aria-sort");
     const best = shown.find((row) => row.measures[by] && row.track !== "truth");
     const rules = `${shown.length} of ${this.rows.length} rows are within the limits`;
     const title = measures[by]?.title;
@@ -200,7 +206,7 @@ class Tab {
     track.textContent = trackOf(row);
     name.append(button, track);
     line.append(name);
-    for (const measure of this.names) {
+    for (const measure of this.columns) {
       const found = row.measures[measure];
       const cell = document.createElement("td");
       cell.dataset.value = found ? String(found.mean) : "";
@@ -231,7 +237,7 @@ class Tab {
   head() {
     const titles = [
       "rule",
-      ...this.names.map((name) => this.told.measures[name].title),
+      ...this.columns.map((name) => this.told.measures[name].title),
       ...COSTS.map(([title]) => title),
       "parity",
     ];
