@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -23,7 +24,7 @@ from fkv.search.futures import Futures, most_passes
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
 from fkv.search.moves import KINDS, Move, Moves, avoiding, wordings
-from fkv.search.report import replay, rewarded, story_of
+from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import OFF_PATH, Search
 from fkv.search.strategies.ets import choose, prices_of
 from fkv.search.strategies.rebase import ranks
@@ -218,6 +219,14 @@ def test_passes_are_bounded_and_always_enough_for_the_whole_video(strategy, pass
     assert [node.depth for node in path] == [1, 2, 3, 4, 5]
     assert all(later.parent is earlier for earlier, later in zip(path, path[1:], strict=False))
     assert sum(level.passes for level in search.levels) <= passes
+
+
+def test_the_share_of_a_decision_is_the_median_and_not_that_of_one_that_imports_a_solver():
+    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 3, 2, None, 100, most=5)
+    path = list(search.run())
+    search.levels = [replace(level, strategy_s=s) for level, s in zip(search.levels, (9.0, 0.01, 0.03), strict=True)]
+    chunk = SimpleNamespace(timings=SimpleNamespace(total=2.0))
+    assert found(search, path, [chunk] * 3)["strategy_share"] == pytest.approx(0.015)
 
 
 def test_too_few_passes_and_numbers_out_of_range_are_refused():

@@ -218,6 +218,7 @@ def _search(
                 bar.update(node.passes)
             else:
                 path.append(node)
+        bar.total = bar.n  # passes that were allowed and not needed
     story = story_of(path)
     chunks = replay(begin, args.seed, path[-1].path, story, len(path))
     video = target.with_suffix(ENDING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from fkv.sampler import BranchNoise
@@ -77,7 +78,7 @@ def found(search: Search, path: Sequence[Node], chunks: Sequence[Chunk]) -> dict
 
     Returns:
         As JSON. `kv_bytes_mean` and `nodes_mean` are what all leaves of a depth hold together, in bytes and in chunks;
-        `strategy_share` is the time of one decision of the strategy, relative to that of one plain chunk.
+        `strategy_share` is the median time of a decision of the strategy, relative to that of one plain chunk.
     """
     levels = search.levels
     reward_calls = sum(level.reward_calls for level in levels)
@@ -98,7 +99,7 @@ def found(search: Search, path: Sequence[Node], chunks: Sequence[Chunk]) -> dict
         "seconds": sum(level.seconds for level in levels),
         "strategy_s": strategy_s,
         "chunk_s": chunk_s,
-        "strategy_share": strategy_s / len(levels) / chunk_s,
+        "strategy_share": median(level.strategy_s for level in levels) / chunk_s,
     }
 
 
