@@ -32,7 +32,10 @@ MEASURED = (
     "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between measurements the "
     "last one is the prediction."
 )
-FORESEEN = f"PSNR to the full cache from the beginning as the head predicts it, at most {CLEAN_DB:.0f}; not measured."
+FORESEEN = (
+    f"PSNR to the full cache from the beginning as the head predicts it, at most {CLEAN_DB:.0f}, and not measured; "
+    "null: the first chunk, or a cache that the head does not know."
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Choice:
 
     Args:
         policy: Under which it was generated.
-        predicted_db: PSNR to the full cache as last measured, or as a head predicts it; None for equal pictures.
+        predicted_db: PSNR to the full cache as last measured, or as a head predicts it; None for equal pictures, and
+            for a full cache that the head does not know.
         measured_db: The same for each candidate, where it was measured for this chunk.
     """
 
@@ -133,11 +137,15 @@ class Auto:
         sizes = {name: self._bytes(name) for name in self._candidates}
         node = Node()
         for index in range(self.chunks):
-            predicted = {move: CLEAN_DB * foresight(node).get(move.key, 0.0) for move in moves.of(node.moves, ALL)}
-            within = [move for move, loss in predicted.items() if move.name == FULL or loss >= self.wanted.tolerance]
-            chosen = min(within, key=lambda move: sizes[move.name]) if index else moves.plain(())
+            predicted = {key: CLEAN_DB * reward for key, reward in foresight(node).items()} if index else {}
+            within = [
+                move
+                for move in moves.of(node.moves, ALL)
+                if move.name == FULL or predicted.get(move.key, 0.0) >= self.wanted.tolerance
+            ]
+            chosen = min(within, key=lambda move: sizes[move.name])
             chunk = self._step(self.stream, chosen.changes)
-            self.choices.append(Choice(chosen.name, predicted[chosen] if index else None))
+            self.choices.append(Choice(chosen.name, predicted.get(chosen.key)))
             node.chunk = None
             node = Node(node, chosen, chunk=chunk)
             yield chunk
