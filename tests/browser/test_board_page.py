@@ -16,6 +16,7 @@ def board(visit):
         tab = visit()
         tab.page.get_by_role("tab", name="Board").click()
         tab.page.locator(".fkv-board tbody tr").first.wait_for()
+        tab.page.locator('.fkv-board select[name="board"]').select_option("tiny-small")
         return tab.page
 
     return open_tab
