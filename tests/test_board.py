@@ -289,6 +289,10 @@ def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_f
     spec_file.write_text(SPEC.replace('["full", "s', '["full", "longlive", "s'))
     found = board.run(read_spec(spec_file), tmp_path / "out")
     assert {policy for policy, *_ in quick} == {"longlive"} and len(quick) == 4 and len(found) == 5
+    spec_file.write_text(SPEC)
+    del quick[:]
+    board.run(read_spec(spec_file), tmp_path / "out")
+    assert not quick and len(load_folder(tmp_path / "out" / "results")) == 4
 
 
 def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, quick, tmp_path, monkeypatch):

@@ -146,9 +146,10 @@ def _results(
 
 
 def _write(out: Path, found: Sequence[Result]) -> None:
-    """Write a result per rule, and every video as a line of CSV."""
-    for each in found:
-        results.save(each, out / RESULTS)
+    """Write a result per rule in place of those that lie there, and every video as a line of CSV."""
+    files = {results.save(each, out / RESULTS) for each in found}
+    for other in set((out / RESULTS).glob("*.json")) - files:  # of a rule that the spec no longer has
+        other.unlink()
     (out / "videos.csv").write_text(videos_csv(found), encoding="utf-8")
 
 
