@@ -61,10 +61,11 @@ def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     page.locator('.fkv-cell[data-role="static"]').nth(4).click()
     page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
     page.locator(".fkv-threshold input").fill("0.65")
+    page.wait_for_function("document.querySelector('.fkv-threshold output').textContent === '0.65'")
     return stopped(page, f"heads-{theme}")
 
 
-def atlas(browser: Browser, url: str, theme: str) -> Path:
+def atlas(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     """The role atlas, with no stream."""
     page = opened(browser, url, theme)
     page.get_by_role("tab", name="Atlas").click()
@@ -74,7 +75,7 @@ def atlas(browser: Browser, url: str, theme: str) -> Path:
     return path
 
 
-def compare(browser: Browser, url: str, theme: str) -> Path:
+def compare(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     """A finished comparison, as the form begins."""
     page = opened(browser, url, theme)
     page.get_by_role("tab", name="Compare").click()
@@ -87,7 +88,7 @@ def compare(browser: Browser, url: str, theme: str) -> Path:
     return path
 
 
-def explore(browser: Browser, url: str, theme: str) -> Path:
+def explore(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     """A finished search around a change of the prompt."""
     page = opened(browser, url, theme)
     page.get_by_role("tab", name="Explore").click()
@@ -104,11 +105,15 @@ def explore(browser: Browser, url: str, theme: str) -> Path:
     return path
 
 
+TABS = {"live": live, "heads": heads, "atlas": atlas, "explore": explore, "compare": compare}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
     parser.add_argument("--chunks", type=int, default=16)
     parser.add_argument("--themes", nargs="+", choices=("light", "dark"), default=("light", "dark"))
+    parser.add_argument("--tabs", nargs="+", choices=TABS, default=list(TABS))
     args = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as driver:
@@ -116,11 +121,8 @@ def main() -> None:
             executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=FLAGS
         )
         for theme in args.themes:
-            print(live(browser, args.url, theme, args.chunks))
-            print(heads(browser, args.url, theme, args.chunks))
-            print(atlas(browser, args.url, theme))
-            print(explore(browser, args.url, theme))
-            print(compare(browser, args.url, theme))
+            for tab in args.tabs:
+                print(TABS[tab](browser, args.url, theme, args.chunks))
         browser.close()
 
 

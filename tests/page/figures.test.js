@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { clip, spread } from "../../assets/studio/canvas.js";
 import { policyIn } from "../../assets/studio/ask.js";
-import { decimals, namesOf, placed, roundUp } from "../../assets/studio/charts.js";
+import { decimals, namesOf, placed, roundUp, stackedBars } from "../../assets/studio/charts.js";
 import { cividis } from "../../assets/studio/colours.js";
 import { inkOn } from "../../assets/studio/heads/grid.js";
 import { layOut } from "../../assets/studio/heads/detail.js";
-import { segmentBoxes } from "../../assets/studio/overlay.js";
+import { segmentBoxes, tintCache } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
 import { Timeline } from "../../assets/studio/timeline.js";
 import { isCached, passesOf, positionOf, tablesIn } from "../../assets/studio/protocol.js";
@@ -20,6 +20,61 @@ before(learnFacts);
 
 /** @param {GroupPages["runs"]} runs @returns {GroupPages} */
 const group = (name = "all", heads = 8, ...runs) => ({ name, heads, segments: 3, runs });
+
+/** Draw on a canvas that notes what is written on it. @param {(canvas: HTMLCanvasElement) => void} draw */
+function written(draw) {
+  /** @type {string[]} */
+  const texts = [];
+  const known = {
+    font: "12px sans-serif",
+    measureText: (/** @type {string} */ text) => ({ width: 6 * text.length }),
+    fillText: (/** @type {string} */ text) => texts.push(text),
+  };
+  const pen = new Proxy(known, { get: (target, name) => Reflect.get(target, name) ?? (() => {}) });
+  const style = { fontSize: "12px", fontFamily: "sans-serif", getPropertyValue: () => "#000" };
+  const page = { window: { devicePixelRatio: 1 }, getComputedStyle: () => style };
+  Object.assign(globalThis, page);
+  const canvas = { getContext: () => pen, getBoundingClientRect: () => ({ width: 320, height: 192 }) };
+  draw(/** @type {any} */ (canvas));
+  for (const name of Object.keys(page)) Reflect.deleteProperty(globalThis, name);
+  return texts;
+}
+
+test("kinds stand on the picture as words, so that no letter means a kind and a stream", () => {
+  const groups = [group("static", 3, [0, 0, "sink", 1]), group("dynamic", 5, [0, 0, "anchor", 2])];
+  assert.deepEqual(
+    written((canvas) => tintCache(canvas, groups, 0, [6, 10], false)),
+    ["sink", "anchor", "dropped"],
+  );
+});
+
+test("bars write the length of every stage of every stream, and which shade it is", () => {
+  const bars = [
+    {
+      label: "A",
+      parts: /** @type {[string, number][]} */ ([
+        ["text", 0],
+        ["denoise", 376],
+        ["context", 101],
+        ["decode", 6],
+      ]),
+    },
+    {
+      label: "B",
+      parts: /** @type {[string, number][]} */ ([
+        ["text", 0],
+        ["denoise", 450],
+        ["context", 122],
+        ["decode", 5],
+      ]),
+    },
+  ];
+  const texts = written((canvas) => stackedBars(canvas, bars, "ms"));
+  for (const text of ["376", "101", "6.0", "450", "122", "5.0", "denoise", "context", "decode"]) {
+    assert.ok(texts.includes(text), text);
+  }
+  assert.ok(!texts.includes("text"));
+});
 
 test("the axis ends at a round number at or above the largest value", () => {
   const pairs = [
