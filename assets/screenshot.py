@@ -46,10 +46,10 @@ def live(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     """Stream side by side and change the prompt, until `chunks` are on screen."""
     page = opened(browser, url, theme)
     page.get_by_role("button", name="Go live", exact=True).first.click()
-    page.wait_for_function(f"window.fkvStudio.player.rounds.length >= {chunks // 2}")
+    page.wait_for_function(f"!window.fkvStudio.player.loop && window.fkvStudio.player.rounds.length >= {chunks // 2}")
     page.get_by_label("Prompt", exact=True).fill("a cyan star drifting over the sea at night")
     page.get_by_role("button", name="Change prompt").click()
-    page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
+    page.wait_for_function(f"!window.fkvStudio.player.loop && window.fkvStudio.player.at >= {chunks - 1}")
     return stopped(page, f"live-{theme}")
 
 
@@ -59,7 +59,7 @@ def heads(browser: Browser, url: str, theme: str, chunks: int) -> Path:
     page.get_by_role("tab", name="Heads").click()
     page.locator(".fkv-heads-go").click()
     page.locator('.fkv-cell[data-role="static"]').nth(4).click()
-    page.wait_for_function(f"window.fkvStudio.player.at >= {chunks - 1}")
+    page.wait_for_function(f"!window.fkvStudio.player.loop && window.fkvStudio.player.at >= {chunks - 1}")
     page.locator(".fkv-threshold input").fill("0.65")
     page.wait_for_function("document.querySelector('.fkv-threshold output').textContent === '0.65'")
     return stopped(page, f"heads-{theme}")

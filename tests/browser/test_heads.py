@@ -12,6 +12,7 @@ from fkv import roles as role_files
 from fkv.models import tiny
 
 playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
 
 ROLES = role_files.load(tiny.FOLDER / "roles.json")
 LAYER, HEAD = (int(places[-1]) for places in ROLES.is_static().nonzero())
@@ -174,6 +175,13 @@ def test_the_threshold_relabels_at_once_and_says_what_changes(visit, tmp_path):
     assert json.loads((tmp_path / "roles.json").read_text())["scores"] == role_files.to_json(roles)["scores"]
     tab.press("Reset to released roles")
     assert tab.page.locator('.fkv-cell[data-changed="true"]').count() == 0
+    file = tab.page.get_by_label("File of roles")
+    file.set_input_files(tmp_path / "roles.json")
+    expect(tab.page.locator('.fkv-cell[data-changed="true"]')).to_have_count(changed)
+    expect(tab.page.locator(".fkv-threshold output")).to_have_text("0.50")
+    (tmp_path / "other.json").write_text('{"static_heads": [[0]]}')
+    file.set_input_files(tmp_path / "other.json")
+    expect(tab.page.locator(".fkv-consequence")).to_have_text("other.json holds no roles of 8 layers of 8 heads.")
 
 
 def test_the_grid_is_walked_by_arrow_keys(visit):

@@ -7,6 +7,7 @@ import { decimals, namesOf, placed, roundUp, stackedBars } from "../../assets/st
 import { cividis } from "../../assets/studio/colours.js";
 import { inkOn } from "../../assets/studio/heads/grid.js";
 import { layOut } from "../../assets/studio/heads/detail.js";
+import { rolesIn } from "../../assets/studio/heads/roles.js";
 import { segmentBoxes, tintCache } from "../../assets/studio/overlay.js";
 import { recentRates } from "../../assets/studio/readout.js";
 import { Timeline } from "../../assets/studio/timeline.js";
@@ -250,6 +251,17 @@ test("a run that has ended leaves no empty chunks on the timeline, one that goes
   assert.equal(room(false, "length=3"), 3);
   assert.equal(room(true, "length=8"), 8);
   assert.equal(room(true, "length=0"), 12);
+});
+
+test("roles are read from a file where they are of a model of this size", () => {
+  const text = (/** @type {object} */ more) => JSON.stringify({ static_heads: [[1, 0], []], ...more });
+  assert.deepEqual(rolesIn(text({ threshold: 0.6 }), 2, 2), { roles: [[0, 1], []], threshold: 0.6 });
+  assert.deepEqual(rolesIn(text({ threshold: null }), 2, 2), { roles: [[0, 1], []], threshold: null });
+  for (const bad of ["", "null", "[]", "{", '{"static_heads": [1, 2]}', text({ static_heads: [["0"], []] })]) {
+    assert.equal(rolesIn(bad, 2, 2), null, bad);
+  }
+  assert.equal(rolesIn(text({}), 3, 2), null);
+  assert.equal(rolesIn(text({}), 2, 1), null);
 });
 
 test("every score can be read on its shade", () => {

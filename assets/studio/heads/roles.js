@@ -25,12 +25,20 @@ export class RolesPanel {
     this.note = find(tab, ".fkv-scores-note");
     this.consequence = find(tab, ".fkv-consequence");
     this.histogram = findCanvas(tab, ".fkv-histogram");
-    const actions = { apply: () => state.apply(), reset: () => state.reset(), download: () => this.download() };
+    /** @type {HTMLInputElement} */
+    this.file = find(tab, '.fkv-roles-tools [type="file"]');
+    const actions = {
+      apply: () => state.apply(),
+      reset: () => state.reset(),
+      download: () => this.download(),
+      load: () => this.file.click(),
+    };
     for (const [name, action] of Object.entries(actions))
       find(tab, `[data-do="${name}"]`).addEventListener("click", action);
     this.apply = findButton(tab, '[data-do="apply"]');
     this.reset = findButton(tab, '[data-do="reset"]');
     this.slider.addEventListener("input", () => state.drag(Number(this.slider.value)));
+    this.file.addEventListener("change", () => this.load());
   }
 
   paint() {
@@ -126,6 +134,19 @@ export class RolesPanel {
     );
   }
 
+  /** Show the roles of the file that was picked, or say why it will not do. */
+  async load() {
+    const { facts } = this.state;
+    const file = this.file.files?.[0];
+    this.file.value = "";
+    if (!file) return;
+    const read = rolesIn(await file.text(), facts.layers, facts.heads);
+    if (read) this.state.load(read.roles, read.threshold);
+    else {
+      write(this.consequence, `${file.name} holds no roles of ${facts.layers} layers of ${facts.heads} heads.`);
+    }
+  }
+
   /** Hand out the shown roles as a file. */
   download() {
     const { facts, roles, released } = this.state;
@@ -144,6 +165,27 @@ export class RolesPanel {
     link.click();
     URL.revokeObjectURL(link.href);
   }
+}
+
+/**
+ * @param {string} text of a file, as `download` writes it
+ * @param {number} layers
+ * @param {number} heads of a layer
+ * @returns {{ roles: StaticHeads, threshold: number | null } | null} null where they are not of such a model
+ */
+export function rolesIn(text, layers, heads) {
+  let read;
+  try {
+    read = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  const { static_heads: rows, threshold } = read ?? {};
+  const isHead = (/** @type {unknown} */ head) => Number.isInteger(head) && Number(head) >= 0 && Number(head) < heads;
+  const fits = Array.isArray(rows) && rows.length === layers && rows.every((row) => row?.every?.(isHead));
+  if (!fits) return null;
+  const roles = rows.map((row) => [...new Set(row)].sort((a, b) => a - b));
+  return { roles, threshold: typeof threshold === "number" ? threshold : null };
 }
 
 /**

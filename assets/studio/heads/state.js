@@ -192,7 +192,7 @@ export class HeadsState extends EventTarget {
   /** The threshold that gives the roles; null where none does, as after one was flipped. */
   get threshold() {
     const applied = this.newest ? this.newest.heads.threshold : this.facts.profile?.threshold;
-    return this.wanted ?? applied ?? null;
+    return this.draft ? this.wanted : (this.wanted ?? applied ?? null);
   }
 
   get scores() {
@@ -297,6 +297,17 @@ export class HeadsState extends EventTarget {
   drag(threshold) {
     this.wanted = threshold;
     this.draft = this.split(threshold);
+    this.update();
+  }
+
+  /**
+   * Show the roles of a file as a draft.
+   * @param {StaticHeads} roles
+   * @param {number | null} threshold that gives them
+   */
+  load(roles, threshold) {
+    this.wanted = threshold;
+    this.draft = roles;
     this.update();
   }
 
