@@ -181,6 +181,19 @@ def test_a_run_ends_for_which_nobody_waits(toy, ended, monkeypatch, kind, begin)
     assert (ended[-1]["kind"], ended[-1]["ended"]) == (kind, expected) and ended[-1]["chunks"] <= 4
 
 
+@pytest.mark.parametrize(
+    ("limit", "reason"), [({"kv": 1}, "kv limit"), ({"seconds": 0.0}, "time limit"), ({"idle": 0.0}, "idle")]
+)
+def test_streams_that_share_the_machine_stand_under_the_same_bounds(toy, ended, limit, reason):
+    registry = Registry(Limits(lead=1e9, together=2, **limit))
+    visitors = [threading.Thread(target=live_run, args=(toy, registry)) for _ in range(2)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(60)
+    assert [told["ended"] for told in ended] == [reason] * 2 and all(told["chunks"] <= 4 for told in ended)
+
+
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_a_pause_is_bounded(kind):
     registry = Registry(Limits(pause=0.0))
