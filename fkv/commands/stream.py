@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
     from fkv.policies import Policy
     from fkv.probe import PassMass
-    from fkv.search.auto import Auto, Tolerance
+    from fkv.search.auto import Auto
     from fkv.search.guard import Guard
     from fkv.search.head import Head
     from fkv.search.rewards import Rewards
+    from fkv.search.tolerance import Tolerance
     from fkv.stream import Chunk, Stream
 
 RECENT = 4  # chunks that the oracle reads for the director
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from fkv.probe import FrameMassProbe
     from fkv.report import stream_record
     from fkv.sampler import BranchNoise, read_path
-    from fkv.search.auto import FULL, Tolerance
+    from fkv.search.tolerance import FULL, Tolerance
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
 

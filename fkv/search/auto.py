@@ -10,24 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from fkv import policies, storyboard
 from fkv.comparison import psnr
 from fkv.models.memory import cache_bytes
-from fkv.parameters import check_fields, read
 from fkv.storyboard import STREAM, Change, Cue, SetPolicy, Storyboard
 from fkv.stream import Chunk, Stream
 
 from .head import Foresight, Head
 from .moves import ALL, Move, Moves
 from .rewards import CLEAN_DB
+from .tolerance import FULL, Tolerance
 from .tree import Node
 
-AUTO = "auto"
-FULL = "full"
 MEASURED = (
     "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between measurements the "
     "last one is the prediction."
@@ -36,24 +32,6 @@ FORESEEN = (
     f"PSNR to the full cache from the beginning as the head predicts it, at most {CLEAN_DB:.0f}, and not measured; "
     "null: the first chunk, or a cache that the head does not know."
 )
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What `--policy auto:tolerance=30+every=4` says."""
-
-    tolerance: Annotated[float, Field(ge=0, description="PSNR to the full cache that must be reached, in dB")] = 30.0
-    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next; none with a head")] = 4
-    among: Annotated[str, Field(description="candidates with | between them")] = "forcing-kv|sliding-window"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @classmethod
-    def parse(cls, text: str) -> Tolerance | None:
-        """Read the policy `auto` as the command line writes it; None for any other. Raises ValueError."""
-        name, _, rest = text.strip().partition(":")
-        return read(cls, f"policy {AUTO!r}", rest) if name == AUTO else None
 
 
 @dataclass(frozen=True)
