@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     """Record a comparison. Returns 2, after one sentence, where that is not possible."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
     add_model(parser)
-    parser.add_argument("--chunks", type=int, default=14, help="length of each stream (default: 14)")
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="length of each stream (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
