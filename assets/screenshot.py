@@ -29,7 +29,7 @@ def photographed(page: Page, name: str) -> Path:
     """Photograph the page as assets/screenshots/`name`.png, in a palette of 256 colours: a third of the size."""
     path = FOLDER / f"{name}.png"
     picture = Image.open(BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    picture.quantize(256).save(path, optimize=True)
+    picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)  # keeps rare colours
     return path
 
 
