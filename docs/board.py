@@ -115,12 +115,12 @@ def repeated(results: Sequence[Result]) -> list[str]:
     one, two = ([of_seeds(result, half) for result in results] for half in halves)
     rows = []
     for name, measure in columns.MEASURES.items():
-        found = table.overlap(one, two, name)
-        if found:
+        if found := table.overlap(one, two, name):
             rows.append(f"| {measure.title} | {sum(found)} of {len(found)} |")
     names = " and ".join(", ".join(map(str, half)) for half in halves)
     return [
-        f"The same protocol twice, with seeds {names}: rules whose two intervals overlap.\n",
+        f"The same protocol twice, with seeds {names}: rules whose two intervals overlap. Identity compares each "
+        "seed with the others of the board, so it is not measured twice.\n",
         "\n".join(["| measure | rules |", "|-|-|", *rows]) + "\n",
     ]
 

@@ -314,7 +314,7 @@ def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, qu
 
 
 def test_two_runs_of_a_protocol_agree(toy, spec_file, tmp_path):
-    """Equal seeds give equal frames; other seeds give intervals that overlap, which the page shows at full size."""
+    """Equal seeds give equal frames; other seeds give intervals that overlap, which docs/board.md shows."""
     text = SPEC.replace("prompts = 2", "prompts = 1").replace("seeds = [0, 1]", "seeds = [0]")
     text = text.replace('"full", "sliding-window:window_frames=9,sink_frames=1"', '"full"').partition("[same")[0]
     spec_file.write_text(text)
