@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -33,7 +34,7 @@ class Page(gr.Blocks):
             facts = {"function": block_fn.name, "error": type(error).__name__}
             log.warning("call refused", extra={"facts": facts})
             told = error.message if isinstance(error, gr.Error) else UNREADABLE
-            raise gr.Error(told, print_exception=False) from None
+            raise gr.Error(escape(told, quote=False), print_exception=False) from None  # the page shows it as HTML
 
 
 def _check(function: BlockFunction, values: list[Any]) -> None:
