@@ -1,4 +1,4 @@
-"""Threads of a processor: all that are free for products and attention, one for the small operations between.
+"""Threads of a processor: all of them for products and attention, one for the small operations between.
 
 Waking a second thread takes longer than a small operation (figures in assets/benchmarks/README.md); the results are the
 same to the last bit. PyTorch's own setter does not serve here: threads that start meanwhile would inherit its number.
@@ -18,7 +18,7 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_between = threading.local()  # `free`: says how many threads `by_all_threads` gives to this thread's calls
+_between = threading.local()  # `count`: the threads that `by_all_threads` gives back to this thread's calls
 
 
 @functools.cache
@@ -54,54 +54,25 @@ def one_thread_between() -> Iterator[None]:
     if set_threads is None:
         yield
         return
-    before = getattr(_between, "free", None)
-    _between.free = lambda: count
+    before = getattr(_between, "count", None)
+    _between.count = count
     set_threads(1)
     try:
         yield
     finally:
         set_threads(count)
-        _between.free = before
-
-
-class SharedThreads:
-    """The threads of work that is done at once: one for each part, and those of the parts that have ended for the rest.
-
-    Args:
-        parts: How many parts there are; each is done in a thread of its own, which computes with one thread.
-        count: Threads of all parts together.
-    """
-
-    def __init__(self, parts: int, count: int) -> None:
-        self._parts = parts
-        self._count = count
-
-    @property
-    def free(self) -> int:
-        """Threads that a part may use now for what is decorated with `by_all_threads`."""
-        return max(1, self._count // max(1, self._parts))
-
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        """Do one part in the calling thread; its thread is free for the others afterwards."""
-        if _setter() is not None:
-            _between.free = lambda: self.free
-        try:
-            yield
-        finally:
-            _between.free = None
-            self._parts -= 1
+        _between.count = before
 
 
 def by_all_threads(function: Callable[P, R]) -> Callable[P, R]:
-    """Run with all threads that are free, even inside `one_thread_between` and in a part of `SharedThreads`."""
+    """Run with all threads even inside `one_thread_between`."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling() or (free := getattr(_between, "free", None)) is None or (count := free()) == 1:
+        if torch.compiler.is_compiling() or (count := getattr(_between, "count", None)) is None:
             return function(*args, **kwargs)
         set_threads = _setter()
-        assert set_threads is not None, "`free` is only set where there is one"
+        assert set_threads is not None, "`one_thread_between` has used it"
         set_threads(count)
         try:
             return function(*args, **kwargs)

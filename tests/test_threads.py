@@ -7,7 +7,7 @@ import torch
 
 from fkv import policies
 from fkv.kernels import dispatch, one_thread_between
-from fkv.kernels.threads import SharedThreads, _setter, by_all_threads
+from fkv.kernels.threads import _setter, by_all_threads
 from fkv.stream import Stream
 from fkv.transformer import attention, causal
 
@@ -68,28 +68,6 @@ def test_a_failure_leaves_all_threads():
         assert torch.get_num_threads() == 1
         fail()
     assert torch.get_num_threads() == 2
-
-
-def test_the_threads_of_parts_that_have_ended_help_the_others():
-    shared, seen, ended = SharedThreads(2, 2), [], threading.Event()
-
-    def longest():
-        torch.set_num_threads(1)
-        with shared.part():
-            seen.append((torch.get_num_threads(), large()))
-            both.wait()
-            ended.wait()
-            with one_thread_between():
-                seen.append((torch.get_num_threads(), large()))
-        seen.append(large())
-
-    both, other = threading.Barrier(2), threading.Thread(target=longest)
-    other.start()
-    with shared.part():
-        both.wait()
-    ended.set()
-    other.join()
-    assert seen == [(1, 1), (1, 2), 1] and large() == 2
 
 
 def test_who_has_one_thread_keeps_it():

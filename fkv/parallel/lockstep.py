@@ -9,7 +9,6 @@ from functools import cache
 import torch
 
 from fkv.kernels.onednn import multiplies_float32
-from fkv.kernels.threads import SharedThreads
 from fkv.models.base import VideoModel
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
@@ -18,11 +17,11 @@ from fkv.transformer.probes import Probe
 
 
 def runs_concurrently(transformer: CausalTransformer, streams: int) -> bool:
-    """Whether streams compute at once; otherwise they take turns, each with all threads.
+    """Whether streams compute at once, each with one thread; otherwise they take turns, each with all threads.
 
     At once on CPUs that compute in float32 and have exactly one thread for each stream: that saves the many moments at
-    which threads wait for each other, and generates the same frames to the last bit. The threads of streams that have
-    ended their chunk help the others (figures in assets/benchmarks/README.md).
+    which threads wait for each other, and generates the same frames to the last bit (figures in
+    assets/benchmarks/README.md).
     In turns on GPUs; in bfloat16, where both are equally fast; and where attention needs
     `fkv.kernels.onednn.float32_by_onednn`, which lets in one thread at a time.
 
@@ -42,7 +41,7 @@ def device_of(model: VideoModel, streams: int) -> str:
         model: Of the streams.
         streams: How many run side by side.
     """
-    share = ", one for each stream and both for the last one" if runs_concurrently(model.transformer, streams) else ""
+    share = ", one for each stream" if runs_concurrently(model.transformer, streams) else ""
     return f"{device_name(model.device)}{share}, {model.precision}"
 
 
@@ -63,18 +62,12 @@ def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping
     if not runs_concurrently(next(iter(streams.values())).model.transformer, len(streams)):
         return {name: streams[name].step(probes.get(name)) for name in turn}
     threads = torch.get_num_threads()
-    shared = SharedThreads(len(streams), threads)
     try:
-        steps = {name: _workers(len(streams)).submit(_step, streams[name], probes.get(name), shared) for name in turn}
+        steps = {name: _workers(len(streams)).submit(streams[name].step, probes.get(name)) for name in turn}
         wait(steps.values())
     finally:
         torch.set_num_threads(threads)  # threads that start later would inherit a worker's number
     return {name: step.result() for name, step in steps.items()}
-
-
-def _step(stream: Stream, probe: Probe | None, shared: SharedThreads) -> Chunk:
-    with shared.part():
-        return stream.step(probe)
 
 
 @cache
