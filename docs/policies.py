@@ -1,6 +1,6 @@
 """Write docs/policies.md, and the drawings of the page's policy picker: `python -m docs.policies`.
 
-Its table of measurements is made of the record of `COMMAND`, where there is one.
+Its tables of measurements are made of the records of `COMMAND` and `STEPS_COMMAND`, where there are any.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.expectations import EXPECTED, SURPRISING
-from fkv.analysis.evaluation_table import markdown
+from fkv.analysis.evaluation_table import markdown, with_steps
 from fkv.models import tiny
 from fkv.parameters import Parameter, describe
 from fkv.policies import POLICIES, Policy, parity
@@ -24,11 +24,17 @@ from fkv.xray import xray
 PAGE = Path(__file__).with_suffix(".md")
 DRAWINGS = asset("studio") / "policies.json"
 RECORD = Path(__file__).parents[1] / "assets" / "benchmarks" / "policies.json"
+STEPS_RECORD = RECORD.with_name("steps.json")
 COMMAND = (
     "python -m fkv eval --policy all,-recompute --prompts 12 --seconds 60 --out runs/policies "
     "--json assets/benchmarks/policies.json"
 )
 """What makes the record. With fewer policies it makes a part, which a later run adds to, also on another machine."""
+STEPS_COMMAND = (
+    "python -m fkv eval --policy full,forcing-kv --prompts 12 --seconds 60 --steps 1,2,3,4 --out runs/steps "
+    "--json assets/benchmarks/steps.json"
+)
+"""What makes the record by denoising steps."""
 INTRODUCTION = """\
 # Cache policies
 
@@ -56,10 +62,18 @@ left out: it generates the frames of `full`, and the twelve streams would take h
 """
 
 
+BY_STEPS = """\
+## By denoising steps
+
+The tiny model was trained on four steps; the page, links, storyboards and commands take one to four.
+"""
+
+
 def page() -> str:
     """Return the page as Markdown."""
     sections = [INTRODUCTION, *map(section, POLICIES.values())]
-    return "\n".join([*sections, "## Parameters of every policy\n", table(describe(Policy)), MEASURED, measured()])
+    sections += ["## Parameters of every policy\n", table(describe(Policy)), MEASURED, measured()]
+    return "\n".join([*sections, BY_STEPS, by_steps()])
 
 
 def measured() -> str:
@@ -69,10 +83,23 @@ def measured() -> str:
         return "\n".join([f"> No record yet: `{COMMAND}`\n", "| policy | reads | expected |", "|-|-|-|", *rows, ""])
     made = json.loads(RECORD.read_text(encoding="utf-8"))
     records = sorted(made["records"], key=lambda record: list(EXPECTED).index(record["policy"]))
-    first = records[0]
-    told = f"{first['model']} ({first['checkpoint']}), {first['precision']}, {machines(records)}.\n"
     figures = markdown(records, {"expected": EXPECTED, "surprising": SURPRISING})
-    return "\n".join([told, figures, f"At full size: `{COMMAND}`\n"])
+    return "\n".join([what(records), figures, f"At full size: `{COMMAND}`\n"])
+
+
+def by_steps() -> str:
+    """Return the figures of the record by denoising steps; without a record, how to make it."""
+    if not STEPS_RECORD.exists():
+        return f"> No record yet: `{STEPS_COMMAND}`\n"
+    records = json.loads(STEPS_RECORD.read_text(encoding="utf-8"))["records"]
+    records.sort(key=lambda record: (record["steps"], record["policy"] != f"full{with_steps('', record['steps'])}"))
+    return "\n".join([what(records), markdown(records), f"At full size: `{STEPS_COMMAND}`\n"])
+
+
+def what(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the model and the machines of records."""
+    first = records[0]
+    return f"{first['model']} ({first['checkpoint']}), {first['precision']}, {machines(records)}.\n"
 
 
 def machines(records: Sequence[Mapping[str, Any]]) -> str:

@@ -157,6 +157,22 @@ def test_every_policy_is_measured_beside_what_was_expected(tmp_path, monkeypatch
     assert shown.index("| `full` |") < shown.index("| `longlive` |")
 
 
+def test_figures_by_steps_come_from_their_record(tmp_path, monkeypatch):
+    words = split(policies_page.STEPS_COMMAND)
+    assert _parser(["eval"]).parse_args(words[3:]).json == policies_page.STEPS_RECORD.relative_to(ROOT).as_posix()
+    monkeypatch.setattr(policies_page, "STEPS_RECORD", tmp_path / "steps.json")
+    assert policies_page.STEPS_COMMAND in policies_page.by_steps()
+    where = {"model": "tiny", "checkpoint": "abc", "precision": "bf16", "device": "a CPU", "prompt": 0, "seed": 0}
+    figures = {"discontinuity": 1.0, "drift": {"colours": 0.1}, "flicker": 0.1, "kv_bytes_peak": 2_000_000}
+    read = {"adherence": {"60": {"colour": 0.5}}, "switch": {"success": 1.0}, "psnr_to_full": None, "seconds": 60.0}
+    made = [("forcing-kv, 2 steps", 2), ("full, 2 steps", 2), ("full, 1 step", 1)]
+    records = [{"policy": policy, "steps": steps} | where | figures | read for policy, steps in made]
+    policies_page.STEPS_RECORD.write_text(json.dumps({"records": records}))
+    shown = policies_page.by_steps()
+    rows = [shown.index(f"| `{policy}` |") for policy, _ in made]
+    assert rows == sorted(rows, reverse=True) and "tiny (abc), bf16, a CPU." in shown
+
+
 def test_the_page_of_models_is_current():
     page = models_page.PAGE.read_text(encoding="utf-8")
     sections = dict(zip(*(re.split(r"^## (.*)$", page, flags=re.MULTILINE)[i::2] for i in (1, 2)), strict=True))
