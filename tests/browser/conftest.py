@@ -30,6 +30,8 @@ registry.MODELS["tiny"] = dataclasses.replace(tiny, load=load)
 sys.exit(studio())
 """
 """Starts a studio with the shipped model in half its steps: what it shows is not looked at here."""
+FORGET = "if (!sessionStorage.getItem('begun')) { localStorage.clear(); sessionStorage.setItem('begun', 'yes'); }"
+"""Begins a tab without what an earlier one has left; it keeps its own when it is loaded again."""
 PATIENCE = 150_000
 """Milliseconds until a wait on the page fails; a free machine needs a few hundred."""
 
@@ -86,16 +88,18 @@ class Visitor:
 
     def __init__(
         self,
-        browser: playwright.Browser,
+        page: playwright.Page,
         address: str,
         width: int = 1280,
         height: int = 900,
         query: str = "",
         toured: bool = True,
-        **options: object,
+        reduced_motion: str | None = None,
     ) -> None:
-        self.address, self.troubles = address, []
-        self.page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        self.address, self.page, self.troubles = address, page, []
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(reduced_motion=reduced_motion)
+        self.page.add_init_script(FORGET)
         if toured:  # the tour's card, which greets first visitors, would lie over what tests press
             self.page.add_init_script("localStorage.setItem('fkv-tour', 'seen')")
         self.page.set_default_timeout(PATIENCE)
@@ -144,13 +148,20 @@ class Visitor:
         return self.page.locator(".fkv-status").inner_text()
 
 
+@pytest.fixture(scope="module")
+def profile(chromium: playwright.Browser) -> playwright.BrowserContext:
+    """What the tabs of a file share: the page's modules, which they need not fetch and compile again."""
+    return chromium.new_context()
+
+
 @pytest.fixture
-def visit(chromium: playwright.Browser, studio: str) -> Iterator[object]:
+def visit(chromium: playwright.Browser, profile: playwright.BrowserContext, studio: str) -> Iterator[object]:
     """Opens tabs; when the test ends they are closed and must have stayed quiet."""
     tabs: list[Visitor] = []
 
-    def open_tab(**options: object) -> Visitor:
-        tabs.append(Visitor(chromium, studio, **options))
+    def open_tab(has_touch: bool = False, **options: object) -> Visitor:
+        page = chromium.new_page(has_touch=True) if has_touch else profile.new_page()
+        tabs.append(Visitor(page, studio, **options))
         return tabs[-1]
 
     yield open_tab
