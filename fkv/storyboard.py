@@ -417,16 +417,24 @@ def at_threshold(roles: HeadRoles | None, threshold: float) -> HeadRoles:
     return roles.at_threshold(threshold)
 
 
-def happened(streams: Streams, chunks: Mapping[str, Chunk]) -> list[str]:
+def happened(streams: Streams, chunks: Mapping[str, Chunk], before: Collection[str] = ()) -> list[str]:
     """Tell what was changed before these chunks of a run, as storyboard lines without their number.
 
     The number of very many heads with other roles is told as `roles: ...`, which cannot be read back.
+
+    Args:
+        streams: By name.
+        chunks: Of some or all streams, by name.
+        before: What was told of the same chunk of streams that had it earlier; told again.
     """
     recached = any(
         chunk.timings.rebuild > 0 and streams[name].policy.caches == "shared" for name, chunk in chunks.items()
     )
     lines = [_line(event, name, streams[name], recached) for name, chunk in chunks.items() for event in chunk.events]
-    return list(dict.fromkeys(lines))
+    told = dict.fromkeys([*before, *lines])
+    for line in [line for line in told if line.startswith("re-cache = ")]:  # of another stream, without a re-cache
+        told.pop(write_change(SetPrompt(line.removeprefix("re-cache = "))), None)
+    return list(told)
 
 
 def _line(event: str, name: str, stream: Stream, recached: bool) -> str:

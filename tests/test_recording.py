@@ -48,7 +48,7 @@ def test_a_plain_film_is_the_pictures_side_by_side(files, tmp_path):
 
 
 def test_a_film_has_the_colours_of_the_pictures(tmp_path):
-    film = pack({"streams": {"A": {}}}, [np.full((1, 32, 96, 3), (220, 40, 20), np.uint8)])
+    film = pack({"streams": {"A": {"video_frames": 1}}}, [np.full((1, 32, 96, 3), (220, 40, 20), np.uint8)])
     list(write(Recording([film], 16, "here", plain=True), tmp_path / "film.mp4"))
     assert np.abs(frames_of(tmp_path / "film.mp4")[0].mean((0, 1)) - (220, 40, 20)).max() < 12
 

@@ -287,7 +287,7 @@ def test_a_model_streams_in_the_studio(one, offline, monkeypatch):
     plan = Plan.from_form(prompt=PROMPT, seed=0, length=2, view="A", a=model.policies[0], b=model.policies[1])
     run = Run(1 << 24)
     *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
-    assert last["state"] == "done" and len(unpack(run.get(1))[1]) == 4 * one.frames_per_chunk
+    assert last["state"] == "done" and len(unpack(run.chunks()[1])[1]) == 4 * one.frames_per_chunk
 
 
 def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
@@ -300,7 +300,7 @@ def test_the_studio_streams_a_real_model_under_its_own_policies(offline):
     run = Run(1 << 24)
     *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
     assert last["state"] == "done" and run.count == 3
-    record, jpegs = unpack(run.get(1))
+    record, jpegs = unpack(run.chunks()[1])
     assert [own["video_frames"] for own in record["streams"].values()] == [12, 12] and len(jpegs) == 24
 
 
@@ -447,7 +447,7 @@ def test_the_page_streams_a_checkpoint_that_generates_frame_by_frame(offline, mi
     run = Run(1 << 24)
     *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
     assert last["state"] == "done"
-    records = [unpack(run.get(chunk))[0]["streams"] for chunk in range(6)]
+    records = [unpack(chunk)[0]["streams"] for chunk in run.chunks()]
     assert [own["A"]["video_frames"] for own in records] == [1, 4, 4, 4, 4, 4]
     assert [own["A"]["context_frames"] for own in records] == [1, 2, 3, 4, 4, 4]
 
@@ -461,7 +461,7 @@ def test_the_fields_of_the_page_sample_a_run_as_the_options_would(offline, mine)
     assert Sampling.read(link["schedule"], int(link["frames"])) == wanted
     run = Run(1 << 24)
     *_, last = live(model, plan, run, Queue(), Limits(lead=1e9))
-    own = unpack(run.get(1))[0]["streams"]["A"]
+    own = unpack(run.chunks()[1])[0]["streams"]["A"]
     assert (last["state"], own["video_frames"], own["context_frames"]) == ("done", 4, 2)
     for fields, message in (
         (

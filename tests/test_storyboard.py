@@ -69,7 +69,7 @@ def play(
     for manifest in live(model, plan, run, Queue(), Limits(lead=1e9)):
         assert manifest["state"] != "error", manifest["text"]
         act(run)
-    return [unpack(run.get(number))[0] for number in range(run.count)]
+    return [unpack(chunk)[0] for chunk in run.chunks()]
 
 
 def hashes(records: list[dict]) -> list[str]:
@@ -167,7 +167,7 @@ def test_recache_is_said_to_be_impossible_where_it_is(scored):
     for manifest in live(scored, plan, run, Queue(), Limits(lead=1e9)):
         texts.append(manifest["text"])
     assert any("B (recompute) went on without re-cache" in text for text in texts)
-    assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
+    assert unpack(run.chunks()[1])[0]["events"] == ["re-cache = a blue star"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from fkv.report import frame_hash
 from fkv.storyboard import SetPrompt
 from fkv.stream import Stream
 from fkv.studio.live import loop
+from fkv.studio.live.attention_probe import step
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -135,7 +136,7 @@ def test_live_packs_what_the_streams_make(small, run):
     assert [m["state"] for m in manifests] == ["live"] * 4 + ["done"] and manifests[-1]["chunks"] == 3
     reference = [Stream(small, policy, "a red ball", 5) for policy in asked.policies.values()]
     for number in range(3):
-        record, jpegs = unpack(run.get(number))
+        record, jpegs = unpack(run.chunks()[number])
         chunks = [stream.step() for stream in reference]
         assert len(jpegs) == sum(chunk.video_frames for chunk in chunks)
         picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(jpegs[0], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -148,7 +149,7 @@ def test_live_packs_what_the_streams_make(small, run):
 def test_every_chunk_says_how_far_colours_drift_and_how_far_the_streams_are_apart(small, run):
     run.add_change(SetPrompt("a blue star"))  # holds from the first chunk on
     *_, last = live(small, plan(), run, Queue(), Limits(lead=1e9))
-    qualities = [unpack(run.get(number))[0]["quality"] for number in range(last["chunks"])]
+    qualities = [unpack(chunk)[0]["quality"] for chunk in run.chunks()]
     streams = [Stream(small, policy, "a blue star", 5) for policy in plan().policies.values()]
     videos = [[stream.step().video for _ in qualities] for stream in streams]
     for number, quality in enumerate(qualities):
@@ -160,17 +161,27 @@ def test_every_chunk_says_how_far_colours_drift_and_how_far_the_streams_are_apar
 
 
 def test_streams_go_first_by_turns_and_a_pause_is_not_caught_up_with(small, run, monkeypatch):
-    turns, rests, step = [], [], loop.step
+    turns, rests = [], []
 
-    def paused_for_a_minute(streams, turn, watch):
-        turns.append(list(turn))
-        run.paused_seconds += 60
-        return step(streams, turn, watch)
+    class Steps:
+        busy = ()
 
-    monkeypatch.setattr(run, "rest", rests.append)
-    list(live(small, plan(3), run, Queue(), Limits(), partial(loop.generate, small, step=paused_for_a_minute)))
-    assert turns == [["A", "B"], ["B", "A"], ["A", "B"]]
-    assert rests[0] < 0 and 30 < rests[1] < 61 and 90 < rests[2] < 122
+        def step(self, streams, turn, watch, seconds):
+            turns.append(list(turn))
+            run.paused_seconds += 60
+            return step(streams, turn, watch)
+
+        def close(self):
+            turns.append("closed")
+
+    def rest(seconds):
+        rests.append(seconds)
+        run.paused_seconds -= seconds
+
+    monkeypatch.setattr(run, "rest", rest)
+    list(live(small, plan(3), run, Queue(), Limits(), partial(loop.generate, small, stepping=Steps)))
+    assert turns == [["A", "B"], ["B", "A"], ["A", "B"], "closed"]
+    assert len(rests) == 2 and all(30 < seconds < 62 for seconds in rests)
 
 
 def test_closing_the_iterator_leaves_the_line(small, run):
@@ -193,7 +204,7 @@ def test_prompt_change_is_marked_and_a_bad_one_is_answered(small, run):
             run.add_change(SetPrompt("a blue star", recache=True))
         if run.count == 2:
             run.add_change(SetPrompt("  "))
-    assert unpack(run.get(1))[0]["events"] == ["re-cache = a blue star"]
+    assert unpack(run.chunks()[1])[0]["events"] == ["re-cache = a blue star"]
     assert any("Not applied" in text for text in texts)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,15 @@ def pair(model) -> dict[str, Stream]:
     return {name: Stream(model, policies.make(name), "a red ball", seed=2) for name in ("full", "forcing-kv")}
 
 
+def step_all(streams, turn):
+    """The next chunk of every stream."""
+    with closing(lockstep.SideBySide()) as side:
+        made = side.step(streams, turn, {})
+        while side.busy:
+            made |= side.step(streams, [], {})
+    return made
+
+
 def on(device: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
     return SimpleNamespace(device=torch.device(device), dtype=dtype)
 
@@ -48,7 +58,7 @@ def test_streams_compute_at_once_in_float32_with_a_thread_each(small, two_thread
 def test_chunks_are_the_same_at_once_and_in_turn(small, two_threads):
     at_once, alone = pair(small), pair(small)
     for turn in (["full", "forcing-kv"], ["forcing-kv", "full"]) * 2:
-        made = lockstep.step_all(at_once, turn, {})
+        made = step_all(at_once, turn)
         for name, stream in alone.items():
             wanted = stream.step()
             torch.testing.assert_close(made[name].latents, wanted.latents, rtol=1e-4, atol=1e-4)
@@ -69,10 +79,24 @@ def test_streams_meet_only_where_each_has_a_thread(small, two_threads, monkeypat
 
     streams = pair(dataclasses.replace(small, decoder=decoder))
     if apart:
-        assert all((chunk.video == 1).all() for chunk in lockstep.step_all(streams, streams, {}).values())
+        assert all((chunk.video == 1).all() for chunk in step_all(streams, streams).values())
     else:
         with pytest.raises(threading.BrokenBarrierError):
-            lockstep.step_all(streams, streams, {})
+            step_all(streams, streams)
+
+
+def test_who_is_faster_goes_on_while_the_other_computes(small, two_threads):
+    may_end = threading.Event()
+    streams, ways = pair(small), {}
+    ways["full"] = streams["full"].step
+    streams["full"].step = lambda probe: may_end.wait(60) and ways["full"](probe)
+    with closing(lockstep.SideBySide()) as side:
+        for index, turn in enumerate((["full", "forcing-kv"], ["forcing-kv"], ["forcing-kv"])):
+            made = side.step(streams, turn, {})
+            assert made["forcing-kv"].index == index and [*side.busy] == ["full"]
+        assert side.step(streams, [], {}, 0.01) == {}, "it waits no longer than it is told"
+        may_end.set()
+        assert side.step(streams, [], {})["full"].index == 0 and not side.busy
 
 
 def test_one_that_fails_is_told_of_once_the_other_has_ended(small, two_threads):
@@ -83,5 +107,5 @@ def test_one_that_fails_is_told_of_once_the_other_has_ended(small, two_threads):
 
     streams["full"].step = fails
     with pytest.raises(ValueError, match="no more"):
-        lockstep.step_all(streams, ["full", "forcing-kv"], {})
+        step_all(streams, ["full", "forcing-kv"])
     assert streams["forcing-kv"].index == 1 and torch.get_num_threads() == 2

@@ -69,7 +69,7 @@ def test_a_run_follows_an_undo_with_a_mark_and_earlier_changes_stay(small):
             run.add_change(SetSteps(1))
         if manifest["state"] == "live" and run.count == 3:
             assert run.undo()
-    records = [unpack(run.get(chunk))[0] for chunk in range(5)]
+    records = [unpack(chunk)[0] for chunk in run.chunks()]
     assert [record["events"] for record in records] == [
         [],
         ["a blue star"],
@@ -90,5 +90,5 @@ def test_a_change_that_still_waits_is_taken_back_without_a_trace(small):
             run.add_change(SetPolicy("B", "sliding-window"))
             run.add_change(SetPrompt("a blue star"))
             assert run.undo() and run.undo()
-    records = [unpack(run.get(chunk))[0] for chunk in range(3)]
+    records = [unpack(chunk)[0] for chunk in run.chunks()]
     assert [record["events"] for record in records] == [[], [], []]

@@ -56,7 +56,8 @@ def pictures(run):
 def test_two_visitors_see_what_each_sees_alone(small):
     lengths, runs, ended = (5, 3), [Run(1 << 24), Run(1 << 24)], {}
     queue, limits = Queue(together=2), Limits(together=2, **FREE)
-    generating = partial(generate, small, step=Together(2).step)
+    shared = Together(2)
+    generating = partial(generate, small, stepping=lambda: shared)
 
     def visit(number):
         *_, ended[number] = live(small, plan_of(number, lengths[number]), runs[number], queue, limits, generating)
@@ -99,7 +100,7 @@ def test_one_visitor_who_fails_ends_no_other(small):
 
 def test_two_streams_and_watched_ones_have_a_pass_to_themselves(small, monkeypatch):
     alone = []
-    monkeypatch.setattr(attention_probe, "step", lambda *given: alone.append(given) or ({}, []))
+    monkeypatch.setattr(attention_probe, "step", lambda *given: alone.append(given) or ({}, {}))
     many, watch = Together(2), object()
     many.step({"A": 1, "B": 2}, ["A", "B"], None)
     many.step({"A": 1}, ["A"], watch)

@@ -30,7 +30,7 @@ def streams(small, *policies, roles=None) -> dict[str, Stream]:
 
 
 def records(run: Run) -> list[dict]:
-    return [unpack(run.get(number))[0] for number in range(run.count)]
+    return [unpack(chunk)[0] for chunk in run.chunks()]
 
 
 def go(small, act=lambda run: None, length=4, watch=None) -> list[dict]:
@@ -51,9 +51,9 @@ def test_a_record_says_what_the_probe_saw(small, policy):
     watched, plain = streams(small, policy), Stream(small, policy, PROMPT, 5)
     for _ in range(4):
         probe = FrameMassProbe(passes={"context"}, focus=FOCUS)
-        made, (seen,) = step(watched, "A", Watch("A", FOCUS))
+        made, told = step(watched, "A", Watch("A", FOCUS))
         chunk = plain.step(probe)
-    truth = probe.take()[0]
+    truth, seen = probe.take()[0], told["A"]["heads"]
     assert seen["key_frames"] == list(truth.key_frames) and seen["frames"] == list(chunk.frames)
     mass = np.array(seen["mass"])
     held = np.broadcast_to(truth.mass.sum(-2, keepdims=True) > 0, mass.shape)
@@ -89,7 +89,7 @@ def test_nobody_watching_means_no_probe(small, monkeypatch):
     probes, real = [], Stream.step
     monkeypatch.setattr(Stream, "step", lambda self, probe=None: probes.append(probe) or real(self, probe))
     pair = streams(small, Full(), Full())
-    assert step(pair, "AB", None)[1] == step(pair, "BA", Watch("C", FOCUS))[1] == []
+    assert step(pair, "AB", None)[1] == step(pair, "BA", Watch("C", FOCUS))[1] == {}
     assert probes == [None] * 4
     step(pair, "AB", Watch("B", FOCUS))
     assert probes[4] is None and isinstance(probes[5], FrameMassProbe)
@@ -107,21 +107,22 @@ def test_every_policy_can_be_watched(small, name):
     policy = replace(policy, segments_per_frame=2) if isinstance(policy, ForcingKV) else policy
     own = streams(small, policy)
     for _ in range(3):
-        _, (seen,) = step(own, "A", Watch("A", FOCUS))
+        seen = step(own, "A", Watch("A", FOCUS))[1]["A"]["heads"]
     assert seen["pass"] == ("step 1" if isinstance(policy, PerStep) else "context") and len(seen["maps"]) >= 3
 
 
 def test_the_overlap_of_choices_is_told_where_heads_choose(small):
     own = streams(small, MPCache(segments_per_frame=4, threshold=0, first_layers=1), Full())
     for _ in range(6):
-        _, (chosen, full) = step(own, "AB", Watch("A", FOCUS, beside=True))
+        _, seen = step(own, "AB", Watch("A", FOCUS, beside=True))
+    chosen, full = seen["A"]["heads"], seen["B"]["beside"]
     overlap = chosen["overlap"]
     assert overlap["passes"] == ["step 0", "step 1", "context"] and full["overlap"] is None
     assert overlap["layers"][1][2] == 1 > overlap["layers"][0][1] > 0 and overlap["steps"] == [[1] * 3] * 3
 
 
 def test_the_first_chunk_has_no_scores(small):
-    _, (seen,) = step(streams(small, Full()), "A", Watch("A", FOCUS))
+    seen = step(streams(small, Full()), "A", Watch("A", FOCUS))[1]["A"]["heads"]
     assert seen["scores"] == [[None] * 4] * 3 and seen["mass"]
 
 
@@ -132,8 +133,8 @@ def test_costs_of_a_role_are_exact(small):
     def steady(roles: HeadRoles) -> tuple[int, dict]:
         own = streams(small, policy, roles=roles)
         for _ in range(5):
-            made, (seen,) = step(own, "A", Watch("A", FOCUS))
-        return made["A"].kv_bytes, seen["cost"]
+            made, seen = step(own, "A", Watch("A", FOCUS))
+        return made["A"].kv_bytes, seen["A"]["heads"]["cost"]
 
     def total(roles: HeadRoles, cost: dict) -> int:
         return sum(
@@ -148,7 +149,7 @@ def test_costs_of_a_role_are_exact(small):
         total(now, cost) == held and cost["static"][0] == cost["dynamic"][0] and cost["static"][1] < cost["dynamic"][1]
     )
     assert total(other, cost) == steady(other)[0] != held
-    assert step(streams(small, Full()), "A", Watch("A", FOCUS))[1][0]["cost"] is None
+    assert step(streams(small, Full()), "A", Watch("A", FOCUS))[1]["A"]["heads"]["cost"] is None
 
 
 def test_changed_roles_show_in_a_later_chunk(small):

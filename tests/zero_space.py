@@ -118,7 +118,7 @@ def stream(
     for manifest in live(model, plan, run, Queue(), Limits(seconds=LONGEST), generate):
         manifests.append(manifest)
         act(run, manifest)
-    records = [unpack(run.get(number))[0] for number in range(run.count)]
+    records = [unpack(chunk)[0] for chunk in run.chunks()]
     return {
         "states": [m["state"] for m in manifests],
         "texts": [m["text"] for m in manifests],

@@ -3,7 +3,7 @@
 
 import { lineChart, stackedBars } from "./charts.js";
 import { find, findAll, findCanvas } from "./dom.js";
-import { passesOf, stageTimes, tablesIn } from "./protocol.js";
+import { passesOf, stageTimes, streamsOf, tablesIn } from "./protocol.js";
 import { describe, drawXray, signsIn } from "./xray.js";
 
 /** @import { Player } from "./player.js" */
@@ -73,8 +73,11 @@ export class Panels {
   paint() {
     const { round } = this.player;
     const record = round?.record ?? null;
-    const streams = Object.entries(record?.streams ?? {});
-    const names = record ? Object.keys(record.streams) : ["A", "B"];
+    const names = record ? streamsOf(record) : ["A", "B"];
+    const streams = names.flatMap((name) => {
+      const own = this.player.of(name).round?.record?.streams[name];
+      return own ? [/** @type {const} */ ([name, own])] : [];
+    });
     const cursor = round ? round.number : null;
     const rates = names.flatMap((name) => {
       const dash = name === "B";
@@ -97,13 +100,16 @@ export class Panels {
       streams.map(([name, own]) => ({ label: name, parts: stageTimes(own) })),
       "ms",
     );
-    if (record) this.offer(Object.values(record.streams));
+    if (record) this.offer(streams.map(([, own]) => own));
     const pass = this.pass.value;
     const tables = Object.fromEntries(streams.map(([name, own]) => [name, tablesIn(own, pass)]));
     this.explain(Object.values(tables));
+    const frames = Object.fromEntries(
+      streams.map(([name]) => [name, (this.player.of(name).round?.record?.frame ?? -1) + 1]),
+    );
     for (const canvas of this.xrays) {
       const name = canvas.dataset.stream ?? "";
-      drawXray(canvas, name, tables, record ? record.frame + 1 : 0);
+      drawXray(canvas, name, tables, frames);
       canvas.title = tables[name] ? describe(tables[name]) : "";
       canvas.setAttribute("aria-label", `Page table of stream ${name}, ${pass || LAST}. ${canvas.title}`.trim());
     }

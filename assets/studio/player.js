@@ -1,10 +1,10 @@
 // @ts-check
-/** Fetches each chunk's file, decodes it near the playhead and paints both canvases on one clock. */
+/** Fetches each chunk's files, decodes them near the playhead and paints the canvas of every stream. */
 
 import { Playhead } from "./playhead.js";
 import { parse } from "./protocol.js";
 
-/** @import { Round } from "./playhead.js" */
+/** @import { Track } from "./playhead.js" */
 /** @import { ChunkFile } from "./protocol.js" */
 /** @typedef {Record<string, ImageBitmap[]>} Frames decoded frames of every stream */
 
@@ -16,12 +16,15 @@ export class Player extends Playhead {
   screens = {};
   /** @type {Record<string, number>} frames painted of every stream */
   painted = { A: 0, B: 0 };
-  /** @type {Map<number, Frames | Promise<Frames>>} decoded chunks, or their decoding */
+  /** @type {Map<number, Frames | Promise<Frames>>} decoded files, or their decoding */
   near = new Map();
-  /** @type {{ chunk: number, frame: number } | null} what the canvases show */
-  shown = null;
+  /** @type {Record<string, string>} chunk and frame that each canvas shows */
+  shown = {};
+  /** Files on the server, and those that were fetched. */
+  files = 0;
+  fetched = 0;
   busy = false;
-  last = 0;
+  ticked = 0;
 
   /** @param {(key: string, number: number) => string} address of a chunk file */
   constructor(address) {
@@ -32,7 +35,7 @@ export class Player extends Playhead {
   /** @param {Record<string, HTMLCanvasElement>} screens canvas of every stream, painted from now on */
   start(screens) {
     this.screens = screens;
-    this.last = performance.now();
+    this.ticked = performance.now();
     /** @type {FrameRequestCallback} */
     const tick = (now) => {
       this.tick(now);
@@ -45,13 +48,11 @@ export class Player extends Playhead {
   reset(key, fps, loop = false) {
     this.drop(() => true);
     Object.assign(this.painted, { A: 0, B: 0 });
-    this.near = new Map();
-    this.busy = false;
-    this.shown = null;
+    Object.assign(this, { near: new Map(), shown: {}, files: 0, fetched: 0, busy: false });
     super.reset(key, fps, loop);
   }
 
-  /** @param {(number: number) => boolean} which chunks to forget the decoded frames of */
+  /** @param {(number: number) => boolean} which files to forget the decoded frames of */
   drop(which) {
     for (const [number, frames] of this.near) {
       if (!which(number)) continue;
@@ -60,16 +61,16 @@ export class Player extends Playhead {
     }
   }
 
-  /** @param {number} count chunks on the server; those that are not here yet are fetched in order */
-  async advance(count) {
-    this.wanted = Math.max(this.wanted, count);
+  /** @param {number} files on the server; those that are not here yet are fetched in order */
+  async advance(files) {
+    this.files = Math.max(this.files, files);
     if (this.busy || this.key === null) return;
     this.busy = true;
     const key = this.key;
-    while (this.key === key && this.rounds.length < this.wanted) {
-      const file = await this.fetch(key, this.rounds.length);
+    for (; this.fetched < this.files; this.fetched += 1) {
+      const file = await this.fetch(key, this.fetched);
       if (this.key !== key) return;
-      this.add(file);
+      if (file) this.add(file);
     }
     this.busy = false;
   }
@@ -93,13 +94,19 @@ export class Player extends Playhead {
     return null;
   }
 
-  /** @param {ChunkFile | null} file of the next chunk */
+  /** @param {ChunkFile} file that was fetched */
   add(file) {
-    const number = this.rounds.length;
-    this.append(file?.record ?? null, performance.now());
-    if (!file) return;
-    if (Math.abs(number - this.at) <= NEAR) this.keep(number, decode(file));
+    this.append(file.record, performance.now(), this.fetched);
+    if (this.nearby().has(this.fetched)) this.keep(this.fetched, decode(file));
     this.dispatchEvent(new Event("chunk"));
+  }
+
+  /** The files of the chunks around those that are shown. @returns {Set<number>} */
+  nearby() {
+    const rounds = Object.values(this.tracks).flatMap(({ at, rounds }) =>
+      rounds.filter(({ number }) => Math.abs(number - at) <= NEAR),
+    );
+    return new Set(rounds.map(({ file }) => file));
   }
 
   /** @override @param {number} number */
@@ -110,23 +117,28 @@ export class Player extends Playhead {
 
   /** @param {number} now milliseconds */
   tick(now) {
-    const elapsed = (now - this.last) / 1000;
-    this.last = now;
-    const { round } = this;
-    if (!round) return;
-    const frames = this.near.get(round.number);
-    if (frames === undefined && round.record) {
-      this.refetch(round.number);
-      return;
+    const elapsed = (now - this.ticked) / 1000;
+    this.ticked = now;
+    const tracks = Object.entries(this.tracks);
+    if (!tracks.length) return;
+    const waiting = tracks.filter(([name, track]) => !this.ready(name, track)).map(([name]) => name);
+    this.paint(tracks.filter(([name]) => !waiting.includes(name)));
+    this.play(elapsed, waiting);
+    for (const [, { at, rounds }] of tracks) {
+      const next = rounds[at + 1] ?? (this.loop ? rounds[0] : null);
+      if (next && next.file >= 0 && !this.near.has(next.file)) this.refetch(next.file);
     }
-    if (frames instanceof Promise) return;
-    this.paint(round, frames ?? {});
-    this.play(elapsed);
-    const next = this.rounds[this.at + 1] ?? (this.loop ? this.rounds[0] : null);
-    if (next?.record && !this.near.has(next.number)) this.refetch(next.number);
   }
 
-  /** @param {number} number of a chunk to decode once more */
+  /** Whether the frames of the chunk that is shown are decoded; those that are not are fetched once more. */
+  ready(/** @type {string} */ name, /** @type {Track} */ { round }) {
+    if (!round?.record?.streams[name] || round.file < 0) return true;
+    const frames = this.near.get(round.file);
+    if (frames === undefined) this.refetch(round.file);
+    return frames !== undefined && !(frames instanceof Promise);
+  }
+
+  /** @param {number} number of a file to decode once more */
   refetch(number) {
     if (this.key === null) return;
     this.keep(
@@ -142,24 +154,26 @@ export class Player extends Playhead {
     coming.then((frames) => {
       if (near.get(number) === coming) near.set(number, frames);
     });
-    this.drop((other) => Math.abs(other - this.at) > NEAR && other !== number);
+    const wanted = this.nearby();
+    this.drop((other) => !wanted.has(other) && other !== number);
   }
 
-  /** @param {Round} round @param {Frames} frames */
-  paint(round, frames) {
-    const { frame } = this;
-    const before = this.shown;
-    if (before && before.chunk === round.number && before.frame === frame) return;
-    this.shown = { chunk: round.number, frame };
-    for (const [name, bitmaps] of Object.entries(frames)) {
-      const canvas = this.screens[name];
-      if (canvas && bitmaps[frame]) {
-        copyTo(canvas, bitmaps[frame]);
-        this.painted[name] += 1;
-      }
+  /** @param {[name: string, track: Track][]} tracks whose frames are decoded */
+  paint(tracks) {
+    let [anotherFrame, anotherChunk] = [false, false];
+    for (const [name, { round, frame }] of tracks) {
+      const [chunk, before] = [String(round?.number), this.shown[name] ?? ""];
+      this.shown[name] = `${chunk}.${frame}`;
+      if (this.shown[name] === before) continue;
+      anotherFrame = true;
+      anotherChunk ||= before.split(".")[0] !== chunk;
+      const bitmaps = /** @type {Frames | undefined} */ (this.near.get(round?.file ?? -1))?.[name];
+      if (!bitmaps?.[frame] || !this.screens[name]) continue;
+      copyTo(this.screens[name], bitmaps[frame]);
+      this.painted[name] += 1;
     }
-    this.dispatchEvent(new Event("frame"));
-    if (before?.chunk !== round.number) this.dispatchEvent(new Event("chunk"));
+    if (anotherFrame) this.dispatchEvent(new Event("frame"));
+    if (anotherChunk) this.dispatchEvent(new Event("chunk"));
   }
 }
 

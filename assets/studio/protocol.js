@@ -89,6 +89,7 @@ export function positionOf(group, frame) {
  * @property {[rows: number, cols: number]} grid patches of a latent frame
  * @property {string[]} events
  * @property {Record<string, StreamRecord>} streams the past of a branch has A alone
+ * @property {string[]} [later] streams that will have the chunk later, in another file
  * @property {string} [branch] how B leaves A with this chunk
  * @property {{ drift: Record<string, number>, psnr?: number | null }} [quality] drift of every stream's colours, in
  *   [0, 1]; PSNR between two streams in dB, null where they are equal
@@ -133,6 +134,24 @@ export function passesOf(records) {
  */
 export function stageTimes(record) {
   return shared.stages.map((stage) => [stage, 1000 * record[`${stage}_s`]]);
+}
+
+/** @param {ChunkRecord} record @returns {string[]} names of the streams, also of those that have the chunk later */
+export const streamsOf = ({ streams, later = [] }) => [...Object.keys(streams), ...later].sort();
+
+/** @param {ChunkRecord} record @returns {number} video frames of the chunk */
+export const framesOf = ({ streams }) => Object.values(streams)[0].video_frames;
+
+/**
+ * Put what another file tells of a chunk into its record, as protocol.py does.
+ * @param {ChunkRecord} record
+ * @param {ChunkRecord} later
+ */
+export function merged(record, later) {
+  const streams = Object.entries({ ...record.streams, ...later.streams }).sort(([a], [b]) => (a < b ? -1 : 1));
+  const quality = { ...later.quality, drift: { ...record.quality?.drift, ...later.quality?.drift } };
+  delete record.later;
+  return Object.assign(record, later, { streams: Object.fromEntries(streams), quality });
 }
 
 /**

@@ -6,7 +6,7 @@ import { find, findAll, write } from "./dom.js";
 import { stageTimes } from "./protocol.js";
 import { shared } from "./shared.js";
 
-/** @import { Round } from "./playhead.js" */
+/** @import { Playhead, Round } from "./playhead.js" */
 /** @import { ChunkRecord } from "./protocol.js" */
 /** @import { Session } from "./session.js" */
 
@@ -67,6 +67,24 @@ export function waiting(rates, shown, fps) {
   return Object.fromEntries(Object.keys(rates).map((name) => [name, holds && name === slowest ? sentence : ""]));
 }
 
+/**
+ * Say on a stream how far behind the other one it is shown, and on that one, once it may get no further ahead, that it
+ * waits.
+ * @param {Playhead} player
+ * @returns {Record<string, string>} a sentence for every stream, mostly empty
+ */
+export function behind({ tracks, lead, last, fps, ended }) {
+  const [ahead, hindmost] = [lead, last].map((track) => Object.keys(tracks).find((name) => tracks[name] === track));
+  const chunks = lead.at - last.at;
+  /** @type {Record<string, string>} */
+  const told = Object.fromEntries(Object.keys(tracks).map((name) => [name, ""]));
+  if (chunks < 1 || !ahead || !hindmost) return told;
+  const pace = ended ? "" : `: ${(last.rate ?? fps).toFixed(0)} of ${fps} fps`;
+  told[hindmost] = `${chunks} ${chunks === 1 ? "chunk" : "chunks"} behind ${ahead}${pace}`;
+  if (!ended && lead.rounds.length - last.rounds.length >= shared.mostAhead) told[ahead] = `waits for ${hindmost}`;
+  return told;
+}
+
 /** @param {number | null} decibels null where the frames are equal */
 const psnr = (decibels) => (decibels === null ? "equal" : `${decibels.toFixed(1)} dB`);
 
@@ -99,14 +117,16 @@ export class Readout {
 
   /** Show the figures of the chunk that is shown. */
   show() {
-    const { round, rounds, rate, fps } = this.session.player;
-    if (!round?.record) return;
+    const { player } = this.session;
+    const { fps, last } = player;
+    if (!last.round?.record) return;
     /** @type {Record<string, number>} */
     const speeds = {};
     for (const figure of findAll(this.stage, ".fkv-screen")) {
       const name = figure.dataset.stream ?? "";
-      const own = round.record.streams[name];
-      if (!own) continue;
+      const { round, rounds } = player.of(name);
+      const own = round?.record?.streams[name];
+      if (!round || !own) continue;
       const rates = recentRates(rounds, name, round.number);
       speeds[name] = rates.all;
       const policy = find(figure, ".fkv-policy");
@@ -117,12 +137,15 @@ export class Readout {
       write(find(figure, '[data-read="fps_end_to_end"] b'), rates.all.toFixed(1));
       write(find(figure, '[data-read="kv_bytes"] b'), (own.kv_bytes / 1e6).toFixed(1));
     }
-    for (const [name, text] of Object.entries(waiting(speeds, rate ?? fps, fps))) {
+    const files = new Set(Object.values(player.tracks).map((track) => track.round?.file));
+    const told = files.size > 1 ? behind(player) : waiting(speeds, last.rate ?? fps, fps);
+    for (const [name, text] of Object.entries(told)) {
       write(find(this.stage, `[data-stream="${name}"] .fkv-waits`), text);
     }
-    this.compare(round.record, round.number);
-    const hashes = Object.entries(round.record.streams).map(([name, own]) => `${name} ${own.hash}`);
-    const chunk = `Frame hash up to chunk ${round.number + 1}: ${hashes.join(" · ")}.`;
+    const { number, record } = last.round; // of the stream that is behind, so that both are compared at one chunk
+    this.compare(record, number);
+    const hashes = Object.entries(record.streams).map(([name, own]) => `${name} ${own.hash}`);
+    const chunk = `Frame hash up to chunk ${number + 1}: ${hashes.join(" · ")}.`;
     write(find(this.stage, ".fkv-run"), `${chunk} Equal hashes mean identical frames. ${this.kept()}`);
   }
 

@@ -12,6 +12,7 @@ import { Player } from "./player.js";
  * @property {string} [run] key of the run's chunk files
  * @property {number} [began] when the run began; an older one is ignored
  * @property {number} [chunks] on the server
+ * @property {number} [files] that hold them, where not all streams have a chunk at the same time
  * @property {number} [fps]
  * @property {string} [link] query of the address that brings the run back
  * @property {string} [source] where the figures were measured
@@ -77,7 +78,9 @@ export class Session extends EventTarget {
     this.player.ended = !this.running;
     this.settle(before);
     if (next.state !== before) this.dispatchEvent(new Event("state"));
-    if ((next.chunks ?? 0) > this.player.wanted) this.player.advance(next.chunks ?? 0);
+    const { chunks = 0, files = chunks } = next;
+    this.player.wanted = Math.max(this.player.wanted, chunks);
+    if (files > this.player.files) this.player.advance(files);
   }
 
   /** @param {string} run @param {Manifest} manifest */

@@ -13,6 +13,7 @@
  * @property {number} unit attention masses travel as integers, in units of 1 / `unit`
  * @property {number} gone stands for the mass of a frame that is not cached
  * @property {number} rateChunks the large FPS figures are means over this many chunks
+ * @property {number} mostAhead chunks by which a stream may be ahead of the other one
  */
 
 export const shared = {
@@ -21,6 +22,7 @@ export const shared = {
   unit: 1,
   gone: -1,
   rateChunks: 1,
+  mostAhead: Infinity,
   /** @type {Record<string, PageKind>} by key */
   kinds: {},
 };

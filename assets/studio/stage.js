@@ -10,6 +10,7 @@ import { listen } from "./keyboard.js";
 import { sayExpanded, setTalk, toggleDark, toggleFigures, toggleHelp, toggleTalk } from "./modes.js";
 import { FACTOR } from "./overlay.js";
 import { Panels } from "./panels.js";
+import { streamsOf } from "./protocol.js";
 import { Readout } from "./readout.js";
 import { session } from "./session.js";
 import { sortTables } from "./sort.js";
@@ -81,7 +82,7 @@ export function mount({ element, props, trigger, watch }) {
   const undo = findButton(stage, ".fkv-undo");
   /** Show the streams of the chunk shown: the past of a branch is one stream. */
   const followStreams = () => {
-    const streams = Object.keys(player.round?.record?.streams ?? {}).join("");
+    const streams = player.round?.record ? streamsOf(player.round.record).join("") : "";
     if (streams && streams !== stage.dataset.streams) {
       stage.dataset.streams = streams;
       views.look();

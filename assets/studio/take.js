@@ -5,7 +5,7 @@ import { penOf } from "./canvas.js";
 import { findAll, write } from "./dom.js";
 import { stageTimes } from "./protocol.js";
 
-/** @import { Round } from "./playhead.js" */
+/** @import { Playhead, Round } from "./playhead.js" */
 /** @import { Session, Manifest } from "./session.js" */
 
 const WIDE = 640; // pixels of one picture of a frame at least
@@ -65,7 +65,6 @@ function identity({ link = "", state, streams = [], policies = {} }) {
 
 /** @param {HTMLElement} stage @param {Session} session */
 async function saveFrame(stage, { player, shown }) {
-  const { round } = player;
   const drawn = /** @type {HTMLCanvasElement[][]} */ (
     findAll(stage, ".fkv-frame")
       .filter((frame) => frame.offsetParent)
@@ -91,15 +90,23 @@ async function saveFrame(stage, { player, shown }) {
       }
     }
   });
-  const streams = Object.entries(round?.record?.streams ?? {}).map(([name, own]) => `${name} ${own.policy}`);
-  const said = [`chunk ${(round?.number ?? 0) + 1}`, round?.record?.prompt, ...streams, shown.source];
+  const said = [...placeOf(player), shown.source];
   pen.font = "16px sans-serif";
   pen.textBaseline = "middle";
   pen.fillStyle = "#fff";
   pen.fillText(said.filter(Boolean).join(" · "), 12, canvas.height - FOOT / 2, canvas.width - 24);
   const data = await new Promise((done) => canvas.toBlob(done, "image/png"));
-  save(`${identity(shown).name}-chunk${(round?.number ?? 0) + 1}.png`, data);
+  save(`${identity(shown).name}-chunk${player.at + 1}.png`, data);
   return "Saved";
+}
+
+/** @param {Playhead} player @returns {string[]} the chunk of each stream that is shown, the prompt and the policies */
+export function placeOf({ at, round, tracks }) {
+  const streams = Object.entries(tracks).flatMap(([name, { at: own, round: shown }]) => {
+    const policy = shown?.record?.streams[name]?.policy;
+    return policy ? [`${name} ${policy}${own === at ? "" : ` at chunk ${own + 1}`}`] : [];
+  });
+  return [`chunk ${at + 1}`, round?.record?.prompt ?? "", ...streams];
 }
 
 /** @param {HTMLElement} stage @returns {number} share of the wipe that shows A */

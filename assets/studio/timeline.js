@@ -44,15 +44,17 @@ export class Timeline {
     this.list.replaceChildren();
   }
 
-  /** List marks that are new. */
+  /** List the marks, where one is new or tells more, as once B comes to a chunk that A has had. */
   collect() {
-    const known = this.marks.length;
-    this.marks = marksOf(this.session.player.rounds);
-    for (const { chunk, text } of this.marks.slice(known)) {
+    const marks = marksOf(this.session.player.rounds);
+    if (JSON.stringify(marks) === JSON.stringify(this.marks)) return;
+    this.marks = marks;
+    const items = marks.map(({ chunk, text }) => {
       const item = document.createElement("li");
       item.textContent = `chunk ${chunk + 1}: ${text}`;
-      this.list.append(item);
-    }
+      return item;
+    });
+    this.list.replaceChildren(...items);
   }
 
   /** Chunks that the timeline has room for. */
@@ -124,7 +126,7 @@ export class Timeline {
     const { player, shown } = this.session;
     const { state } = shown;
     const live = player.following && !player.ended;
-    const pace = live ? player.pace : player.fps;
+    const pace = live ? player.lead.pace : player.fps;
     const name = state === "recorded" ? "recording" : live ? "live" : "replay";
     if (state === "paused" && player.following) return `${name}, paused`;
     if (player.held) return `${name}, held`;

@@ -4,10 +4,9 @@
 import { sheet } from "./canvas.js";
 import { find, findAll, findCanvas, findInput, write } from "./dom.js";
 import { captionAttention, drawAttention, drawCopy, drawDifference, FACTOR, tintCache } from "./overlay.js";
-import { latentFrame } from "./playhead.js";
 
 /** @import { HeadsState } from "./heads/state.js" */
-/** @import { Attention, ChunkRecord } from "./protocol.js" */
+/** @import { Attention } from "./protocol.js" */
 /** @import { Session } from "./session.js" */
 
 const NO_LAYERS = "Not available for the difference: cache and attention belong to one stream";
@@ -58,6 +57,7 @@ export class Views {
   look(wanted = this.view) {
     this.view = wanted;
     const { shown } = this;
+    this.session.player.aligned = shown === "wipe" || shown === "difference";
     const both = (this.stage.dataset.streams ?? "AB") === "AB";
     this.stage.dataset.view = shown;
     for (const input of this.radios) {
@@ -107,25 +107,23 @@ export class Views {
     if (shown === "difference") drawDifference(this.left, player.screens.A, player.screens.B);
     this.cache.disabled = shown === "difference";
     this.attention.disabled = this.cache.disabled || !(watched || this.session.streaming);
-    const { round, newest } = player;
-    if (!round?.record || !newest) return;
-    const frame = latentFrame({ ...round, record: round.record }, player.frame);
-    const key = [player.key, frame, newest.index, this.cache.checked, this.attention.checked].join();
-    if (!anew && key === this.drawn) return;
+    const places = Object.values(player.tracks).map((track) => [track.latentFrame, track.newest?.index]);
+    const key = [player.key, places, this.cache.checked, this.attention.checked].join();
+    if (!places.length || (!anew && key === this.drawn)) return;
     this.drawn = key;
     for (const canvas of findAll(this.stage, ".fkv-over")) {
-      if (canvas.offsetParent) this.paintOver(/** @type {any} */ (canvas), newest, watched, frame);
+      if (canvas.offsetParent) this.paintOver(/** @type {any} */ (canvas), watched);
     }
   }
 
   /**
    * @param {HTMLCanvasElement} canvas
-   * @param {ChunkRecord} newest
    * @param {Attention | null} watched
-   * @param {number} frame latent frame that is shown
    */
-  paintOver(canvas, newest, watched, frame) {
+  paintOver(canvas, watched) {
     const name = canvas.closest("[data-stream]")?.getAttribute("data-stream") ?? "";
+    const { latentFrame: frame, newest } = this.session.player.of(name);
+    if (frame === null || !newest) return;
     const own = newest.streams[name];
     const right = canvas.classList.contains("fkv-right");
     sheet(canvas);

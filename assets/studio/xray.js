@@ -73,7 +73,7 @@ export function signsIn(groups) {
  * @param {HTMLCanvasElement} canvas
  * @param {string} name of the stream
  * @param {Record<string, GroupPages[]>} streams groups of all streams, so that their columns begin at the same place
- * @param {number} frames latent frames that the axis spans
+ * @param {Record<string, number>} frames latent frames of all streams; the axis spans the most of them
  */
 export function drawXray(canvas, name, streams, frames) {
   const page = sheet(canvas);
@@ -92,7 +92,7 @@ export function drawXray(canvas, name, streams, frames) {
   const left = Math.min(width * 0.5, 16 + longest);
   const small = Math.min(1, (left - 14) / longest); // titles that do not fit are written smaller, not squeezed
   pen.font = pen.font.replace(`${size}px`, `${size * small}px`);
-  const cell = (width - left) / Math.max(FEWEST, frames);
+  const cell = (width - left) / Math.max(FEWEST, ...Object.values(frames));
   const rows = rowsOf(groups, height);
   const shown = labelled(groups.length, Math.floor(height / (size * small)));
   const middles = spread(
@@ -104,7 +104,7 @@ export function drawXray(canvas, name, streams, frames) {
   pen.fillStyle = ink;
   pen.textAlign = "left";
   shown.forEach((i, at) => pen.fillText(texts[i], 0, middles[at], left - 14));
-  groups.forEach((group, i) => drawGroup(page, group, { left, cell, ...rows[i] }, frames));
+  groups.forEach((group, i) => drawGroup(page, group, { left, cell, ...rows[i] }, frames[name]));
 }
 
 /**

@@ -1,10 +1,11 @@
-"""Streams side by side: in turns, or at once with a thread of the processor each."""
+"""Streams side by side: in turns, or at once with a thread of the processor each, and then each at its own pace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
+from threading import Barrier
 
 import torch
 
@@ -45,32 +46,64 @@ def device_of(model: VideoModel, streams: int) -> str:
     return f"{device_name(model.device)}{share}, {model.precision}"
 
 
-def step_all(streams: Mapping[str, Stream], turn: Iterable[str], probes: Mapping[str, Probe]) -> dict[str, Chunk]:
-    """Generate the next chunk of every stream.
+class SideBySide:
+    """Steps the streams of a run. Those that compute at once do not wait for each other; `close` waits for all."""
 
-    Args:
-        streams: By name, all of one model.
-        turn: The names, in the order in which they take turns.
-        probes: By name, for the streams to probe.
+    def __init__(self) -> None:
+        self._steps: dict[str, Future[Chunk]] = {}
 
-    Returns:
-        The chunks by name.
+    @property
+    def busy(self) -> Collection[str]:
+        """The streams whose next chunk has begun."""
+        return self._steps.keys()
 
-    Raises:
-        Exception: That of the first stream in `turn` that fails, once all have ended.
-    """
-    if not runs_concurrently(next(iter(streams.values())).model.transformer, len(streams)):
-        return {name: streams[name].step(probes.get(name)) for name in turn}
-    threads = torch.get_num_threads()
-    try:
-        steps = {name: _workers(len(streams)).submit(streams[name].step, probes.get(name)) for name in turn}
-        wait(steps.values())
-    finally:
-        torch.set_num_threads(threads)  # threads that start later would inherit a worker's number
-    return {name: step.result() for name, step in steps.items()}
+    def step(
+        self,
+        streams: Mapping[str, Stream],
+        turn: Iterable[str],
+        probes: Mapping[str, Probe],
+        seconds: float | None = None,
+    ) -> dict[str, Chunk]:
+        """Generate chunks.
+
+        Args:
+            streams: By name, all of one model, without those that have generated their last chunk.
+            turn: The names of those whose next chunk shall begin, in this order; none of them is busy.
+            probes: By name, for the streams in `turn` to probe.
+            seconds: How long to wait at most for streams that compute at once; None until one is ready.
+
+        Returns:
+            By name the chunks that are ready: those of all streams in `turn`; of streams that compute at once, those
+            of the first ones.
+
+        Raises:
+            Exception: That of a stream that fails.
+        """
+        if not self._steps and not runs_concurrently(next(iter(streams.values())).model.transformer, len(streams)):
+            return {name: streams[name].step(probes.get(name)) for name in turn}
+        for name in turn:
+            self._steps[name] = _workers(len(streams)).submit(streams[name].step, probes.get(name))
+        wait(self._steps.values(), seconds, FIRST_COMPLETED)
+        ready = [name for name, step in self._steps.items() if step.done()]
+        return {name: self._steps.pop(name).result() for name in ready}
+
+    def close(self) -> None:
+        """Wait for chunks that have begun; nobody gets them."""
+        wait(self._steps.values())
+        self._steps.clear()
 
 
 @cache
 def _workers(count: int) -> ThreadPoolExecutor:
     """Return workers that compute with one thread each."""
-    return ThreadPoolExecutor(count, "fkv-stream", torch.set_num_threads, (1,))
+    threads = torch.get_num_threads()
+    workers = ThreadPoolExecutor(count, "fkv-stream", _use_one_thread)
+    begun = Barrier(count)
+    wait([workers.submit(begun.wait) for _ in range(count)])
+    torch.set_num_threads(threads)  # threads that start later would inherit a worker's number
+    return workers
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes its number over when it first asks

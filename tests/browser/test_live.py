@@ -436,7 +436,7 @@ def test_pictures_keep_their_shape(visit):
       const { player } = window.fkvStudio;
       const pictures = Array(64).fill(picture);
       player.near.set(player.at, { A: pictures, B: pictures });
-      player.shown = null;
+      player.shown = {};
     }""")
     tab.page.wait_for_function("""() => {
       const { width, height } = document.querySelector(".fkv-frame").getBoundingClientRect();

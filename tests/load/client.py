@@ -135,9 +135,10 @@ class Visitor:
         with closing(self.outputs()) as shown:
             for first, *_ in shown:
                 manifest = first.get("value", first) if isinstance(first, dict) else {}
-                for number in range(fetched, manifest.get("chunks", 0)):
+                files = manifest.get("files", 0)
+                for number in range(fetched, files):
                     self.chunk(manifest["run"], number)
-                fetched = max(fetched, manifest.get("chunks", 0))
+                fetched = max(fetched, files)
                 yield manifest
 
     def chunk(self, key: str, number: int) -> httpx.Response:
@@ -199,6 +200,7 @@ class Studio:
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        root: Path = ROOT,
     ) -> None:
         self.folder, port = folder, free_port()
         self.address, self.log = f"http://127.0.0.1:{port}", folder / "log"
@@ -206,7 +208,7 @@ class Studio:
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=root,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(folder), **(environment or {})},

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { latentFrame, Playhead } from "../../assets/studio/playhead.js";
-import { chunk, learnFacts } from "./records.js";
+import { chunk, learnFacts, stream } from "./records.js";
 
 beforeEach(learnFacts);
 
@@ -17,7 +17,6 @@ function run(count, { interval = 750, loop = false } = {}) {
 
 test("rounds begin where the one before ended, also where a chunk is gone", () => {
   const playhead = run(2);
-  playhead.append(null, 0);
   playhead.append(chunk(3), 0);
   assert.deepEqual(
     playhead.rounds.map((round) => [round.start, round.frames]),
@@ -28,29 +27,27 @@ test("rounds begin where the one before ended, also where a chunk is gone", () =
       [24, 12],
     ],
   );
-  assert.equal(playhead.total, 36);
+  assert.equal(playhead.lead.total, 36);
   assert.equal(playhead.newest?.index, 3);
 });
 
 test("a live stream plays at the pace at which chunks arrive, at most a little faster than its video", () => {
   const slow = run(1);
   for (let number = 1; number < 16; number++) {
-    slow.at = number - 1;
-    slow.offset = 7; // as many frames are left as should be
+    Object.assign(slow.lead, { at: number - 1, offset: 7 }); // as many frames are left as should be
     slow.append(chunk(number), number * 3000); // 4 frames a second
   }
-  assert.ok(Math.abs(slow.pace - 4) < 0.3, `pace ${slow.pace}`);
+  assert.ok(Math.abs(slow.lead.pace - 4) < 0.3, `pace ${slow.lead.pace}`);
   const fast = run(2, { interval: 100 });
-  assert.equal(fast.pace, 1.15 * 16);
+  assert.equal(fast.lead.pace, 1.15 * 16);
 });
 
 test("the fewer frames are left, the slower the pace", () => {
   const pace = (/** @type {number} */ offset) => {
     const playhead = run(1);
-    playhead.rate = 10;
-    playhead.offset = offset;
+    Object.assign(playhead.lead, { rate: 10, offset });
     playhead.append(chunk(1), 1200);
-    return playhead.pace;
+    return playhead.lead.pace;
   };
   assert.ok(pace(11) < pace(8) && pace(8) < pace(6));
 });
@@ -59,7 +56,7 @@ test("seconds during which the frame was held do not slow the pace", () => {
   const playhead = run(1);
   playhead.hold(true);
   playhead.append(chunk(1), 60_000);
-  assert.ok((playhead.rate ?? 0) > 100, `rate ${playhead.rate}`);
+  assert.ok((playhead.lead.rate ?? 0) > 100, `rate ${playhead.lead.rate}`);
 });
 
 test("a stream that fell behind in the background jumps to the newest chunks", () => {
@@ -75,12 +72,12 @@ test("a stream that fell behind in the background jumps to the newest chunks", (
 test("seeking stays within the run and stops following; following returns to the newest chunk", () => {
   const playhead = run(3);
   playhead.seek(-4);
-  assert.deepEqual([playhead.at, playhead.offset, playhead.following], [0, 0, false]);
+  assert.deepEqual([playhead.at, playhead.lead.offset, playhead.following], [0, 0, false]);
   playhead.seek(9);
   assert.equal(playhead.at, 2);
   playhead.seek(1);
   playhead.follow();
-  assert.deepEqual([playhead.at, playhead.offset, playhead.following], [2, 0, true]);
+  assert.deepEqual([playhead.at, playhead.lead.offset, playhead.following], [2, 0, true]);
   playhead.ended = true;
   playhead.follow();
   assert.equal(playhead.frame, 11, "the end of a finished run is its last frame");
@@ -89,7 +86,7 @@ test("seeking stays within the run and stops following; following returns to the
 test("playing crosses chunks and waits at the last frame of a live stream", () => {
   const playhead = run(2);
   playhead.seek(0);
-  playhead.offset = 11;
+  playhead.lead.offset = 11;
   playhead.play(0.125); // 2 frames at 16 a second
   assert.deepEqual([playhead.at, playhead.frame, playhead.position], [1, 1, 13]);
   for (let i = 0; i < 20; i++) playhead.play(0.25);
@@ -101,17 +98,17 @@ test("a held frame stays, and a long pause of the clock counts for a quarter of 
   playhead.seek(0);
   playhead.hold(true);
   playhead.play(1);
-  assert.equal(playhead.offset, 0);
+  assert.equal(playhead.lead.offset, 0);
   playhead.hold(false);
   playhead.play(30);
-  assert.equal(playhead.offset, 4);
+  assert.equal(playhead.lead.offset, 4);
 });
 
 test("a recording starts over at its end, but not before all of it has arrived", () => {
   const playhead = run(2, { loop: true });
   playhead.seek(1);
   for (let i = 0; i < 3; i++) playhead.play(0.25);
-  assert.deepEqual([playhead.at, playhead.offset], [0, 0]);
+  assert.deepEqual([playhead.at, playhead.lead.offset], [0, 0]);
   playhead.wanted = 3;
   for (let i = 0; i < 12; i++) playhead.play(0.25);
   assert.deepEqual([playhead.at, playhead.frame], [1, 11]);
@@ -119,10 +116,9 @@ test("a recording starts over at its end, but not before all of it has arrived",
 
 test("chunks that are gone are passed over", () => {
   const playhead = run(1);
-  playhead.append(null, 0);
   playhead.append(chunk(2), 0);
   playhead.seek(0);
-  playhead.offset = 11.9;
+  playhead.lead.offset = 11.9;
   playhead.play(0.1);
   assert.equal(playhead.at, 2);
 });
@@ -133,7 +129,7 @@ test("another run begins from nothing and says so", () => {
   playhead.addEventListener("reset", () => resets++);
   playhead.reset("other", 24);
   assert.deepEqual(
-    [playhead.rounds.length, playhead.wanted, playhead.pace, playhead.following, resets],
+    [playhead.rounds.length, playhead.wanted, playhead.lead.pace, playhead.following, resets],
     [0, 0, 24, true, 1],
   );
   assert.equal(playhead.round, null);
@@ -150,4 +146,59 @@ test("the last latent frame of a chunk covers its last video frames", () => {
     [0, 1, 4, 5, 8].map((frame) => latentFrame(first, frame)),
     [0, 1, 1, 2, 2],
   );
+});
+
+/** Chunks `from` to `to` of one stream of two, each in a file of its own. */
+function* of(/** @type {"A" | "B"} */ name, /** @type {number} */ from, /** @type {number} */ to) {
+  for (let i = from; i < to; i++)
+    yield chunk(i, { streams: { [name]: stream() }, ...(name === "A" ? { later: ["B"] } : {}) });
+}
+
+/** A run whose stream A has 8 chunks and B 3. */
+function apart() {
+  const playhead = new Playhead();
+  playhead.reset("run", 16);
+  [...of("A", 0, 8), ...of("B", 0, 3)].forEach((record, file) => playhead.append(record, 750 * file, file));
+  return playhead;
+}
+
+test("each stream is shown as far as its chunks have come, and none waits for the other", () => {
+  const playhead = apart();
+  const { A, B } = playhead.tracks;
+  for (let i = 0; i < 100; i++) playhead.play(0.25);
+  assert.deepEqual([A.at, A.frame, B.at, B.frame], [7, 11, 2, 11]);
+  assert.deepEqual([playhead.lead, playhead.last, playhead.at], [A, B, 7]);
+  assert.deepEqual(Object.keys(playhead.rounds[2].record?.streams ?? {}), ["A", "B"]);
+  assert.deepEqual([playhead.rounds[2].record?.later, playhead.rounds[3].record?.later], [undefined, ["B"]]);
+});
+
+test("what compares streams frame by frame shows both where the slower one is", () => {
+  const playhead = apart();
+  const { A, B } = playhead.tracks;
+  playhead.aligned = true;
+  for (let i = 0; i < 100; i++) playhead.play(0.25);
+  assert.deepEqual([A.at, A.frame], [B.at, B.frame]);
+  assert.equal(B.at, 2);
+});
+
+test("a replay shows all streams at the same frame, and waits where one is not decoded", () => {
+  const playhead = apart();
+  const { A, B } = playhead.tracks;
+  playhead.ended = true;
+  playhead.seek(1);
+  playhead.play(0.25, ["B"]);
+  assert.deepEqual([A.offset, B.offset], [0, 0]);
+  playhead.play(0.25);
+  assert.deepEqual([A.at, A.offset, B.at, B.offset], [1, 4, 1, 4]);
+});
+
+test("a stream that leaves another one goes on from where both were", () => {
+  const playhead = run(2);
+  playhead.play(0.25);
+  playhead.append(chunk(2, { streams: { A: stream(), B: stream() } }), 1500);
+  const { A, B } = playhead.tracks;
+  for (let i = 0; i < 6; i++) {
+    assert.deepEqual([B.at, B.offset, B.position], [A.at, A.offset, A.position]);
+    playhead.play(0.25);
+  }
 });

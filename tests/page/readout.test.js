@@ -1,7 +1,8 @@
 // @ts-check
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { sharing, speedUp, waiting } from "../../assets/studio/readout.js";
+import { Playhead } from "../../assets/studio/playhead.js";
+import { behind, sharing, speedUp, waiting } from "../../assets/studio/readout.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
 before(learnFacts);
@@ -29,4 +30,21 @@ test("the slowest stream says who waits for it, where the video does not reach i
   assert.deepEqual(waiting({ A: 40, B: 20 }, 16, 16), { A: "", B: "" });
   assert.deepEqual(waiting({ A: 8, B: 8.1 }, 7.6, 16), { A: "", B: "" });
   assert.deepEqual(waiting({ A: 8 }, 7.6, 16), { A: "" });
+});
+
+test("a stream that is shown behind the other one says how far, and that one once it waits", () => {
+  const playhead = new Playhead();
+  playhead.reset("run", 16);
+  for (let i = 0; i < 41; i++) playhead.append(chunk(i, { later: ["B"] }), 750 * i, i);
+  playhead.append(chunk(0, { streams: { B: stream() } }), 1500, 41);
+  const { A, B } = playhead.tracks;
+  Object.assign(B, { rate: 8.2 });
+  Object.assign(A, { at: 0 });
+  assert.deepEqual(behind(playhead), { A: "", B: "" });
+  Object.assign(A, { at: 1 });
+  assert.deepEqual(behind(playhead), { A: "waits for B", B: "1 chunk behind A: 8 of 16 fps" });
+  playhead.append(chunk(1, { streams: { B: stream() } }), 3000, 42);
+  Object.assign(A, { at: 5 });
+  playhead.ended = true;
+  assert.deepEqual(behind(playhead), { A: "", B: "5 chunks behind A" });
 });

@@ -13,6 +13,7 @@ export function learnFacts() {
     unit: 10_000,
     gone: -1,
     rateChunks: 4,
+    mostAhead: 40,
   });
 }
 
@@ -51,5 +52,7 @@ export function chunk(index, own) {
 
 /** @param {(ChunkRecord | null)[]} records @returns {import("../../assets/studio/playhead.js").Round[]} */
 export function rounds(...records) {
-  return records.map((record, number) => ({ number, start: 12 * number, frames: record ? 12 : 0, record }));
+  return records.map((record, number) => {
+    return { number, file: number, start: 12 * number, frames: record ? 12 : 0, record };
+  });
 }

@@ -16,7 +16,7 @@ beforeEach(learnFacts);
 function open() {
   const player = new Player(() => "");
   player.advance = async (count) => {
-    player.wanted = count;
+    player.files = count;
   };
   return new Session(player);
 }

@@ -169,11 +169,11 @@ export class Detail {
 
   /** The same head in the other stream. */
   paintBeside() {
-    const { beside, newest, other, stream, watched, streams } = this.state;
+    const { beside, other, stream, watched, streams } = this.state;
     this.besideBox.hidden = !beside;
     if (!beside) return;
     write(find(this.besideBox, "b"), streams.find((name) => name !== stream) ?? "");
-    if (!other || !newest) {
+    if (!other) {
       blank(this.besideFrames, this.state.waiting);
       return;
     }
@@ -184,10 +184,10 @@ export class Detail {
     const peak = peakOf(rows);
     drawFrames(page, map, peak);
     labelFrames(page, map);
-    const { policy } = newest.streams[other.stream];
+    const { policy } = other.streams[other.beside.stream];
     const text = `${policy}; the brightest cell is ${percent(peak / shared.unit)}`;
     write(find(this.besideBox, ".fkv-beside-note"), text);
-    this.besideFrames.setAttribute("aria-label", `The same head in stream ${other.stream}: ${text}`);
+    this.besideFrames.setAttribute("aria-label", `The same head in stream ${other.beside.stream}: ${text}`);
   }
 
   /** Hand out the frame-by-frame map. @param {string} kind png, svg or csv */

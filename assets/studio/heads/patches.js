@@ -5,7 +5,6 @@ import { penOf, sheet } from "../canvas.js";
 import { cividis } from "../colours.js";
 import { arrowStep, find, findCanvas, write } from "../dom.js";
 import { peakOf } from "../overlay.js";
-import { latentFrame } from "../playhead.js";
 import { kindColour, shared } from "../shared.js";
 import { blank } from "./detail.js";
 import { percent, shareOf, WAITS } from "./state.js";
@@ -71,10 +70,8 @@ export class Patches {
    * @returns {string} a sentence about it; empty where the frame is not cached
    */
   drawFocus(pen, seen) {
-    const { player } = this.state;
-    const { round } = player;
-    if (!round?.record) return "";
-    const frame = latentFrame({ ...round, record: round.record }, player.frame);
+    const frame = this.state.player.of(this.state.stream).latentFrame;
+    if (frame === null) return "";
     const map = seen.maps.find(([key]) => key === frame)?.[1];
     const { row, col } = seen.focus;
     const last = seen.frames.at(-1);

@@ -1,6 +1,7 @@
 // @ts-check
 /** State of the heads, shared by the Heads tab and the stage: records, selection, edits, requests to the server. */
 
+import { streamsOf } from "../protocol.js";
 import { session } from "../session.js";
 import { shared } from "../shared.js";
 import { splitByRole } from "../xray.js";
@@ -139,7 +140,7 @@ export class HeadsState extends EventTarget {
 
   /** Names of the streams that run. */
   get streams() {
-    return Object.keys(this.player.newest?.streams ?? {});
+    return this.player.newest ? streamsOf(this.player.newest) : [];
   }
 
   /** Records that say where heads of this stream looked. @returns {(ChunkRecord & { heads: Attention })[]} */
@@ -152,14 +153,14 @@ export class HeadsState extends EventTarget {
     return this.watched.at(-1) ?? null;
   }
 
-  /** The newest record of the same head in the other stream. @returns {Attention | null} */
+  /** The newest record of the same head in the other stream. @returns {(ChunkRecord & { beside: Attention }) | null} */
   get other() {
-    return (this.beside && this.newest?.beside) || null;
+    return /** @type {any} */ ((this.beside && this.watched.findLast((record) => record.beside)) || null);
   }
 
   /** The record of the chunk on the screen. */
   get shown() {
-    const record = this.player.round?.record;
+    const record = this.player.of(this.stream).round?.record;
     if (record?.heads?.stream !== this.stream) return null;
     return /** @type {ChunkRecord & { heads: Attention }} */ (record);
   }
@@ -204,7 +205,7 @@ export class HeadsState extends EventTarget {
    * @returns {boolean} whether the policy ignores roles in this layer although it uses them in others
    */
   ignoresRoles(layer) {
-    const record = this.newest ?? this.player.newest;
+    const record = this.newest ?? this.player.of(this.stream).newest;
     const groups = record?.streams[this.stream]?.xray ?? [];
     const all = groups.find((group) => group.name === "all");
     return Boolean(all) && splitByRole(groups) && layer < (all?.heads ?? 0) / this.facts.heads;
@@ -384,7 +385,7 @@ export class HeadsState extends EventTarget {
   /** Whether the server watches something else although it was told long ago: messages may overtake each other. */
   get unheard() {
     if (this.sent === null || performance.now() - this.sentAt < LONGEST) return false;
-    const seen = this.player.newest?.heads;
+    const seen = this.player.of(this.stream).newest?.heads;
     const wanted = { ...this.chosen, ...this.patch };
     return (
       seen?.stream !== this.stream || Object.entries(wanted).some(([name, at]) => Reflect.get(seen.focus, name) !== at)

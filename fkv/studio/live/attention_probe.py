@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from fkv.choices import ChoiceProbe, Overlap
 from fkv.pages import Geometry, Heads
-from fkv.parallel.lockstep import step_all
+from fkv.parallel.lockstep import SideBySide
 from fkv.policies.kinds import DROPPED, KEPT
 from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
@@ -139,33 +140,79 @@ def _masses(frames: Sequence[int], key_frames: Sequence[int], mass: np.ndarray) 
     }
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is watched in one stream while its next chunk is generated."""
+
+    watch: Watch
+    masses: FrameMassProbe
+    choices: ChoiceProbe | None
+
+    @classmethod
+    def into(cls, stream: Stream, watch: Watch) -> _Look:
+        return cls(watch, watch.probe(stream), ChoiceProbe() if stream.policy.watches_attention else None)
+
+    @property
+    def probe(self) -> Probe:
+        return Probes([self.masses, self.choices]) if self.choices else self.masses
+
+    def facts(self, name: str, chunk: Chunk, stream: Stream) -> dict[str, Any]:
+        overlap = self.choices.overlap() if self.choices else None
+        key = "heads" if name == self.watch.stream else "beside"
+        return {key: self.watch.record(name, self.masses.take()[0], chunk, stream, overlap)}
+
+
+class Steps:
+    """Steps the streams of a run, as `fkv.parallel.lockstep.SideBySide` does, and looks where the visitor looks."""
+
+    def __init__(self) -> None:
+        self._side = SideBySide()
+        self._looks: dict[str, _Look] = {}
+
+    @property
+    def busy(self) -> Collection[str]:
+        """The streams whose next chunk has begun."""
+        return self._side.busy
+
+    def step(
+        self, streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None, seconds: float | None = None
+    ) -> tuple[dict[str, Chunk], dict[str, dict[str, Any]]]:
+        """Generate chunks, see `SideBySide.step`.
+
+        Args:
+            streams: By name.
+            turn: The streams whose next chunk shall begin, in this order.
+            watch: What to look at meanwhile, if anything.
+            seconds: How long to wait at most.
+
+        Returns:
+            By stream the chunks that are ready, and for those that were watched `heads`, or `beside` where the visitor
+            looks at another one first: what was seen, for the page.
+        """
+        turn = list(turn)
+        if watch is not None and watch.stream in streams:
+            watched = [name for name in turn if watch.beside or name == watch.stream]
+            self._looks |= {name: _Look.into(streams[name], watch) for name in watched}
+        made = self._side.step(streams, turn, {name: look.probe for name, look in self._looks.items()}, seconds)
+        looks = {name: self._looks.pop(name) for name in made if name in self._looks}
+        return made, {name: look.facts(name, made[name], streams[name]) for name, look in looks.items()}
+
+    def close(self) -> None:
+        """Wait for chunks that have begun."""
+        self._side.close()
+
+
 def step(
     streams: Mapping[str, Stream], turn: Iterable[str], watch: Watch | None
-) -> tuple[dict[str, Chunk], list[dict[str, Any]]]:
-    """Generate the next chunk of every stream, as `fkv.parallel.lockstep.step_all` does.
-
-    Args:
-        streams: By name.
-        turn: The order of the streams.
-        watch: What to look at meanwhile, if anything.
-
-    Returns:
-        The chunks by stream, and the records of the watch: first that of its stream, if it is among them.
-    """
-    if watch is None or watch.stream not in streams:
-        return step_all(streams, turn, {}), []
-    others = [name for name in streams if watch.beside and name != watch.stream]
-    masses = {name: watch.probe(streams[name]) for name in (watch.stream, *others)}
-    choices = {name: ChoiceProbe() for name in masses if streams[name].policy.watches_attention}
-    probes: dict[str, Probe] = {
-        name: Probes([each, choices[name]]) if name in choices else each for name, each in masses.items()
-    }
-    made = step_all(streams, turn, probes)
-    overlaps = {name: each.overlap() for name, each in choices.items()}
-    return made, [
-        watch.record(name, each.take()[0], made[name], streams[name], overlaps.get(name))
-        for name, each in masses.items()
-    ]
+) -> tuple[dict[str, Chunk], dict[str, dict[str, Any]]]:
+    """Generate the next chunk of every stream in `turn`; the same as `Steps.step`, but for all of them."""
+    with closing(Steps()) as steps:
+        made, seen = steps.step(streams, turn, watch)
+        while steps.busy:
+            more, looked = steps.step(streams, (), watch)
+            made |= more
+            seen |= looked
+    return made, seen
 
 
 def shared_choices(overlap: Overlap) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ def live(
         generating: `loop.generate` for the model, by default in this thread.
 
     Yields:
-        Manifests: the key of the run, how many chunks there are to fetch, its state (queued, live, paused, then done or
-            error), and a status sentence.
+        Manifests: the key of the run, how many chunks there are and how many files to fetch, its state (queued, live,
+            paused, then done or error), and a status sentence.
     """
     generating = generating or partial(generate, model)
     run.source = f"live on {device_of(model, len(plan.policies))}"
@@ -46,6 +46,7 @@ def live(
             "run": run.key,
             "began": run.began,
             "chunks": run.count,
+            "files": run.files,
             "state": state,
             "text": text,
             "fps": model.fps,

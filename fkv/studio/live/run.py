@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -72,7 +72,9 @@ class Run:
         self._control = Control()
         self._changes: list[Change] = []
         self._cues: list[Cue] = []
-        self._chunks: OrderedDict[int, bytes] = OrderedDict()
+        self._files: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # by number: of which chunk, and the file
+        self._put = 0
+        self._lost = -1  # the last chunk of which a file was dropped
         self._count = 0
         self._paused_at = 0.0
         self._unfetched_since: float | None = None
@@ -190,35 +192,52 @@ class Run:
 
     @property
     def count(self) -> int:
-        """How many chunks were put; their numbers run from 0 to `count` - 1."""
+        """How many chunks there are of the stream that is ahead."""
         return self._count
 
     @property
+    def files(self) -> int:
+        """How many files were put; their numbers run from 0 to `files` - 1."""
+        return self._put
+
+    @property
     def idle(self) -> float:
-        """Seconds for which there has been a chunk to fetch and nobody fetched any."""
+        """Seconds for which there has been a file to fetch and nobody fetched any."""
         with self._wake:
             return 0.0 if self._unfetched_since is None else time.monotonic() - self._unfetched_since
 
-    def put(self, data: bytes) -> None:
-        """Keep the next chunk, and drop the oldest ones while they exceed the run's memory."""
+    def put(self, data: bytes, chunk: int | None = None) -> None:
+        """Keep the next file, and drop the oldest ones while they exceed the run's memory.
+
+        Args:
+            data: An encoded chunk, of all streams or of those that have it by now.
+            chunk: Its number, by default that of the next chunk.
+        """
         with self._wake:
-            self._chunks[self._count] = data
-            self._count += 1
+            chunk = self._count if chunk is None else chunk
+            self._files[self._put] = chunk, data
+            self._put += 1
+            self._count = max(self._count, chunk + 1)
             self.encoded_bytes += len(data)
             self.kept_bytes += len(data)
-            while self.kept_bytes > self._memory and len(self._chunks) > 1:
-                self.kept_bytes -= len(self._chunks.popitem(last=False)[1])
+            while self.kept_bytes > self._memory and len(self._files) > 1:
+                _, (self._lost, dropped) = self._files.popitem(last=False)
+                self.kept_bytes -= len(dropped)
             if self._unfetched_since is None:
                 self._unfetched_since = time.monotonic()
         self._on_chunk()
 
     def get(self, number: int) -> bytes | None:
-        """An encoded chunk, or None when there is none of that number, or it was dropped."""
+        """A file, or None when there is none of that number, or it was dropped."""
         with self._wake:
             self._unfetched_since = None
-            return self._chunks.get(number)
+            _, data = self._files.get(number, (0, None))
+            return data
 
     def chunks(self) -> list[bytes]:
-        """All encoded chunks that are kept, in order."""
+        """All encoded chunks that are kept whole, in order: each the row of its files."""
+        rows: defaultdict[int, bytes] = defaultdict(bytes)
         with self._wake:
-            return list(self._chunks.values())
+            for chunk, data in self._files.values():
+                rows[chunk] += data
+            return [rows[chunk] for chunk in sorted(rows) if chunk > self._lost]

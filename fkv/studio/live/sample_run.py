@@ -65,7 +65,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
     }
-    return join(facts, run.chunks())
+    return join(facts, [join(*unpack(chunk)) for chunk in run.chunks()])  # a file a chunk, though streams went apart
 
 
 def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] | None:

@@ -39,10 +39,14 @@ class Together:
         self._waiting: list[_Request] = []
         self._served: WeakKeyDictionary[Stream, float] = WeakKeyDictionary()
         self._moved = threading.Condition()
+        self.busy = ()  # no stream goes on while others wait
+
+    def close(self) -> None:
+        """A run has ended; others go on."""
 
     def step(
-        self, streams: Streams, turn: Sequence[str], watch: Watch | None
-    ) -> tuple[dict[str, Chunk], list[dict[str, Any]]]:
+        self, streams: Streams, turn: Sequence[str], watch: Watch | None, seconds: float | None = None
+    ) -> tuple[dict[str, Chunk], dict[str, dict[str, Any]]]:
         """Generate as `attention_probe.step` does, in the model's thread; called in the thread of a run.
 
         Two streams, and one that is watched, have a pass to themselves. The timings of others are those of the pass,
@@ -55,7 +59,7 @@ class Together:
         with self._moved:
             self._waiting.append(request)
             self._moved.notify_all()
-        return {name: model_thread.call(self._serve, request)}, []
+        return {name: model_thread.call(self._serve, request)}, {}
 
     def _serve(self, request: _Request) -> Chunk:
         """Step all streams that wait, until that of the request has been stepped."""

@@ -102,7 +102,8 @@ def chunk_seconds(model: VideoModel) -> float:
 def generating(model: VideoModel, together: int = 1) -> Generate:
     """`loop.generate` for one model, where its GPU is, for `together` visitors at once."""
     if not here() and together > 1:
-        return partial(generate, model, step=Together(together).step)
+        shared = Together(together)
+        return partial(generate, model, stepping=lambda: shared)
     if not here():
         return model_thread.iterating_ahead(partial(generate, model))
 
@@ -125,8 +126,8 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
             closing(generate(model, plan, turn)) as states,
         ):
             for state, text in states:
-                yield state, text, run.ended, turn.tallies, run.get(sent) if run.count > sent else None
-                sent = run.count
+                yield state, text, run.ended, turn.tallies, run.get(sent) if run.files > sent else None
+                sent = run.files
         if turn.problem:
             yield "error", turn.problem, run.ended, turn.tallies, None
 

@@ -1,7 +1,8 @@
 """What the page gets of a chunk: a JSON record and the frames as JPEG, in one binary file.
 
 The file is a row of parts, each a little-endian uint32 length and as many bytes: first the record, then the frames of
-every stream in the order of `record["streams"]`.
+every stream in the order of `record["streams"]`. A chunk that streams have at different times is a row of such files;
+in `later` a record names the streams that are still to come.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 UNIT = 10_000  # attention masses travel as whole numbers of 1 / UNIT
 GONE = -1  # stands for the mass of a frame that is not cached
 RATE_CHUNKS = 4  # the large FPS figures are means over so many chunks
+MOST_AHEAD = 40  # chunks by which a stream may be ahead of the other one
 
 
 def page_facts() -> dict[str, Any]:
@@ -34,6 +36,7 @@ def page_facts() -> dict[str, Any]:
         "unit": UNIT,
         "gone": GONE,
         "rateChunks": RATE_CHUNKS,
+        "mostAhead": MOST_AHEAD,
     }
 
 
@@ -43,14 +46,40 @@ def pack(record: Mapping[str, Any], videos: Iterable[np.ndarray]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """Read the record of a file and its other parts, the JPEGs."""
+    """Read the record of a file and its other parts, the JPEGs; of a row of files, those of the whole chunk."""
     parts: list[bytes] = []
     at = 0
     while at < len(data):
         (size,) = struct.unpack_from("<I", data, at)
         parts.append(data[at + 4 : at + 4 + size])
         at += 4 + size
-    return json.loads(parts[0]), parts[1:]
+    record = json.loads(parts.pop(0))
+    jpegs = _take_frames(record, parts)
+    while parts:
+        later = json.loads(parts.pop(0))
+        jpegs |= _take_frames(later, parts)
+        record = _merged(record, later)
+    return record, [jpeg for name in sorted(jpegs) for jpeg in jpegs[name]]
+
+
+def _take_frames(record: Mapping[str, Any], parts: list[bytes]) -> dict[str, list[bytes]]:
+    """Take the frames of a record's streams from the beginning of `parts`; all parts where it names no streams."""
+    streams = record.get("streams", {"": {"video_frames": len(parts)}})
+    counts = {name: own["video_frames"] for name, own in streams.items()}
+    return {name: [parts.pop(0) for _ in range(count)] for name, count in counts.items()}
+
+
+def _merged(record: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The record of a chunk from two files of it, as `assets/studio/protocol.js` merges them."""
+    streams = dict(sorted((record["streams"] | later["streams"]).items()))
+    quality = {**later["quality"], "drift": record["quality"]["drift"] | later["quality"]["drift"]}
+    before = {key: value for key, value in record.items() if key != "later"}
+    return {**before, **later, "streams": streams, "quality": quality}
+
+
+def whole(files: Iterable[bytes]) -> list[bytes]:
+    """The chunks that all streams have."""
+    return [file for file in files if "later" not in unpack(file)[0]]
 
 
 def join(record: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:

@@ -38,12 +38,13 @@ class RecordingCard:
     def _record(self, plain: bool, request: gr.Request) -> Iterator[Any]:
         """Encode what is kept of the visitor's newest run, which may still go on."""
         from fkv.studio.media.mp4 import Encoding, Recording
+        from fkv.studio.media.protocol import whole
 
         run = self._registry.last(request.session_hash)
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        recording = Recording(run.chunks(), self._model.fps, run.source, plain)
+        recording = Recording(whole(run.chunks()), self._model.fps, run.source, plain)
         with self._artifacts.write(recording.name) as path:
             with Encoding(recording, path).running() as work:
                 while work.wait(0.5):
