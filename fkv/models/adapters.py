@@ -212,7 +212,8 @@ def adapter(
         if halves and not parts["down"].is_meta:
             scale = config.scale(stem, len(parts["down"]), alpha)
             if not math.isfinite(scale):  # addmm may leave the weight as it is then
-                raise CheckpointError(f"the adapter's {stem}.alpha is {float(alpha)}, so its strength is not known")
+                known = scale if alpha is None else float(alpha)
+                raise CheckpointError(f"the adapter's {stem}.alpha is {known}, so its strength is not known")
         if halves or difference is not None:
             both = {"down": parts.get("down"), "up": parts.get("up")}
             add(stem, "weight", scale=scale, **both, difference=difference, magnitude=magnitude)

@@ -68,4 +68,4 @@ def keep_no_components() -> None:
             pass
 
     for module in (gradio.route_utils, gradio.state_holder):
-        module.SessionState = Session  # type: ignore[misc]
+        vars(module)["SessionState"] = Session

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +95,8 @@ def save(strips: Sequence[Filmstrip], chunk_seconds: float, path: Path) -> None:
 
 
 def _pixels(picture: bytes) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded: Any = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def _one(strip: Filmstrip) -> str:
