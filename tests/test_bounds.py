@@ -213,4 +213,4 @@ def test_a_guard_ends_every_kind_of_run_before_what_it_sees(toy, ended, kind, be
         assert ended[-1]["ended"] == "finished"
         return
     assert (ended[-1]["kind"], ended[-1]["ended"], ended[-1]["chunks"]) == (kind, "refused", 0)
-    assert "which is forbidden here" in text
+    assert "is forbidden here" in text
