@@ -41,6 +41,7 @@ from .stream import MAX_CHUNKS, Chunk, Stream, check_chunks, check_prompt
 NUMBERED = re.compile(r"\s*\d+\s*:")
 KEYED = re.compile(r"(prompt|re-cache|cut|A|B|threshold|heads|steps)\s*=\s*(.+)", re.DOTALL)
 ROLE = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s+(static|dynamic)\s*")
+TELLS_ROLES = ("threshold = ", "heads = ", "roles: ")  # how lines on head roles begin
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
 SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
@@ -434,7 +435,9 @@ def happened(streams: Streams, chunks: Mapping[str, Chunk], before: Collection[s
     told = dict.fromkeys([*before, *lines])
     for line in [line for line in told if line.startswith("re-cache = ")]:  # of another stream, without a re-cache
         told.pop(write_change(SetPrompt(line.removeprefix("re-cache = "))), None)
-    return list(told)
+    return sorted(
+        told, key=lambda line: line.startswith(TELLS_ROLES)
+    )  # after the policy without which they are refused
 
 
 def _line(event: str, name: str, stream: Stream, recached: bool) -> str:

@@ -110,6 +110,14 @@ def test_a_line_that_changes_nothing_is_not_told_and_leaves_the_frames_as_they_a
         assert hashes(records) == hashes(play(scored, ""))
 
 
+def test_a_threshold_is_told_after_the_policy_that_needs_it(scored):
+    asked = {1: [SetPolicy("A", "full")], 2: [SetPolicy("B", "forcing-kv"), SetThreshold(0.25)]}
+    records = play(scored, "", lambda run: [run.add_change(each) for each in asked.pop(run.count, ())], length=3)
+    assert records[2]["events"] == ["B = forcing-kv", "threshold = 0.25"]
+    story = "2: A = full\n3: B = forcing-kv\n3: threshold = 0.25"
+    assert hashes(play(scored, story, length=3)) == hashes(records)
+
+
 PROMPTS = st.sampled_from(("a red ball", "a blue star"))
 CHANGES = st.one_of(
     st.builds(SetPrompt, PROMPTS),
