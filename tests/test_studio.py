@@ -9,6 +9,7 @@ import socket
 import threading
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import cv2
@@ -35,6 +36,7 @@ from fkv.studio.media.assets import page_asset
 from fkv.studio.media.protocol import record, unpack
 from fkv.studio.page import build
 from fkv.studio.tabs import policy_field, policy_picker
+from fkv.studio.tabs.live.policies import Policies
 from fkv.studio.tabs.live.prompt import Prompt
 from fkv.studio.theme import theme
 from fkv.xray import xray
@@ -489,3 +491,9 @@ def test_the_end_names_the_policies_that_ran(small):
     assert changed.endswith(
         "A full, from chunk 3 forcing-kv, from chunk 4 dummy-forcing; B sliding-window, from chunk 3 full; same noise."
     )
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"stream": "C", "policy": "full"}])
+def test_an_event_that_says_no_policy_changes_none(data):
+    event = gr.EventData(None, data)
+    assert Policies.say_policy(SimpleNamespace(), "full", "forcing-kv", event, None) == ["full", "forcing-kv"]

@@ -119,7 +119,8 @@ class Policies:
     def say_policy(self, a: str | None, b: str | None, event: gr.EventData, request: gr.Request) -> list[str | None]:
         """Change the policy that was typed on the stage, as in `A = full`. Returns what the fields say then."""
         said = {"A": a, "B": b}
-        stream, policy = str(event._data.get("stream")), str(event._data.get("policy", ""))
+        data = event._data if isinstance(event._data, dict) else {}
+        stream, policy = str(data.get("stream")), str(data.get("policy", ""))
         if stream in said:
             said[stream] = policy
             self._change_policy_of(stream)(policy, request)
