@@ -31,7 +31,8 @@ export function followTabs(heads) {
     if (tab) remember({ tab: nameOf(tab) === FIRST ? null : nameOf(tab), head: null });
   });
   heads.addEventListener("change", () => {
-    if (heads.visible) remember({ head: `${heads.chosen.layer}.${heads.chosen.head}` });
+    const isOpen = new URLSearchParams(window.location.search).get("tab") === "heads"; // visible a moment longer
+    if (heads.visible && isOpen) remember({ head: `${heads.chosen.layer}.${heads.chosen.head}` });
   });
 }
 
