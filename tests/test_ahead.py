@@ -165,9 +165,10 @@ def test_both_streams_are_watched_where_they_are(small, ahead):
 
 
 def test_a_stopped_run_keeps_what_both_have_for_its_film(small, ahead):
-    run, told = go(small, act=lambda run, manifest: manifest["chunks"] == 5 and run.stop())
-    assert told[-1]["text"].startswith("Stopped after 5 of 7") and len(run.chunks()) >= 5
-    assert 0 < len(whole(run.chunks())) < 5
+    run, told = go(small, act=lambda run, manifest: manifest["chunks"] >= 5 and run.stop())
+    count = len(run.chunks())  # a chunk that had begun may have joined the five
+    assert told[-1]["text"].startswith(f"Stopped after {count} of 7") and count >= 5
+    assert 0 < len(whole(run.chunks())) < count
     assert all(policies.parse(own["policy"]) for own in unpack(whole(run.chunks())[-1])[0]["streams"].values())
 
 
