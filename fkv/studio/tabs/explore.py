@@ -19,6 +19,7 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 
 from . import live
+from .live.events import data_of
 
 CHUNKS = 6
 WIDTH = 6
@@ -213,14 +214,14 @@ class Handlers:
     def choose(self, event: gr.EventData, request: gr.Request) -> None:
         """Go on with one of the futures that are shown; anything but its number is ignored."""
         run = self._registry.of(explores(request))
-        number = event._data.get("number") if isinstance(event._data, dict) else None
+        number = data_of(event).get("number")
         if run and isinstance(number, int) and 0 <= number < FUTURES:
             run.choose(number)
 
     def go_on(self, event: gr.EventData) -> dict[Any, Any]:
         """Write a future into the form of the Live tab, which checks it when the run begins."""
         c = self._live
-        data = event._data if isinstance(event._data, dict) else {}
+        data = data_of(event)
         return {
             c.prompt.text: str(data.get("prompt", "")),
             c.next_run.seed: data.get("seed"),

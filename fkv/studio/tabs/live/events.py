@@ -14,6 +14,11 @@ AT_ONCE = PRIVATE | {"queue": False}
 LATEST = AT_ONCE | {"trigger_mode": "always_last"}
 
 
+def data_of(event: gr.EventData) -> dict[str, Any]:
+    """What the page tells with an event; nothing where a program calls it without."""
+    return event._data if isinstance(event._data, dict) else {}
+
+
 def add_change(registry: Registry, change: Change, request: gr.Request) -> None:
     """Change the visitor's run with its next chunk, where there is one."""
     if run := registry.of(request.session_hash):

@@ -18,7 +18,7 @@ from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.protocol import page_facts
 from fkv.studio.tabs import policy_field, policy_picker
 
-from .events import AT_ONCE, LATEST, add_change
+from .events import AT_ONCE, LATEST, add_change, data_of
 
 STEPS_HELP = "fewer are faster; a stream follows with its next chunk"
 TIMESTEPS_HELP = "as its configuration has them, for example 1000,757,522; empty: as it was loaded; for the next run"
@@ -119,7 +119,7 @@ class Policies:
     def say_policy(self, a: str | None, b: str | None, event: gr.EventData, request: gr.Request) -> list[str | None]:
         """Change the policy that was typed on the stage, as in `A = full`. Returns what the fields say then."""
         said = {"A": a, "B": b}
-        data = event._data if isinstance(event._data, dict) else {}
+        data = data_of(event)
         stream, policy = str(data.get("stream")), str(data.get("policy", ""))
         if stream in said:
             said[stream] = policy
