@@ -168,6 +168,7 @@ def test_a_model_that_cannot_be_streamed_is_refused_in_a_sentence(make, message)
         ({"frames_per_chunk": 0}, "frames_per_chunk must be at least 1, not 0"),
         ({"roles": HeadRoles(2, ((0,),))}, "for 1 layers of 2 heads, the model has 3 of 4"),
         ({"roles": "no.json"}, "cannot read head roles from no.json"),
+        ({"roles": [[0]]}, "roles must be HeadRoles or the path of a file of them, not a list"),
     ],
 )
 def test_an_option_out_of_range_is_refused_in_a_sentence(options, message):

@@ -101,8 +101,12 @@ def from_diffusers(
 
 
 def roles_of(source: HeadRoles | str | Path | None) -> HeadRoles | None:
-    """Head roles as they are, or read from a file."""
-    return source if source is None or isinstance(source, HeadRoles) else load_roles(source)
+    """Head roles as they are, or read from a file. Raises ValueError for anything else, and for a file of none."""
+    if source is None or isinstance(source, HeadRoles):
+        return source
+    if not isinstance(source, (str, Path)):
+        raise ValueError(f"roles must be HeadRoles or the path of a file of them, not a {type(source).__name__}")
+    return load_roles(source)
 
 
 def _check_transformer(transformer: WanTransformer3DModel) -> None:

@@ -46,6 +46,8 @@ def _check(function: BlockFunction, values: list[Any]) -> None:
     for part, value in zip(function.inputs, values, strict=False):
         if isinstance(part, (gr.Number, gr.Slider)) and value is not None:
             try:
-                check(str(part.label), value, float)
+                number = check(str(part.label), value, float)
+                if isinstance(part, gr.Number) and part.precision == 0 and not number.is_integer():  # Gradio rounds it
+                    check(str(part.label), value, int)
             except ValueError as error:
                 raise gr.Error(sentence(error)) from None
