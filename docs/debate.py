@@ -80,7 +80,7 @@ DIRECTOR = """\
 
     python -m fkv stream --director "a day by the sea" --chunks 60
 
-Four agents with roles agree on the coming scenes as a [storyboard](../fkv/storyboard.py): {roles}. They are told the
+Four agents with roles agree on the coming scenes as a [storyboard](../fkv/storyboard): {roles}. They are told the
 idea, the prompts so far, and measured facts: what the oracle sees in the newest frames, and which seconds the cache
 still holds. Answers are compared by the scene that they mean, so wordings do not matter; for other models than the
 tiny one, by the cosine of their word counts. In the studio it is the drawer *Director* of the Live tab.
