@@ -22,7 +22,8 @@ from fkv.studio.live import telemetry
 from fkv.studio.live.comparison import compare, player
 from fkv.studio.live.comparison_plan import ComparisonPlan
 from fkv.studio.live.directing import debate
-from fkv.studio.live.exploring import BY_HAND, ExplorePlan, explore
+from fkv.studio.live.explore_plan import BY_HAND, ExplorePlan
+from fkv.studio.live.exploring import explore
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan

@@ -13,7 +13,8 @@ from fkv.search.looks import identity_of
 from fkv.search.moves import Moves
 from fkv.search.tree import Node
 from fkv.storyboard import Storyboard
-from fkv.studio.live.exploring import BY_HAND, NOT_CHOSEN, ExplorePlan, explore
+from fkv.studio.live.explore_plan import BY_HAND, ExplorePlan
+from fkv.studio.live.exploring import NOT_CHOSEN, explore
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan

@@ -12,172 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from fkv import policies, storyboard
+from fkv import policies
 from fkv.cache import unique_bytes
 from fkv.models.base import VideoModel
-from fkv.parameters import check
 from fkv.sampler import Noise
-from fkv.search import rewards as reward_names
-from fkv.search import strategies
 from fkv.search.futures import Futures, most_passes
-from fkv.search.head import Foresight, Head
-from fkv.search.learning import check_head
-from fkv.search.looks import fitted, identity_of
-from fkv.search.moves import KINDS, Moves
-from fkv.search.rewards import SEEN, Rewards
+from fkv.search.head import Foresight
+from fkv.search.rewards import SEEN
 from fkv.search.search import FORBIDDEN, Search
-from fkv.search.strategies import Strategy
 from fkv.search.strategies.ets import clusters_of
 from fkv.search.tree import Node, sibling_distance
-from fkv.storyboard import STREAM, write_change
-from fkv.stream import Stream, check_prompt, check_seed
+from fkv.storyboard import write_change
+from fkv.stream import Stream
 from fkv.studio.media.protocol import pack
 
-from . import forms, model_thread
+from . import model_thread
+from .explore_plan import BY_HAND, ExplorePlan
 from .limits import Limits, span
 from .queue import Queue
 from .run import Run
 from .turn import WAIT, Turn, turn
 
-BY_HAND = "by hand"
 FUTURES = 4  # that are shown side by side, to choose one by hand
 SECONDS = 2.0  # of each
 NOT_CHOSEN = "not chosen"
 ALIKE = 0.05  # cosine distance of one cluster where siblings tell none
-MOVES = tuple(kind for kind in KINDS if kind not in ("code", "avoid"))
-CHOICES = (BY_HAND, *strategies.STRATEGIES)
 
 State = tuple[str, str]  # running, choose or done, and a status sentence
-
-
-@dataclass(frozen=True)
-class ExplorePlan:
-    """What a visitor wants to explore.
-
-    Args:
-        prompt: With which all futures begin.
-        seed: Of the noise of the plain stream.
-        policy: As on the command line.
-        strategy: Of the search, None where the visitor chooses.
-        rewards: What counts.
-        moves: How futures differ.
-        width: Futures side by side.
-        lookahead: Chunks by which the tree is ahead of what is decided, None to decide at the end.
-        passes: Passes of the model, at most.
-        form: The fields of the Live tab that go on from here, as the visitor wrote them.
-        head: What predicts rewards, for strategies that go by predictions; None for all others.
-    """
-
-    prompt: str
-    seed: int
-    policy: str
-    strategy: Strategy | None
-    rewards: Rewards
-    moves: Moves
-    width: int
-    lookahead: int | None
-    passes: int
-    form: dict[str, Any]
-    head: Head | None = None
-
-    @classmethod
-    def from_form(
-        cls,
-        model: VideoModel,
-        *,
-        prompt: Any,
-        seed: Any,
-        policy: Any,
-        strategy: Any,
-        chunks: Any,
-        width: Any,
-        lookahead: Any,
-        passes: Any,
-        rewards: Any,
-        moves: Any,
-        story: Any,
-    ) -> ExplorePlan:
-        """Read the form.
-
-        Args:
-            model: What generates.
-            prompt: What the video shows.
-            seed: A whole number.
-            policy: As on the command line.
-            strategy: One of `CHOICES`, with parameters as on the command line.
-            chunks: Length of the video.
-            width: Futures side by side.
-            lookahead: Chunks, or as many as the video has to decide at the end.
-            passes: Passes of the model, at most.
-            rewards: As on the command line, joined by +.
-            moves: Kinds of `MOVES`.
-            story: What changes in all futures, as storyboard lines.
-
-        Raises:
-            ValueError: With a sentence for the visitor, if a field cannot be used.
-        """
-        prompt, seed, policy = check_prompt(prompt), check_seed(seed), forms.text(policy, "the policy")
-        policies.parse(policy)
-        name = forms.text(strategy, "the strategy")
-        chosen = None if name == BY_HAND else fitted(strategies.parse(name), model)
-        size = {
-            each: check(f"the number of {each}", value, annotation)
-            for each, value, annotation in (
-                ("chunks", chunks, forms.ExploreChunks),
-                ("futures side by side", width, forms.ExploreWidth),
-                ("chunks to look ahead", lookahead, forms.ExploreAhead),
-                ("passes", passes, forms.ExplorePasses),
-            )
-        }
-        parts = reward_names.parse(forms.text(rewards, "the rewards"), outside=False)
-        kinds = tuple(kind for kind in MOVES if kind in (moves or []))
-        if not kinds:
-            raise ValueError("futures must differ in something; choose a move")
-        needs_head = chosen is not None and chosen.needs_head
-        if needs_head:  # it knows noises that are the same at every chunk
-            kinds = tuple("code" if kind == "noise" else kind for kind in kinds)
-        length = size["chunks"]
-        timeline = storyboard.parse(forms.text(story, "the storyboard"), model.roles, length, model.chunk_seconds)
-        timeline.check_fits(length, [STREAM])
-        prompt = timeline.opening or prompt
-        reward_names.check_model(parts, model)
-        reward_names.check_prompts(parts, [prompt, *timeline.prompts])
-        head = _head(model, parts) if needs_head else None
-        return cls(
-            prompt=prompt,
-            seed=seed,
-            policy=policy,
-            strategy=chosen,
-            rewards=parts,
-            moves=Moves(
-                timeline,
-                kinds,
-                prompt,
-                policy,
-                model.policies if "policy" in kinds else (),
-                len(model.schedule.sigmas),
-                length,
-            ),
-            width=size["futures side by side"],
-            lookahead=size["chunks to look ahead"] if size["chunks to look ahead"] < length else None,
-            passes=size["passes"],
-            form={"prompt": prompt, "seed": seed, "policy": policy},
-            head=head,
-        )
-
-
-def _head(model: VideoModel, rewards: Rewards) -> Head:
-    """The head that comes with a model. Raises ValueError where there is none, or it predicts other rewards."""
-    head = Head.beside(model)
-    if head is None:
-        raise ValueError(
-            f"saffron goes by a trained head, and {model.name} comes without one; train one with fkv search --learn"
-        )
-    predicted = head.facts.get("rewards")
-    if predicted != "+".join(rewards.parts):
-        raise ValueError(f"saffron's head predicts {predicted}; write that under Rewards")
-    check_head(head, identity_of(model), ("model", "weights"))
-    return head
 
 
 @dataclass

@@ -14,7 +14,8 @@ from fkv.policies import POLICIES
 from fkv.search.head import Head
 from fkv.search.rewards import NAMES
 from fkv.studio.errors import sentence
-from fkv.studio.live.exploring import BY_HAND, CHOICES, FUTURES, MOVES, ExplorePlan, explore
+from fkv.studio.live.explore_plan import BY_HAND, CHOICES, MOVES, ExplorePlan
+from fkv.studio.live.exploring import FUTURES, explore
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 
