@@ -150,10 +150,10 @@ class Reads:
     """Which pages of a group a pass reads, in key order, and how.
 
     Args:
-        index: rows of the group's `Pages`, int [n]; the chunk's own pages are listed too, and a page may come twice.
+        index: Rows of the group's `Pages`, int [n]; the chunk's own pages are listed too, and a page may come twice.
             Or [heads of the model, n], where heads read different pages, as they are stored and weighed alike.
-        position: temporal RoPE position at which the keys of each page are read, int [n]; None reads them as stored.
-        log_weight: added to the attention scores of each page, float [n]; None weighs all pages alike.
+        position: Temporal RoPE position at which the keys of each page are read, int [n]; None reads them as stored.
+        log_weight: Added to the attention scores of each page, float [n]; None weighs all pages alike.
     """
 
     index: np.ndarray

@@ -334,9 +334,9 @@ class KVCache:
         """Copy the keys of pages as they are stored: [batch, heads, pages, page_tokens, head_dim].
 
         Args:
-            layer: attention layer.
-            name: head group.
-            index: rows of the group's `Pages`, int [pages].
+            layer: Attention layer.
+            name: Head group.
+            index: Rows of the group's `Pages`, int [pages].
         """
         group = self.groups[name]
         keys = self._take(group, "keys", layer, group.pages.slot[index])
@@ -346,9 +346,9 @@ class KVCache:
         """Copy pages, with keys before RoPE.
 
         Args:
-            layer: attention layer.
-            name: head group.
-            index: rows of the group's `Pages`, int [pages].
+            layer: Attention layer.
+            name: Head group.
+            index: Rows of the group's `Pages`, int [pages].
 
         Returns:
             K and V, float32 [batch, heads, pages, page_tokens, head_dim].

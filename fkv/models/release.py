@@ -48,7 +48,7 @@ class Codec:
     """What decodes the latents of a base.
 
     Attributes:
-        vae: diffusers' folder.
+        vae: Folder of a VAE in diffusers' layout.
         small: TAEHV.
         light: LightTAE.
         patch: Rows and columns of pixels that the last convolution of a decoder computes as channels.

@@ -188,9 +188,9 @@ class Policy:
         """Decide what a layer reads by its queries; `reads` is asked again afterwards.
 
         Args:
-            state: the chunk, its cache and the pass.
-            layer: attention layer.
-            query: after RoPE, [batch, heads in cache order, chunk tokens, head_dim].
+            state: The chunk, its cache and the pass.
+            layer: Attention layer.
+            query: After RoPE, [batch, heads in cache order, chunk tokens, head_dim].
         """
 
     def rewrites(self, state: ChunkState) -> int | None:

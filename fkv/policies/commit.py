@@ -22,8 +22,8 @@ class Commit(Wrapper):
     From Commit Forcing (Dwell-Jing/commit-forcing): entries that are written without a view of the sink drift less.
 
     Args:
-        base: the policy of the denoising passes.
-        frames: newest frames that the context pass reads, those of the chunk included.
+        base: The policy of the denoising passes.
+        frames: Newest frames that the context pass reads, those of the chunk included.
 
     Raises:
         ValueError: for a policy without a context pass.

@@ -21,7 +21,7 @@ class Wrapper(Policy):
     """Another policy, with something changed.
 
     Args:
-        base: the policy that is changed; caches, fp8, context noise and segments are its own.
+        base: The policy that is changed; caches, fp8, context noise and segments are its own.
     """
 
     base: Policy
