@@ -37,5 +37,34 @@ EXPECTED: dict[str, str] = {
     "per-step": "as full",
 }
 """Policy -> what its rule lets expect against `full`."""
-SURPRISING: dict[str, str] = {}
+SURPRISING: dict[str, str] = {
+    "full": "worse than every window at 60 s: a tenth of the prompt is lost, colours drift three times as far, chunks "
+    "join less smoothly; its history is then far longer than any it was trained on. A new prompt acts within a chunk, "
+    "as under every policy here",
+    "sliding-window": "more adherent than full at 60 s",
+    "forcing-kv": "better than full: adherence, drift, chunk borders",
+    "dummy-forcing": "nothing suffers that is measured here",
+    "longlive": "switches within a chunk, as all others",
+    "shot-sink": "the longer window brings nothing that is measured here",
+    "infinity-rope": "chunks join as smoothly as under any window; colours drift no less",
+    "deep-forcing": "switches within a chunk; drifts as any window",
+    "near-sink": "switches as all others",
+    "recency": "neither quicker to switch nor rougher",
+    "rolling-sink": "neither the least drift nor slow switches",
+    "relax-forcing": "rougher chunk borders, and it holds half of what full does, for all that it reads little",
+    "tether-cache": "colours drift more than under every other rule but full and mpcache",
+    "mem-rope": "the blurred means do no harm",
+    "ema-sink": "colours drift no more than with a fixed sink",
+    "self-gradient": "no less drift than longlive",
+    "ca2-vdm": "flickers less than sliding-window; its noise is no harm",
+    "mpcache": "what it holds grows like full's, and with it drift and rough borders",
+    "window-kv": "smoother chunk borders than sliding-window, with fewer bytes",
+    "id-forcing": "its writing without the sink does no harm",
+    "memflow": "all policies switch within a chunk, so it cannot be better; slightly rougher borders than a window",
+    "context-forcing": "rougher chunk borders than longlive",
+    "random-roles": "as forcing-kv: which heads are static makes no difference that is measured here",
+    "no-dynamic": "colours drift a little less than under forcing-kv; motion is not measured here",
+    "per-step": "the least adherent, already at 5 s, with the roughest borders: training never met such caches of "
+    "noisy frames",
+}
 """Policy -> where the record says otherwise."""
