@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
@@ -20,6 +22,8 @@ MEASURES = {
     "kv_bytes_peak": ("peak KV (MiB)", 2**20),
 }
 MARKS = "os^Dv"
+# With more policies adherence is a heatmap: so many lines cannot be told apart.
+MOST_LINES = 8
 # Pixels between the frames of a strip.
 GAP = 3
 # Strips on a page.
@@ -39,36 +43,48 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
     colours = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
     with drawing("light") as theme:
         streams = f"{len(measured) // len(names)} streams per policy, means with 95 % intervals"
-        picture = canvas("Evaluation by the toy world's oracle", streams, 13, 3.8, theme)
+        picture = canvas("Evaluation by the toy world's oracle", streams, 13, max(3.8, 1.4 + 0.24 * len(names)), theme)
         known = {column: label for column, label in MEASURES.items() if column in measured}
         first, *others = picture.subplots(1, 1 + len(known), width_ratios=(2, *(1,) * len(known)))
-        sns.pointplot(
-            seen,
-            x="seconds",
-            y="adherence",
-            hue="policy",
-            palette=colours,
-            dodge=0.25 if len(names) > 1 else False,
-            linewidth=1.6,
-            formatter="{:g}".format,
-            ax=first,
-            markers=[MARKS[i % len(MARKS)] for i in range(len(names))],
-            linestyles=["--" if name == reference else "-" for name in names],
-        )
-        first.legend(loc="lower left")
-        first.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")
-        for axes, (column, (label, unit)) in zip(others, known.items(), strict=True):
+        if len(names) > MOST_LINES:
+            means = seen.pivot_table("adherence", "policy", "seconds").reindex(names)
+            means.columns = means.columns.map("{:g}".format)
+            sns.heatmap(means, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", cbar=False, ax=first)
+            first.set(xlabel="seconds into the stream", ylabel="", title="adherence to the prompt")
+        else:
+            _lines(seen, colours, reference, first)
+        for number, (axes, (column, (label, unit))) in enumerate(zip(others, known.items(), strict=True)):
             sns.barplot(
-                x=measured["policy"],
-                y=measured[column] / unit,
+                x=measured[column] / unit,
+                y=measured["policy"],
+                order=names,
                 hue=measured["policy"],
                 palette=colours,
                 legend=False,
                 ax=axes,
             )
-            axes.set(xlabel="", ylabel=label)
-            axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+            axes.set(xlabel=label, ylabel="")
+            axes.tick_params(labelleft=number == 0 and len(names) <= MOST_LINES)
         picture.savefig(path, dpi=150)
+
+
+def _lines(seen: pd.DataFrame, colours: dict[str, Any], reference: str, axes: Axes) -> None:
+    """Draw adherence over time, one line per policy."""
+    sns.pointplot(
+        seen,
+        x="seconds",
+        y="adherence",
+        hue="policy",
+        palette=colours,
+        dodge=0.25 if len(colours) > 1 else False,
+        linewidth=1.6,
+        formatter="{:g}".format,
+        ax=axes,
+        markers=[MARKS[i % len(MARKS)] for i in range(len(colours))],
+        linestyles=["--" if name == reference else "-" for name in colours],
+    )
+    axes.legend(loc="lower left")
+    axes.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")
 
 
 def filmstrips(titles: Sequence[str], strips: Sequence[np.ndarray], seconds: Sequence[float], path: str | Path) -> None:

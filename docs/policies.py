@@ -1,4 +1,4 @@
-"""Write docs/policies.md, and the drawings of the page's policy picker: `python -m docs.policies`.
+"""Write docs/policies.md with its figure, and the drawings of the page's policy picker: `python -m docs.policies`.
 
 Its tables of measurements are made of the records of `COMMAND` and `STEPS_COMMAND`, where there are any.
 """
@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from docs.expectations import EXPECTED, SURPRISING
+from fkv.analysis.evaluation_plots import overview
+from fkv.analysis.evaluation_report import over_time
 from fkv.analysis.evaluation_table import markdown, with_steps
 from fkv.models import tiny
 from fkv.parameters import Parameter, describe
@@ -24,6 +28,7 @@ from fkv.xray import xray
 PAGE = Path(__file__).with_suffix(".md")
 DRAWINGS = asset("studio") / "policies.json"
 RECORD = Path(__file__).parents[1] / "assets" / "benchmarks" / "policies.json"
+FIGURE = RECORD.with_suffix(".png")
 STEPS_RECORD = RECORD.with_name("steps.json")
 COMMAND = (
     "python -m fkv eval --policy all,-recompute --prompts 12 --seconds 60 --out runs/policies "
@@ -81,10 +86,18 @@ def measured() -> str:
     if not RECORD.exists():
         rows = [f"| `{name}` | {POLICIES[name].reading} | {text} |" for name, text in EXPECTED.items()]
         return "\n".join([f"> No record yet: `{COMMAND}`\n", "| policy | reads | expected |", "|-|-|-|", *rows, ""])
-    made = json.loads(RECORD.read_text(encoding="utf-8"))
-    records = sorted(made["records"], key=lambda record: list(EXPECTED).index(record["policy"]))
+    records = recorded()
+    picture = (
+        f"![Adherence, chunk borders, drift, speed and memory of every policy](../assets/benchmarks/{FIGURE.name})\n"
+    )
     figures = markdown(records, {"expected": EXPECTED, "surprising": SURPRISING})
-    return "\n".join([what(records), figures, f"At full size: `{COMMAND}`\n"])
+    return "\n".join([what(records), picture, figures, f"At full size: `{COMMAND}`\n"])
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The records of every policy, in the order of `EXPECTED`."""
+    made = json.loads(RECORD.read_text(encoding="utf-8"))
+    return sorted(made["records"], key=lambda record: list(EXPECTED).index(record["policy"]))
 
 
 def by_steps() -> str:
@@ -151,5 +164,7 @@ def drawing(policy: Policy) -> dict[str, object]:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    if RECORD.exists():
+        overview(over_time(recorded()), pd.json_normalize(recorded()), FIGURE)
     rows = [f"{json.dumps(name)}: {json.dumps(drawing(policy()))}" for name, policy in POLICIES.items()]
     DRAWINGS.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

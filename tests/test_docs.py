@@ -152,7 +152,7 @@ def test_every_policy_is_measured_beside_what_was_expected(tmp_path, monkeypatch
     (tmp_path / "policies.json").write_text(json.dumps({"records": records}))
     monkeypatch.setattr(policies_page, "RECORD", tmp_path / "policies.json")
     shown = policies_page.measured()
-    assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} |  |" in shown
+    assert f"| 0.500 | 0.100 | 1.00 | 0.1000 | 1.00 | - | 2.0 | {EXPECTED['full']} | {SURPRISING['full']} |" in shown
     assert "bf16, `full` on a CPU; `longlive` on another CPU; PSNR to full is to `full` of the same machine." in shown
     assert shown.index("| `full` |") < shown.index("| `longlive` |")
 
