@@ -50,7 +50,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
             means = seen.pivot_table("adherence", "policy", "seconds").reindex(names)
             means.columns = means.columns.map("{:g}".format)
             sns.heatmap(means, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", cbar=False, ax=first)
-            first.set(xlabel="seconds into the stream", ylabel="", title="adherence to the prompt")
+            first.set(xlabel="seconds into the stream", ylabel="", title="adherence to the prompt, means")
         else:
             _lines(seen, colours, reference, first)
         for number, (axes, (column, (label, unit))) in enumerate(zip(others, known.items(), strict=True)):

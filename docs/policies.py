@@ -165,6 +165,7 @@ def drawing(policy: Policy) -> dict[str, object]:
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     if RECORD.exists():
-        overview(over_time(recorded()), pd.json_normalize(recorded()), FIGURE)
+        records = recorded()
+        overview(over_time(records), pd.json_normalize(records), FIGURE)
     rows = [f"{json.dumps(name)}: {json.dumps(drawing(policy()))}" for name, policy in POLICIES.items()]
     DRAWINGS.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

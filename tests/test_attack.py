@@ -118,7 +118,8 @@ def test_what_the_page_does_by_itself_cannot_be_called(visitor):
 def test_a_value_that_its_field_does_not_take_is_refused_in_a_sentence(visitor, caplog, field, value, told):
     event = visitor.event("fkv-go")
     assert told in visitor.refusal(event, visitor.form(event, **{field: value}))
-    assert [record.message for record in caplog.records if record.name.startswith("fkv")] == ["call refused"]
+    told_of = [record.message for record in caplog.records if record.name != "matplotlib.font_manager"]  # its first use
+    assert told_of == ["call refused"]
 
 
 def test_a_call_with_too_few_values_is_refused_in_a_sentence(visitor):

@@ -48,7 +48,7 @@ def write_change(change: Change) -> str:
 
 
 def read_change(what: str, roles: HeadRoles | None) -> Change:
-    """Read the part of a line after its number."""
+    """Read the part of a line after its number. Raises ValueError, with what would be right, for any other text."""
     if what in WORDS:
         return Flush() if what == "flush" else Cut()
     found = KEYED.fullmatch(what)
