@@ -41,6 +41,8 @@ def counted(model: VideoModel) -> list[str]:
     return [
         HEADING,
         "",
+        "`python -m docs.batch` writes this section and the next one.",
+        "",
         "Chunks computed of those asked for, and where a stream may fork only once. The policies of the evaluation are",
         f"{_listed(pasts.EVALUATED)}, and those of the comparison are",
         f"{_listed(pasts.COMPARED)}.",
@@ -75,11 +77,16 @@ def tables(file: Path) -> list[str]:
     name = next(name for name in TABLES if name in report)
     layers = "" if report["model"] == "tiny" else f", {report['layers']} layers"
     link = f"[record](../assets/benchmarks/{file.name})"
+    picture = file.with_suffix(".png")
+    drawn = [f"![The same record as a figure](../assets/benchmarks/{picture.name})", ""] if picture.exists() else []
+    rounds = f"{report['repeats']} round{'s' * (report['repeats'] > 1)}"
     return [
-        f"{report['model']}{layers} in {report['precision']} on {report['hardware']['device']} ({link}).",
+        f"{report['model']}{layers} in {report['precision']} on {report['hardware']['device']}, {rounds}, load before "
+        f"{report['load_before']:.1f} ({link}).",
         "",
         *TABLES[name](report[name]),
         "",
+        *drawn,
     ]
 
 

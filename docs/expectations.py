@@ -43,7 +43,7 @@ SURPRISING: dict[str, str] = {
     "as under every policy here",
     "sliding-window": "more adherent than full at 60 s",
     "forcing-kv": "better than full: adherence, drift, chunk borders",
-    "dummy-forcing": "adherence, drift and chunk borders of sliding-window; motion is not measured here",
+    "dummy-forcing": "adherence, drift and chunk borders of sliding-window; how much moves is not measured here",
     "longlive": "switches within a chunk, as all others",
     "shot-sink": "the longer window brings nothing that is measured here",
     "infinity-rope": "chunks join as smoothly as under any window; colours drift no less",
@@ -51,7 +51,8 @@ SURPRISING: dict[str, str] = {
     "near-sink": "switches as all others",
     "recency": "neither quicker to switch nor rougher",
     "rolling-sink": "neither the least drift nor slow switches",
-    "relax-forcing": "rougher chunk borders, and it holds half of what full does, for all that it reads little",
+    "relax-forcing": "rougher chunk borders, a sixth of the motions wrong at the end, and it holds half of what full "
+    "does, for all that it reads little",
     "tether-cache": "colours drift more than under every other rule but full and mpcache",
     "mem-rope": "no harm of the blurred means is measured here",
     "ema-sink": "colours drift no more than with a fixed sink",
@@ -61,9 +62,9 @@ SURPRISING: dict[str, str] = {
     "window-kv": "smoother chunk borders than sliding-window, with fewer bytes",
     "id-forcing": "no harm of its writing without the sink is measured here",
     "memflow": "all policies switch within a chunk, so it cannot be better; slightly rougher borders than a window",
-    "context-forcing": "rougher chunk borders than longlive",
+    "context-forcing": "rougher chunk borders than longlive, and a fifth of the motions wrong at the end",
     "random-roles": "as forcing-kv: which heads are static makes no difference that is measured here",
-    "no-dynamic": "colours drift a little less than under forcing-kv; motion is not measured here",
+    "no-dynamic": "colours drift a little less than under forcing-kv; how much moves is not measured here",
     "per-step": "the least adherent, already at 5 s, with the roughest borders: training never met such caches of "
     "noisy frames",
 }

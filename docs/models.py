@@ -14,9 +14,10 @@ INTRODUCTION = f"""\
 # Released models
 
 `python -m fkv stream --model NAME` and `python app.py --model NAME` download a model's files, check that it fits, and
-stream it. `python -m fkv fit --model NAME` counts what it needs in memory, for any policy, resolution and precision.
+stream it. `python -m fkv fit --model NAME` counts what it needs in memory, for any policy
+(by default the cache that the model begins with), resolution and precision.
 A model begins with the cache rule that it was released with, or with Forcing-KV where its head roles are known; any
-other can be chosen. None of these models has been run here with its real weights: loading is tested on small
+other can be chosen. None of these models has been run with its real weights: loading is tested on small
 checkpoints of the released forms.
 
 The memory is that of a GPU in bfloat16 with the VAE, at {", ".join(RESOLUTIONS)}, counted and not measured. A revision
@@ -35,7 +36,7 @@ def section(release: Release) -> str:
     """Return what there is to say about one model."""
     rows = {**facts(release), "GPU memory": memory(release)}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    unverified = f"\nNot verified: {release.unverified}\n" if release.unverified else ""
+    unverified = f"\nTaken from other code and not verified: {release.unverified}\n" if release.unverified else ""
     return f"## {release.name}\n\n{release.help[0].upper()}{release.help[1:]}.\n\n| | |\n|-|-|\n{table}\n{unverified}"
 
 
@@ -47,11 +48,12 @@ def facts(release: Release) -> dict[str, str]:
     if release.timesteps:
         steps = f"timesteps {_numbers(release.timesteps)}"
     first = f" (first chunk {_numbers(release.first_steps)})" if release.first_steps else ""
+    plural = "s" if release.frames_per_chunk > 1 else ""
     rows = {
         "files": ", ".join(map(_file, release.sources)),
         "licence": release.licence,
         "architecture": release.base,
-        "sampling": f"chunks of {release.frames_per_chunk} latent frames, {steps}{first}; "
+        "sampling": f"chunks of {release.frames_per_chunk} latent frame{plural}, {steps}{first}; "
         f"{BASES[release.base].fps} video frames per second",
         "cache as released": f"`{release.window}`",
     }

@@ -91,7 +91,7 @@ def measured() -> str:
         f"![Adherence, chunk borders, drift, speed and memory of every policy](../assets/benchmarks/{FIGURE.name})\n"
     )
     figures = markdown(records, {"expected": EXPECTED, "surprising": SURPRISING})
-    return "\n".join([what(records), picture, figures, f"At full size: `{COMMAND}`\n"])
+    return "\n".join([what(records), picture, figures, f"Recorded with: `{COMMAND}`\n"])
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def by_steps() -> str:
         return f"> No record yet: `{STEPS_COMMAND}`\n"
     records = json.loads(STEPS_RECORD.read_text(encoding="utf-8"))["records"]
     records.sort(key=lambda record: (record["steps"], record["policy"] != f"full{with_steps('', record['steps'])}"))
-    return "\n".join([what(records), markdown(records), f"At full size: `{STEPS_COMMAND}`\n"])
+    return "\n".join([what(records), markdown(records), f"Recorded with: `{STEPS_COMMAND}`\n"])
 
 
 def what(records: Sequence[Mapping[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from docs import sources as sources_page
 from docs.expectations import EXPECTED, SURPRISING
 from fkv.commands.main import COMMANDS, _parser
 from fkv.policies import POLICIES
+from fkv.storyboard import ANY_ROLES, parse
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -95,6 +96,15 @@ def test_the_policy_of_contributing_streams(small):
     stream = fkv.Stream(small, example.EveryOther(), "a red ball")
     chunks = [stream.step() for _ in range(3)]
     assert set(chunks[-1].pages["all"].frame.tolist()) == {0, 2, 4, 6, 7, 8}
+    assert example.EveryOther.reading, "lists of policies show it"
+
+
+def test_the_storyboards_of_the_page_about_them_can_be_read():
+    lines, scenes = blocks(text("docs/storyboard.md"))
+    lines = "".join(re.sub(r"   .*", "", line) for line in lines.splitlines(keepends=True))
+    assert len(parse(lines, ANY_ROLES).cues) == 9
+    _, scene = parse(scenes, chunk_seconds=0.75).cues
+    assert (scene.chunk, scene.change.prompt, scene.change.cut) == (14, "the same ball at night", True)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +253,8 @@ def test_the_page_on_batches_is_written_from_prefix_trees_and_the_newest_record(
 def test_records_of_batches_become_tables(tmp_path):
     def lines(name, found):
         file = tmp_path / f"{name}.json"
-        report = {"model": "wan-1.3b", "layers": 2, "precision": "fp32", "hardware": {"device": "a CPU"}, name: found}
+        report = {"model": "wan-1.3b", "layers": 2, "precision": "fp32", "hardware": {"device": "a CPU"}}
+        report |= {"repeats": 1, "load_before": 2.5, name: found}
         file.write_text(json.dumps(report))
         return batch_page.tables(file)
 
@@ -253,6 +264,6 @@ def test_records_of_batches_become_tables(tmp_path):
     assert "| policy | past | 1 | 2 | times less |" in shown and "| full | shared | 4.0 | 2.0 | 4.0 |" in shown
     assert "| full | 2 | 3.00 | 2.00 | 1.50 |" in shown
     shown = lines("rows", {"context": 6, "together": speed})
-    assert shown[0] == "wan-1.3b, 2 layers in fp32 on a CPU ([record](../assets/benchmarks/rows.json))."
+    assert shown[0].startswith("wan-1.3b, 2 layers in fp32 on a CPU, 1 round, load before 2.5 ([record](")
     row = {"streams": "eight", "way": "once", "asked": 112, "chunks": 63, "per_second": 2.5, "kv_bytes_peak": 4e6}
     assert "| eight | the past once | 63 of 112 | 2.5 | 4.0 |" in lines("pasts", {"rows": [row]})

@@ -35,7 +35,7 @@ NOTES = f"""\
 Means over videos; in brackets 95 % intervals over prompts by bootstrap ({RESAMPLES:,} resamples), from 6 prompts on.
 **Bold**: the difference from `{REFERENCE}`, paired by prompt and seed, has an interval without 0. Frames: latent frames
 that a denoising pass and the context pass read, on average over heads, the chunk's own included. Milliseconds per chunk
-without and with the decoder; ~ was measured while others wanted the machine too, so it says little.
+without and with the decoder; ~ marks times of a busy machine: do not compare them.
 """
 
 

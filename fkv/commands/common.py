@@ -25,7 +25,7 @@ MAX_STORY_BYTES = 1 << 20
 STORY_HELP = (
     "a text file, or - for stdin, that says what changes when: lines such as `6: a blue star`, `6: re-cache = a blue "
     "star`, `6: threshold = 0.7` or `6: steps = 2`, whose chunks count from 1; or scenes with durations in seconds or "
-    "chunks, `a red ball [10s] | the same ball at night [12#]`, where # marks a hard cut, which policies without "
+    "chunks, `a red ball [10s] | the same ball at night [12c#]`, where # marks a hard cut, which policies without "
     "cuts make as a change of the prompt"
 )
 

@@ -13,7 +13,7 @@ from .output import emit, outputs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv fit`."""
     add_model(parser)
-    parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the window the model was released with)")
+    parser.add_argument("--policy", help="NAME or NAME:key=value,... (default: the cache that the model begins with)")
     parser.add_argument("--chunks", type=int, default=21, help="length of the stream (default: 21)")
     parser.add_argument(
         "--memory", type=float, metavar="GB", help="ask for a GPU with that much free instead of this machine's"

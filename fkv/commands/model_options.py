@@ -66,13 +66,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sink", type=int, metavar="N", help="first frames that --window keeps for good (default: 0)")
     for name, default in vars(Setup()).items():
-        what = "for real models"
-        if name == "precision":
-            what = "of any model"
-            default = f"{default}; tiny's is what the device multiplies in hardware"
-        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{what} (default: {default})")
+        parser.add_argument(f"--{name}", choices=CHOICES[name], help=f"{SETUP_HELP[name]} (default: {default})")
 
 
+SETUP_HELP = {
+    "resolution": "size of a real model's video",
+    "precision": "of weights and products of any model; the tiny model's default is what the device multiplies",
+    "decoder": "which decoder a real model's latents go through: its VAE, a small or a light one, none",
+    "text": "where a real model's text encoder runs",
+}
 SAMPLING = ("steps", "shift", "schedule", "frames_per_chunk", "window", "sink")
 
 

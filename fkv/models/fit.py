@@ -117,7 +117,7 @@ def fit(
     Args:
         release: The model.
         setup: How it runs.
-        policy: As text; by default the window it was released with.
+        policy: As text; by default the cache that the model begins with.
         chunks: Length of the stream.
         device: Where it runs.
         free: Bytes by place (`device`, `host`), instead of what is free now.
@@ -128,7 +128,7 @@ def fit(
     Raises:
         ValueError: The policy is unknown.
     """
-    parsed = policies.parse(policy or release.window)
+    parsed = policies.parse(policy or release.policies[0])
     base = BASES[release.base]
     cache = _cache(release, setup, parsed, chunks, graphs)
     needs = [
@@ -144,7 +144,7 @@ def fit(
     if not str(device).startswith("cuda"):
         needs = [dataclasses.replace(need, where="device") for need in needs if need.what != TEXT_VISIT]
     free = memory.free_memory(device) if free is None else free
-    return Fit(release, setup, policy or release.window, chunks, tuple(needs), cache, free, graphs)
+    return Fit(release, setup, policy or release.policies[0], chunks, tuple(needs), cache, free, graphs)
 
 
 def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:

@@ -17,7 +17,7 @@ from .timeline import Cue, Storyboard
 NUMBERED = re.compile(r"\s*\d+\s*:")
 DURATION = re.compile(r"\[\s*(\d{1,9}(?:\.\d{1,9})?)\s*([sc]?)\s*(#?)\s*\]")
 LINE_EXAMPLE = "6: A = sliding-window or 6: a blue star"
-SCENE_EXAMPLE = "a red ball [10s] | a blue star [12#]"
+SCENE_EXAMPLE = "a red ball [10s] | a blue star [12c#]"
 MAX_LINES = 2000  # lines or scenes
 ANY_ROLES = HeadRoles(1, ((),), np.zeros((1, 1)))  # roles with scores, for checks before a model is loaded
 

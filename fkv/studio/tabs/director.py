@@ -29,7 +29,7 @@ from fkv.studio.live.sessions import Registry
 IDEA = "a day by the sea"
 SCENES = 4
 SEEDS = 1 << 16  # so that the grammar proposes something else each time
-EXAMPLE = "a red ball over the hills [6] | a blue star [12#]"
+EXAMPLE = "a red ball over the hills [6c] | a blue star [12c#]"
 SCENES_HELP = f"Edit them: `{EXAMPLE}`; durations are in chunks, or in seconds as in [4s]; # is a hard cut."
 READY = Progress("idle", "Four agents propose scenes, hear what differs from their own, and agree.")
 ACTS = {

@@ -15,7 +15,7 @@ HELP = (
     "One change per line, each with the number of its chunk: `6: another prompt`, `6: re-cache = another prompt`, "
     "`6: A = policy`, `6: cut = another prompt`, `6: threshold = 0.7`, `6: heads = 3.2 dynamic`, "
     "`6: steps = 2`, `6: flush`, `6: cut`. Or scenes with durations in seconds or chunks: "
-    "`a red ball [10s] | the same ball at night [12#]`; `#` marks a hard cut. "
+    "`a red ball [10s] | the same ball at night [12c#]`; `#` marks a hard cut. "
     "Changes that you make during a run are added to the address in the same form."
 )
 BRANCH_HELP = (
