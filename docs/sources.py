@@ -132,8 +132,8 @@ def _flat(found: Mapping[str, Any]) -> str:
         early, late = statistics.median(chunks[full_queue : full_queue + 5]), statistics.median(chunks[-5:])
         parts.append(f"{late / early:.2f} times as long under `{name}`")
     return (
-        f"From the chunk at which the queue is full to the end of the record, a chunk comes to take {', '.join(parts)} "
-        "(medians of five chunks).\n"
+        "At the end of the record a chunk takes, beside one when the queue is just full (medians of five chunks),\n"
+        f"{', '.join(parts)}.\n"
     )
 
 
@@ -161,7 +161,7 @@ def _verdict(found: dict[str, Any]) -> str:
     else:
         near = f"`mpcache` comes {'nearer to' if gap > 0 else 'less near to'} the frames of `full`"
     return (
-        f"{said};\n`{window['policy']}`, which reads as many keys, is {window['speed_vs_full']:.2f} times as fast. "
+        f"{said};\n`{window['policy']}`, which reads as many keys, is {window['speed_vs_full']:.2f} times as fast.\n"
         f"{near[0].upper()}{near[1:]}\n({gap:+.1f} dB; differences within {noise:.1f} dB, two standard errors, are "
         "noise).\n"
     )
