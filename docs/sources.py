@@ -150,20 +150,19 @@ def _verdict(found: dict[str, Any]) -> str:
     faster = "faster than" if chosen["speed_vs_full"] > 1.05 else "not faster than"
     speed = chosen["speed_vs_full"]
     said = f"At {found['context']} frames of context `mpcache` is {faster} `full` ({speed:.2f} times its speed)"
-    if chosen["psnr_vs_full"] is None or window["psnr_vs_full"] is None:
-        return f"{said}. How near it comes to its frames was not compared with a window.\n"
-    gap = chosen["psnr_vs_full"] - window["psnr_vs_full"]
-    if chosen["psnr_error"] is None or window["psnr_error"] is None:
-        return f"{said}. One seed cannot tell whether it comes nearer to its frames than a window ({gap:+.1f} dB).\n"
-    noise = 2 * (chosen["psnr_error"] ** 2 + window["psnr_error"] ** 2) ** 0.5
+    pairs = zip(chosen["psnr_by_seed"], window["psnr_by_seed"], strict=True)
+    gaps = [ours - theirs for ours, theirs in pairs if None not in (ours, theirs)]
+    if len(gaps) < 2:
+        return f"{said}. Fewer than two seeds cannot tell whether it comes nearer to its frames than a window.\n"
+    gap, noise = statistics.mean(gaps), 2 * statistics.stdev(gaps) / len(gaps) ** 0.5
     if abs(gap) <= noise:
-        near = f"{found['seeds']} seeds cannot tell which of them comes nearer to the frames of `full`"
+        near = f"{len(gaps)} seeds cannot tell which of them comes nearer to the frames of `full`"
     else:
         near = f"`mpcache` comes {'nearer to' if gap > 0 else 'less near to'} the frames of `full`"
     return (
         f"{said};\n`{window['policy']}`, which reads as many keys, is {window['speed_vs_full']:.2f} times as fast.\n"
-        f"{near[0].upper()}{near[1:]}\n({gap:+.1f} dB; differences within {noise:.1f} dB, two standard errors, are "
-        "noise).\n"
+        f"{near[0].upper()}{near[1:]} on the same noise\n({gap:+.1f} dB; differences within {noise:.1f} dB, "
+        "two standard errors of the pairs, are noise).\n"
     )
 
 

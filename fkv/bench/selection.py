@@ -49,7 +49,7 @@ MEANINGS = {
     "kv_tokens": "mean over layers of the tokens that a head holds at the last chunk",
     "kv_tokens_read": "mean over layers of the keys that a head reads there in a pass",
     "psnr_vs_full": "decibels to the frames of full with the same noise, all chunks but the first two as one video; "
-    "mean and standard error over seeds",
+    "mean and standard error over seeds, and each seed's; null where the frames are equal",
     "speed_vs_full": "median over the last chunks of all seeds of full's seconds / this policy's, in turn",
     "choosing_s": "seconds per chunk of digests, scores, choice and judgement, part of generate_s",
     "overlap": "pages that both choose / pages that one or the other chooses, where every layer and pass chooses alone",
@@ -207,7 +207,8 @@ def _figures(full: Sequence[Sequence[Chunk]], made: Sequence[Sequence[Chunk]]) -
     """What is measured of one policy, from the chunks of every seed."""
     ratios = [ratio for a, b in zip(full, made, strict=True) for ratio in speed_ratios(a[-LAST:], b[-LAST:])]
     last = made[0][-1]
-    known = [decibels for a, b in zip(full, made, strict=True) if (decibels := _psnr(a, b)) is not None]
+    by_seed = [_psnr(a, b) for a, b in zip(full, made, strict=True)]
+    known = [decibels for decibels in by_seed if decibels is not None]
     seconds = statistics.median(chunk.timings.generate for chunks in made for chunk in chunks[-LAST:])
     return {
         "kv_tokens": _mean(last.kv_tokens, last),
@@ -216,6 +217,7 @@ def _figures(full: Sequence[Sequence[Chunk]], made: Sequence[Sequence[Chunk]]) -
         "generate_s": seconds,
         "speed_vs_full": statistics.median(ratios),
         "psnr_vs_full": statistics.mean(known) if known else None,
+        "psnr_by_seed": by_seed,
         "psnr_error": statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None,
     }
 
