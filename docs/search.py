@@ -84,11 +84,13 @@ def section(records: Sequence[Record]) -> str:
 
 
 def _precisions(records: Sequence[Record]) -> str:
-    """The precision of all records, or that of each task."""
-    found = {record["task"]: record["precision"] for record in records}
-    if len(set(found.values())) == 1:
+    """The precision of all records, or each with the tasks that were run in it."""
+    tasks: dict[str, dict[str, None]] = {}
+    for record in records:
+        tasks.setdefault(record["precision"], {})[record["task"]] = None
+    if len(tasks) == 1:
         return records[0]["precision"]
-    return ", ".join(f"{precision} ({task})" for task, precision in found.items())
+    return ", ".join(f"{precision} ({', '.join(named)})" for precision, named in tasks.items())
 
 
 def has_curves(records: Sequence[Record]) -> bool:
