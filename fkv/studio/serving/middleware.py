@@ -164,8 +164,8 @@ class Gate:
             body = read_json(data) if data.strip() else None
         except TooLarge:
             await _too_large(MAX_BODY)(scope, receive, send)
-        except ValueError:
-            await PlainTextResponse("Bad request", 400)(scope, receive, send)
+        except ValueError as error:
+            await PlainTextResponse(f"Bad request: {error}", 400)(scope, receive, send)
         except ClientDisconnect:
             pass
         else:

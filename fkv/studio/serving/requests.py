@@ -28,21 +28,27 @@ def read_json(data: bytes) -> Any:
         ValueError: It is no JSON in UTF-8, is nested deeper than `MAX_DEPTH`, holds more than `MAX_VALUES` values, a
             number of more than `MAX_DIGITS` digits or beyond e99, or a session hash that is no short text.
     """
-    text = data.decode()  # what is looked for below is written otherwise in UTF-16, which json.loads would read
+    try:
+        text = data.decode()  # what is looked for below is written otherwise in UTF-16, which json.loads would read
+    except UnicodeDecodeError:
+        raise ValueError("the body is not UTF-8") from None
     bare = TEXTS.sub(b'""', data)
     if NUMBERS.search(bare):
-        raise ValueError("a number is out of range")
+        raise ValueError(f"a number has more than {MAX_DIGITS} digits, is beyond e{MAX_EXPONENT}, or is not finite")
     if sum(bare.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
-        raise ValueError("too many values")
+        raise ValueError(f"the body has more than {MAX_VALUES:,} values")
     depth = 0
     for bracket in re.finditer(rb"[\[\]{}]", bare):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > MAX_DEPTH:
-            raise ValueError("nested too deeply")
-    body = json.loads(text)
+            raise ValueError(f"the body is nested deeper than {MAX_DEPTH} levels")
+    try:
+        body = json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError("the body is not JSON") from None
     given = body.get("session_hash") if isinstance(body, dict) else None
     if given is not None and not (isinstance(given, str) and len(given) <= MAX_HASH):
-        raise ValueError("the session hash is too long")
+        raise ValueError(f"the session hash must be a text of at most {MAX_HASH} characters")
     return body
 
 
