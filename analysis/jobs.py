@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,9 +22,23 @@ from .profile import checkpoint_hash
 Record = dict[str, Any]
 
 
-def identity_of(model: VideoModel) -> tuple[str, str, str]:
-    """What tells the records of one model from those of another: its name, its weights and its precision."""
-    return model.name, checkpoint_hash(model.weights, model.adapters), model.precision
+class Identity(NamedTuple):
+    """What tells the records of one model from those of another.
+
+    Args:
+        model: Its name.
+        checkpoint: `checkpoint_hash` of its weights.
+        precision: Of its transformer.
+    """
+
+    model: str
+    checkpoint: str
+    precision: str
+
+
+def identity_of(model: VideoModel) -> Identity:
+    """The identity of a loaded model."""
+    return Identity(model.name, checkpoint_hash(model.weights, model.adapters), model.precision)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,12 +286,24 @@ def profile(
 def checkpoint_hash(files: Iterable[Path], adapters: Iterable[str] = ()) -> str:
     """Return the first 16 digits of the SHA-256 of weight files, one after another, and of the strengths of adapters
     among them, as in `VideoModel.adapters`; empty without files."""
+    files = tuple(files)
+    return _hash(files, tuple(map(_version, files)), tuple(adapters)) if files else ""
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """What changes when a file is written again."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _hash(files: tuple[Path, ...], versions: tuple[tuple[int, int], ...], adapters: tuple[str, ...]) -> str:
+    """`checkpoint_hash` of files in these versions; large files are read once."""
     digest = hashlib.sha256()
-    files = list(files)
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     for adapter in adapters:
         digest.update(adapter.encode())
-    return digest.hexdigest()[:16] if files else ""
+    return digest.hexdigest()[:16]

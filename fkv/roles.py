@@ -7,6 +7,7 @@ Three JSON forms are read: the official dict (`{"num_layers", "num_heads", "laye
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -276,6 +277,11 @@ def to_json(roles: HeadRoles, official: bool = False) -> dict[str, Any]:
         return {"format": "forcingkv_offline", **sizes, "layers": layers}
     scores = None if roles.scores is None else np.round(roles.scores, 4).tolist()
     return {**roles.provenance, **sizes, "static_heads": [list(heads) for heads in roles.static], "scores": scores}
+
+
+def digest(roles: HeadRoles) -> str:
+    """The first 16 digits of the SHA-256 of roles as JSON: equal digests mean equal roles."""
+    return hashlib.sha256(json.dumps(to_json(roles), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save(roles: HeadRoles, path: str | Path, official: bool = False) -> None:

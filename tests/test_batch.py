@@ -9,6 +9,7 @@ import torch
 
 from fkv import policies
 from fkv.batch import plan
+from fkv.batch.folder import Folder
 from fkv.batch.jobs import Job, Path, read
 from fkv.batch.memory import Memory, claims
 from fkv.batch.opening import opening_of
@@ -248,11 +249,14 @@ def test_the_command_writes_videos_and_goes_on_where_it_was_stopped(small_by_def
     assert "1 of 4 jobs are finished already" in capsys.readouterr().err
     whole, stopped = (json.loads((tmp_path / out / "manifest.json").read_text()) for out in ("whole", "stopped"))
     assert whole == stopped and [row["job"]["name"] for row in whole["jobs"]] == ["0-6", "0-7", "1-0", "1-1"]
-    assert not list((tmp_path / "stopped").glob("*.part.mp4"))
+    assert not list((tmp_path / "stopped").glob(".*.mp4"))
+    records = (tmp_path / "stopped" / "records.jsonl").read_text().splitlines()
+    assert len(list(map(json.loads, records))) == 4, "the torn line is gone"
 
     file.write_text(file.read_text().replace('"seed": 1', '"seed": 5'))
     assert run("stopped") == 2 and "holds '1-0' of another run; name another folder" in capsys.readouterr().err
-    assert run("whole", "--rows", "4") == 2 and "with other --rows, --share or --forbid" in capsys.readouterr().err
+    assert run("whole", "--rows", "4") == 2 and "exact True, not False (--rows or --share)" in capsys.readouterr().err
+    assert run("whole", "--steps", "1") == 2 and "timesteps [1000.0, 5" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
@@ -265,14 +269,48 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
     def full(self, frames):
         written.append(frames)
         if len(written) == 2:
-            raise OSError(28, "No space left on device", "job-002.part.mp4")
+            raise OSError(28, "No space left on device", ".job-002.mp4")
         write(self, frames)
 
     monkeypatch.setattr(Mp4Writer, "write", full)
     assert main.main(["batch", str(file), "--out", str(out)]) == 2
-    told = "cannot write job-002.part.mp4: No space left on device; stopped after 1 of 3 jobs; the same command goes on"
+    told = "cannot write .job-002.mp4: No space left on device; stopped after 1 of 3 jobs; the same command goes on"
     assert told in capsys.readouterr().err
     assert sorted(each.name for each in out.iterdir()) == ["job-001.mp4", "records.jsonl"]
+
+
+@pytest.mark.parametrize("field", ["latent", "frames_per_chunk", "checkpoint", "decoder"])
+def test_a_folder_is_not_continued_with_other_settings(field, small, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    model = dataclasses.replace(small, weights=(weights,))
+    job = Path.of(Job("one", prompt="a ball", policy="full", chunks=1), model)
+    out = Folder(tmp_path / "out", model, exact=True)
+    out.add(Done(job, (Stream(model, policies.make("full"), "a ball", decode=False).step(),)))
+    assert set(Folder(tmp_path / "out", model, exact=True).finished([job])) == {"one"}
+    other = {"latent": (4, 8, 8), "frames_per_chunk": 2}.get(field)
+    if field == "checkpoint":
+        weights.write_bytes(b"another")
+    else:
+        model = dataclasses.replace(model, **({field: other} if other else {}))
+    with pytest.raises(ValueError, match=f"holds a run with {field} .*, not .*; name another folder"):
+        Folder(tmp_path / "out", model, True, None, "small" if field == "decoder" else "own").finished([job])
+
+
+def test_a_job_that_is_called_like_a_part_of_another_keeps_its_video(small, tmp_path):
+    out = Folder(tmp_path, small, exact=True)
+    chunk = Stream(small, policies.make("full"), "a ball", decode=False).step()
+    for name in ("x.part", "x"):
+        out.add(Done(Path.of(Job(name, prompt="a ball", policy="full", chunks=1), small), (chunk,)))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["records.jsonl", "x.mp4", "x.part.mp4"]
+
+
+def test_a_sheet_takes_frames_of_short_and_long_videos(tmp_path):
+    video = np.repeat(np.arange(5, dtype=np.uint8)[:, None, None, None] * 50, 3, axis=3)
+    with Mp4Writer(tmp_path / "video.mp4", 16) as writer:
+        writer.write(np.broadcast_to(video, (5, 32, 32, 3)))
+    means = command._frames_at(tmp_path / "video.mp4", [0, 2, 4, 9]).mean((1, 2, 3))
+    assert np.abs(means - [0, 100, 200, 255]).max() < 5
 
 
 def test_a_guard_fails_jobs_whose_videos_show_what_is_forbidden_and_no_other(
@@ -307,8 +345,7 @@ def test_a_folder_of_another_run_is_left_alone(small_by_default, small, tmp_path
     other = dataclasses.replace(small, name="other")
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: other))
     assert main.main(arguments) == 2
-    told = "holds a run of small in fp32, this is one of other in fp32; name another folder"
-    assert told in capsys.readouterr().err
+    assert "holds a run with model 'small', not 'other'; name another folder" in capsys.readouterr().err
     assert before == {each.name: each.read_bytes() for each in out.iterdir()}
     (out / "records.jsonl").unlink()
     assert main.main(arguments) == 2
@@ -396,6 +433,7 @@ def test_bad_options_are_refused(small_by_default, tmp_path, capsys):
     for options, message in (
         (["--rows", "0"], "--rows must be at least 1, not 0"),
         (["--kv-budget", "lots"], "--kv-budget is a size such as 2GiB"),
+        (["--kv-budget", "0.4"], "--kv-budget is a size such as 2GiB"),
         (["--kv-budget", "1kB"], "line 1: 'job-001' needs"),
     ):
         assert main.main(["batch", str(file), "--out", str(tmp_path / "out"), *options]) == 2

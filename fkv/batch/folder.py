@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path as File
 from typing import Any
 
+from fkv.analysis.jobs import append_record, identity_of, read_records
 from fkv.models.base import VideoModel
 from fkv.parallel.overlap import Overlap
 from fkv.report import frame_hash
@@ -27,27 +29,37 @@ class Folder:
         model: The model of all jobs.
         exact: Whether frames are to the last bit those of streams one by one, so that records have their hash.
         forbidden: What the model's guard lets nobody see; None where it has none.
+        decoder: What decodes: `own`, or another choice of `fkv.models.release.CHOICES`.
 
     Raises:
         ValueError: The folder cannot be read.
     """
 
-    def __init__(self, path: File, model: VideoModel, exact: bool, forbidden: str | None = None) -> None:
+    def __init__(
+        self, path: File, model: VideoModel, exact: bool, forbidden: str | None = None, decoder: str = "own"
+    ) -> None:
         self.path = path
         self._model = model
         self._exact = exact
         self._forbidden = forbidden
+        self._decoder = decoder
         path.mkdir(parents=True, exist_ok=True)
 
-    @property
+    @cached_property
     def _run(self) -> dict[str, Any]:
+        """What decides frames besides the jobs, as JSON."""
         model = self._model
-        weights = [file.name for file in model.weights]
+        first = model.first_schedule
         return {
-            "model": model.name,
-            "weights": weights,
+            **identity_of(model)._asdict(),
+            "weights": [file.name for file in model.weights],
             "adapters": list(model.adapters),
-            "precision": model.precision,
+            "solver": model.schedule.solver,
+            "timesteps": list(model.schedule.timesteps),
+            **({"first_timesteps": list(first.timesteps)} if first else {}),
+            "latent": list(model.latent),
+            "frames_per_chunk": model.frames_per_chunk,
+            "decoder": self._decoder,
             "exact": self._exact,
             **({"forbidden": self._forbidden} if self._forbidden is not None else {}),
         }
@@ -65,18 +77,13 @@ class Folder:
             return {}
         wanted = {path.job.name: path for path in paths}
         found = {}
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for record in read_records(file):
             try:
-                record = json.loads(line)
                 name, run = record["job"]["name"], record["run"]
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that was being written when a run ended
+            except (KeyError, TypeError):
+                raise ValueError(f"{file} has a line that is no record of a batch; name another folder") from None
             if run != self._run:
-                there, here = (f"{each['model']} in {each['precision']}" for each in (run, self._run))
-                modes = "" if there != here else ", with other --rows, --share or --forbid"
-                raise ValueError(
-                    f"{self.path} holds a run of {there}{modes}, this is one of {here}; name another folder"
-                )
+                raise ValueError(f"{self.path} holds a run with {_difference(run, self._run)}; name another folder")
             if name not in wanted or record["job"] != wanted[name].record():
                 raise ValueError(f"{self.path} holds {name!r} of another run; name another folder, or delete this one")
             if (self.path / record["video"]).exists():
@@ -92,7 +99,7 @@ class Folder:
         """
         name = done.path.job.name
         video = self.path / f"{name}{ENDING}"
-        part = self.path / f"{name}.part{ENDING}"
+        part = _unfinished(video)
         chunks = []
         try:
             with Mp4Writer(part, self._model.fps) as writer:
@@ -114,7 +121,7 @@ class Folder:
         }
         if self._exact:
             record["frames_sha256"] = frame_hash(chunks)
-        self._append(record)
+        append_record(self.path / RECORDS, record)
         return record
 
     def receive(self, record: dict[str, Any], video: bytes) -> None:
@@ -128,17 +135,13 @@ class Folder:
             OSError: As `add` does.
         """
         target = self.path / record["video"]
-        part = target.with_suffix(f".part{ENDING}")
+        part = _unfinished(target)
         try:
             part.write_bytes(video)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
-        self._append(record)
-
-    def _append(self, record: dict[str, Any]) -> None:
-        with (self.path / RECORDS).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        append_record(self.path / RECORDS, record)
 
     def write_manifest(self, paths: Sequence[Path], records: dict[str, dict[str, Any]], errors: dict[str, str]) -> File:
         """Write what there is of each job, in their order. Returns the file."""
@@ -151,3 +154,26 @@ class Folder:
         file = self.path / MANIFEST
         file.write_text(json.dumps({**self._run, "jobs": rows}, indent=1) + "\n", encoding="utf-8")
         return file
+
+
+def _unfinished(video: File) -> File:
+    """The name of a video until it is whole; no job has a name that begins with a dot."""
+    return video.with_name(f".{video.name}")
+
+
+OPTIONS = {
+    "exact": "--rows or --share",
+    "forbidden": "--forbid",
+    "timesteps": "--steps or --schedule",
+    "latent": "--resolution",
+    "frames_per_chunk": "--frames-per-chunk",
+}
+"""What of a run an option decides whose name is another."""
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """What differs between two runs, in words."""
+    names = [name for name in dict.fromkeys([*here, *there]) if there.get(name) != here.get(name)]
+    shown = [f"{name} {there.get(name)!r:.60}, not {here.get(name)!r:.60}" for name in names]
+    options = [OPTIONS[name] for name in names if name in OPTIONS]
+    return "; ".join(shown) + (f" ({', '.join(options)})" if options else "")

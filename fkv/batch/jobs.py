@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -184,8 +182,7 @@ class Path:
         """What determines the stream, as JSON."""
         if self.roles is None:
             return self.job.record()
-        content = json.dumps(role_files.to_json(self.roles), sort_keys=True)
-        return {**self.job.record(), "roles_sha256": hashlib.sha256(content.encode()).hexdigest()[:16]}
+        return {**self.job.record(), "roles_sha256": role_files.digest(self.roles)}
 
     def __len__(self) -> int:
         return len(self.keys)

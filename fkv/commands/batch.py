@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fkv.models.release import Setup
+
 from .common import print_hints
 from .model_options import add_model, load_model
 from .output import check_ending, emit, outputs
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fkv.batch.folder import Folder
     from fkv.batch.jobs import Job
     from fkv.batch.jobs import Path as JobPath
@@ -151,8 +155,11 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{where}; stopped after {_so_far(ended, jobs)}") from None
     manifest = folder.write_manifest(paths, ended.records, ended.errors)
     if sheet:
-        videos = [out / ended.records[job.name]["video"] for job in jobs if job.name in ended.records]
-        _draw_sheet(videos, model.fps, sheet)
+        shown = [ended.records[job.name] for job in jobs if job.name in ended.records][:MAX_SHEET_ROWS]
+        if len(shown) < len(ended.records):
+            print(f"the sheet shows the first {MAX_SHEET_ROWS} of {len(ended.records)} videos", file=sys.stderr)
+        longest = max((record["frames"] for record in shown), default=0)
+        _draw_sheet([out / record["video"] for record in shown], longest, model.fps, sheet)
     seconds = time.perf_counter() - began
     emit(
         {
@@ -194,7 +201,8 @@ def _folder(path: Path, model: VideoModel, args: argparse.Namespace) -> Folder:
     """A folder of videos, whose frames are to the last bit those of streams one by one where nothing is shared."""
     from fkv.batch.folder import Folder
 
-    return Folder(path, model, args.rows == 1 and not args.share, args.forbid)
+    decoder = "own" if args.decoder in (None, Setup().decoder) else args.decoder
+    return Folder(path, model, args.rows == 1 and not args.share, args.forbid, decoder)
 
 
 def _so_far(ended: Ended, jobs: Sequence[Job]) -> str:
@@ -295,30 +303,33 @@ def _text(path: str) -> str:
 def _size(text: str) -> int:
     """Bytes from `2GiB`, `500 MB` or a number. Raises ValueError for anything else."""
     match = SIZE.fullmatch(text.strip())
-    if not match or not float(match[1]):
-        raise ValueError(f"--kv-budget is a size such as 2GiB or 500MB, not {text!r}")
-    unit = match[2].upper()
+    unit = match[2].upper() if match else ""
     base = 1024 if unit.endswith("I") else 1000
-    return int(float(match[1]) * base ** (" KMGT".index(unit[0]) if unit else 0))
+    size = int(float(match[1]) * base ** (" KMGT".index(unit[0]) if unit else 0)) if match else 0
+    if not size:
+        raise ValueError(f"--kv-budget is a size such as 2GiB or 500MB, not {text!r}")
+    return size
 
 
-def _draw_sheet(videos: list[Path], fps: int, target: Path) -> None:
-    """Draw frames of every video at the same moments; white where one has ended."""
+def _draw_sheet(videos: Sequence[Path], longest: int, fps: int, target: Path) -> None:
+    """Draw frames of every video at the same moments, up to frame `longest`; white where one has ended."""
     import numpy as np
 
     from fkv.analysis.evaluation_plots import filmstrips
+
+    if not videos:
+        return
+    moments = np.linspace(0, longest - 1, SHEET_FRAMES).round().astype(int).tolist()
+    strips = [_frames_at(video, moments) for video in videos]
+    filmstrips([video.stem for video in videos], strips, [at / fps for at in moments], target)
+
+
+def _frames_at(video: Path, moments: Sequence[int]) -> np.ndarray:
+    """The frames of a video with these numbers, white where it has ended; no others are held."""
+    import numpy as np
+
     from fkv.video import read_frames
 
-    if len(videos) > MAX_SHEET_ROWS:
-        print(f"the sheet shows the first {MAX_SHEET_ROWS} of {len(videos)} videos", file=sys.stderr)
-    decoded = [list(read_frames(video)) for video in videos[:MAX_SHEET_ROWS]]
-    if not decoded:
-        return
-    longest = max(map(len, decoded))
-    moments = np.linspace(0, longest - 1, SHEET_FRAMES).round().astype(int)
-    strips = [
-        np.stack([frames[at] if at < len(frames) else np.full_like(frames[0], 255) for at in moments])
-        for frames in decoded
-    ]
-    titles = [video.stem for video in videos[:MAX_SHEET_ROWS]]
-    filmstrips(titles, strips, [at / fps for at in moments.tolist()], target)
+    found = {at: frame for at, frame in enumerate(read_frames(video)) if at == 0 or at in moments}
+    white = np.full_like(found[0], 255)
+    return np.stack([found.get(at, white) for at in moments])
