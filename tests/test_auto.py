@@ -14,7 +14,7 @@ from fkv.models.registry import ModelEntry
 from fkv.report import frame_hash
 from fkv.search.auto import Auto, Tolerance
 from fkv.search.head import Foresight, Head
-from fkv.search.looks import identity_of
+from fkv.search.looks import weights_of
 from fkv.search.moves import Moves
 from fkv.search.report import replay
 from fkv.search.rewards import CLEAN_DB
@@ -87,7 +87,7 @@ def test_a_head_that_was_trained_for_something_else_chooses_nothing(small, monke
             head_of(small, full=40.0),
         )
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
-    facts = identity_of(small)
+    facts = weights_of(small)
     for rewards, status in (("continuity", 2), ("faithful", 0)):
         head_of(small, facts | {"rewards": rewards}, **{LEAN: 40.0}).save(tmp_path / "head.safetensors")
         options = ["--policy", f"auto:among={LEAN}", "--head", str(tmp_path / "head.safetensors")]

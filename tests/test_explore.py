@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fkv.search.head import Foresight, Head
-from fkv.search.looks import identity_of
+from fkv.search.looks import weights_of
 from fkv.search.moves import Moves
 from fkv.search.tree import Node
 from fkv.storyboard import Storyboard
@@ -166,7 +166,7 @@ def test_too_few_passes_are_said_in_words(toy):
 def test_saffron_shows_what_its_head_predicts_as_predicted(toy, monkeypatch):
     moves = Moves(Storyboard(), ("code",), PROMPT, "full", chunks=3)
     known = [move.key for move in moves.of([], 4)]
-    facts = identity_of(toy) | {"rewards": "continuity"}
+    facts = weights_of(toy) | {"rewards": "continuity"}
     head = Head(known, len(Foresight(toy, moves).state(Node())), facts)
     with torch.no_grad():
         head.out.weight.zero_()

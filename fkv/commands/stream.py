@@ -181,17 +181,18 @@ def _head(args: argparse.Namespace, model: VideoModel, wanted: Rewards) -> Head 
 
     from fkv.search.head import Head
     from fkv.search.learning import check_head
-    from fkv.search.looks import identity_of
+    from fkv.search.looks import weights_of
 
     if not args.head:
         return None
     head = Head.load(Path(args.head))
-    check_head(head, identity_of(model) | {"rewards": "+".join(wanted.parts)}, ("model", "weights", "rewards"))
+    check_head(head, weights_of(model) | {"rewards": "+".join(wanted.parts)}, ("model", "checkpoint", "rewards"))
     return head
 
 
 def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forbidden: Rewards) -> Guard:
     """The guard of `--forbid`."""
+    from fkv import policies
     from fkv.sampler import Noise
     from fkv.search.guard import Guard
     from fkv.search.moves import Moves
@@ -205,7 +206,7 @@ def _guard(args: argparse.Namespace, settings: RunSettings, policy: Policy, forb
         settings.story,
         ("code", "avoid" if words else "wording"),
         settings.prompt,
-        args.policy,
+        policies.write(policy),
         steps=len(model.schedule.sigmas),
         chunks=settings.chunks,
         forbidden=words,

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from fkv.models.base import VideoModel
+from fkv.roles import HeadRoles, digest
 from fkv.storyboard import Cue, SetPrompt, Storyboard, write
 from fkv.world.captions import caption, sample_scene
 
 from .futures import Begin, Futures
 from .head import Foresight, Head, Samples, fit, read_tensors, write_tensors
-from .looks import identity_of
+from .looks import weights_of
 from .moves import ALL, Moves
 from .rewards import Rewards
 
@@ -146,10 +147,14 @@ def differing(known: dict[str, Any], facts: dict[str, Any]) -> str:
     return f"{name} {known.get(name)!r:.80}, not {facts[name]!r:.80}"
 
 
-def facts_of(model: VideoModel, rewards: Rewards, moves: Moves) -> dict[str, Any]:
-    """What a head is trained for, as JSON holds it."""
+def facts_of(model: VideoModel, rewards: Rewards, moves: Moves, roles: HeadRoles | None = None) -> dict[str, Any]:
+    """What a head is trained for, as JSON holds it; `roles` where they are others than the model's."""
+    heads = roles or model.roles
     return {
-        **identity_of(model),
+        **weights_of(model),
+        "precision": model.precision,
+        "timesteps": list(model.schedule.timesteps),
+        "roles": digest(heads) if heads else None,
         "rewards": "+".join(rewards.parts),
         "moves": ",".join(moves.kinds),
         "policy": moves.policy,

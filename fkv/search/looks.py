@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fkv.analysis.jobs import identity_of
 from fkv.files import read_json
 from fkv.models.base import VideoModel
 from fkv.report import device_name
@@ -24,12 +25,10 @@ FILE = "looks.json"
 MAX_BYTES = 1 << 20
 
 
-def identity_of(model: VideoModel) -> dict[str, Any]:
-    """What tells one model's looks from another's."""
-    return {
-        "model": model.name,
-        "weights": [f"{file.name}, {file.stat().st_size} bytes" for file in model.weights],
-    }
+def weights_of(model: VideoModel) -> dict[str, Any]:
+    """What tells the looks of a model and what a head knows of it from another's: its name and its weights."""
+    identity = identity_of(model)
+    return {"model": identity.model, "checkpoint": identity.checkpoint}
 
 
 def measured(root: Node, model: VideoModel, run: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def measured(root: Node, model: VideoModel, run: dict[str, Any]) -> dict[str, An
         "distance": distance,
         "percentile": PERCENTILE,
         "pairs": len(sibling_distances(root)),
-        **identity_of(model),
+        **weights_of(model),
         **run,
         "precision": model.precision,
         "device": device_name(model.device),
@@ -85,7 +84,7 @@ def fitted(strategy: Strategy, model: VideoModel, file: Path | None = None) -> S
         raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
     except (KeyError, TypeError):
         raise ValueError(f"{file} says no distance; measure one with fkv search --calibrate FILE") from None
-    if any(told.get(name) != value for name, value in identity_of(model).items()):
+    if any(told.get(name) != value for name, value in weights_of(model).items()):
         raise ValueError(f"{file} was measured for other weights than those of {model.name}; measure it again")
     return replace(strategy, distance=distance)
 

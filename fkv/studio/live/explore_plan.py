@@ -12,7 +12,7 @@ from fkv.search import rewards as reward_names
 from fkv.search import strategies
 from fkv.search.head import Head
 from fkv.search.learning import check_head
-from fkv.search.looks import fitted, identity_of
+from fkv.search.looks import fitted, weights_of
 from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import Rewards
 from fkv.search.strategies import Strategy
@@ -152,5 +152,5 @@ def _head(model: VideoModel, rewards: Rewards) -> Head:
     predicted = head.facts.get("rewards")
     if predicted != "+".join(rewards.parts):
         raise ValueError(f"saffron's head predicts {predicted}; write that under Rewards")
-    check_head(head, identity_of(model), ("model", "weights"))
+    check_head(head, weights_of(model), ("model", "checkpoint"))
     return head
