@@ -50,6 +50,7 @@ def test_a_future_that_must_not_be_shown_is_left_out_and_the_others_go_on(toy):
     search = Search(strategies.parse("best-of"), Moves(), futures, 3, 3, None, 1000, most=5)
     with pytest.raises(ValueError, match="no future of 1 goes on: whatever follows is forbidden"):
         list(search.run())
+    assert [level.passes for level in search.levels] == [9, 6], "a chunk that is refused takes its passes, too"
     assert [(node.depth, node.fate) for node in search.root if node.parent] == [
         (1, FORBIDDEN),
         (1, ""),

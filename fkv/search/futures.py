@@ -113,6 +113,7 @@ class Futures:
             try:
                 child = self._child(parent, move, stream)
             except Forbidden:
+                parent.refused_passes += stream.begun_passes
                 continue
             yield child
 

@@ -28,7 +28,7 @@ class Level:
         leaves: How many there are.
         width: How many there could have been.
         nodes: Chunks on the paths of the leaves, each once.
-        passes: Passes of the transformer.
+        passes: Passes of the transformer, also for chunks that must not be shown.
         kv_bytes: K and V of all leaves, each shared page once.
         kv_bytes_copied: The same if every leaf had its own.
         best: Score of the best leaf.
@@ -129,7 +129,8 @@ class Search:
                 _drop(leaf, FORBIDDEN)
         if not grown:
             raise ValueError(f"no future of {len(leaves)} goes on: {FORBIDDEN}")
-        self._record(grown, width, decided - began, time.perf_counter() - began)
+        passes = sum(child.passes for child in grown) + sum(leaf.refused_passes for leaf in leaves)
+        self._record(grown, width, passes, decided - began, time.perf_counter() - began)
         return grown
 
     def _affordable(self, depth: int) -> int:
@@ -145,7 +146,7 @@ class Search:
                 _drop(leaf, OFF_PATH)
         return kept
 
-    def _record(self, leaves: Sequence[Node], width: int, strategy_s: float, seconds: float) -> None:
+    def _record(self, leaves: Sequence[Node], width: int, passes: int, strategy_s: float, seconds: float) -> None:
         caches = [cache for leaf in leaves if leaf.stream for cache in leaf.stream.caches]
         self.levels.append(
             Level(
@@ -153,7 +154,7 @@ class Search:
                 leaves=len(leaves),
                 width=width,
                 nodes=len({node for leaf in leaves for node in leaf.lineage}),
-                passes=sum(leaf.passes for leaf in leaves),
+                passes=passes,
                 kv_bytes=unique_bytes(caches),
                 kv_bytes_copied=sum(cache.bytes() for cache in caches),
                 best=best(leaves).score,

@@ -28,6 +28,7 @@ class Node:
         look: What the chunk shows, as a vector of length 1; None where nobody compares.
         held: Chunk -> bytes of K and V of its pages that this node's stream holds.
         passes: Passes of the transformer that the chunk took.
+        refused_passes: Passes of the chunks after it that must not be shown, and have no node.
         prompt: Under which the chunk was generated.
         chunk: What was generated; None for the root, and where nobody needs it any more.
         stream: Stands behind the chunk, until children have it.
@@ -44,6 +45,7 @@ class Node:
     look: np.ndarray | None = None
     held: dict[int, int] = field(default_factory=dict)
     passes: int = 0
+    refused_passes: int = 0
     prompt: str = ""
     chunk: Chunk | None = None
     stream: Stream | None = None

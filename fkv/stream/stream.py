@@ -221,6 +221,13 @@ class Stream:
             raise ValueError(f"policy {self.next_policy.name!r} has no cut")
         self._pending.changes.append(change_scene)
 
+    @property
+    def begun_passes(self) -> int:
+        """Passes of the chunk that was begun, where its decoder refused it: such a chunk is not returned."""
+        state = self._state
+        steps = len(state.sigmas(state.index))
+        return steps + (state.policy.caches != "per-step") + state.rebuild_passes
+
     # Generation.
 
     def step(self, probe: Probe | None = None) -> Chunk:
@@ -296,6 +303,7 @@ class Stream:
             state.caches = [evicted(state, each, mass) for each in state.caches]
             kept = _kept(state.caches[0], attended)
         video = None
+        passes = self.begun_passes
         if self._decoder is not None:
             with timer.stage("decode"):
                 video, self._decoder_state = self._decoder(x0[:1], self._decoder_state)
@@ -327,7 +335,7 @@ class Stream:
             steps=steps,
             kv_tokens_read=kv_tokens_read,
             other_reads=others,
-            passes=steps + (policy.caches != "per-step") + state.rebuild_passes,
+            passes=passes,
         )
 
     # Repetition and branches.

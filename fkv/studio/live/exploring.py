@@ -253,7 +253,8 @@ def _count(tree: Tree, node: Node, turn: Turn, parting: Node) -> None:
 
 
 def _passes(tree: Tree) -> int:
-    return sum(node.passes for node in tree.nodes)
+    nodes = {*tree.nodes, *(node.parent for node in tree.nodes if node.parent)}
+    return sum(node.passes + node.refused_passes for node in nodes)
 
 
 def _spent(tree: Tree, plan: ExplorePlan) -> str:
