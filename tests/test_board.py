@@ -38,6 +38,7 @@ as_released = ["full", "sliding-window:window_frames=9,sink_frames=1"]
 frames = [7, 9]
 rules = ["sliding-window"]
 """
+LONG = "forcing-kv:sink_frames=2,anchor_frames=5,dynamic_anchor_frames=2,dynamic_frames=4,segments_per_frame=4,start_chunk=2"
 
 
 @pytest.fixture
@@ -158,6 +159,8 @@ def test_a_rule_that_cannot_read_so_little_has_no_setting(small):
         ('["sliding-window"]', '["full"]', "'full' has no setting for a number of frames; these have: sliding-window"),
         ('["full", "s', '["none", "s', "there is no policy 'none'"),
         ("prompts = 2", 'prompts = ["a ball", "a ball"]', "equal in their first 150 characters"),
+        ("[same_budget]", "setup = {precision = 'fp32'}\n[same_budget]", "setup.precision"),
+        ('["full",', f'["{LONG},similarity_layer=2", "{LONG},similarity_layer=3",', "would be written to one file"),
         ('model = "tiny"', 'model = "tiny"\ncheckpoint = "ab"', "for the weights ab of 'tiny', these are"),
     ],
 )
@@ -311,6 +314,8 @@ def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, qu
     assert called == [(2, None, 16), ("local", "cpu", 16)]
     assert [each.videos for each in one] == [each.videos for each in two] == [each.videos for each in three]
     assert two[0].costs.at_once == 2 and two[0].costs.busy and not one[0].costs.busy
+    again = board.run(read_spec(spec_file), tmp_path / "two")
+    assert again[0].costs.at_once == 2, "how records were made stays true when they are read again"
 
 
 def test_two_runs_of_a_protocol_agree(toy, spec_file, tmp_path):
@@ -331,12 +336,18 @@ def test_recall_joins_the_rules_of_a_memory_world(toy, spec_file, quick, tmp_pat
         return [{"policy": policy} for policy in policies]
 
     row = {"recall": 0.5, "low": 0.25, "high": 0.75, "chance": 0.125, "items": 8, "streams": 4}
-    summary = pd.DataFrame([row | {"policy": policy} for policy in ("full", "sliding-window")])
+    unseen = {"policy": "sliding-window:window_frames=7", "recall": float("nan")}
+    summary = pd.DataFrame([*(row | {"policy": policy} for policy in ("full", "sliding-window")), row | unseen])
+    with pytest.raises(ValueError, match="not trained on the memory world"):
+        board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
+    assert not quick, "no video is made in vain"
+    monkeypatch.setattr(board.recall, "check_events", lambda model: None)
     monkeypatch.setattr(board.recall, "recall", recalled)
     monkeypatch.setattr(board.recall, "summary", lambda records, by: summary)
     found = board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
     by_policy = {each.policy: each.recall for each in found}
     assert by_policy["full"].recall == 0.5 and by_policy["full"].items == 8 and by_policy[TRUTH] is None
+    assert by_policy["sliding-window:window_frames=7"] is None, "it showed nothing right that it could recall"
     assert asked == [(["full", "sliding-window", "sliding-window:window_frames=7"], 2, 2)]
     assert next(row for row in table.rows(found) if row["policy"] == "full")["recall"]["chance"] == 0.125
 
@@ -508,6 +519,8 @@ def test_the_command_shows_a_board(tmp_path, capsys):
     assert [row["policy"] for row in rows] == ["longlive", "full"] and all(file.stat().st_size for file in files)
     assert main(["board", "show", str(tmp_path), "--under-gb", "12"]) == 0
     assert [row["policy"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["full"]
+    assert main(["board", "show", str(tmp_path), "--under-gb", "12", "--videos-csv", str(files[2])]) == 0
+    assert {row["policy"] for row in csv.DictReader(io.StringIO(files[2].read_text()))} == {"full"}
     assert main(["board", "show", str(tmp_path), "--fps", "500"]) == 2
     assert "no rule is within these limits" in capsys.readouterr().err
     assert main(["board", "show", str(tmp_path / "nowhere")]) == 2 and "there is no folder" in capsys.readouterr().err

@@ -47,7 +47,7 @@ class Costs(Strict):
         chunk_frames: Video frames of a chunk.
         device: What it was measured on.
         threads: Of PyTorch.
-        at_once: Streams that ran at the same time.
+        at_once: Streams that ran at the same time, at most.
         load: The most processes that wanted a core in the minute before a video; None where unknown.
         torch: Its version.
     """
@@ -198,7 +198,7 @@ def check(result: Result) -> None:
 
 
 def of_records(
-    protocol: Protocol, policy: str, tracks: Sequence[Track], records: Sequence[Record], at_once: int, source: str
+    protocol: Protocol, policy: str, tracks: Sequence[Track], records: Sequence[Record], source: str
 ) -> Result:
     """Make the result of a rule.
 
@@ -206,8 +206,8 @@ def of_records(
         protocol: What all rules share.
         policy: The rule.
         tracks: Its places.
-        records: Of all its videos, as `stream.stream_record` makes them, with `prompt` and `seed`.
-        at_once: Streams that ran at the same time.
+        records: Of all its videos, as `stream.stream_record` makes them, with `prompt`, `seed` and, among costs,
+            `at_once`.
         source: Where the figures come from.
     """
     costs = [record["costs"] for record in records if record["costs"]]
@@ -219,7 +219,7 @@ def of_records(
         origin="ours",
         source=source,
         date=date.today().isoformat(),
-        costs=_costs(costs, at_once) if costs else None,
+        costs=_costs(costs) if costs else None,
         videos=[_video(record, records) for record in records],
         series=_means([record["series"] for record in records]),
         adherence={mark: values[0] for mark, values in _means([_listed(record) for record in records]).items()},
@@ -227,17 +227,23 @@ def of_records(
     )
 
 
-def _costs(found: Sequence[Record], at_once: int) -> Costs:
-    """The costs of all videos of a rule: the largest bytes and loads, the medians of times, all devices."""
+def _costs(found: Sequence[Record]) -> Costs:
+    """The costs of all videos of a rule: the largest bytes and loads, the medians of times, all devices.
+
+    Records of earlier versions do not say how many streams ran at once.
+    """
     loads = [each["load"] for each in found]
-    most = {name: max(each[name] for each in found) for name in ("kv_bytes", "peak_bytes", "passes", "span")}
+    most = {
+        name: max(each.get(name, 1) for each in found)
+        for name in ("kv_bytes", "peak_bytes", "passes", "span", "threads", "at_once")
+    }
     middle = {
         name: round(statistics.median(each[name] for each in found), 2)
         for name in ("frames_denoise", "ms_generate", "ms_total")
     }
     words = {name: ", ".join(sorted({each[name] for each in found})) for name in ("device", "torch")}
     load = None if None in loads else round(max(loads), 2)
-    return Costs(**found[0] | most | middle | words | {"load": load, "at_once": at_once})
+    return Costs(**found[0] | most | middle | words | {"load": load})
 
 
 def _video(record: Record, records: Sequence[Record]) -> Video:

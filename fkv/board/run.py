@@ -28,7 +28,7 @@ from fkv.video import ENDING
 
 from . import result as results
 from .result import Result
-from .spec import TRUTH, Plan, Protocol, Spec, plan, slug, title
+from .spec import TRUTH, Plan, Protocol, Setup, Spec, plan, slug, title
 from .stream import mp4_of, stream_record
 from .table import videos_csv
 
@@ -63,6 +63,11 @@ class Setting:
     videos: Kept = "first"
     recall: bool = False
 
+    @property
+    def at_once(self) -> int:
+        """Streams that run at the same time on a machine; 2 stands for several of a cluster."""
+        return 2 if self.ray else self.workers
+
 
 def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     """Run a board, or what of it is not finished.
@@ -80,6 +85,8 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     """
     setting = setting or Setting()
     model = registry.load(spec.model, setting.device, precision=setting.precision, **spec.setup)
+    if setting.recall:
+        recall.check_events(model)
     planned = resume(out, spec, model, setting.features)
     protocol = planned.protocol
     finished = {_key(record): record for record in read_records(out / RECORDS)}
@@ -93,13 +100,15 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
                 file = video_file(out, planned, _key(record))
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(video)
+            if record["costs"]:
+                record["costs"]["at_once"] = setting.at_once
             finished[_key(record)] = record
             append_record(out / RECORDS, record)
             bar.update()
             if (common := part(planned, finished)) not in (None, written, protocol):
-                _write(out, _results(planned, common, finished, setting.workers, out))
+                _write(out, _results(planned, common, finished, out))
                 written = common
-    found = _results(planned, protocol, finished, setting.workers, out)
+    found = _results(planned, protocol, finished, out)
     if setting.recall:
         found = _with_recall(found, model, setting, out)
     _write(out, found)
@@ -131,15 +140,11 @@ def part(planned: Plan, finished: Collection[Key]) -> Protocol | None:
     return protocol.model_copy(update={"seeds": [first], "prompts": prompts}) if prompts else None
 
 
-def _results(
-    planned: Plan, protocol: Protocol, finished: Mapping[Key, Record], at_once: int, out: Path
-) -> list[Result]:
+def _results(planned: Plan, protocol: Protocol, finished: Mapping[Key, Record], out: Path) -> list[Result]:
     """A result per rule, of the runs of a `part`, with the scores of VBench-Long that lie there."""
     source = f"fkv board run of {protocol.name}, version {__version__}"
     found = [
-        results.of_records(
-            protocol, policy, tracks, [finished[policy, *run] for run in _runs(protocol)], at_once, source
-        )
+        results.of_records(protocol, policy, tracks, [finished[policy, *run] for run in _runs(protocol)], source)
         for policy, tracks in planned.rules.items()
     ]
     return [results.with_scores(each, out / RESULTS / f"{each.name}.json") for each in found]
@@ -235,7 +240,7 @@ def _run(model: VideoModel, spec: Spec, setting: Setting, jobs: list[Job]) -> It
 
 
 def _job(
-    name: str, device: str, precision: str | None, setup: dict[str, str], features: str, *job: Any
+    name: str, device: str, precision: str | None, setup: Setup, features: str, *job: Any
 ) -> tuple[Record, bytes | None]:
     """A job in a process of its own."""
     return _one(load_once(name, device, precision, **setup), feature.load(features, device), *job)
@@ -261,6 +266,7 @@ def _with_recall(found: list[Result], model: VideoModel, setting: Setting, out: 
     rules = [each.policy for each in found if each.policy != TRUTH]
     protocol = found[0].protocol
     records = recall.recall(rules, len(protocol.prompts), len(protocol.seeds), model=model, out=out)
-    rows = {row["policy"]: row for row in recall.summary(records, ("policy",)).to_dict("records")}
-    recalled = {policy: results.Recall.of_summary(row) for policy, row in rows.items()}
+    rows = recall.summary(records, ("policy",))
+    rows = rows[rows["recall"].notna()]  # a rule that shows nothing right has nothing to recall
+    recalled = {row["policy"]: results.Recall.of_summary(row) for row in rows.to_dict("records")}
     return [each.model_copy(update={"recall": recalled.get(each.policy)}) for each in found]

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fkv import policies
 from fkv.analysis.features import LAYOUT
-from fkv.analysis.held_out import held_out_scene
+from fkv.analysis.held_out import held_out_text
 from fkv.analysis.jobs import identity_of
 from fkv.analysis.oracle_checks import draws_world
 from fkv.files import read_text
 from fkv.models.base import VideoModel
 from fkv.stream import MAX_SEED, check_prompt
-from fkv.world.captions import Scene, caption, parse
+from fkv.world.captions import Scene, parse
 
 from . import budget
 
@@ -30,6 +30,8 @@ MAX_BYTES = 1 << 20
 NAMED = 150  # characters of a prompt that name its videos
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Setup = dict[Literal["resolution", "decoder", "text"], str]
+"""Fields of `fkv.models.release.Setup`; the precision is that of `fkv board run`."""
 
 
 class Strict(BaseModel):
@@ -57,7 +59,7 @@ class Spec(Strict):
         name: Of the board.
         model: As in `--model`.
         checkpoint: The hash of its weights, "" for any.
-        setup: Fields of `fkv.models.release.Setup` for real models, such as resolution and decoder.
+        setup: How a real model is loaded.
         training_horizon: How long its training clips were, in words: it says what is extrapolation.
         prompts: Texts, or how many held-out prompts of the toy world.
         seeds: Of the noise.
@@ -69,7 +71,7 @@ class Spec(Strict):
     name: Name
     model: str
     checkpoint: str = ""
-    setup: dict[str, str] = {}
+    setup: Setup = {}
     training_horizon: str
     prompts: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[str], Field(min_length=1, max_length=2000)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1, max_length=1000)]
@@ -100,7 +102,7 @@ class Protocol(Strict):
     model: str
     checkpoint: str
     precision: str
-    setup: dict[str, str] = {}
+    setup: Setup = {}
     training_horizon: str
     prompts: list[str]
     seeds: list[int]
@@ -194,6 +196,10 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
     if all(scene_of(model, prompt) for prompt in protocol.prompts):
         rules[TRUTH] = [Track(name="truth")]
     rules[REFERENCE] = rules[REFERENCE] or [Track(name="as released")]
+    names: dict[str, str] = {}
+    for policy in rules:
+        if (other := names.setdefault(slug(policy), policy)) != policy:
+            raise ValueError(f"{policy} and {other} would be written to one file, {slug(policy)}.json; leave one out")
     return Plan(protocol=protocol, rules=rules)
 
 
@@ -215,7 +221,7 @@ def prompts_of(spec: Spec, model: VideoModel) -> list[str]:
                 f"a number of prompts stands for those of the toy world, which {model.name!r} does not generate; "
                 "list prompts instead"
             )
-        return [caption(held_out_scene(index), held_out=True) for index in range(spec.prompts)]
+        return [held_out_text(index) for index in range(spec.prompts)]
     prompts = [check_prompt(prompt) for prompt in spec.prompts]
     if len({title(prompt) for prompt in prompts}) < len(prompts):
         raise ValueError(f"two prompts are equal in their first {NAMED} characters, by which videos are named")

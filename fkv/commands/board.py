@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--videos",
         choices=("none", "first", "all"),
         default="first",
-        help="which videos are kept as MP4; those of records from elsewhere are made again unless it is none",
+        help="which videos to keep as MP4; a video to keep whose file is missing is generated again, even if its "
+        "record is there (default: first)",
     )
     run.add_argument("--recall", action="store_true", help="also what returns after it left the picture")
     add_spread(run)
@@ -107,6 +108,8 @@ def _show(args: argparse.Namespace) -> int:
     rows = table.chosen(table.rows(results), args.by, args.track or "", args.under_gb, args.fps, args.frames)
     if not rows:
         raise ValueError("no rule is within these limits; allow more memory, fewer frames per second or more frames")
+    shown = {(row["board"], row["policy"]) for row in rows}
+    results = [result for result in results if (result.protocol.name, result.policy) in shown]
     text = table.markdown(rows)
     print(text, file=sys.stderr)
     if sentence:
