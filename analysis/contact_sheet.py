@@ -18,6 +18,8 @@ from .held_out import held_out_shot
 from .measures import video_of
 from .oracle_checks import check_world
 
+COLUMNS = 8
+
 
 def contact_sheet(
     model: VideoModel,
@@ -25,7 +27,7 @@ def contact_sheet(
     path: str | Path,
     prompts: int = 6,
     seconds: float = 60,
-    columns: int = 8,
+    columns: int = COLUMNS,
     story: Storyboard = NO_STORY,
 ) -> None:
     """Draw held-out prompts 0..prompts-1 with seeds 0..prompts-1, none selected: frames over time of each.
@@ -44,11 +46,7 @@ def contact_sheet(
         ValueError: The model does not generate the toy world, or a number is out of range.
     """
     check_world(model)
-    if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
-        raise ValueError(
-            "a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, "
-            f"not {prompts}, {columns}, {seconds}"
-        )
+    check_size(prompts, columns, seconds)
     titles = []
     strips = []
     for index in tqdm(range(prompts), unit="stream", file=sys.stderr):
@@ -60,3 +58,12 @@ def contact_sheet(
         titles.append(f"{chunks[0].prompt}   (seed {index})")
     draw = filmstrip_pages if Path(path).suffix.lower() == ".pdf" else filmstrips
     draw(titles, strips, (shown / FPS).tolist(), path)
+
+
+def check_size(prompts: int, columns: int, seconds: float) -> None:
+    """Raise ValueError for what no contact sheet shows, see `contact_sheet`."""
+    if not 1 <= prompts <= 100 or not 2 <= columns <= 32 or not 2 <= seconds <= 3600:
+        raise ValueError(
+            "a contact sheet shows 1-100 prompts in 2-32 columns over 2-3600 seconds, "
+            f"not {prompts}, {columns}, {seconds}"
+        )

@@ -15,6 +15,7 @@ from fkv.policies.dummy_forcing import DummyForcing
 from fkv.stream import Stream
 
 PROMPT = "a red ball bouncing over the hills at sunset"
+SECONDS = 2, 3600
 SETTINGS: dict[str, Callable[[int], str]] = {
     "sliding-window": lambda frames: f"sliding-window:window_frames={frames}",
     "window-kv": lambda frames: f"window-kv:budget_frames={float(frames)}",
@@ -54,6 +55,9 @@ def fitted(model: VideoModel, names: Sequence[str], wanted: Sequence[float], sec
     unknown = [name for name in names if name not in SETTINGS and name != "full"]
     if unknown:
         raise ValueError(f"{unknown[0]} cannot be fitted to bytes; these can: {', '.join(SETTINGS)}")
+    least, most = SECONDS
+    if not least <= seconds <= most:
+        raise ValueError(f"--bytes counts streams of {least} to {most} seconds, not {seconds:g}")
     chunks = max(2, round(seconds / model.chunk_seconds))
     full = peak_bytes(model, policies.make("full"), chunks)
     texts = [fit(model, name, share * full, chunks) for share in wanted for name in names if name != "full"]

@@ -28,6 +28,7 @@ Kind = Literal["panorama", "thing", "hidden", "roaming"]
 Reading = dict[str, Any]
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
+MOST_SECONDS = 3600  # for which an item is away
 REST = 4  # chunks in which the items are read
 MOTION = {"hidden": "hiding", "roaming": "roaming"}  # kinds of probes whose thing leaves and returns by itself
 LEAVES = {"hidden": 4, "roaming": 5}  # chunks after which it is out of sight
@@ -88,10 +89,10 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
         seconds: How long the items are out of the picture, rounded to chunks, and at least `SOONEST`.
 
     Raises:
-        ValueError: `seconds` is below 1.
+        ValueError: `seconds` is not from 1 to `MOST_SECONDS`.
     """
-    if not seconds >= 1:
-        raise ValueError(f"an item must be away for at least 1 second, not {seconds}")
+    if not 1 <= seconds <= MOST_SECONDS:
+        raise ValueError(f"an item must be away for 1 to {MOST_SECONDS} seconds, not {seconds:g}")
     rng = random.Random(HELD_OUT_SEEDS + prompt)
     place = rng.choice(SCENES)
     time = rng.choice(TIMES)

@@ -35,7 +35,7 @@ from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
 from .evaluation_table import interval
-from .held_out import held_out_scene, switched_scene
+from .held_out import held_out_scene, held_out_text, switched_scene
 from .jobs import Record, append_record, identity_of, read_records
 
 KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width", "prompt", "seed")
@@ -153,7 +153,7 @@ def moves_of(model: VideoModel, task: Task, policy: str, prompt: int) -> Moves:
     """The moves of a task on a held-out prompt."""
     other = SetPrompt(caption(switched_scene(prompt)[0], held_out=True))
     story = Storyboard() if task.switch is None else Storyboard((Cue(task.switch, other),))
-    opening = caption(held_out_scene(prompt), held_out=True)
+    opening = held_out_text(prompt)
     return Moves(story, task.kinds, opening, policy, model.policies, len(model.schedule.sigmas), task.chunks)
 
 

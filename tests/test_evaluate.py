@@ -178,6 +178,8 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("streamed all the same"))
     for words, message in (
         (["--sheet", str(tmp_path / "s.jpg")], "ends with .png"),
+        (["--sheet", str(sheet), "--prompts", "200"], "a contact sheet shows 1-100 prompts"),
+        (["--bytes", "50", "--policy", "sliding-window", "--seconds", "inf"], "2 to 3600 seconds, not inf"),
         (["--model", "krea-realtime"], "toy world"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -65,6 +65,13 @@ def test_a_report_that_cannot_be_written_after_all_goes_to_stdout(tmp_path, caps
     assert json.loads(capsys.readouterr().out) == {"measured": 1}
 
 
+def test_what_json_cannot_write_becomes_null(capsys):
+    emit({"rows": [{"recall": float("nan"), "seconds": (1.5, float("inf"))}]}, None)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "rows": [{"recall": None, "seconds": [1.5, None]}]
+    }
+
+
 def test_a_reader_who_leaves_is_no_error():
     command = subprocess.Popen(
         [sys.executable, "-m", "fkv", "policies"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

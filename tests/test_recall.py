@@ -167,5 +167,14 @@ def test_processes_need_a_model_by_name(small):
 def test_a_model_of_todays_world_is_refused(small):
     with pytest.raises(ValueError, match="not trained on the memory world"):
         recall.recall(["full"], model=small)
-    with pytest.raises(ValueError, match="at least 1 second"):
-        probes.make_probe("thing", 0, 0.2)
+    for seconds in (0.2, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="away for 1 to 3600 seconds"):
+            probes.make_probe("thing", 0, seconds)
+
+
+def test_options_that_recall_does_not_follow_are_refused(capsys, tmp_path):
+    command = ["eval", "--recall", "--oracle", "--sheet", str(tmp_path / "sheet.png")]
+    assert main(command) == 2 and "leave out --sheet and --oracle" in capsys.readouterr().err
+    (tmp_path / "story.txt").write_text("2: a star")
+    assert main(["eval", "--recall", "--story", str(tmp_path / "story.txt")]) == 2
+    assert "leave out --story" in capsys.readouterr().err

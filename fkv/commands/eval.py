@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
     from fkv.storyboard import Storyboard
 
+WITHOUT_RECALL = ("steps", "shared", "story", "table", "sheet", "oracle", "ray")
+"""Options that `--recall` does not follow."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv eval`."""
@@ -63,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="write the report there instead of to stdout; one that is there already gets the policies that it lacks",
+        help="write the report there instead of to stdout; one that is there already gets the policies that it lacks "
+        "(with --recall, it is replaced)",
     )
     parser.add_argument(
         "--table", metavar="FILE", help="also write a Markdown table with 95 %% intervals over prompts there"
@@ -119,8 +123,8 @@ def _recall(args: argparse.Namespace) -> int:
     from fkv.models import registry
 
     target, folder = outputs(args, "json", "out/")
-    if args.steps is not None or args.shared:
-        raise ValueError("--recall scores the model as it is, stream by stream; leave out --steps and --shared")
+    if idle := [f"--{name}" for name in WITHOUT_RECALL if getattr(args, name)]:
+        raise ValueError(f"--recall scores the model as it is, stream by stream; leave out {' and '.join(idle)}")
     try:
         away = [float(seconds) for seconds in args.away.split(",")]
     except ValueError:
@@ -200,6 +204,10 @@ def run(args: argparse.Namespace) -> int:
     seconds = args.seconds
     if seconds is None:
         seconds = 60 if story.chunks is None else story.chunks * CHUNK / FPS
+    if sheet:
+        from fkv.analysis.contact_sheet import COLUMNS, check_size
+
+        check_size(prompts, COLUMNS, seconds)
     policies = _fitted(args, policies, seconds)
     earlier = _earlier(args, target, load, prompts, seconds, story)
     records: list[dict[str, Any]] = earlier["records"]
@@ -256,9 +264,9 @@ def run(args: argparse.Namespace) -> int:
         from fkv.analysis.evaluation_table import markdown
 
         Path(page).write_text(markdown(records), encoding="utf-8")
+    emit(told, target)
     if sheet:
         from fkv.analysis.contact_sheet import contact_sheet
 
         contact_sheet(load(), policies[0], sheet, prompts, seconds, story=story)
-    emit(told, target)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
         name = option.rstrip("/")
         text = getattr(args, name)
         if text == "":
-            raise ValueError(f"--{name} is empty; name a {'file' if option == name else 'folder'} or leave it out")
+            raise ValueError(
+                f"{_option(name)} is empty; name a {'file' if option == name else 'folder'} or leave it out"
+            )
         if name == "json" and text == "-":
             text = None
         try:
@@ -40,8 +43,13 @@ def outputs(args: argparse.Namespace, *options: str) -> list[Path | None]:
     taken: dict[Path, str] = {}
     for name, path in found.items():
         if path and not path.is_char_device() and (other := taken.setdefault(path.resolve(), name)) != name:
-            raise ValueError(f"--{other} and --{name} both name {path}; each needs a path of its own")
+            raise ValueError(f"{_option(other)} and {_option(name)} both name {path}; each needs a path of its own")
     return list(found.values())
+
+
+def _option(name: str) -> str:
+    """The option of an attribute, as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _file(text: str) -> Path:
@@ -79,6 +87,15 @@ def check_ending(option: str, path: Path | None, *endings: str) -> None:
         raise ValueError(f"--{option} writes {kinds} files, not {found}; name one that ends with {endings[0]}")
 
 
+def _as_json(value: Any) -> Any:
+    """A value with None for numbers that JSON cannot write, NaN and infinities."""
+    if isinstance(value, dict):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def emit(report: dict[str, Any], target: Path | None) -> None:
     """Write a report as JSON.
 
@@ -86,10 +103,12 @@ def emit(report: dict[str, Any], target: Path | None) -> None:
         report: What to write.
         target: A file, None for stdout.
 
+    Numbers that are not finite become null.
+
     Raises:
         ValueError: The file cannot be written any more; the report is on stdout instead.
     """
-    text = json.dumps(report, indent=1)
+    text = json.dumps(_as_json(report), indent=1, allow_nan=False)
     if target is None:
         print(text)
         return
