@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -20,7 +22,7 @@ from fkv.models.words import WordEncoder
 from fkv.policies import ChunkState, Full, evict
 from fkv.training import clips as clips_module
 from fkv.training import codec as codec_training
-from fkv.training import pack
+from fkv.training import curves, generator, pack
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips
 from fkv.training.data import Clips, genes_of
@@ -303,6 +305,25 @@ def test_a_run_resumes_where_it_stopped(tmp_path):
     for a, b in zip(first.modules, second.modules, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert (tmp_path / "model" / "transformer" / "config.json").exists()
+
+
+def test_curves_of_a_run_with_few_steps_are_drawn(tmp_path):
+    (tmp_path / "codec.jsonl").write_text('{"step": 1, "psnr": 20}\n{"step": 2, "psnr": 21}\n')
+    names = ("1.0", "0.5", "own 0.5", "two steps 1.0", "two steps 0.5")
+    rows = [{"step": step, "minutes": step, "loss": 1.0} | dict.fromkeys(names, 1 / step) for step in (1, 2)]
+    (tmp_path / "generator.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curves.draw(tmp_path / "codec.jsonl", [tmp_path / "generator.jsonl"], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size
+
+
+def test_histories_are_for_the_memory_world(monkeypatch, capsys):
+    command = ["generator", "--codec", "c", "--out", "o", "--history", "full"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        generator.parse_arguments()
+    assert "--history goes with --stage memory" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*command, "--stage", "memory"])
+    assert generator.parse_arguments().history == "full"
 
 
 def test_packed_weights_are_those_of_the_run(tmp_path, capsys):

@@ -15,6 +15,8 @@ import seaborn as sns
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+INPUTS = {"own": "its own last step", "two steps": "a draft of two steps"}
+
 
 def read(logs: list[Path]) -> pd.DataFrame:
     """Join the logs of consecutive runs into one table; steps and minutes keep counting from run to run."""
@@ -49,8 +51,9 @@ def draw(codec: Path, generator: list[Path], out: Path) -> None:
         .drop(columns=["minutes", "loss", "other"], errors="ignore")
         .melt(["step"], var_name="name", value_name="error")
     )
-    long["input"] = long["name"].str.startswith("own").map({True: "its own last step", False: "true frames, noised"})
-    long["sigma"] = long["name"].str.removeprefix("own ").astype(float)
+    name = long["name"].str.extract(r"^(?P<input>own|two steps)? ?(?P<sigma>[0-9.]+)$")
+    long["input"] = name["input"].map(INPUTS).fillna("true frames, noised")
+    long["sigma"] = name["sigma"].astype(float)
     sns.lineplot(long, x="step", y="error", hue="sigma", style="input", ax=right, palette="cividis")
     sns.move_legend(right, "upper left", bbox_to_anchor=(1, 1), frameon=False)
     right.set(title="Generator: squared error of x0 by noise level", xlabel="step", ylabel="", yscale="log")

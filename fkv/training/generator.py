@@ -362,7 +362,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=None, help="clips per step (default: 3; 1 of the memory world)")
     parser.add_argument("--chunks", type=int, default=None, help="chunks per clip (default: 4; 8 of the memory world)")
     parser.add_argument("--openings", type=float, default=None, help="share of batches of opening chunks alone")
-    parser.add_argument("--history", choices=HISTORIES, default="mixed", help="caches to train under (default: mixed)")
+    parser.add_argument(
+        "--history", choices=HISTORIES, help="caches to train under, with --stage memory (default: mixed)"
+    )
     parser.add_argument("--few-steps", type=float, default=0.0, help="share of drafts that two steps learn from")
     parser.add_argument("--noisy", type=int, default=2, help="noisy copies per step; the first is a draft (default: 2)")
     parser.add_argument("--pool", type=int, default=24, help="drafts under way (default: 24)")
@@ -378,6 +380,8 @@ def parse_arguments() -> argparse.Namespace:
     add_device(parser)
     args = parser.parse_args()
     memory = args.stage == "memory"
+    if args.history and not memory:
+        parser.error("--history goes with --stage memory; streams of the other world train under one cache")
     defaults = {"clips": 1 if memory else 3, "chunks": 8 if memory else 4, "openings": 0.1 if memory else 0.4}
     for name, value in (defaults | {"lr": 1e-3 if memory else 2e-3}).items():
         if getattr(args, name) is None:
@@ -391,7 +395,7 @@ def clip_source(args: argparse.Namespace, seed: int, codec: TinyCodec) -> Callab
     """Return a function that draws the clips of one step, some of them openings alone."""
     render: Callable[..., Rendered] = render_clips
     if args.stage == "memory":
-        render = partial(render_memory_clips, kinds=HISTORIES[args.history])
+        render = partial(render_memory_clips, kinds=HISTORIES[args.history or "mixed"])
     stream = ClipStream(render, codec.config["latent_channels"], args.clips, args.chunks, args.openings, seed)
     context = "spawn" if args.workers else None
     batches = iter(DataLoader(stream, None, num_workers=args.workers, multiprocessing_context=context))
