@@ -34,7 +34,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         falling = all(high > low for high, low in pairwise(self.sigmas))
-        if not self.sigmas or not falling or self.sigmas[0] > 1 or self.sigmas[-1] <= 0:
+        if not self.sigmas or not falling or not 0 < self.sigmas[-1] <= self.sigmas[0] <= 1:
             raise ValueError(f"noise levels must fall from at most 1 and stay above 0, they are {self.sigmas}")
 
     @classmethod

@@ -165,6 +165,8 @@ def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
         "rows": "one pass for all",
     }
     assert shown[name] in printed.err
+    with pytest.raises(ValueError, match=f"is a report of --{name}"):
+        run("--read", str(recorded[name][1]), "--official")
     assert Image.open(picture).size[0] > 800
 
 
@@ -173,6 +175,7 @@ def test_a_recorded_claim_is_read_and_drawn(recorded, name, tmp_path, capsys):
     [
         (["--selection", "--context", "21,42"], "--selection takes one --context, not 21,42"),
         (["--ca2", "--context", "20"], "--context takes multiples of the chunk's 3"),
+        (["--selection", "--context", "3"], "--context of at least 6 latent frames"),
         (["--ca2", "--selection"], "--ca2 measures recompute, full and ca2-vdm, where --selection would do nothing"),
         (["--selection", "--policies", "full"], "--selection measures mpcache, where --policies would do nothing"),
     ],

@@ -435,7 +435,7 @@ def test_settings_that_no_checkpoint_can_have_are_refused(arguments, message, of
 
 @pytest.mark.parametrize("option", ["--window=6", "--sink=1", "--schedule=1000,500", "--steps=1000,500"])
 def test_settings_of_a_checkpoint_need_one(option):
-    with pytest.raises(ValueError, match=f"{option.split('=')[0]} is of a checkpoint of your own"):
+    with pytest.raises(ValueError, match=f"{option.split('=')[0]} is only for a checkpoint of your own"):
         load_model(options(option))
 
 

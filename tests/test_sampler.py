@@ -41,7 +41,7 @@ def test_fewer_steps_keep_the_solver():
     assert Schedule.unipc(4).with_steps(2) == Schedule.unipc(2)
 
 
-@pytest.mark.parametrize("sigmas", [(), (0.5, 0.5), (0.2, 0.8), (1.5, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("sigmas", [(), (0.5, 0.5), (0.2, 0.8), (1.5, 1.0), (1.0, 0.0), (float("nan"),)])
 def test_impossible_levels_are_refused(sigmas):
     with pytest.raises(ValueError, match="noise levels must fall"):
         Schedule(sigmas)

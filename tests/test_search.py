@@ -23,6 +23,7 @@ from fkv.search import rewards, strategies
 from fkv.search.futures import Futures, most_passes
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
+from fkv.search.learning import facts_of
 from fkv.search.moves import KINDS, Move, Moves, avoiding, wordings
 from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import OFF_PATH, Search
@@ -370,7 +371,7 @@ def test_wishes_say_where_things_are(chunk):
     assert rewards.LAYOUTS["middle"]([0.5]) == 1 and rewards.LAYOUTS["middle"]([0.25]) == 0.5
     assert rewards.LAYOUTS["apart"]([0.2, 0.9]) == pytest.approx(0.7)
     assert rewards.LAYOUTS["close"]([0.2, 0.9]) == pytest.approx(0.3)
-    for text in ("wish:up", "wish:left@noon"):
+    for text in ("wish:up", "wish:left@noon", "wish:left@nan", "wish:left@-1", "wish:left@inf"):
         with pytest.raises(ValueError, match="wish for left, middle|no second"):
             rewards.parse(text)
 
@@ -563,6 +564,7 @@ def test_saffron_from_the_command_line_learns_resumes_and_calls_no_rewards(small
     for options, sentence in [
         (["--moves", "noise"], "each noise is new; use code"),
         (["--learn", "1", "--chunks", "2"], "has runs with chunks 3, not 2"),
+        (["--learn", "1", "--steps", "1"], "has runs with timesteps [1000"),
         (["--reward", "tests.test_search:brightness"], "the head was trained for rewards 'continuity', not 'tests"),
         (["--head", str(out / "beam.json")], "beam.json is not a head"),
         (["--head", "x", "--learn", "1"], "leave one of them out"),
@@ -621,6 +623,27 @@ def test_a_guard_stops_where_no_try_passes(small):
     assert next(chunks, None) is None
     assert guard.stopped == "Stopped before chunk 2: none of 4 tries passed the check for red."
     assert guard.tried == [1, 4] and guard.report()["checked"] == 5
+    guard = guarded(small, Red(), tries=1, kinds=("code",))
+    assert not list(guard.run()) and guard.stopped.endswith("the only try did not pass the check for red.")
+
+
+def test_what_is_learnt_from_is_told_apart_by_all_that_decides_frames(small, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"once")
+    model = replace(small, weights=(weights,))
+
+    def facts(model, roles=None):
+        return facts_of(model, rewards.parse("continuity"), Moves(prompt=PROMPT, chunks=2), roles)
+
+    first, roles = facts(model), small.roles
+    others = [facts(model.with_steps(1)), facts(model, replace(roles, static=roles.static[::-1]))]
+    weights.write_bytes(b"more")
+    others.append(facts(model))
+    assert [[name for name in first if first[name] != each[name]] for each in others] == [
+        ["timesteps"],
+        ["roles"],
+        ["checkpoint"],
+    ]
 
 
 def test_a_head_ranks_what_a_guard_tries(small):
@@ -658,6 +681,14 @@ def test_guarded_streams_from_the_command_line(small, monkeypatch, capsys, tmp_p
     assert main.main(["stream", "--head", "x"]) == 2 and "name one of them" in capsys.readouterr().err
 
 
+def test_words_are_forbidden_without_naming_a_policy(small, monkeypatch, capsys):
+    toy = replace(small, latent=(4, 12, 20))
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: toy))
+    monkeypatch.setattr(rewards.Rules, "seen_in", lambda self, video: [])
+    assert main.main(["stream", "--chunks", "1", "--forbid", "red,night"]) == 0
+    assert json.loads(capsys.readouterr().out)["guard"]["tries"] == [1]
+
+
 def brightness(video, prompt):
     return float(video.mean() / 255)
 
@@ -670,6 +701,8 @@ def brightness(video, prompt):
         (["--reward", "rules:red"], "other videos than those of the tiny model's world"),
         (["--passes", "3"], "3 passes are not enough"),
         (["--width", "0"], "width must be at least 1"),
+        (["--calibrate", "looks.json", "--width", "1"], "a --width of at least 2"),
+        (["--calibrate", "looks.json", "--strategy", "beam,dvts"], "name one --strategy"),
         (["--moves", "colour"], "no kind of move 'colour'"),
         (["--strategy", "ets"], "nobody measured it; measure it with fkv search --calibrate FILE"),
         (["--strategy", "ets", "--looks", "README.md"], "README.md"),

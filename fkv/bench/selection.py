@@ -137,8 +137,14 @@ def measure(
 
     Returns:
         `rows`, one per policy, as `MEANINGS` explains them; `overlap` with the matrices `layers` and `steps`.
+
+    Raises:
+        ValueError: The context is a single chunk.
     """
     chunks = context // model.frames_per_chunk
+    if chunks < 2:
+        raise ValueError(f"--selection chooses among earlier chunks; name a --context of at least "
+                         f"{2 * model.frames_per_chunk} latent frames")  # fmt: skip
     probe = ChoiceProbe()
     alone = Stream(model, policies.parse(ALONE), PROMPT, decode=False)
     for index in range(chunks):

@@ -36,8 +36,8 @@ UNUSED = {
     "rows": ("measures passes of several rows", (*CLAIM[2:], "against", "official")),
     "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
 }
-CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "pasts": "21", "rows": "42"}
 """Options that leave others without effect: what they do instead, and the others."""
+CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "pasts": "21", "rows": "42"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -307,6 +307,8 @@ def run(args: argparse.Namespace) -> int:
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None
     claim = next((name for name in SOURCES if getattr(args, name) or name in (known or {})), None)
+    if claim and (args.official or args.against):
+        raise ValueError(f"--official and --against are for streams; {args.read} is a report of --{claim}")
     if claim:
         _report_claim(args, known or _claim(args, claim), claim, target)
         return 0

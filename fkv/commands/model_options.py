@@ -43,8 +43,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=_steps,
         metavar="N",
-        help="how many denoising steps, of any model: 1 to its own number (default); "
-        "or which, of --checkpoint, falling from 1000 (default: 1000,750,500,250)",
+        help="N: take N of the model's denoising steps (default: all). With --checkpoint also N,N,...: which of 1000 "
+        "steps, falling (default: 1000,750,500,250)",
     )
     parser.add_argument("--shift", type=float, help="shift of --checkpoint's schedule (default: 5)")
     parser.add_argument(
@@ -79,10 +79,15 @@ SAMPLING = ("steps", "shift", "schedule", "frames_per_chunk", "window", "sink")
 
 
 def _steps(text: str) -> int | tuple[int, ...]:
-    """Read a number of steps, N of one digit, or steps of the table of 1000, STEP,STEP,..."""
-    if text.isdecimal() and len(text) == 1:
-        return int(text)
-    return tuple(int(step) for step in text.removesuffix(",0").split(","))  # a 0 stands for the context pass
+    """Read a number of steps, N of one or two digits, or steps of the table of 1000, STEP,STEP,..."""
+    try:
+        if text.isdecimal() and len(text) <= 2:
+            return int(text)
+        return tuple(int(step) for step in text.removesuffix(",0").split(","))  # a 0 stands for the context pass
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it takes a number of steps such as 2, or falling steps such as 1000,750,500,250, not {text!r:.60}"
+        ) from None
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
@@ -223,7 +228,9 @@ def setup_of(args: argparse.Namespace) -> dict[str, str]:
     if args.lora and not args.checkpoint:
         raise ValueError("--lora is merged into a checkpoint of your own; name that with --checkpoint")
     if not args.checkpoint and (found := next(iter(_set(args)), None)):
-        raise ValueError(f"--{found.replace('_', '-')} is of a checkpoint of your own; name that with --checkpoint")
+        raise ValueError(
+            f"--{found.replace('_', '-')} is only for a checkpoint of your own; name one with --checkpoint"
+        )
     if args.checkpoint and args.model != "tiny":
         raise ValueError(f"--model {args.model} and --checkpoint are two models; leave one out")
     return {name: getattr(args, name) for name in CHOICES if getattr(args, name)}

@@ -64,14 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--passes",
         type=int,
         default=400,
-        help="passes of the model per strategy, at most; fewer futures where they do not pay for all (default: 400)",
+        help="at most this many passes of the model per strategy; where they are too few for --width, fewer futures "
+        "are tried (default: 400)",
     )
     parser.add_argument(
         "--learn",
         type=int,
         default=0,
         metavar="RUNS",
-        help="first train saffron's head on so many streams with random moves; those in DIR/saffron are not repeated",
+        help="first train saffron's head on RUNS streams with random moves; runs that are in DIR/saffron already are "
+        "reused",
     )
     parser.add_argument(
         "--calibrate",
@@ -79,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write how far siblings of this search look apart (20th percentile), below which ets counts looks as "
         "one, and how it was measured",
     )
-    parser.add_argument("--looks", metavar="FILE", help="such a file for ets (default: the one beside the weights)")
+    parser.add_argument(
+        "--looks", metavar="FILE", help="a file of --calibrate, for ets (default: the one beside the weights)"
+    )
     parser.add_argument("--head", metavar="FILE", help="a head that was trained earlier (default: that in DIR/saffron)")
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder for the best video and tree of each strategy"
@@ -103,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--learn trains a head and --head names one; leave one of them out")
     policy = policies.parse(args.policy)
     chosen = {text: strategies.parse(text) for text in args.strategy.split(",")}
+    if args.calibrate and (len(chosen) > 1 or args.width < 2):
+        raise ValueError(
+            "--calibrate measures siblings of one search; name one --strategy, and a --width of at least 2"
+        )
     rewards = reward_names.parse(args.reward)
     text = read_story(args.story)
     cues = cues_of(args)
@@ -158,7 +166,7 @@ def _head(
 
     if "noise" in moves.kinds:
         raise ValueError("saffron predicts moves that it has seen, and each noise is new; use code, as in --moves code")
-    facts = facts_of(settings.model, rewards, moves)
+    facts = facts_of(settings.model, rewards, moves, settings.roles)
     folder = out / "saffron"
     if args.learn:
         toy_world = draws_world(settings.model)
@@ -170,7 +178,7 @@ def _head(
     if not path.exists():
         raise ValueError(f"saffron goes by a trained head, and there is none at {path}; train one with --learn 40")
     head = Head.load(path)
-    check_head(head, facts, ("model", "weights", "rewards"))
+    check_head(head, facts, ("model", "checkpoint", "rewards"))
     return head
 
 
@@ -226,11 +234,11 @@ def _search(
         for chunk in chunks:
             assert chunk.video is not None
             writer.write(chunk.video)
+    target.with_suffix(".json").write_text(json.dumps(tree_of(search, path), indent=1) + "\n", encoding="utf-8")
     if args.calibrate:
         run = {"strategy": strategy.name, "prompt": settings.prompt, "policy": args.policy, "moves": args.moves}
         run |= {"seed": args.seed, "chunks": settings.chunks, "width": args.width, "story": write(settings.story)}
         save(measured(search.root, model, run), Path(args.calibrate))
-    target.with_suffix(".json").write_text(json.dumps(tree_of(search, path), indent=1) + "\n", encoding="utf-8")
     return {
         **rewarded(rewards, begin, args.seed, path[-1].path, story, chunks),
         **found(search, path, chunks),

@@ -25,8 +25,8 @@ from .tolerance import FULL, Tolerance
 from .tree import Node
 
 MEASURED = (
-    "PSNR to the full cache of what is still held; null: equal pictures, or the first chunk. Between measurements the "
-    "last one is the prediction."
+    "PSNR to a stream under the full cache that branches off here, so what was dropped before is missing from both. "
+    "Null: equal pictures, or the first chunk. Between measurements the last value is repeated."
 )
 FORESEEN = (
     f"PSNR to the full cache from the beginning as the head predicts it, at most {CLEAN_DB:.0f}, and not measured; "

@@ -62,9 +62,8 @@ class Guard:
             child = self._next(futures, node, foresight(node))
             if child is None:
                 tries, checked = self.tried[-1], ", ".join(self.forbidden.parts)
-                self.stopped = (
-                    f"Stopped before chunk {node.depth + 1}: none of {tries} tries passed the check for {checked}."
-                )
+                failed = "the only try did not pass" if tries == 1 else f"none of {tries} tries passed"
+                self.stopped = f"Stopped before chunk {node.depth + 1}: {failed} the check for {checked}."
                 return
             node = child
             self.emitted.append(node.move)

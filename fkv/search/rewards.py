@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -54,9 +55,10 @@ class Reward(Protocol):
 
 
 def continuity(chunks: Sequence[Chunk]) -> float:
-    """1 / (1 + change at the chunk's beginning / mean change between its frames), at most 1/2 for an even motion.
+    """1 / (1 + change at the chunk's beginning / mean change between its frames).
 
-    Changes are mean absolute differences of neighbouring frames. The first chunk has no border before it, and 1.
+    It is 1/2 for an even motion and 1 for a border without any change. Changes are mean absolute differences of
+    neighbouring frames. The first chunk has no border before it, and 1.
     """
     if len(chunks) < 2:
         return 1.0
@@ -127,7 +129,7 @@ class Wish:
         second: Of the video, of whose chunk it is wished; None for every chunk.
 
     Raises:
-        ValueError: There is no such layout.
+        ValueError: There is no such layout, or no such second.
     """
 
     where: str
@@ -136,6 +138,8 @@ class Wish:
     def __post_init__(self) -> None:
         if self.where not in LAYOUTS:
             raise ValueError(f"there is no wish {self.where!r:.60}; wish for {', '.join(LAYOUTS)}, as in wish:left@3")
+        if self.second is not None and not 0 <= self.second < math.inf:
+            raise ValueError(f"a video has no second {self.second:g}")
 
     @classmethod
     def read(cls, text: str) -> Wish:

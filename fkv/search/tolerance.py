@@ -18,7 +18,7 @@ class Tolerance:
     """What `--policy auto:tolerance=30+every=4` says."""
 
     tolerance: Annotated[float, Field(ge=0, description="PSNR to the full cache that must be reached, in dB")] = 30.0
-    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next; none with a head")] = 4
+    every: Annotated[int, Field(ge=1, description="chunks from one measurement to the next; ignored with a head")] = 4
     among: Annotated[str, Field(description="candidates with | between them")] = "forcing-kv|sliding-window"
 
     def __post_init__(self) -> None:
