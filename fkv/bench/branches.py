@@ -11,6 +11,7 @@ from fkv.models.base import VideoModel
 from fkv.parallel.rows import step_counted
 
 from . import rows
+from .drawing import drawn
 from .report import lines
 
 POLICIES = ("full", "sliding-window:window_frames=21", "forcing-kv")
@@ -88,17 +89,12 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: Of `fkv bench --branches`.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import pandas as pd
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
     found = report["branches"]
     held = pd.DataFrame([row | {"MB": row["bytes"][-1] / 1e6} for row in found["bytes"]])
-    with sns.axes_style("whitegrid"):
-        canvas, (memory, speed) = plt.subplots(1, 2, figsize=(11, 4.6))
+    with drawn(report, target) as (memory, speed):
         sns.barplot(held, x="policy", y="MB", hue="past", ax=memory)
         for bars, hatch in zip(memory.containers, ("", "//"), strict=True):
             for bar in bars:
@@ -110,7 +106,3 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         )
         memory.tick_params(axis="x", labelsize=8)
         rows.draw(speed, found)
-        canvas.suptitle(f"{report['model']}, {report['hardware']['device']}, {report['date'][:10]}", fontsize=9)
-        canvas.tight_layout()
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)

@@ -12,9 +12,10 @@ from fkv import policies
 from fkv.comparison import interleave
 from fkv.models.base import VideoModel
 from fkv.stream import Stream
+from fkv.world import PROMPT
 
+from .drawing import drawn
 from .report import lines
-from .streams import PROMPT
 
 POLICIES = ("recompute", "full", "ca2-vdm")
 STEPS = (4, 8, 16, 50)
@@ -85,15 +86,9 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: Of `fkv bench --ca2`.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
     found = report["ca2"]
-    with sns.axes_style("whitegrid"):
-        canvas, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.6))
+    title = "measured here, not the authors' figure: {model}, {device}, {date}"
+    with drawn(report, target, title=title) as (time, memory):
         for (name, seconds), style in zip(found["cumulative_s"].items(), ("o--", "s-", "^-."), strict=True):
             time.plot(range(1, len(seconds) + 1), seconds, style, label=name, markersize=4)
         time.set_xlabel("chunk")
@@ -109,11 +104,3 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         memory.set_ylabel("MB of keys and values")
         memory.set_yscale("log")
         memory.legend()
-        canvas.suptitle(
-            f"measured here, not the authors' figure: {report['model']}, {report['hardware']['device']}, "
-            f"{report['date'][:10]}",
-            fontsize=9,
-        )
-        canvas.tight_layout()
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)

@@ -17,6 +17,7 @@ from fkv.batch.memory import Memory, claims
 from fkv.batch.run import Batch, Made
 from fkv.models.base import VideoModel
 
+from .drawing import drawn
 from .report import lines
 
 EVALUATED = ("full", "forcing-kv", "sliding-window")
@@ -150,12 +151,8 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: Of `fkv bench --pasts`.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import pandas as pd
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
     found = pd.DataFrame(
         [
@@ -168,12 +165,7 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
             for row in report["pasts"]["rows"]
         ]
     )
-    with sns.axes_style("whitegrid"):
-        canvas, panels = plt.subplots(1, 2, figsize=(11, 4.6))
+    with drawn(report, target) as panels:
         for axes, value in zip(panels, found.columns[2:], strict=True):
             sns.barplot(found, x="streams", y=value, hue="way", ax=axes, legend=axes is panels[0])
             axes.set_xlabel("")
-        canvas.suptitle(f"{report['model']}, {report['hardware']['device']}, {report['date'][:10]}", fontsize=9)
-        canvas.tight_layout()
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)

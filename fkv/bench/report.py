@@ -16,6 +16,8 @@ from fkv.kernels import choices
 from fkv.kernels.dispatch import TRITON_VARIABLE, setting
 from fkv.report import device_name, processor
 
+from .drawing import drawn
+
 MEANINGS = {
     "load_before": "processes that wanted a core in the minute before; a busy machine measures itself",
     "context": "latent frames that a chunk attends to under full, its own included",
@@ -302,12 +304,8 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: Of streams.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import pandas as pd
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
     rows = [row for row in report["results"] if "error" not in row]
     policies = list(dict.fromkeys(row["policy"] for row in rows))
@@ -323,8 +321,8 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
             for row in rows
         ]
     )
-    with sns.axes_style("whitegrid"):
-        canvas, axes = plt.subplots(1, 2, figsize=(11, 4.6))
+    title = f"{{model}}, {report['layers']} layers, {report['precision']}, {{device}}, {{date}}"
+    with drawn(report, target, title=title, bottom=0.06) as axes:
         for axis, what in zip(axes, (speed, memory), strict=True):
             sns.barplot(
                 data,
@@ -338,24 +336,14 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
                 legend=False,
             )
             for i, (bars, policy) in enumerate(zip(axis.containers, policies, strict=True)):
-                drawn = [row_of[policy, length] for length in lengths if (policy, length) in row_of]
-                plt.setp(bars, hatch=hatches[i % len(hatches)])
-                axis.bar_label(bars, [_bar(row, what is speed) for row in drawn], padding=2, fontsize=8)
+                shown = [row_of[policy, length] for length in lengths if (policy, length) in row_of]
+                for bar in bars:
+                    bar.set_hatch(hatches[i % len(hatches)])
+                axis.bar_label(bars, [_bar(row, what is speed) for row in shown], padding=2, fontsize=8)
             axis.margins(y=0.15)
         axes[0].set_title("speed, and its share of what this machine allows (roofline)", fontsize=10)
         axes[1].set_title("memory", fontsize=10)
-        title = [
-            report["model"],
-            f"{report['layers']} layers",
-            report["precision"],
-            report["hardware"]["device"],
-            report["date"][:10],
-        ]
-        canvas.suptitle(", ".join(title), fontsize=10)
-        canvas.legend(axes[0].containers, policies, loc="lower center", ncols=len(policies), frameon=False)
-        canvas.tight_layout(rect=(0, 0.06, 1, 1))
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)
+        axes[0].figure.legend(axes[0].containers, policies, loc="lower center", ncols=len(policies), frameon=False)
 
 
 def _bar(row: Mapping[str, Any], speed: bool) -> str:

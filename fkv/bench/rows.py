@@ -14,6 +14,7 @@ from fkv.parallel.rows import step_rows
 from fkv.sampler import BranchNoise
 from fkv.stream import Chunk, Stream
 
+from .drawing import drawn
 from .report import lines
 from .streams import prepare
 
@@ -117,16 +118,5 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: The report.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
-    with sns.axes_style("whitegrid"):
-        canvas, axes = plt.subplots(figsize=(5.5, 4.6))
+    with drawn(report, target, 1, (5.5, 4.6)) as axes:
         draw(axes, report["rows"])
-        canvas.suptitle(f"{report['model']}, {report['hardware']['device']}, {report['date'][:10]}", fontsize=9)
-        canvas.tight_layout()
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)

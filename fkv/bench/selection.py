@@ -24,9 +24,10 @@ from fkv.policies.mpcache import MPCache
 from fkv.policies.selection import share_of
 from fkv.policies.wrapper import Wrapper
 from fkv.stream import Chunk, Stream
+from fkv.world import PROMPT
 
+from .drawing import drawn
 from .report import lines
-from .streams import PROMPT
 
 VARIANTS = (
     "full",
@@ -290,17 +291,12 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
         report: Of `fkv bench --selection`.
         target: The file to write: .png, .svg or .pdf.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
     found = report["selection"]
     overlap = found["overlap"]
     rows = [row for row in found["rows"] if row["psnr_vs_full"] is not None]
-    with sns.axes_style("whitegrid"):
-        canvas, (points, layers, steps) = plt.subplots(1, 3, figsize=(15, 5), width_ratios=(2, 1, 1))
+    with drawn(report, target, 3, (15, 5), width_ratios=(2, 1, 1)) as (points, layers, steps):
         for row, marker in zip(rows, "osD^v<>phX*Pd8", strict=False):
             points.errorbar(
                 row["kv_tokens_read"], row["psnr_vs_full"], row["psnr_error"] or 0, marker=marker, ls="",
@@ -318,7 +314,3 @@ def figure(report: Mapping[str, Any], target: Path) -> None:
                 cbar=False, xticklabels=names, yticklabels=names, ax=axis,
             )  # fmt: skip
             axis.set_title(f"overlap of choices between {title}", fontsize=9)
-        canvas.suptitle(f"{report['model']}, {report['hardware']['device']}, {report['date'][:10]}", fontsize=9)
-        canvas.tight_layout()
-        canvas.savefig(target, dpi=160)
-        plt.close(canvas)

@@ -20,11 +20,11 @@ from fkv.parallel.overlap import Overlap
 from fkv.policies import ChunkState, Policy, evict, keeper
 from fkv.policies.full import Full
 from fkv.stream import Chunk, Snapshot, Stream
+from fkv.world import PROMPT
 
 from .models import TooLarge, require_memory
 from .work import Ceilings, bare_calls, pass_work, seconds
 
-PROMPT = "a red ball bouncing over the hills at sunset"
 CAPTURE_CHUNKS = 2  # after so many chunks kernels are chosen and every pass is captured as a CUDA graph
 STAGES = ("rebuild", "denoise", "context", "decode", "generate", "total")
 
@@ -104,8 +104,7 @@ def _passes(stream: Stream) -> int:
 def _step(stream: Stream, snapshot: Snapshot, decoder: Overlap | None) -> Chunk:
     """Generate the chunk after a snapshot.
 
-    With a decoder, a chunk of a long stream is measured: it is generated while one like it is decoded, and then waits
-        for that.
+    With a decoder, the chunk is generated while an equal one is decoded, and then waits for that, as in a long stream.
     """
 
     def once() -> Chunk:
