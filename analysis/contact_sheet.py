@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from fkv.batch.shared import NO_STORY
 from fkv.models.base import VideoModel
 from fkv.storyboard import Storyboard
 from fkv.world import FPS
 
 from .evaluation_plots import filmstrip_pages, filmstrips
-from .evaluation_streams import NO_STORY, run_stream
+from .evaluation_streams import run_stream
 from .held_out import held_out_shot
 from .measures import video_of
 from .oracle_checks import check_world

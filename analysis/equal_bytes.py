@@ -13,8 +13,8 @@ from fkv.models.page_tables import simulated
 from fkv.policies import Policy
 from fkv.policies.dummy_forcing import DummyForcing
 from fkv.stream import Stream
+from fkv.world import PROMPT
 
-PROMPT = "a red ball bouncing over the hills at sunset"
 SECONDS = 2, 3600
 SETTINGS: dict[str, Callable[[int], str]] = {
     "sliding-window": lambda frames: f"sliding-window:window_frames={frames}",

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fkv.batch.shared import counts
+from fkv.batch.shared import NO_STORY, counts
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.parallel.ray_map import over_ray
@@ -22,7 +22,7 @@ from fkv.report import device_name, without_speeds
 from fkv.storyboard import Storyboard
 from fkv.storyboard import write as write_story
 
-from .evaluation_streams import NO_STORY, REFERENCE, at_once, paths_of, run_stream, run_switch
+from .evaluation_streams import REFERENCE, at_once, paths_of, run_stream, run_switch
 from .held_out import held_out_scene
 from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
 from .measures import video_of

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fkv.batch.jobs import Job
 from fkv.batch.jobs import Path as JobPath
-from fkv.batch.shared import generate
+from fkv.batch.shared import NO_STORY, generate
 from fkv.models.base import VideoModel
 from fkv.policies import parse
 from fkv.storyboard import Storyboard
@@ -24,7 +24,6 @@ from .held_out import held_out_text
 from .prompt_switch import switch_chunks, switch_story
 
 REFERENCE = "full"
-NO_STORY = Storyboard()
 
 
 def chunks_of(seconds: float) -> int:

@@ -225,8 +225,9 @@ def interval(shown: pd.DataFrame) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share of `count` votes (Wilson 1927)."""
+    z = 1.96
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

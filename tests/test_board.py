@@ -38,7 +38,10 @@ as_released = ["full", "sliding-window:window_frames=9,sink_frames=1"]
 frames = [7, 9]
 rules = ["sliding-window"]
 """
-LONG = "forcing-kv:sink_frames=2,anchor_frames=5,dynamic_anchor_frames=2,dynamic_frames=4,segments_per_frame=4,start_chunk=2"
+LONG = (
+    "forcing-kv:sink_frames=2,anchor_frames=5,dynamic_anchor_frames=2,dynamic_frames=4,"
+    "segments_per_frame=4,start_chunk=2"
+)
 
 
 @pytest.fixture

@@ -206,10 +206,10 @@ def agreement_matrix(models: Mapping[str, HeadRoles]) -> pd.DataFrame:
     return pd.DataFrame(shares, list(models), list(models))
 
 
-def depth_shares(roles: HeadRoles, bands: int = BANDS) -> np.ndarray:
-    """Average the share of static heads over equal bands of depth, first layers first: [min(bands, layers)]."""
+def depth_shares(roles: HeadRoles) -> np.ndarray:
+    """Average the share of static heads over equal bands of depth, first layers first: [min(BANDS, layers)]."""
     per_layer = roles.is_static().mean(1)
-    return np.array([part.mean() for part in np.array_split(per_layer, min(bands, len(per_layer)))])
+    return np.array([part.mean() for part in np.array_split(per_layer, min(BANDS, len(per_layer)))])
 
 
 def atlas_table(models: Mapping[str, HeadRoles]) -> pd.DataFrame:

@@ -53,7 +53,9 @@ class Memory:
 
 
 class Claim:
-    """What a node and all below it need, while it waits, runs and lies parked for its children.
+    """The bytes that a node and its descendants need.
+
+    They need them while they wait, run, or are parked until their children have begun.
 
     Args:
         node: The node.

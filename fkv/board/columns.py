@@ -44,7 +44,7 @@ MEASURES: dict[str, Measure] = {
         "identity",
         3,
         "high",
-        "likeness of the end to its own opening beyond that to openings of other seeds of the prompt",
+        "how much more the end is like the video's own opening than like the openings of the prompt's other seeds",
     ),
     "hue_kept": Measure("hues kept, %", 1, "high", f"overlap of hue histograms, {_END}"),
     "colour_drift": Measure("colour drift", 3, "low", f"distance of RGB histograms, 0 to 1, {_END}"),

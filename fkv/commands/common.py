@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fkv.world import PROMPT
+
 from .model_options import add_model, load_model
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from fkv.roles import HeadRoles
     from fkv.storyboard import Cue, Storyboard
 
-PROMPT = "a red ball bouncing over the hills at sunset"
 CHUNKS = 14
 MAX_STORY_BYTES = 1 << 20
 STORY_HELP = (

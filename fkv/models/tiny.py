@@ -16,7 +16,7 @@ from fkv import roles
 from fkv.resources import asset
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer
-from fkv.world import FPS, HEIGHT, WIDTH
+from fkv.world import FPS, HEIGHT, PROMPT, WIDTH
 from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES, known_words, missing_parts, unknown_words, words
 from fkv.world.shots import NEW_WORDS
 
@@ -30,7 +30,7 @@ from .words import WordEncoder
 
 FOLDER = asset("tiny")
 EXAMPLES = (
-    "a red ball bouncing over the hills at sunset",
+    PROMPT,
     "a cyan star drifting over the sea at night",
     "a purple heart circling in the city by day",
     "a yellow box swinging over the mountains at sunset",

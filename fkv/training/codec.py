@@ -3,8 +3,9 @@
 python -m fkv.training.codec --out runs/codec --steps 9000
 python -m fkv.training.codec --world memory --from assets/tiny/codec --out runs/memory-codec --steps 3000
 
-A VAE with fixed latent noise: squared error, weighted on the moving things so that small ones keep their colour, plus
-a mild pull of the latents to zero. The first two thirds train on crops, the rest on full frames.
+A VAE with fixed latent noise: squared error, weighted on the moving things so that small ones keep their colour, a
+twentieth of the absolute error, and a mild pull of the latents to zero. The first two thirds train on crops, the rest
+on full frames.
 """
 
 from __future__ import annotations

@@ -80,13 +80,15 @@ def label(gains: Sequence[float]) -> str | None:
     return STRATEGIES[0] if mean > 0 else STRATEGIES[1]
 
 
-def fit(features: np.ndarray, labels: np.ndarray, decay: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
+DECAY = 1.0  # weight of the squared coefficients
+
+
+def fit(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a logistic regression.
 
     Args:
         features: [prompts, dimensions].
         labels: 0 or 1, [prompts].
-        decay: Weight of the squared coefficients.
 
     Returns:
         A function from features to the class of each prompt.
@@ -101,7 +103,7 @@ def fit(features: np.ndarray, labels: np.ndarray, decay: float = 1.0) -> Callabl
         optimiser.zero_grad()
         logits = inputs @ weight[1:] + weight[0]
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-        value = value + decay / 2 * weight[1:].square().sum()
+        value = value + DECAY / 2 * weight[1:].square().sum()
         value.backward()
         return value
 

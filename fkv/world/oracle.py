@@ -246,9 +246,11 @@ def _paths() -> tuple[tuple[str, np.ndarray], ...]:
 
 
 def _motion(track: np.ndarray, numbers: np.ndarray) -> str | None:
-    """The motion whose path lies closest to `track` ([T, 2], nan where unseen) over all phases and places.
+    """The motion whose path lies closest to `track` over all phases and places.
 
-    numbers : those of the track's frames, [T].
+    Args:
+        track: Places, [T, 2], nan where unseen.
+        numbers: Of the track's frames, [T].
     """
     seen = np.flatnonzero(~np.isnan(track[:, 0]))
     if len(seen) < MIN_MOTION_FRAMES:
