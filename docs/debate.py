@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from fkv.analysis.figures.style import DYNAMIC, STATIC
+from fkv.analysis.recall import wilson
 from fkv.debate.director import ROLES, direct
 from fkv.debate.scenes import Brief
 from fkv.resources import asset
@@ -18,7 +18,6 @@ PAGE = Path(__file__).with_suffix(".md")
 RECORD = asset("benchmarks") / "2026-11-30-jury.json"
 FIGURE = RECORD.with_suffix(".png")
 IDEA, SEED = "a day by the sea", 0
-SIGMAS = 1.96  # of a 95 % interval
 
 INTRODUCTION = """\
 # Sparse debate
@@ -164,20 +163,12 @@ def table(record: dict[str, Any]) -> str:
     """Return the juries as a table."""
     rows = ["| | right | interval | same verdict as plain debate | tokens | calls | silent turns |", "|-|-|-|-|-|-|-|"]
     for name, row in record["juries"].items():
-        low, high = interval(row["right"], record["renders"])
+        low, high = wilson(row["right"] / record["renders"], record["renders"])
         same = "" if row["as_plain"] is None else f"{row['as_plain'] / record['renders']:.1%}"
         silent = f"{row['silent_share']:.1%}" if name.startswith("sparse") else ""
         right = f"{row['right'] / record['renders']:.1%} | {low:.1%} to {high:.1%}"
         rows.append(f"| {name} | {right} | {same} | {row['tokens']:,.0f} | {row['calls']:.1f} | {silent} |")
     return "\n".join(rows)
-
-
-def interval(right: int, count: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    share, weight = right / count, SIGMAS**2 / count
-    middle = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return middle - half, middle + half
 
 
 def draw(record: dict[str, Any]) -> Figure:
@@ -187,7 +178,7 @@ def draw(record: dict[str, Any]) -> Figure:
     for name, row in record["juries"].items():
         has_bias = name.endswith(" biased")
         share = row["right"] / record["renders"]
-        low, high = interval(row["right"], record["renders"])
+        low, high = wilson(row["right"] / record["renders"], record["renders"])
         axis, colour = axes[int(has_bias)], DYNAMIC if name.startswith("sparse") else STATIC
         axis.errorbar(row["tokens"], share, [[share - low], [high - share]], fmt="o", color=colour, capsize=4)
         label = name.partition(",")[0].replace(" who looks at", ",\n")

@@ -23,6 +23,7 @@ from fkv.policies import POLICIES, Policy, parity
 from fkv.resources import asset
 from fkv.stream import Stream
 from fkv.studio.tabs.policy_picker import DRAWN_CHUNKS
+from fkv.world import PROMPT
 from fkv.xray import xray
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -157,7 +158,7 @@ def table(parameters: tuple[Parameter, ...]) -> str:
 
 def drawing(policy: Policy) -> dict[str, object]:
     """What the page draws of a policy: the page table of the tiny model while chunk `DRAWN_CHUNKS` attends."""
-    stream = Stream(tiny.load(), policy, "a red ball bouncing over the hills at sunset", decode=False)
+    stream = Stream(tiny.load(), policy, PROMPT, decode=False)
     chunk = [stream.step() for _ in range(DRAWN_CHUNKS)][-1]
     return {"frames": chunk.frames[-1] + 1, "groups": xray(chunk)}
 
