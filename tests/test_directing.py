@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,13 +14,16 @@ from fkv.debate.director import Direction, direct
 from fkv.debate.endpoint import Endpoint
 from fkv.debate.scenes import Brief, cues
 from fkv.debate.transcript import Event
+from fkv.studio.live.attention_probe import Steps
 from fkv.studio.live.directing import debate, told_of
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
+from fkv.studio.live.loop import generate
 from fkv.studio.live.plan import Plan
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
+from fkv.studio.media.protocol import unpack
 from fkv.studio.tabs.director import Handlers
 
 HILLS = "a red ball bouncing over the hills at sunset"
@@ -116,6 +120,35 @@ def test_scenes_go_into_the_run_that_plays_or_into_the_next_storyboard(small):
     assert "ask the director first" in handlers.use("6: flush", request)[1].lower()
     assert "the agreed scenes must be a text" in handlers.use(None, request)[1].lower()
     assert handlers.use_at_once(False, SCENES, request)[1] != note
+
+
+@pytest.mark.parametrize("during", [True, False])
+def test_scenes_begin_with_the_chunk_that_is_said(during, small):
+    registry = Registry()
+    use = partial(Handlers(small, registry, None).use, f"{SEA} [2] | {HILLS} [1]", SimpleNamespace(session_hash="a"))
+    run = registry.begin("a")
+    said = []
+
+    class Asking(Steps):
+        def step(self, streams, turn, watch, seconds=None):
+            if during and run.count == 1 and not said:
+                said.append(use()[1])
+            return super().step(streams, turn, watch, seconds)
+
+    plan = Plan.from_form(prompt="a green box", seed=0, length=6, view="A", a="full", b="full")
+    for manifest in live(small, plan, run, Queue(), Limits(lead=1e9), partial(generate, small, stepping=Asking)):
+        if not during and manifest["state"] == "live" and run.count == 2 and not said:
+            said.append(use()[1])
+    prompts = [unpack(chunk)[0]["prompt"] for chunk in run.chunks()]
+    assert prompts == ["a green box"] * 2 + [SEA] * 2 + [HILLS] * 2
+    assert "2 scenes play from chunk 3 on." in said[0]
+
+
+def test_one_scene_plays(small):
+    registry = Registry()
+    registry.begin("a").live = True
+    _, note = Handlers(small, registry, None).use(f"{SEA} [2]", SimpleNamespace(session_hash="a"))
+    assert "1 scene plays from chunk 1 on." in note
 
 
 def test_bad_ideas_are_answered_in_the_drawer(small):

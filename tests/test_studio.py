@@ -342,6 +342,14 @@ def test_step_makes_one_chunk_of_a_paused_run(small, run):
     assert counts == [0, 1, 2]
 
 
+def test_a_stream_that_makes_one_more_chunk_is_resumed_by_the_next_press(run):
+    run.toggle()
+    run.step()
+    assert not run.paused
+    run.toggle()
+    assert not run.control.paused
+
+
 def test_pinned_chunks_are_served_and_a_visitor_s_last_run_is_kept():
     registry, recorded = Registry(), Run(1 << 10)
     recorded.put(b"chunk")

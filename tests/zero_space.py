@@ -81,13 +81,13 @@ def main() -> None:
 
     emulation.init, emulation.move = lambda uuid: None, move
     from fkv.models import tiny
+    from fkv.models.base import VideoModel
     from fkv.models.memory import free_memory
-    from fkv.studio.live import zerogpu
     from fkv.studio.live.limits import Limits
     from fkv.studio.live.sessions import Registry
     from fkv.studio.page import build
 
-    zerogpu.chunk_seconds = lambda model: CHUNK_SECONDS  # a busy machine may need long for a chunk
+    VideoModel.chunk_seconds = property(lambda model: CHUNK_SECONDS)  # a busy machine may need long for a chunk
     told: dict[str, Any] = {"cuda": torch.cuda.is_available()}
     model = tiny.load(device="cuda", precision="fp32").with_steps(1)
     told |= {"device": str(model.device), "free": free_memory("cuda")["device"]}

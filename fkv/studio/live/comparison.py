@@ -30,7 +30,7 @@ from .limits import Limits
 from .queue import Queue
 from .run import Run
 from .turn import Listener, Turn, turn
-from .zerogpu import chunk_seconds, lend
+from .zerogpu import lend
 
 STRIPS = 4  # the newest runs, of which there are film strips
 
@@ -101,7 +101,7 @@ def player(model: VideoModel, limits: Limits) -> Play:
     def seconds(
         names: Sequence[str], prompt: str, seed: int, chunks: int, warmup: int = 0, shared: bool = False
     ) -> float:
-        return min(limits.seconds, 5 + len(names) * (chunks + warmup) * chunk_seconds(model))
+        return min(limits.seconds, 5 + len(names) * (chunks + warmup) * model.chunk_seconds)
 
     return lend(play, seconds)
 

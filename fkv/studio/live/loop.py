@@ -111,6 +111,7 @@ def generate(
                 continue
             # The streams take turns at being first.
             order = go if run.count % 2 == 0 else go[::-1]
+            run.begun = max([run.begun, *(tape.counts[name] + 1 for name in order)])
             made, watched = steps.step(running, order, run.watch, soonest)
             tape.put(streams, made, watched)
             if made:

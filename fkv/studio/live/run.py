@@ -44,6 +44,7 @@ class Run:
         live: Whether it waits for its turn or generates.
         ended: How it ended, in a word or two; empty while it goes on.
         source: Where its figures come from, as in "live on ...".
+        begun: How many chunks a stream has begun.
         choice: What the visitor chose last among several futures, from 0.
         watch: The head at which the visitor looks, None for none; any thread may set it.
         encoded_bytes: Bytes of all chunks so far.
@@ -59,6 +60,7 @@ class Run:
         self.live = False
         self.ended = ""
         self.source = ""
+        self.begun = 0
         self.choice = 0
         self.watch: Watch | None = None
         self.paused_seconds = 0.0
@@ -103,9 +105,9 @@ class Run:
             self._set(Control(self.stopped, paused))
 
     def toggle(self) -> None:
-        """Pause, or go on where it is paused; two at once cancel out."""
+        """Pause, or go on where it pauses, also while it generates one more chunk; two at once cancel out."""
         with self._wake:
-            self.pause(not self.paused)
+            self.pause(not self._control.paused)
 
     def choose(self, number: int) -> None:
         """Go on with one of several futures."""
@@ -194,6 +196,11 @@ class Run:
     def count(self) -> int:
         """How many chunks there are of the stream that is ahead."""
         return self._count
+
+    @property
+    def next_chunk(self) -> int:
+        """The first chunk that no stream has begun, from 0: the first one that a change can reach."""
+        return max(self._count, self.begun)
 
     @property
     def files(self) -> int:

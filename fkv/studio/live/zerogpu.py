@@ -94,11 +94,6 @@ def lend(
     return near
 
 
-def chunk_seconds(model: VideoModel) -> float:
-    """How long one chunk plays."""
-    return model.frames_per_chunk * model.video_frames_per_latent / model.fps
-
-
 def generating(model: VideoModel, together: int = 1) -> Generate:
     """`loop.generate` for one model, where its GPU is, for `together` visitors at once."""
     if not here() and together > 1:
@@ -110,7 +105,7 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
     def needed(plan: Plan, limits: Limits) -> float:
         if plan.chunks is None:
             return limits.seconds
-        return min(limits.seconds, 5 + 2 * plan.chunks * chunk_seconds(model))
+        return min(limits.seconds, 5 + 2 * plan.chunks * model.chunk_seconds)
 
     def far(
         plan: Plan, limits: Limits, requests: Path
@@ -140,6 +135,7 @@ def generating(model: VideoModel, together: int = 1) -> Generate:
                 if chunk is not None:
                     run.put(chunk)
                     turn.chunks = run.count
+                    run.begun = run.count + 1  # the process has gone on
                 if state in ("live", "paused") and (
                     over := turn.over()
                 ):  # who waits and who fetches is known here only

@@ -31,7 +31,7 @@ from fkv.studio.live.run import Run
 from fkv.studio.live.sessions import Registry
 from fkv.studio.live.telemetry import Tally
 from fkv.studio.live.turn import Kind, Turn, turn
-from fkv.studio.live.zerogpu import chunk_seconds, here, lend
+from fkv.studio.live.zerogpu import here, lend
 from fkv.studio.media.artifacts import Artifacts
 from fkv.video import Mp4Writer
 
@@ -200,7 +200,7 @@ def _scoring(model: VideoModel, longest: float) -> Callable[..., Generator[dict[
     ) -> Generator[dict[str, Any], None, None]:
         yield profile_heads(model, lines, (seed,), chunks, threshold, progress=progress).report()
 
-    return lend(score, lambda lines, chunks, *_: min(longest, 5 + len(lines) * chunks * chunk_seconds(model)))
+    return lend(score, lambda lines, chunks, *_: min(longest, 5 + len(lines) * chunks * model.chunk_seconds))
 
 
 def _text(value: str, label: str) -> gr.Textbox:

@@ -34,6 +34,8 @@ from fkv.studio.media.artifacts import Artifacts
 from fkv.studio.media.assets import script
 from fkv.world.oracle import WORDS
 
+from .buttons import begin_and_end
+
 CHOSEN = ["full", "forcing-kv", "sliding-window"]
 CHUNKS = 7
 EARLIER = 8  # finished comparisons that the page keeps
@@ -152,12 +154,12 @@ def _controls(model: VideoModel) -> Controls:
             with gr.Column(scale=1, min_width=150):
                 shared = gr.Checkbox(False, label="Pictures only", info="sooner, without speeds")
                 go = gr.Button("Compare", variant="primary", elem_id="fkv-compare-go")
-                cancel = gr.Button("Cancel", interactive=False, elem_id="fkv-compare-cancel")
+                cancel = gr.Button("Cancel", interactive=False)
         bar = gr.HTML(_bar(READY, 1), js_on_load=script("compared"), apply_default_css=False)
         rows = gr.HTML(_table(None, draws_world(model)), apply_default_css=False)
         strips = gr.HTML("", apply_default_css=False, elem_id="fkv-films")
         plot = gr.Plot(visible=False, show_label=False, container=False, elem_id="fkv-pareto", elem_classes="fkv-plot")
-        with gr.Row(elem_id="fkv-compare-files"):
+        with gr.Row():
             files = [gr.DownloadButton(label, interactive=False, size="sm", min_width=140) for label in FILES]
         gr.HTML(NOTE, apply_default_css=False, elem_classes="fkv")
         recorded = _recorded(model)
@@ -210,7 +212,7 @@ class Handlers:
             )
         except ValueError as error:
             problem = _bar(Progress("error", sentence(error)), 1)
-            yield [problem, *[gr.skip()] * (3 + len(FILES)), *_buttons("error"), *[gr.skip()] * 2]
+            yield [problem, *[gr.skip()] * (3 + len(FILES)), *begin_and_end("error"), *[gr.skip()] * 2]
             return
         run = registry.begin(visitor(request))
         hints = " ".join(self._model.hints_of(plan.texts(self._model.chunk_seconds)))
@@ -241,7 +243,7 @@ class Handlers:
             files = self._save(figures, told, step.strips)
         strips = filmstrip.html(step.strips) if step.strips is not last.strips else gr.skip()
         rows = _table(figures, self._draws_world)
-        return [_bar(step, plan.total), rows, strips, plot, *files, *_buttons(step.state)]
+        return [_bar(step, plan.total), rows, strips, plot, *files, *begin_and_end(step.state)]
 
     def _save(self, figures: pd.DataFrame, told: dict[str, Any], strips: Sequence[filmstrip.Filmstrip]) -> list[Any]:
         """Write the files, and offer them behind their buttons."""
@@ -301,12 +303,6 @@ def _earlier(finished: Sequence[str]) -> str:
 def _complete(step: Progress) -> int:
     """How many streams are complete and measured."""
     return sum("adherence" in record for record in step.records)
-
-
-def _buttons(state: str) -> list[Any]:
-    """Compare and Cancel as they are in a state."""
-    running = state in ("queued", "running")
-    return [gr.Button(interactive=not running), gr.Button(interactive=running)]
 
 
 def _bar(step: Progress, total: int) -> str:

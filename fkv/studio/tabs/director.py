@@ -26,6 +26,8 @@ from fkv.studio.live.disconnect import Caller
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.sessions import Registry
 
+from .buttons import begin_and_end
+
 IDEA = "a day by the sea"
 SCENES = 4
 SEEDS = 1 << 16  # so that the grammar proposes something else each time
@@ -100,13 +102,13 @@ def _controls(endpoint: Endpoint | None) -> Controls:
             )
             scenes = gr.Number(SCENES, label="Scenes", info=f"1 to {MOST_SCENES}", precision=0, scale=1, min_width=110)
             with gr.Column(scale=1, min_width=190):
-                ask = gr.Button("Ask the director", variant="primary", elem_id="fkv-director-ask")
-                stop = gr.Button("Stop the debate", interactive=False, elem_id="fkv-director-stop")
-        bar = gr.HTML(_bar(READY), apply_default_css=False)
+                ask = gr.Button("Ask the director", variant="primary")
+                stop = gr.Button("Stop the debate", interactive=False)
+        bar = gr.HTML(_note(READY.state, READY.text), apply_default_css=False)
         with gr.Row():
             agreed = gr.Textbox("", label="Agreed scenes", info=SCENES_HELP, lines=4, max_lines=10, scale=6)
             with gr.Column(scale=1, min_width=190):
-                use = gr.Button("Use this", elem_id="fkv-director-use")
+                use = gr.Button("Use this")
                 at_once = gr.Checkbox(False, label="Play as it comes", info="use scenes as soon as they are agreed on")
         note = gr.HTML("", apply_default_css=False)
         transcript = gr.HTML(_transcript(()), apply_default_css=False)
@@ -142,13 +144,14 @@ class Handlers:
             so_far, facts = told_of(registry.of(request.session_hash), self._model, self._toy_world)
             brief = Brief(idea, scenes, so_far=so_far, facts=facts, toy_world=self._toy_world)
         except ValueError as error:
-            yield [_bar(Progress("error", sentence(error))), *skipped, *_buttons("error")]
+            yield [_note("error", sentence(error)), *skipped, *begin_and_end("error")]
             return
         run = registry.begin(directs(request))
         with closing(debate(self._model, brief, self._direct, run, self._queue, registry.limits, Caller())) as steps:
             for step in steps:
                 found = step.direction.scenes.replace(" | ", " |\n") if step.direction else ""
-                yield [_bar(step), _transcript(step.events), found or gr.skip(), *_buttons(step.state)]
+                said = _note(step.state, step.text)
+                yield [said, _transcript(step.events), found or gr.skip(), *begin_and_end(step.state)]
 
     def _direct(self, brief: Brief, seen: Seen) -> Direction:
         return direct(brief, self._endpoint, secrets.randbelow(SEEDS), seen)
@@ -169,23 +172,14 @@ class Handlers:
             return [gr.skip(), _note("error", sentence(error))]
         if run is None:
             return [text, _note("done", "The scenes are the storyboard of the next run. Press Go live.")]
-        begin = run.count
+        begin = run.next_chunk
         run.add_cues(replace(cue, chunk=begin + cue.chunk) for cue in cues)
-        return [gr.skip(), _note("done", f"{len(cues)} scenes play from chunk {begin + 1} on.")]
+        play = "1 scene plays" if len(cues) == 1 else f"{len(cues)} scenes play"
+        return [gr.skip(), _note("done", f"{play} from chunk {begin + 1} on.")]
 
     def use_at_once(self, at_once: bool, agreed: str | None, request: gr.Request) -> list[Any]:
         """The same once the debate is over, where the visitor wants scenes to play as they come."""
         return self.use(agreed, request) if at_once and agreed else [gr.skip(), gr.skip()]
-
-
-def _buttons(state: str) -> list[Any]:
-    """Ask and Stop as they are in a state."""
-    running = state in ("queued", "running")
-    return [gr.Button(interactive=not running), gr.Button(interactive=running)]
-
-
-def _bar(step: Progress) -> str:
-    return f'<p class="fkv-director-bar" role="status" data-state="{step.state}">{escape(step.text)}</p>'
 
 
 def _note(state: str, text: str) -> str:
