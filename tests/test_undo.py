@@ -11,7 +11,7 @@ from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
 from fkv.studio.live.queue import Queue
 from fkv.studio.live.run import Run
-from fkv.studio.live.undo import History, Settings
+from fkv.studio.live.undo import MOST_UNDONE, History, Settings
 from fkv.studio.media.protocol import unpack
 
 PROMPT = "a red ball over the sea"
@@ -32,6 +32,7 @@ CHANGES = {
     "cut": (Cut(), []),
     "the same policy": (SetPolicy("B", "full"), []),
     "no policy": (SetPolicy("B", "nonsense"), []),
+    "no prompt": (SetPrompt(" "), []),
     "another run's stream": (SetPolicy("C", "full"), []),
 }
 
@@ -43,6 +44,15 @@ def test_a_change_is_taken_back_by_what_held_before(case, small):
     before = history.now
     history.note(change)
     assert history.undo() == expected and history.now == before and history.undo() == []
+
+
+def test_only_the_last_changes_of_a_long_run_are_kept(small):
+    history = History(Settings.of(plan_of(3), small))
+    for number in range(MOST_UNDONE + 9):
+        history.note(SetPrompt(f"{number} blue stars"))
+    for number in reversed(range(8, MOST_UNDONE + 8)):
+        assert history.undo() == [SetPrompt(f"{number} blue stars")]
+    assert history.undo() == []
 
 
 def test_roles_are_taken_back_however_they_were_changed(shipped):

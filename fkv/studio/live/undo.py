@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,8 +21,11 @@ from fkv.storyboard import (
     SilenceHead,
     at_threshold,
 )
+from fkv.stream import check_prompt
 
 from .plan import Plan
+
+MOST_UNDONE = 64  # changes that can be taken back; older ones are forgotten
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Settings:
             ValueError: The change cannot be made.
         """
         if isinstance(change, SetPrompt):
-            return replace(self, prompt=change.prompt)
+            return replace(self, prompt=check_prompt(change.prompt))
         if isinstance(change, SetPolicy):
             return self._with_policy(change.stream, change.policy)
         if isinstance(change, SilenceHead) and change.stream in self.policies:
@@ -95,7 +99,7 @@ class History:
     """
 
     now: Settings
-    _before: list[Settings] = field(default_factory=list)
+    _before: deque[Settings] = field(default_factory=lambda: deque(maxlen=MOST_UNDONE))
 
     def note(self, change: Change) -> None:
         """Note a change; one that cannot be made or changes nothing leaves nothing to take back."""
