@@ -218,7 +218,8 @@ def test_answers_of_one_address_are_worked_on_in_turn(tmp_path):
             return time.monotonic()
 
     async def gets() -> list[float]:
-        pages = [get(path, "10.0.0.1") for path in ("/", "/config", "/theme.css") * 10]
+        paths = ("/", "/config", "/theme.css", "/atlas/role-atlas.svg", "/board/rows.json")
+        pages = [get(path, "10.0.0.1") for path in paths * 6]
         return await asyncio.gather(get("/", "10.0.0.2"), get("/healthz", "10.0.0.3"), *pages)
 
     began = time.monotonic()

@@ -15,7 +15,7 @@ API_PLACES = 32  # calls of programs, running and waiting
 ADDRESS_PLACES = 64  # events of one address, running and waiting
 SESSIONS = 2000  # sessions whose messages are kept while nothing of theirs is under way
 JOIN = re.compile(r"(?:/gradio_api)?/(?:queue/join|call/(?:v2/)?([^/]+))/?$")
-FULL = "This studio has no place for another {}; try again in a minute."
+FULL = "This studio cannot take another {} now; try again in a minute."
 
 
 class Messages(LRUCache):
@@ -61,7 +61,7 @@ class Admission:
         if call[1] is None and self._is_of_the_page(body):
             return None
         if sum(event.fn.api_visibility == "public" for event in events) >= API_PLACES:
-            return FULL.format("call of a program")
+            return FULL.format("call from a program")
         return None
 
     def _is_of_the_page(self, body: Any) -> bool:

@@ -36,7 +36,7 @@ FOREIGN = JSONResponse(
     403,
 )
 END: Message = {"type": "http.response.body", "body": b""}
-BUSY = PlainTextResponse("Too many requests of this address are under way.", 503)
+BUSY = PlainTextResponse("Too many requests from this address are in progress; try again shortly.", 503)
 MAX_BODY = 256 << 10  # bytes of a request: longer texts keep Python busy, and Gradio remembers what a session sent
 MAX_UPLOAD = 16 << 20  # bytes of one upload
 MAX_UPLOADS = 256 << 20  # bytes of the uploads of all visitors
@@ -45,7 +45,9 @@ UPLOAD = re.compile(r"(/gradio_api)?/upload(_progress)?/?$")
 API = re.compile(r"(/gradio_api)?/(info|openapi\.json)/?$")
 DIRECT = re.compile(r"(/gradio_api)?/(run|api|component_server)(/|$)")  # calls that do not wait in the queue
 DIRECT_CALLS = 32  # of one address under way
-WORK = re.compile(f"{API.pattern}|{DIRECT.pattern}|/(config/?|theme\\.css|metrics)?$|(/gradio_api)?/mcp/schema/?$")
+WORK = re.compile(
+    f"{API.pattern}|{DIRECT.pattern}|/(config/?|theme\\.css|metrics)?$|/(atlas|board)/|(/gradio_api)?/mcp/schema/?$"
+)
 """What takes a worker thread, or a while of the event loop."""
 TURNS = 2  # answers of one address that are worked on at once; Python runs one thread at a time
 

@@ -74,7 +74,8 @@ def much_at_once(target: Target) -> Iterator[Attempt]:
     with Visitor(target.address) as visitor, target.client() as client, ThreadPoolExecutor(24) as attackers:
         hint = next(each for each in visitor.config["dependencies"] if any(map(visitor.is_text, each["inputs"])))
         body = {"data": ["red ball " * 25_000], "fn_index": hint["id"], "session_hash": visitor.session}
-        for path in ("/", "/config", "/gradio_api/info", "/openapi.json", "/gradio_api/run/predict"):
+        figures = ("/atlas/role-atlas.png", "/board/rows.json", "/board/tiny-small.png?by=adherence")
+        for path in ("/", "/config", "/gradio_api/info", "/openapi.json", *figures, "/gradio_api/run/predict"):
             method, sent = ("POST", body) if path.endswith("predict") else ("GET", None)
             asked = [attackers.submit(client.request, method, path, json=sent) for _ in range(target.count(200))]
             while not all(each.done() for each in asked):

@@ -103,9 +103,10 @@ def links(target: Target) -> Iterator[Attempt]:
             "story",
             "prompt",
             "model",
-            "steps",
             "branch",
-            "noise",
+            "schedule",
+            "frames",
+            "path",
         ):
             for value in (*values, REORDERED, ["1", "2", ""], ["1"] * 2000)[: target.count(50)]:
                 answer = visitor.http.post("/gradio_api/run/predict", params={name: value}, json=body)
