@@ -16,6 +16,7 @@ from fkv.analysis.figures import Board
 from fkv.board import table
 from fkv.board.result import load_folder
 from fkv.resources import asset
+from fkv.search.forbidden import guarded
 from fkv.studio.live.plan import Plan
 from fkv.studio.tabs import board
 
@@ -68,6 +69,13 @@ def test_clips_are_served_and_nothing_else(client):
     assert (part.status_code, len(part.content)) == (206, 100)
     for path in ("tiny-small/none", "../tiny/none", "..%2f..%2fsecret"):
         assert client.get(f"/board/clips/{path}.mp4").status_code == 404
+
+
+def test_a_guarded_studio_shows_no_clips(small):
+    model = guarded(replace(small, latent=(4, 12, 20)), "red")
+    client = TestClient(Starlette(routes=board.board_routes(model)))
+    assert not any(row["clip"] for row in client.get("/board/rows.json").json()["rows"])
+    assert client.get("/board/clips/tiny-small/forcing-kv.mp4").status_code == 404
 
 
 def test_a_figure_has_error_bars_where_there_are_intervals():

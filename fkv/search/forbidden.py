@@ -42,6 +42,11 @@ def detector(text: str) -> Rewards:
     return Rewards({f"rules:{','.join(found)}": Rules(found)})
 
 
+def is_guarded(model: VideoModel) -> bool:
+    """Whether a detector has to see every frame of a model before anybody does; it has seen none of a recording."""
+    return isinstance(model.decoder, GuardedDecoder)
+
+
 @dataclass(frozen=True)
 class GuardedDecoder:
     """A decoder that gives no video away in which a detector sees what is forbidden.

@@ -57,7 +57,7 @@
 export const trackOf = (row) => (row.frames === null ? row.track : `${row.track}: ${row.frames} frames`);
 
 /**
- * Rules without costs, such as videos that the world draws, stay only where nothing limits costs.
+ * Rules without costs, such as videos that the world draws, pass every limit but that on speed.
  * @param {Row[]} rows
  * @param {Limits} limits
  */

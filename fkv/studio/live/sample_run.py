@@ -21,7 +21,7 @@ from fkv.analysis.profile import checkpoint_hash
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
 from fkv.parallel.lockstep import device_of
-from fkv.search.forbidden import GuardedDecoder
+from fkv.search.forbidden import is_guarded
 from fkv.stream import check_chunks
 from fkv.studio.media.assets import ASSETS
 from fkv.studio.media.protocol import join, unpack
@@ -73,7 +73,7 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
 
     Where a guard is on there is none either: no detector has seen its frames.
     """
-    if not file.exists() or isinstance(model.decoder, GuardedDecoder):
+    if not file.exists() or is_guarded(model):
         return None
     facts, chunks = unpack(file.read_bytes())
     if (facts["model"], facts["checkpoint"]) != (model.name, checkpoint_hash(model.weights, model.adapters)):

@@ -27,6 +27,7 @@ from fkv.board.result import Result, load_folder
 from fkv.board.spec import REFERENCE, TRUTH
 from fkv.models.base import VideoModel
 from fkv.resources import asset
+from fkv.search.forbidden import is_guarded
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.protocol import page_facts
 from fkv.video import ENDING
@@ -50,7 +51,7 @@ def board_tab() -> None:
 
 
 def told(results: Sequence[Result], model: VideoModel, folder: Path = FOLDER) -> dict[str, Any]:
-    """Everything that the page shows.
+    """Everything that the page shows. Where a guard is on there are no clips: no detector has seen their frames.
 
     Args:
         results: Of all boards.
@@ -65,8 +66,8 @@ def told(results: Sequence[Result], model: VideoModel, folder: Path = FOLDER) ->
     rows = []
     for row in table.rows(results):
         result = by_name[row["board"], row["name"]]
-        clip = folder / row["board"] / f"{row['name']}{ENDING}"
-        extras = {"xray": result.xray.model_dump() if result.xray else None, "clip": clip.exists()}
+        clip = (folder / row["board"] / f"{row['name']}{ENDING}").exists() and not is_guarded(model)
+        extras = {"xray": result.xray.model_dump() if result.xray else None, "clip": clip}
         rows.append(row | extras | {"live": live_query(result, model), "differs": differing(row)})
     return {
         "reference": REFERENCE,
@@ -172,6 +173,8 @@ def board_routes(model: VideoModel, folder: Path = FOLDER) -> list[Route]:
         return Response(data, media_type=types[ending], headers=headers)
 
     async def clip(request: Request) -> Response:
+        if is_guarded(model):
+            return Response(NOTHING, 404)
         return await clips.get_response(f"{request.path_params['name']}{ENDING}", request.scope)
 
     return [
