@@ -23,13 +23,13 @@ Record = dict[str, Any]
 
 # Measured per chunk; a policy's figure is the median over all chunks.
 MEASURES = ["fps_denoise", "fps_end_to_end", "ratio_denoise"]
-# Measured per stream once it is complete; a policy's figure is the mean over streams.
 # Quantiles over chunks, which tell noise from a result: column, quantile.
 NOISE = {
     f"{name}_{end}": (name, share)
     for name in ("fps_denoise", "ratio_denoise")
     for end, share in (("low", 0.25), ("high", 0.75))
 }
+# Measured per stream once it is complete; a policy's figure is the mean over streams.
 QUALITY = ["psnr_to_reference", "discontinuity", "adherence", *WORDS]
 
 

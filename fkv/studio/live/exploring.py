@@ -212,7 +212,8 @@ def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ge
             if text := turn.over():
                 yield "done", text
                 return
-            yield "choose", f"Press 1 to {len(tree.options)} to go on; a choice may take {span(turn.limits.pause)}."
+            keys = "1" if len(tree.options) == 1 else f"1 to {len(tree.options)}"
+            yield "choose", f"Press {keys} to go on; a choice may take {span(turn.limits.pause)}."
             run.wait_paused(min(WAIT, turn.limits.pause))
         if text := turn.over():
             yield "done", text

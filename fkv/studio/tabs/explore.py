@@ -19,7 +19,8 @@ from fkv.studio.live.exploring import FUTURES, explore
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 
-from . import live
+from . import live, policy_field
+from .buttons import begin_and_end
 from .live.events import data_of
 
 CHUNKS = 6
@@ -105,9 +106,9 @@ def _controls(model: VideoModel) -> Controls:
             seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
             with gr.Column(scale=3, min_width=320):
                 with gr.Row():
-                    go = gr.Button("Explore", variant="primary", min_width=140, elem_id="fkv-explore-go")
-                    by_hand = gr.Button("Choose by hand", min_width=140, elem_id="fkv-explore-hand")
-                stop = gr.Button("Stop exploring", interactive=False, elem_id="fkv-explore-stop")
+                    go = gr.Button("Explore", variant="primary", min_width=140)
+                    by_hand = gr.Button("Choose by hand", min_width=140)
+                stop = gr.Button("Stop exploring", interactive=False)
         with gr.Row():
             strategy = gr.Dropdown(
                 [name for name in CHOICES[1:] if name != "saffron" or Head.beside(model)],
@@ -201,12 +202,12 @@ class Handlers:
         try:
             plan = ExplorePlan.from_form(self._model, **fields)
         except ValueError as error:
-            yield [{"state": "error", "text": sentence(error)}, *_buttons("error")]
+            yield [{"state": "error", "text": sentence(error)}, *begin_and_end("error", 2)]
             return
         run = registry.begin(explores(request))
         with closing(explore(self._model, plan, run, registry.queue, registry.limits)) as manifests:
             for manifest in manifests:
-                yield [manifest, *_buttons(manifest["state"])]
+                yield [manifest, *begin_and_end(manifest["state"], 2)]
 
     def stop(self, request: gr.Request) -> None:
         if run := self._registry.of(explores(request)):
@@ -223,6 +224,7 @@ class Handlers:
         """Write a future into the form of the Live tab, which checks it when the run begins."""
         c = self._live
         data = data_of(event)
+        split = self._model.profile_threshold  # with which futures are generated
         return {
             c.prompt.text: str(data.get("prompt", "")),
             c.next_run.seed: data.get("seed"),
@@ -234,10 +236,5 @@ class Handlers:
             c.policies.timesteps: "",
             c.policies.frames: 0,
             c.storyboard.path: str(data.get("noises", "")),
+            c.policies.threshold: gr.skip() if split is None else policy_field.split_slider(self._model, split),
         }
-
-
-def _buttons(state: str) -> list[Any]:
-    """Explore, Choose by hand and Stop as they are in a state."""
-    running = state in ("queued", "running", "choose")
-    return [gr.Button(interactive=not running), gr.Button(interactive=not running), gr.Button(interactive=running)]

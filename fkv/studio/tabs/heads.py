@@ -69,7 +69,7 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
             run.add_change(SetRoles(roles))
         if roles.threshold is None:
             return gr.skip()
-        return gr.Slider(value=roles.threshold, info=policy_field.split_info(model, roles.threshold))
+        return policy_field.split_slider(model, roles.threshold)
 
     def silence(a: str, b: str, event: gr.EventData, request: gr.Request) -> list[Any]:
         """Silence a head of a stream, also in the next run; or unsilence it from the next run on."""

@@ -45,5 +45,5 @@ class Controls(NamedTuple):
 
     @property
     def shown(self) -> list[gr.components.Component]:
-        """What a run changes while it goes on: the stage, then the buttons in the order of `buttons_in`."""
-        return [self.stage, *self.prompt.buttons]
+        """What a run changes: the stage, the buttons in the order of `buttons_in`, and the download of a recording."""
+        return [self.stage, *self.prompt.buttons, self.recording.download]

@@ -12,7 +12,8 @@ from fkv.models.base import VideoModel
 from fkv.studio.live.plan import VIEWS
 
 OPENING_STEPS = re.compile(r"1: steps = ([1-9])(?:\n|$)")  # the field of the steps, as a link holds it
-LINKED = "This link's settings are loaded{}. Press Go live to generate; a sample recording plays until then."
+LINKED = "This link's settings are loaded{}. Press Go live to generate{}."
+RECORDED = "; a sample recording plays until then"
 PLANNED = ", and the Storyboard has what changes on the way"
 OTHER_MODEL = "This link was made with the model {}; this studio runs {}, so frames will differ."
 
@@ -35,7 +36,7 @@ class Links:
         text = None
         story, steps = with_steps(self._model, get("story") or "")
         planned = bool(story.strip() or get("branch"))
-        linked = LINKED.format(PLANNED if planned else "")
+        linked = LINKED.format(PLANNED if planned else "", RECORDED if self._recorded else "")
         if get("model") not in (None, self._model.name):
             text = OTHER_MODEL.format(get("model"), self._model.name)
         elif self._recorded and get("prompt"):

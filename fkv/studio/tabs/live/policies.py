@@ -21,7 +21,7 @@ from fkv.studio.tabs import policy_field, policy_picker
 from .events import AT_ONCE, LATEST, add_change, data_of
 
 STEPS_HELP = "fewer are faster; a stream follows with its next chunk"
-TIMESTEPS_HELP = "as its configuration has them, for example 1000,757,522; empty: as it was loaded; for the next run"
+TIMESTEPS_HELP = "from the model's configuration, such as 1000,757,522; empty: the model's own. Applies to the next run"
 FRAMES_HELP = "1 for models that generate frame by frame; 0: as it was loaded; for the next run"
 WITHIN = "Math.min(1, Math.max(0, share))"  # a slider refuses numbers typed beyond its ends
 

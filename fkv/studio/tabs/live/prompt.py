@@ -77,7 +77,7 @@ def buttons_in(state: str) -> list[Any]:
     streams = state in ("live", "paused")
     return [
         gr.Button("Start over" if running else "Go live", variant="secondary" if running else "primary"),
-        gr.Button(interactive=streams, variant="primary" if streams else "secondary"),
+        gr.Button(interactive=running, variant="primary" if running else "secondary"),
         gr.Button(interactive=streams),
         gr.Button(interactive=streams),
         gr.Button("Resume" if state == "paused" else "Pause", interactive=streams),

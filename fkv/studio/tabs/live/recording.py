@@ -44,7 +44,11 @@ class RecordingCard:
         if run is None or not run.count:
             yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
             return
-        recording = Recording(whole(run.chunks()), self._model.fps, run.source, plain)
+        files = whole(run.chunks())
+        if not files:  # the other stream has no chunk yet
+            yield gr.DownloadButton("Nothing to record yet", interactive=False)
+            return
+        recording = Recording(files, self._model.fps, run.source, plain)
         with self._artifacts.write(recording.name) as path:
             with Encoding(recording, path).running() as work:
                 while work.wait(0.5):

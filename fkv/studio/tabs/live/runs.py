@@ -54,21 +54,32 @@ class Runs:
         try:
             plan = self._plan(form)
         except ValueError as error:
-            yield [{"state": "error", "text": sentence(error)}, *buttons_in("error")]
+            yield self._refused(sentence(error), request)
             return
         run = registry.begin(request.session_hash)
         run.history = History(Settings.of(plan, self._model))
         try:
             with closing(live(self._model, plan, run, registry.queue, registry.limits, self._generating)) as manifests:
-                unchanged = [gr.skip()] * (len(self._controls.shown) - 1)
                 before = None
                 for manifest in manifests:
                     state = manifest["state"]
-                    yield [manifest, *(unchanged if state == before else buttons_in(state))]
+                    replaced = registry.last(request.session_hash) not in (run, None)  # the buttons are another run's
+                    buttons = self._same_buttons if replaced or state == before else buttons_in(state)
+                    begins = before is None and state != "error"
+                    yield [manifest, *buttons, self._controls.recording.forget() if begins else gr.skip()]
                     before = state
         finally:
             if run.ended in ("left", "idle"):  # nobody is there to look back at it
                 registry.forget(run)
+
+    @property
+    def _same_buttons(self) -> list[Any]:
+        return [gr.skip()] * len(self._controls.prompt.buttons)
+
+    def _refused(self, text: str, request: gr.Request) -> list[Any]:
+        """What the page shows where no run begins: one that goes on keeps its buttons, and the last its recording."""
+        buttons = self._same_buttons if self.running(request) else buttons_in("error")
+        return [{"state": "error", "text": text}, *buttons, gr.skip()]
 
     def enter(self, form: dict[Any, Any], request: gr.Request) -> Iterator[list[Any]]:
         """Enter in the prompt changes the prompt of a run, or begins one."""
@@ -83,7 +94,7 @@ class Runs:
         """Begin a run that repeats the run shown up to a chunk, and goes on from there as it did and as the form says.
 
         Yields:
-            What `start` yields, and the form of the new run.
+            What `start` yields, and the form of the new run once it has begun.
         """
         controls = self._controls
         unchanged = [gr.skip()] * len(controls.form)
@@ -99,7 +110,7 @@ class Runs:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             text = sentence(error) if type(error) is ValueError else UNREAD
-            yield [{"state": "error", "text": text}, *buttons_in("error"), *unchanged]
+            yield [*self._refused(text, request), *unchanged]
             return
         *others, story, branch = values
         rest = [past.get("schedule", ""), number(past.get("frames")) or 0, past.get("path", "")]
@@ -107,9 +118,11 @@ class Runs:
         new[controls.next_run.length] = form[controls.next_run.length]
         if new[controls.policies.threshold] is None:
             new[controls.policies.threshold] = self._model.profile_threshold or form[controls.policies.threshold]
+        values = list(new.values())
         for shown in self.start(form | new, request):
-            yield [*shown, *new.values()]
-            new = dict.fromkeys(new, gr.skip())
+            refused = values is not unchanged and shown[0]["state"] == "error"
+            yield [*shown, *(unchanged if refused else values)]
+            values = unchanged
 
     def _plan(self, form: dict[Any, Any]) -> Plan:
         controls = self._controls

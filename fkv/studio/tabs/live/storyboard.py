@@ -22,7 +22,7 @@ BRANCH_HELP = (
     "Empty: both run from the beginning. `9: a blue star` lets B begin as A and go its own way from chunk 9 on, under "
     "this prompt and the policy of B; `9 seed=7` with other noise. Branch from here, below the video, fills it in."
 )
-PATH_HELP = "Empty: as the seed says. 0,3,1 repeats a future of the Explore tab or of `fkv search`."
+PATH_HELP = "Empty: drawn from the seed. 0,3,1 repeats a future of the Explore tab or of `fkv search`."
 
 
 class Storyboard:

@@ -43,16 +43,14 @@ def live_tab(page: gr.Blocks, model: VideoModel, registry: Registry) -> Controls
 
 
 def _wire(controls: Controls, runs: Runs, registry: Registry) -> None:
-    prompt, next_run, stage, policies, storyboard, _, recording = controls
+    prompt, next_run, stage, policies, storyboard, *_ = controls
     at_most = registry.limits.waiting + 8  # runs that generate or wait, and some to be told that the queue is full
     queued = PRIVATE | {"concurrency_id": "stream", "concurrency_limit": at_most}
     form: set[gr.blocks.Block] = {*controls.form, policies.recache}
     prompt.go.click(runs.start, form, controls.shown, **queued)
-    prompt.go.click(recording.forget, None, recording.download, **AT_ONCE)
     prompt.text.submit(runs.enter, form, controls.shown, **queued)
     prompt.change.click(runs.change_prompt, [prompt.text, policies.recache], None, **AT_ONCE)
     stage.branch(runs.branch, form, [*controls.shown, *controls.form], **queued)
-    stage.branch(recording.forget, None, recording.download, **AT_ONCE)
     undone = [prompt.hint, prompt.text, *policies.fields.values(), policies.threshold, policies.steps]
     stage.policy(policies.say_policy, list(policies.fields.values()), list(policies.fields.values()), **AT_ONCE)
     stage.undo(runs.undo, None, undone, **AT_ONCE)
