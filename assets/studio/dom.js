@@ -44,6 +44,19 @@ export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+const FIGURES = /, [AB] at chunk \d+|\d+/g; // what changes with every chunk
+
+/**
+ * Write a status; screen readers hear it unless only its figures have changed.
+ * @param {Element} node
+ * @param {string} text
+ */
+export function writeStatus(node, text) {
+  const words = (/** @type {string | null} */ said) => (said ?? "").replace(FIGURES, "");
+  node.setAttribute("aria-live", words(text) === words(node.textContent) ? "off" : "polite");
+  write(node, text);
+}
+
 /**
  * @param {string} name of an SVG element
  * @param {Record<string, string>} [attributes]

@@ -2,15 +2,13 @@
 /** Fetches each chunk's files, decodes them near the playhead and paints the canvas of every stream. */
 
 import { Playhead } from "./playhead.js";
-import { parse } from "./protocol.js";
+import { fetchFile } from "./files.js";
 
 /** @import { Track } from "./playhead.js" */
 /** @import { ChunkFile } from "./protocol.js" */
 /** @typedef {Record<string, ImageBitmap[]>} Frames decoded frames of every stream */
 
 const NEAR = 5; // chunks on either side of the playhead that stay decoded
-const RETRIES = [0, 200, 600, 1500]; // milliseconds before each attempt to fetch
-
 export class Player extends Playhead {
   /** @type {Record<string, HTMLCanvasElement>} */
   screens = {};
@@ -78,20 +76,10 @@ export class Player extends Playhead {
   /**
    * @param {string} key
    * @param {number} number
-   * @returns {Promise<ChunkFile | null>} null where the server no longer keeps it
+   * @returns {Promise<ChunkFile | null>} null where the server no longer keeps it, or another run is shown
    */
-  async fetch(key, number) {
-    for (const wait of RETRIES) {
-      await new Promise((done) => setTimeout(done, wait));
-      try {
-        const answer = await fetch(this.address(key, number));
-        if (answer.status === 404) return null;
-        if (answer.ok) return parse(await answer.arrayBuffer());
-      } catch {
-        // the network failed; try again
-      }
-    }
-    return null;
+  fetch(key, number) {
+    return fetchFile(this.address(key, number), () => this.key === key);
   }
 
   /** @param {ChunkFile} file that was fetched */

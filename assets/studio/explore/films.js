@@ -2,13 +2,15 @@
 /** The frames of nodes, and canvases that play them in a loop. */
 
 import { ROOT } from "../dom.js";
-import { parse } from "../protocol.js";
+import { fetchFile } from "../files.js";
 
 /** The JPEGs of the nodes of one tree, fetched once. */
 export class Films {
   /** @param {string} key of the run */
   constructor(key) {
     this.key = key;
+    /** Whether another tree is shown by now. */
+    this.left = false;
     /** @type {Map<number, Promise<Uint8Array[]>>} */
     this.nodes = new Map();
   }
@@ -25,8 +27,8 @@ export class Films {
 
   /** @param {number} number */
   async fetch(number) {
-    const answer = await fetch(`${ROOT}stage/${this.key}/${number}`);
-    return answer.ok ? parse(await answer.arrayBuffer()).jpegs : [];
+    const file = await fetchFile(`${ROOT}stage/${this.key}/${number}`, () => !this.left);
+    return file?.jpegs ?? [];
   }
 
   /** @param {number[]} numbers @returns {Promise<Uint8Array[]>} the frames of several nodes, one after the other */
