@@ -242,6 +242,17 @@ test("while a run waits, or ends without a chunk, the recording stays a recordin
   assert.deepEqual([session.shown.state, session.player.key, session.runningShown], ["live", "own", true]);
 });
 
+test("roles of a file of other scores are asked for as they are, not by its threshold", () => {
+  const { heads, sent } = watching();
+  heads.load([[0, 1], [1]], 0.6);
+  assert.equal(heads.threshold, null);
+  heads.apply();
+  assert.deepEqual(sent.at(-1), ["roles", { static_heads: [[0, 1], [1]], threshold: null }]);
+  heads.load([[0, 2], [1]], 0.5);
+  heads.apply();
+  assert.deepEqual(sent.at(-1), ["roles", { static_heads: [[0, 2], [1]], threshold: 0.5 }]);
+});
+
 test("roles are handed out with the threshold that gives them, or none", () => {
   const { heads } = watching();
   assert.equal(heads.thresholdOf([[0], [1]]), 0.8);

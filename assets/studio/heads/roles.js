@@ -3,6 +3,7 @@
 
 import { sheet, strokeLine, texture } from "../canvas.js";
 import { find, findButton, findCanvas, findInput, write } from "../dom.js";
+import { save } from "../take.js";
 import { isStatic, same } from "./state.js";
 
 /** @import { HeadsState, StaticHeads } from "./state.js" */
@@ -159,11 +160,8 @@ export class RolesPanel {
       threshold: this.state.thresholdOf(roles),
     };
     if (!same(roles, released)) Object.assign(file, { source: "changed by hand in the studio; scores as profiled" });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(file, null, 1)}\n`], { type: "application/json" }));
-    link.download = `roles-${facts.model}.json`;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    const text = `${JSON.stringify(file, null, 1)}\n`;
+    save(`roles-${facts.model}.json`, new Blob([text], { type: "application/json" }));
   }
 }
 

@@ -254,13 +254,14 @@ export class HeadsState extends EventTarget {
 
   /**
    * @param {StaticHeads | null} roles
+   * @param {number | null} [tried] first
    * @returns {number | null} the threshold of the profile's scores that gives them; null where none is known
    */
-  thresholdOf(roles) {
+  thresholdOf(roles, tried = this.wanted) {
     const { profile } = this.facts;
     const scores = profile?.scores;
     if (!scores) return null;
-    const known = [this.wanted, this.newest?.heads.threshold, profile.threshold];
+    const known = [tried, this.newest?.heads.threshold, profile.threshold];
     return known.find((threshold) => threshold != null && same(splitAt(scores, threshold), roles)) ?? null;
   }
 
@@ -304,10 +305,10 @@ export class HeadsState extends EventTarget {
   /**
    * Show the roles of a file as a draft.
    * @param {StaticHeads} roles
-   * @param {number | null} threshold that gives them
+   * @param {number | null} threshold that gives them by the file's own scores, which may be others than the model's
    */
   load(roles, threshold) {
-    this.wanted = threshold;
+    this.wanted = this.thresholdOf(roles, threshold);
     this.draft = roles;
     this.update();
   }
