@@ -4,6 +4,9 @@
 const TYPING =
   "textarea, select, [contenteditable], [role=listbox], input:not([type=radio], [type=checkbox], [type=range])";
 const USES_SPACE = "button, summary, input, [role=tab]";
+/** Regions that scroll: they are focused for their keys. */
+const SCROLLS = ":is([role=region], [role=log])[tabindex]";
+const SCROLL_KEYS = [" ", "End", "ArrowLeft", "ArrowRight"];
 const USES_ARROWS = "[role=tab], [role=radiogroup], input";
 
 /** @param {Record<string, () => void>} actions by key */
@@ -13,6 +16,7 @@ export function listen(actions) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return;
     if (event.key === " " && target.closest?.(USES_SPACE)) return;
     if (event.key.startsWith("Arrow") && target.closest?.(USES_ARROWS)) return;
+    if (SCROLL_KEYS.includes(event.key) && target.matches?.(SCROLLS)) return;
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();

@@ -33,9 +33,9 @@ export function toggleHelp() {
   else dialog.showModal();
 }
 
-/** Say to screen readers whether Gradio's accordions are open. */
+/** Say to screen readers whether Gradio's accordions are open; again when a tab with others was built. */
 export function sayExpanded() {
-  for (const button of findAll(document, "button.label-wrap")) {
+  for (const button of findAll(document, "button.label-wrap:not([aria-expanded])")) {
     const say = () => button.setAttribute("aria-expanded", String(button.classList.contains("open")));
     new MutationObserver(say).observe(button, { attributes: true, attributeFilter: ["class"] });
     say();

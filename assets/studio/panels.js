@@ -46,7 +46,7 @@ export class Panels {
     if (key === this.offered) return;
     this.offered = key;
     const { value } = this.pass;
-    const options = passes.map(([name, differs]) => new Option(differs ? `${name} (reads otherwise)` : name, name));
+    const options = passes.map(([name, differs]) => new Option(differs ? `${name} (reads other pages)` : name, name));
     this.pass.replaceChildren(new Option(LAST, ""), ...options);
     this.pass.value = passes.some(([name]) => name === value) ? value : "";
   }

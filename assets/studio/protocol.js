@@ -25,7 +25,7 @@ import { shared } from "./shared.js";
  * @property {number[]} [edited] frames with content that the policy has changed
  */
 
-const MASK_BITS = 30; // as in protocol.py
+const MASK_BITS = 30; // as in fkv/xray.py
 
 /** @param {SegmentMask} cached @param {number} segment @returns {boolean} */
 export function isCached(cached, segment) {

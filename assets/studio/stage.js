@@ -4,7 +4,7 @@
 import { remember } from "./address.js";
 import { asker } from "./ask.js";
 import { Controls, press, promptField } from "./controls.js";
-import { find, findAll, findButton, findCanvas, onLayout, write } from "./dom.js";
+import { find, findAll, findButton, findCanvas, onLayout, writeStatus } from "./dom.js";
 import { heads } from "./heads/state.js";
 import { listen } from "./keyboard.js";
 import { sayExpanded, setTalk, toggleDark, toggleFigures, toggleHelp, toggleTalk } from "./modes.js";
@@ -69,7 +69,7 @@ export function mount({ element, props, trigger, watch }) {
   session.addEventListener("manifest", () => {
     stage.dataset.state = session.state;
     stage.dataset.shown = session.shown.state;
-    write(find(stage, ".fkv-status"), session.manifest.text ?? "");
+    say(session.manifest.text ?? "");
     if (session.shown.run === player.key) remember(session.shown.link ?? "", player.rounds);
     timeline.paintPlay();
     undo.disabled = !session.streaming;
@@ -112,7 +112,7 @@ export function mount({ element, props, trigger, watch }) {
     timeline.paintPlay();
   };
   /** Answer a press at once; the next report of the server replaces it. @param {string} text */
-  const say = (text) => write(find(stage, ".fkv-status"), text);
+  const say = (text) => writeStatus(find(stage, ".fkv-status"), text);
   const announce = (/** @type {string} */ text) => say(`${session.manifest.text ?? ""} Next: ${text}.`);
   listen({
     " ": playPause,
@@ -203,6 +203,8 @@ export function mount({ element, props, trigger, watch }) {
     openTab(query, heads);
     if (!query.has("tab")) tour.greet();
   }
+  // Live's panel hides on other tabs, and all that is in it.
+  find(document, ".gradio-container").append(find(stage, ".fkv-leave"), ...findAll(element, "dialog"));
   player.start(Object.fromEntries(screens));
   watch("value", () => session.receive(props.value));
   session.receive(props.value);

@@ -37,7 +37,7 @@ def test_a_visitor_explores_compares_two_futures_and_goes_on_live_with_one(visit
         for name in names
     )
     assert sum("on the chosen path" in name for name in names) == 3
-    assert any("left: not among the best of its depth" in name for name in names)
+    assert any("abandoned: not among the best of its depth" in name for name in names)
     assert page.locator(".fkv-tree path").count() == 8
     nodes.nth(0).focus()
     page.keyboard.press("ArrowRight")

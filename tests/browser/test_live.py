@@ -565,7 +565,7 @@ def test_the_xray_draws_the_pass_that_is_chosen(visit):
     tab.until("window.fkvStudio.state === 'done'")
     table = tab.page.locator('.fkv-xray canvas[data-stream="A"]')
     expect(table).to_have_attribute("aria-label", re.compile("last denoising step. all heads: frames 0–2 sink"))
-    tab.page.get_by_label("Pass that the X-ray draws").select_option("context (reads otherwise)")
+    tab.page.get_by_label("Pass that the X-ray draws").select_option("context (reads other pages)")
     expect(table).to_have_attribute("aria-label", re.compile("context. all heads: .*6–11 held, not read, 12–14"))
 
 

@@ -36,7 +36,13 @@ test("every leaf has a row of its own, and parents stand amid their children", (
 });
 
 test("a node is left once all that follows from it is", () => {
-  assert.deepEqual(reasons(TREE), ["", "all that followed was left", "", "not among the best", "not among the best"]);
+  assert.deepEqual(reasons(TREE), [
+    "",
+    "all that followed was abandoned",
+    "",
+    "not among the best",
+    "not among the best",
+  ]);
 });
 
 test("a future is repeated by its noise and changes, chunks counted from 1", () => {
@@ -49,7 +55,7 @@ test("screen readers hear what is seen", () => {
   assert.equal(
     nameOf(node(0, 3, { parts, cluster: 1, move: "noise 2" }), 6, "not among the best"),
     "Future 7, chunk 3: noise 2; reward 0.50 (continuity 0.40, change 0.60); looks like group B; " +
-      "holds 0.50 MB of cache; left: not among the best",
+      "holds 0.50 MB of cache; abandoned: not among the best",
   );
 });
 

@@ -3,6 +3,7 @@
 
 import { press } from "../controls.js";
 import { arrowStep, find, findAll, findButton, findCanvas, findInput, svg, write } from "../dom.js";
+import { sayExpanded } from "../modes.js";
 import { Films, Loop, paint } from "./films.js";
 import { childrenOf, layout, letter, lineage, megabytes, nameOf, reasons, recipe, rewardOf } from "./tree.js";
 
@@ -31,6 +32,7 @@ export function mount({ element, props, trigger, watch }) {
   const tab = new Tab(find(element, ".fkv-explore"), trigger);
   watch("value", () => tab.receive(props.value));
   tab.receive(props.value);
+  sayExpanded();
 }
 
 class Tab {
@@ -104,6 +106,7 @@ class Tab {
 
   /** @param {string} run */
   begin(run) {
+    this.films.left = true;
     this.films = new Films(run);
     for (const button of this.buttons) button.remove();
     this.buttons = [];
@@ -338,7 +341,7 @@ function factsOf(node, why) {
     ["Reward", rewardOf(node)],
     ["Group of looks", letter(node.cluster)],
     ["Holds", `${megabytes(node.bytes)} of cache`],
-    ["Fate", why ? `left: ${why}` : node.decided ? "on the chosen path" : "goes on"],
+    ["Fate", why ? `abandoned: ${why}` : node.decided ? "on the chosen path" : "goes on"],
   ];
 }
 

@@ -15,7 +15,7 @@
  * @property {number} score
  * @property {number} bytes of the cache that its chunk holds
  * @property {number} cluster of those of its depth that look alike
- * @property {string} why it was left, "" where it was not
+ * @property {string} why it was abandoned, "" where it was not
  * @property {boolean} decided whether it is on the path that was chosen
  */
 
@@ -66,7 +66,7 @@ export function reasons(nodes) {
   for (let number = nodes.length - 1; number >= 0; number--) {
     const below = children[number];
     if (!why[number] && below.length && below.every((child) => why[child]) && !nodes[number].decided) {
-      why[number] = "all that followed was left";
+      why[number] = "all that followed was abandoned";
     }
   }
   return why;
@@ -98,7 +98,7 @@ export function rewardOf(node) {
 
 /** @param {TreeNode} node @param {number} number @param {string} why @returns {string} for screen readers */
 export function nameOf(node, number, why) {
-  const fate = why ? `left: ${why}` : node.decided ? "on the chosen path" : "goes on";
+  const fate = why ? `abandoned: ${why}` : node.decided ? "on the chosen path" : "goes on";
   const looks = `looks like group ${letter(node.cluster)}`;
   const holds = `holds ${megabytes(node.bytes)} of cache`;
   const first = `Future ${number + 1}, chunk ${node.depth}: ${node.move}`;
