@@ -131,6 +131,31 @@ def test_nothing_scrolls_sideways(visit):
         assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_keys_the_line_of_a_talk_and_its_way_out_are_seen_on_other_tabs(visit):
+    page = visit().page
+    page.get_by_role("tab", name="Heads", exact=True).click()
+    page.locator(".fkv-heads").wait_for()
+    page.keyboard.press("d")
+    colour = "(dialog) => getComputedStyle(dialog).backgroundColor"
+    for key, dialog in (("?", ".fkv-help"), ("p", ".fkv-ask")):
+        page.keyboard.press(key)
+        expect(page.locator(dialog)).to_be_visible()
+        assert page.locator(dialog).evaluate(colour) == "rgb(22, 26, 31)"
+        page.keyboard.press("Escape")
+        expect(page.locator(dialog)).to_be_hidden()
+    page.get_by_role("tab", name="Explore", exact=True).click()
+    expect(page.get_by_role("button", name="Size, policy and storyboard")).to_have_attribute("aria-expanded", "false")
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Leave talk mode").click()
+    expect(page.locator(".fkv-leave")).to_be_hidden()
+    page.get_by_role("tab", name="Board", exact=True).click()
+    table = page.get_by_role("region", name="Cache rules", exact=True)
+    table.locator("tbody tr").first.wait_for()
+    press = "(at) => at.dispatchEvent(new KeyboardEvent('keydown', { key: 'End', bubbles: true, cancelable: true }))"
+    assert table.evaluate(press), "it scrolls"
+    assert not page.locator("body").evaluate(press)
+
+
 def test_margins_are_equal_in_every_tab_and_focus_is_seen(visit):
     tab = visit(width=1280)
     tab.until("window.fkvStudio.painted.A > 0")
