@@ -22,6 +22,7 @@ from fkv import kernels, policies
 from fkv.kernels import dispatch, rope_freqs_cis
 from fkv.models import registry
 from fkv.parallel.rows import step_rows
+from fkv.policies import forcing_kv
 from fkv.probe import FrameMassProbe
 from fkv.sampler import Schedule
 from fkv.stream import Stream
@@ -76,17 +77,18 @@ def stream(setting, policy):
 
 
 def rows(setting):
-    """Latents of streams that are rows of one pass on a GPU, as they say, and of how many each launch of attention was.
+    """Latents of streams that are rows of one pass, with Triton as on a GPU, and the rows of each launch of attention.
 
-    The first is a chunk ahead; the last shares its past.
+    The first is a chunk ahead; chunks of the third lie apart from its pages; the last shares its past with the first.
     """
     from tests.small_tiny import small_model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(dispatch.TRITON_VARIABLE, setting)
-        patch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+        patch.setattr(torch.Tensor, "is_cuda", property(lambda self: setting == "1"))
         model = dataclasses.replace(small_model(layers=2), latent=(4, 2, 4), schedule=Schedule.even(1))
-        names = ("full", "sliding-window:window_frames=6", "full")
+        patch.setattr(forcing_kv, "APART_FROM", 0)
+        names = ("full", "sliding-window:window_frames=6", "forcing-kv:segments_per_frame=2")
         streams = [Stream(model, policies.parse(name), "a ball", i, decode=False) for i, name in enumerate(names)]
         streams[0].step()
         streams.append(streams[0].fork(share=True))
@@ -354,7 +356,7 @@ def test_tokens_with_gaps_are_refused(interpreter):
 
 def test_a_setting_that_there_is_not_is_refused_where_a_device_is_named(monkeypatch):
     monkeypatch.setenv(dispatch.TRITON_VARIABLE, "yes")
-    with pytest.raises(ValueError, match="FKV_TRITON is auto, 0 .* or 1 .*, not 'yes'"):
+    with pytest.raises(ValueError, match="FKV_TRITON must be auto, 0 .* or 1 .*, not 'yes'"):
         registry.check_device("cpu")
 
 

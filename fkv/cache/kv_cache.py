@@ -220,8 +220,8 @@ class KVCache:
         Returns:
             Per group in this layer: K and V of each place where its pages lie.
         """
-        if self.reading.chosen:
-            return [[self._gathered(layer, group)] for group, _ in self.slices[layer]]
+        if self.reading.chosen or self.apart:
+            return [[(keys, values)] for _, _, keys, values in self.read(layer)]
         return [group.views(layer) for group, _ in self.slices[layer]]
 
     def evict(self, keep_masks: Mapping[str, np.ndarray]) -> None:

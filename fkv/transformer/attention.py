@@ -51,9 +51,15 @@ def self_attention(
             each.cache.select(layer, query)
         queries.append(query)
     if _at_once(queries, passes):
-        out = attention_of_rows(torch.cat(queries), [each.cache.read_runs(layer) for each in passes])
-        return out.transpose(1, 2).flatten(2)
-    return stacked([attend(layer, query, each.cache, each.probes) for query, each in zip(queries, passes, strict=True)])
+        rows = attention_of_rows(torch.cat(queries), [each.cache.read_runs(layer) for each in passes])
+        out = rows.transpose(1, 2).flatten(2)
+    else:
+        pairs = zip(queries, passes, strict=True)
+        out = stacked([attend(layer, query, each.cache, each.probes) for query, each in pairs])
+    for each in passes:
+        if each.cache.keep:
+            each.cache.settle(layer, each.cache.keep)
+    return out
 
 
 def _at_once(queries: Sequence[Tensor], passes: Sequence[Pass]) -> bool:
@@ -80,8 +86,6 @@ def attend(layer: int, query: Tensor, cache: KVCache, probes: Probes) -> Tensor:
             own_query, own_heads = query[:, heads], group.heads[layer]
             for part in cache.reading.parted(group, layer):
                 probes.record(layer, group, own_heads[part], own_query[:, part], keys[:, part], cache)
-    if cache.keep:
-        cache.settle(layer, cache.keep)
     return out.transpose(1, 2).flatten(2)
 
 
