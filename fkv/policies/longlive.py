@@ -53,25 +53,26 @@ class LongLive(SlidingWindow):
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         if state.step == "recache":  # what is left of the cache before the pass
-            kept = self.global_sink and state.frames[0] > 0
             if not self.global_sink:
                 state.cache.notes["sink_start"] = state.frames[0]
-            return self.sink_mask(pages, state) & kept
+            return self.sink_mask(pages, state) & (pages.frame < state.frames[0])
         recent = self.window_frames - self.sink_frames - len(state.frames)
         return self.sink_mask(pages, state) | (pages.frame > state.frames[-1] - recent)
 
     def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
         if not self.relative:
             return None
-        first = 0 if state.step == "recache" else len(state.cache.frames())
-        return range(first, first + len(state.frames))
+        first, count = len(state.cache.frames()), len(state.frames)
+        if state.step == "recache":
+            first = max(0, min(first, self.window_frames - count))
+        return range(first, first + count)
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
         pages = pages_of(group, state)
         index = np.arange(len(pages))
         if state.step == "recache":
             frames = np.unique(pages.frame)
-            dropped = frames[self.sink_frames :][: max(0, len(frames) - self.window_frames)]
+            dropped = state.frames[: max(0, len(frames) - self.window_frames)]
             index = np.flatnonzero(~np.isin(pages.frame, dropped))
         elif not self.relative:
             return None

@@ -36,7 +36,9 @@ class MemRope(LongLive):
     long_rate: Annotated[Share, Field(description="share of the newest frames in the slow mean (`ema_alpha_long`)")] = (
         0.01
     )
-    short_rate: Annotated[Share, Field(description="the same of the fast mean (`ema_alpha_short`)")] = 0.1
+    short_rate: Annotated[
+        Share, Field(description="share of the newest frames in the fast mean (`ema_alpha_short`)")
+    ] = 0.1
     adaptive: Annotated[bool, Field(description="average per token, the fast mean by motion (`ema_adaptive`)")] = False
 
     @property
@@ -45,6 +47,11 @@ class MemRope(LongLive):
         return self.sink_frames, self.sink_frames + 1
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        if state.step == "recache":  # what is left of the cache before the pass
+            if state.frames[0] == 0:  # all frames are recomputed, and the means follow from them
+                state.cache.notes.pop("averaged", None)
+                return np.zeros(len(pages), bool)
+            return pages.frame <= self.memory[1]
         recent = self.window_frames - self.sink_frames - 2 - len(state.frames)
         return (pages.frame <= self.memory[1]) | (pages.frame > state.frames[-1] - recent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,18 +39,38 @@ def recache(state: StreamState) -> KVCache:
 
 
 def _newest_at_once(state: StreamState) -> KVCache:
-    """Recompute the newest frames in one pass that sees them all, as many as the policy says."""
+    """Recompute the newest chunks in one pass that sees them all: as many as fit the frames that the policy names.
+
+    Chunks whose latents are gone are left out, as after a policy that needs fewer; so are those of which the policy
+    keeps something.
+    """
     policy = state.policy
-    end = state.index * state.geometry.frames_per_chunk
-    frames = tuple(range(max(0, end - policy.recache_frames), end))
+    newest = _newest(state, max(1, policy.recache_frames // state.geometry.frames_per_chunk))
     old = state.caches[0]
     cache = regrouped(old, old.heads, old.segments)
-    seen = ChunkState(state.index, frames, cache, step="recache")
+    seen = ChunkState(state.index, _frames(state, newest), cache, step="recache")
     cache.evict({name: policy.keep_mask(name, group.pages, seen) for name, group in cache.groups.items()})
+    kept = set(cache.frames())
+    chunks = [chunk for chunk in newest if kept.isdisjoint(state.frames(chunk))]
+    if not chunks:
+        return old
+    frames = _frames(state, chunks)
+    seen = replace(seen, frames=frames)
     positions = policy.chunk_positions(seen) or frames
     cache.begin(frames, positions)
     cache.reading.choose({name: policy.reads(name, seen) for name in cache.groups})
-    chunks = [state.context_latents(chunk, state.latents[chunk]) for chunk in sorted(state.latents)]
-    latents = torch.cat(chunks, 1)[:, -len(frames) :]
+    latents = torch.cat([state.context_latents(chunk, state.latents[chunk]) for chunk in chunks], 1)
     state.rebuild(latents, cache, state.rope(positions))
     return evict(policy, ChunkState(state.index - 1, state.frames(state.index - 1), cache))
+
+
+def _newest(state: StreamState, most: int) -> range:
+    """The newest chunks, at most so many, that follow each other and whose latents are there."""
+    first = state.index
+    while first - 1 in state.latents and state.index - first < most:
+        first -= 1
+    return range(first, state.index)
+
+
+def _frames(state: StreamState, chunks: Iterable[int]) -> tuple[int, ...]:
+    return tuple(frame for chunk in chunks for frame in state.frames(chunk))
