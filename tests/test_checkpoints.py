@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fkv import parity
-from fkv.models import registry, wan
+from fkv.models import download, registry, wan
 from fkv.models.adapters import is_part
 from fkv.models.checkpoints import check_file, load_transformer, state_dict
 from fkv.models.convert import empty_model, from_wan_names
 from fkv.models.memory import Peak
-from fkv.models.release import BASES
+from fkv.models.parts import loading
+from fkv.models.release import BASES, Source
 from fkv.models.weight_files import CheckpointError, files_of, read
 from fkv.policies import Full
 from fkv.transformer.causal import CausalTransformer
@@ -429,3 +430,39 @@ def test_a_harmless_object_does_not_vouch_for_others(tmp_path):
     message = refused(lambda: read(tmp_path / "x.pt"))
     assert "from a source that you trust" in message and "weights_only=False" not in message
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("length", [97056, 80928])
+def test_a_header_whose_length_reads_as_text_is_still_one(length, tmp_path):
+    path = tmp_path / "x.safetensors"
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + header + bytes(4))
+    assert path.read_bytes()[:2] in (b" {", b" <")
+    assert list(read(path)) == ["w"]
+
+
+def test_weights_without_names_are_refused(tmp_path):
+    torch.save({0: torch.ones(2)}, tmp_path / "x.pt")
+    assert "must have names, one is called 0" in refused(lambda: state_dict(read(tmp_path / "x.pt")))
+    assert "is too large a number" in refused(lambda: state_dict({"a.alpha": 10**400, "a": torch.ones(2)}))
+
+
+def test_an_unknown_option_of_a_model_is_refused_in_words():
+    with pytest.raises(ValueError, match="models have no option 'foo'; they have resolution, decoder"):
+        registry.load("self-forcing", foo="x")
+
+
+def test_a_config_of_another_form_is_a_damaged_part(tmp_path):
+    with pytest.raises(ValueError, match="the VAE in .* is missing or damaged"), loading("the VAE", tmp_path, "again"):
+        [].get("sample_size")
+
+
+def test_an_error_of_the_network_without_text_is_named(monkeypatch):
+    def fails(*arguments, **options):
+        raise TimeoutError
+
+    monkeypatch.setattr(download, "_reachable", lambda: True)
+    monkeypatch.setattr(download, "_check_room", lambda *arguments: None)
+    monkeypatch.setattr(download, "_download", fails)
+    with pytest.raises(download.DownloadError, match=r"failed \(TimeoutError\)"):
+        download.fetch(Source("nobody/nothing", "x.safetensors", 1.0))

@@ -302,7 +302,7 @@ def _number(value: Any) -> float | None:
     """A finite number in a header, None for anything else."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -62,14 +62,23 @@ def state_dict(data: Any, key: str | None = None, wrappers: tuple[str, ...] = WR
         )
     weights: dict[str, Tensor] = {}
     for name, value in data.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"the checkpoint's weights must have names, one is called {name!r:.40}")
         if name.endswith(".alpha") and isinstance(value, int | float):
-            value = torch.tensor(float(value))
+            value = torch.tensor(_alpha(name, value))
         if isinstance(value, Tensor):
             plain = PREFIX.sub("", NOISE.sub("", name))
             if plain in weights:
                 raise CheckpointError(f"the checkpoint has {plain} twice")
             weights[plain] = value
     return weights
+
+
+def _alpha(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise CheckpointError(f"the checkpoint's {name} is too large a number") from None
 
 
 def base_of(weights: Mapping[str, Tensor]) -> str:

@@ -57,7 +57,8 @@ def fetch(source: Source) -> Path:
     except OSError as error:
         if _disk_full(error):
             raise _no_room(source, what, cache) from None
-        reason = str(error).strip().splitlines()[0]
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise DownloadError(f"downloading {what} failed ({reason}); start again to resume where it stopped") from None
 
 

@@ -23,7 +23,7 @@ def loading(part: str, folder: str | Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         raise ValueError(f"{part} in {folder} is missing or damaged ({reason}); {remedy}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,9 @@ def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
     options = {field: value for field, value in setup.items() if value}
     if found.release is None and (others := set(options) - {"precision"}):
         raise ValueError(f"model {name!r} does not support --{', --'.join(sorted(others))}")
+    known = [field.name for field in fields(Setup)]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"models have no option {unknown[0]!r:.80}; they have {', '.join(known)}")
     Setup(**options)
     return found.load(device=device, **options)
 

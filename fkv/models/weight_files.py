@@ -85,7 +85,8 @@ def files_of(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_dir():
         path = _in_folder(path)
-    return _shards(path) if _head(path).lstrip().startswith(b"{") else [path]
+    head = _head(path)
+    return _shards(path) if head.lstrip().startswith(b"{") and not _is_safetensors(head) else [path]
 
 
 def metadata(path: str | Path, data: Any) -> dict[str, Any]:
@@ -122,8 +123,8 @@ def _head(path: Path) -> bytes:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with the length of a JSON header and the header."""
-    return head[8:9] == b"{"
+    """Whether a file begins with the length of a JSON header, 8 bytes of which the last is 0, and the header."""
+    return head[7:9] == b"\0{"
 
 
 def _in_folder(folder: Path) -> Path:
@@ -169,11 +170,11 @@ def check_whole(path: Path) -> None:
 def _file(path: Path, place: str) -> Any:
     """What one file holds."""
     head = _head(path)
+    if _is_safetensors(head):
+        return _safetensors(path, place)
     for start, sentence in FOREIGN.items():
         if head.lstrip().startswith(start):
             raise CheckpointError(f"{path.name} {sentence}")
-    if _is_safetensors(head):
-        return _safetensors(path, place)
     return _pytorch(path, place)
 
 
@@ -236,8 +237,8 @@ def _more_than_tensors(path: Path, found: str) -> str:
     if objects and all(HARMLESS.fullmatch(name) for name in objects):
         line = f"d = torch.load({path.name!r}, weights_only=False); torch.save(d['model'], 'weights.pt')"
         return (
-            f"{path.name} holds more than tensors ({found}), so nothing was read; if it is your training run's, save "
-            f"its weights alone (with the key of yours for 'model'): {line}"
+            f"{path.name} holds more than tensors ({found}), so nothing was read; if the file is from your own "
+            f"training, save only its weights (replace 'model' by your key): {line}"
         )
     return (
         f"{path.name} holds more than tensors ({found}); nothing in it was run. Only files of plain tensors are read: "
