@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from fkv import parity
-from fkv.parity import rules
+from fkv.parity import measures, rules
 from fkv.policies import POLICIES
 
 FOLDERS = [Path(__file__).with_name(name) for name in ("golden_rules_a", "golden_rules_b")]
@@ -53,6 +55,15 @@ def test_a_difference_is_found(tmp_path, tensor):
     save_file(tensors, file)
     report = parity.check(folder)
     assert not report["ok"] and report["runs"]["longlive_infinity"]["latents"]["ok"] == (tensor != "latents")
+
+
+def test_nan_is_a_difference_unless_it_was_recorded():
+    nan = float("nan")
+    assert not measures.close([0.0, nan], [0.0, 1.0], 1e-3)["ok"]
+    assert not measures.close([0.0, 1.0], [0.0, nan], 1e-3)["ok"]
+    assert measures.close([0.0, nan], [0.0, nan], 1e-3)["ok"]
+    made = [SimpleNamespace(latents=torch.full((1, 2), value)) for value in (0.0, nan)]
+    assert not measures.latents(made, torch.zeros(2, 2), 1e-3)["ok"]
 
 
 def test_another_parameter_is_found(tmp_path):

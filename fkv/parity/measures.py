@@ -22,7 +22,7 @@ def _worst(made: Iterable[Tensor], expected: Tensor) -> list[float]:
 def latents(chunks: Sequence[Chunk], expected: Tensor, atol: float) -> Report:
     """The largest difference of the latents, per chunk and in all."""
     worst = _worst((chunk.latents[0] for chunk in chunks), expected)
-    return {"per_chunk": worst, "max": max(worst), "ok": max(worst) <= atol}
+    return {"per_chunk": worst, **within(float(np.max(worst)), atol)}
 
 
 def steps(chunks: Sequence[Chunk], expected: dict[str, Tensor], atol: float) -> Report:
@@ -30,7 +30,7 @@ def steps(chunks: Sequence[Chunk], expected: dict[str, Tensor], atol: float) -> 
     if "x0_steps" not in expected:
         return {}
     worst = _worst((torch.stack([x0[0] for x0 in chunk.x0_steps]) for chunk in chunks), expected["x0_steps"])
-    return {"x0_steps": {"per_chunk": worst, "max": max(worst), "ok": max(worst) <= atol}}
+    return {"x0_steps": {"per_chunk": worst, **within(float(np.max(worst)), atol)}}
 
 
 def within(value: float, limit: float) -> Report:
@@ -39,9 +39,10 @@ def within(value: float, limit: float) -> Report:
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, atol: float) -> Report:
-    """The largest difference of two arrays, and whether they have one shape and differ by no more than `atol`."""
-    worst = float(np.nanmax(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)), initial=0))
-    return {"max": worst, "ok": np.shape(ours) == np.shape(theirs) and worst <= atol}
+    """The largest difference of two arrays, and whether they differ by no more than `atol`, NaN in the same places."""
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    worst = float(np.nanmax(np.abs(ours - theirs), initial=0))
+    return {"max": worst, "ok": np.array_equal(np.isnan(ours), np.isnan(theirs)) and worst <= atol}
 
 
 def equal(ours: Any, theirs: Any) -> Report:

@@ -16,7 +16,7 @@ from fkv.policies.commit import Commit
 from fkv.stream import Chunk, Stream
 
 from .golden import Golden, ParityError
-from .measures import Report, close, equal, latents
+from .measures import Report, close, equal, latents, within
 from .noted import RULES, NotedDeep, NotedDummy, NotedFade, NotedMean, NotedRelax, NotedSink, NotedTether
 
 Tensors = dict[str, Tensor]
@@ -147,8 +147,8 @@ def _deep_decisions(policy: NotedDeep, wanted: dict[str, np.ndarray]) -> Report:
     }
     report["selected_equal"] = {"ok": all(equal(ours[c, "selected"], wanted[f"selected_c{c}"])["ok"] for c in chunks)}
     if report["candidates_equal"]["ok"]:
-        worst = max(float(np.abs(ours[c, "scores"] - wanted[f"scores_c{c}"]).max()) for c in chunks)
-        report["scores"] = {"max": worst, "ok": worst <= SCORES["scores"]}
+        differences = [np.abs(ours[c, "scores"] - wanted[f"scores_c{c}"]).max() for c in chunks]
+        report["scores"] = within(float(np.max(differences)), SCORES["scores"])
     return report
 
 
@@ -175,7 +175,7 @@ def _fade_decisions(policy: NotedFade, wanted: dict[str, np.ndarray]) -> Report:
         for chunk, entries in policy.noted:
             ours[chunk, : len(entries)] = [getattr(entry, value) for entry in entries]
         theirs = wanted[name][:, 0]
-        report[f"{name}equal"] = equal(np.where(theirs < 0, -1, ours), np.where(theirs < 0, -1, theirs))
+        report[f"{name}_equal"] = equal(np.where(theirs < 0, -1, ours), np.where(theirs < 0, -1, theirs))
     return report
 
 
