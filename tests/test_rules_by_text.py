@@ -127,6 +127,25 @@ def test_self_gradient_forcing_reads_both_ends_of_its_training_clip(small):
         policies.make("self-gradient", clip_frames=9)
 
 
+@pytest.mark.parametrize("text", ["forcing-kv:segments_per_frame=4", "window-kv:segments_per_frame=4,budget_frames=2"])
+def test_commit_reads_what_the_base_kept_after_the_chunk_before(small, text, monkeypatch):
+    kept = {}
+    rule = type(policies.parse(text))
+    keep_mask = rule.keep_mask
+
+    def noted(self, group, pages, state):
+        mask = keep_mask(self, group, pages, state)
+        kept.setdefault((state.chunk, group), pages[mask].names)
+        return mask
+
+    monkeypatch.setattr(rule, "keep_mask", noted)
+    _, made = chunks_of(small, f"commit:9 {text}", 7)
+    for chunk in made[1:]:
+        for group, pages in chunk.read.items():
+            earlier = pages[pages.frame < chunk.frames[0]]
+            assert earlier.names == kept[chunk.index - 1, group]
+
+
 def test_only_chained_chunks_cost_a_pass_more(small, monkeypatch):
     passes = []
     run = CausalTransformer.__call__

@@ -13,6 +13,7 @@ from .positions import pages_of
 from .wrapper import Wrapper
 
 COMMIT = "commit:"
+NOTE = "kept by the base"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,12 @@ class Commit(Wrapper):
         return False
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
+        kept = self.base.keep_mask(group, pages, state)
+        if state.step == "recache":
+            return kept
+        state.cache.notes.setdefault(NOTE, {})[group] = state.chunk, pages[kept].names
         later = self.frames - len(state.frames)
-        return self.base.keep_mask(group, pages, state) | (pages.frame > state.frames[-1] - later)
+        return kept | (pages.frame > state.frames[-1] - later)
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
         reads = self.base.reads(group, state)
@@ -73,6 +78,11 @@ class Commit(Wrapper):
 
     def _of_base(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         """Mask of the pages that the base would hold while this chunk attends."""
-        before = ChunkState(state.chunk - 1, tuple(f - len(state.frames) for f in state.frames), state.cache)
         own = pages.frame >= state.frames[0]
-        return own | (self.base.keep_mask(group, pages, before) if state.chunk else False)
+        if not state.chunk:
+            return own
+        chunk, names = state.cache.notes.get(NOTE, {}).get(group, (None, ()))
+        if chunk == state.chunk - 1:
+            return own | pages.among(names)
+        before = ChunkState(state.chunk - 1, tuple(f - len(state.frames) for f in state.frames), state.cache)
+        return own | self.base.keep_mask(group, pages, before)
