@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -47,14 +47,17 @@ def _change_policy(state: StreamState, policy: Policy, roles: HeadRoles | None) 
     """Go on under a policy and roles. Returns what changed, as events of the chunk."""
     old_policy, old_roles = state.policy, state.roles
     state.policy, state.roles = policy, roles
-    if policy == old_policy and roles == old_roles:
+    if policy == old_policy and roles is old_roles:
         return []
-    groups = policy.groups(state.geometry, roles)
-    if policy != old_policy or groups != policy.groups(state.geometry, old_roles):
+    same_policy, same_roles = policy == old_policy, roles == old_roles
+    same_groups = same_policy and policy.groups(state.geometry, roles) == policy.groups(state.geometry, old_roles)
+    if not same_groups:
         state.caches = [_converted(state, cache) for cache in state.caches] if state.index else state.new_caches()
-    events = [f"policy: {policy.name}"] if policy != old_policy or old_roles is None else []
-    if roles is not None and old_roles is not None and roles != old_roles:
+    events = [] if same_policy and old_roles is not None else [f"policy: {policy.name}"]
+    if roles is not None and old_roles is not None and not same_roles:
         events.append(f"roles: {roles.changes(old_roles)}")
+    elif same_policy and not same_groups:
+        events.append("roles: other classes")
     return events
 
 
@@ -64,8 +67,22 @@ def _converted(state: StreamState, cache: KVCache) -> KVCache:
     groups = policy.groups(state.geometry, state.roles) or cache.heads
     stored = policy.stored(state.model.transformer.dtype)
     cache = regrouped(cache, groups, policy.segments_of(state.geometry), stored)
-    cache = evict(policy, ChunkState(state.index - 1, state.frames(state.index - 1), cache))
+    seen = ChunkState(state.index - 1, state.frames(state.index - 1), cache)
+    cache = evict(policy, seen)
+    _align(policy, replace(seen, cache=cache))
     return regrouped(cache, groups, cache.segments)
+
+
+def _align(policy: Policy, newest: ChunkState) -> None:
+    """Store cached frames where the policy reads them: the one before may have stored them within a window."""
+    cache, frames = newest.cache, newest.frames
+    positions = policy.chunk_positions(newest)
+    cached = cache.frames()
+    if not cached or positions is not None and type(policy.unwrapped).reads is not Policy.reads:
+        return  # it says itself where it reads them
+    steps = cached[-1] + (positions or frames)[-1] - frames[-1] - cache.positions_of(cached[-1:])[0]
+    if steps:
+        cache.reposition(cached, steps)
 
 
 def change_prompt(
