@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from fkv import policies
 from fkv.commands.main import main
 from fkv.storyboard import Change, SetPolicy, SetPrompt, SetRoles, SetSteps, SilenceHead, Storyboard, parse
 from fkv.stream import Stream
+from fkv.stream.state import StreamState
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -26,7 +28,7 @@ NAMES = (
     "sliding-window",
     "forcing-kv:segments_per_frame=4",
     "dummy-forcing",
-    "deep-forcing:window_frames=9,sink_frames=2,capacity_frames=6,recent_frames=2",
+    "deep-forcing:window_frames=9,sink_frames=2,capacity_frames=6,recent_frames=3",
     "mem-rope",
     "relax-forcing:reservoir_frames=12",
     "tether-cache:budget_frames=9,sink_frames=2,recent_frames=4",
@@ -86,6 +88,130 @@ def test_after_a_switch_the_keys_of_the_chunk_are_read_where_its_queries_are(sma
         assert [at[frame] for frame in chunk.frames] == [window - 3, window - 2, window - 1]
         earlier = sorted(set(at) - set(chunk.frames))
         assert [at[frame] for frame in earlier] == [*range(window - 3 - len(earlier), window - 3)]
+
+
+@pytest.mark.parametrize("before", ["infinity-rope", "mem-rope", "ca2-vdm:prefix_frames=9"])
+@pytest.mark.parametrize(
+    "then", ["full", "sliding-window", "forcing-kv:segments_per_frame=4", "near-sink", "shot-sink", "tether-cache"]
+)
+def test_after_a_switch_the_past_is_as_near_as_it_was(small, before, then):
+    live = Stream(small, policies.parse(before), "a red ball over the sea", decode=False)
+    for _ in range(6 if then == "tether-cache" else 10):
+        live.step()
+    live.set_policy(policies.parse(then))
+    for chunk in (live.step(), live.step()):
+        for pages in chunk.read.values():
+            at = dict(zip(pages.frame.tolist(), pages.position.tolist(), strict=True))
+            first = chunk.frames[0]
+            assert at[first] - at[first - 1] == 1
+
+
+def test_a_flush_within_the_first_chunks_of_id_forcing_leaves_no_key_ahead_of_the_queries(small):
+    live = Stream(small, policies.parse("id-forcing"), "a red ball over the sea", decode=False)
+    for _ in range(4):
+        live.step()
+    live.flush()
+    for cached in ([0, 10, 11], [0, 10, 11, 12, 13, 14]):
+        pages = live.step().read["all"]
+        read = sorted(zip(pages.position.tolist(), pages.frame.tolist(), strict=True))
+        assert read == list(enumerate([*cached, *range(cached[-1] + 1, cached[-1] + 4)]))
+
+
+@pytest.mark.parametrize("begin", ["tether-cache:budget_frames=9,sink_frames=2", "sliding-window"])
+def test_the_memory_of_tether_cache_fills_again_after_a_flush_or_a_late_switch(small, begin):
+    live = Stream(small, policies.parse(begin), "a red ball over the sea", decode=False)
+    for _ in range(6):
+        live.step()
+    if begin == "sliding-window":
+        live.set_policy(policies.parse("tether-cache:budget_frames=9,sink_frames=2"))
+    else:
+        live.flush()
+    for chunk in [live.step() for _ in range(5)]:
+        for pages in chunk.read.values():
+            assert len(set(pages.frame.tolist())) == len(pages)
+            assert sorted(pages.position[pages.frame >= chunk.frames[0] - 1]) == [5, 6, 7, 8]
+    assert set(chunk.kv_tokens_read.values()) == {8 * 12}, "all but frame 1, which the sink has lost"
+
+
+@pytest.mark.parametrize("then, slots", [("fade-mem:warp=0.4", 12), ("fade-mem:slots=8", 8)])
+def test_no_frame_enters_the_memory_of_fade_mem_twice(small, then, slots):
+    live = Stream(small, policies.parse("fade-mem"), "a red ball over the sea", decode=False)
+    for _ in range(7):
+        live.step()
+    live.set_policy(policies.parse(then))
+    for chunk in (live.step(), live.step()):
+        assert len(chunk.read["all"]) == len(set(chunk.read["all"].frame.tolist())) == slots + 3
+        assert set(range(chunk.frames[0] - 2, chunk.frames[0])) <= set(chunk.read["all"].frame.tolist())
+
+
+def test_fade_mem_forgets_what_a_flush_drops(small):
+    live = Stream(small, policies.parse("fade-mem"), "a red ball over the sea", decode=False)
+    for _ in range(7):
+        live.step()
+    live.flush()
+    live.step()
+    cache = live.caches[0]
+    assert [entry.frame for entry in live.policy.entries(cache)] == cache.frames() == [0, 19, 20, 21, 22, 23]
+
+
+@pytest.mark.parametrize("before", ["forcing-kv:segments_per_frame=4", "sliding-window:sink_frames=0,window_frames=4"])
+def test_dummy_forcing_classifies_heads_that_hold_less_than_a_chunk(small, before):
+    live = Stream(small, policies.parse(before), "a red ball over the sea", decode=False)
+    for _ in range(5):
+        live.step()
+    live.set_policy(policies.parse("dummy-forcing:classify_chunk=2"))
+    chunks = [live.step() for _ in range(2)]
+    assert "dummy" in chunks[-1].kv_tokens and chunks[-1].latents.isfinite().all()
+
+
+def test_other_classes_of_the_same_roles_regroup_the_heads(small):
+    live = Stream(small, policies.parse("pyramid-forcing"), "a red ball over the sea", decode=False)
+    live.step()
+    wave, anchor = small.roles.heads("dynamic"), small.roles.heads("static")
+    classes = {"wave": wave, "anchor": anchor, "veil": ((),) * 3}
+    live.set_roles(replace(small.roles, provenance={"classes": classes}))
+    chunk = live.step()
+    assert chunk.heads["wave"] == wave and chunk.events == ("roles: other classes",)
+    live.set_roles(live.roles)
+    assert live.step().events == ()
+
+
+def recomputed(monkeypatch) -> list[torch.Tensor]:
+    """The latents of every pass that a re-cache runs."""
+    latents = []
+    rebuild = StreamState.rebuild
+    monkeypatch.setattr(StreamState, "rebuild", lambda self, x, *rest: latents.append(x) or rebuild(self, x, *rest))
+    return latents
+
+
+@pytest.mark.parametrize("before, later", [("infinity-rope", 0), ("sliding-window", 1)])
+def test_a_recache_after_a_switch_recomputes_the_newest_frames_that_are_there(small, monkeypatch, before, later):
+    live = Stream(small, policies.parse(before), "a red ball over the sea", decode=False)
+    made = [live.step().latents for _ in range(10)]
+    live.set_policy(policies.parse("longlive"))
+    made += [live.step().latents for _ in range(later)]
+    latents = recomputed(monkeypatch)
+    live.set_prompt("a blue star", recache=True)
+    live.step()
+    chunks = latents[0].shape[1] // 3
+    assert chunks >= 1 and torch.equal(latents[0], torch.cat(made[-chunks:], 1))
+
+
+@pytest.mark.parametrize(
+    "text, chunks",
+    [("mem-rope", 3), ("mem-rope", 4), ("mem-rope", 5), ("longlive:window_frames=10", 4), ("commit:15 longlive", 6)],
+)
+def test_a_recache_leaves_every_frame_once(small, text, chunks):
+    live = Stream(small, policies.parse(text), "a red ball over the sea", decode=False)
+    for _ in range(chunks):
+        live.step()
+    before = live.caches[0].frames()
+    live.set_prompt("a blue star", recache=True)
+    chunk = live.step()
+    (pages,) = chunk.pages.values()
+    assert sorted(pages.frame.tolist()) == [*before, *chunk.frames]
+    (read,) = chunk.read.values()
+    assert len(set(read.position.tolist())) == len(read)
 
 
 @pytest.mark.parametrize("then", ["full", "forcing-kv:segments_per_frame=4", "per-step", "tether-cache"])

@@ -17,6 +17,7 @@ from fkv.policies import POLICIES, Policy
 from fkv.policies.dummy_forcing import CLASSES
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.full import Full
+from fkv.policies.silenced import silence
 from fkv.policies.sliding_window import SlidingWindow
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
@@ -241,6 +242,49 @@ def test_dummy_forcing_gives_each_head_what_it_looks_at():
     policy = policies.make("dummy-forcing")
     mass = np.array([[[0.6, 0.0, 0.1, 0.3]], [[0.0, 0.5, 0.1, 0.3]]])  # shares of all heads decide, not the masses
     assert [CLASSES[i] for i in policy.classes(mass)[0]] == ["sink", "neighbour", "dummy", "dummy"]
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("name", [name for name, rule in POLICIES.items() if rule.caches != "none"])
+def test_a_layer_can_be_silenced_as_a_whole(small, name, layer):
+    base = POLICIES[name](**PARAMETERS[POLICIES[name]])
+    for chunk in run(small, silence(base, [(layer, head) for head in range(4)]), 10, decode=False):
+        assert chunk.latents.isfinite().all()
+
+
+def test_all_heads_can_be_silenced(small):
+    everything = [(layer, head) for layer in range(3) for head in range(4)]
+    for chunk in run(small, silence(policies.make("relax-forcing"), everything), 5, decode=False):
+        assert chunk.latents.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("rolling-sink:window_frames=20", "window_frames must be a multiple of the chunk's 3 frames, not 20"),
+        ("recompute:window_frames=7", "window_frames must be a multiple of the chunk's 3 frames, not 7"),
+        ("ca2-vdm:prefix_frames=25", "prefix_frames must be a multiple of the chunk's 3 frames, not 25"),
+        ("tether-cache:recent_frames=2", "recent_frames must be at least the chunk's 3 frames, not 2"),
+        ("deep-forcing:recent_frames=2", "recent_frames must be at least the chunk's 3 frames, not 2"),
+    ],
+)
+def test_a_policy_that_needs_whole_chunks_is_refused_without(small, text, message):
+    with pytest.raises(ValueError, match=message):
+        Stream(small, policies.parse(text), "a red ball")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_no_parameter_is_infinite_or_nan(name):
+    for parameter in describe(POLICIES[name]):
+        if "a number" in parameter.values:
+            for value in ("inf", "-inf", "nan"):
+                with pytest.raises(ValueError, match=f"{parameter.name} must be"):
+                    policies.parse(f"{name}:{parameter.name}={value}")
+
+
+def test_a_memory_that_never_fills_lists_only_frames_that_there_are(small):
+    policy = policies.make("context-forcing", memory_frames=1_000_000_000)
+    assert run(small, policy, 2, decode=False)[-1].context_frames == 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,9 +210,13 @@ class HeadGroup:
         self._write_to(slots)
 
     def aim(self, frames: Sequence[int]) -> None:
-        """Let passes write to the pages of these frames; not to shared pages."""
+        """Let passes write to the pages of these frames; not to shared pages.
+
+        Where there are none, as for silenced heads, passes still write to those of the chunk.
+        """
         pages = self.own_pages[self.own_pages.rows_of(frames)]
-        self._write_to(pages.slot[np.lexsort((pages.segment, pages.frame))])
+        if len(pages):
+            self._write_to(pages.slot[np.lexsort((pages.segment, pages.frame))])
 
     def _write_to(self, slots: np.ndarray) -> None:
         """Let passes write to these slots, in place: a captured pass reads the same tensor."""

@@ -34,7 +34,7 @@ def simulated(
         roles: Head roles, for policies that need them.
         chunks: Length of the stream.
         dtype: Of the model.
-        look: Key frame with all attention, for policies that watch it: 0, or -1 for the last one before the chunk.
+        look: Key frame with all attention, for policies that ask for its mass: 0, or -1 for the last before the chunk.
         apart: Whether chunks lie apart where the policy lets them.
 
     Yields:
@@ -42,7 +42,7 @@ def simulated(
     """
     groups = policy.groups(geometry, roles) or geometry.every_head
     cache: KVCache = PageTableCache(geometry, groups, policy.segments_of(geometry), policy.stored(dtype), "meta")
-    text_keys = [torch.zeros(1, 1, 1, 2)] * geometry.layers
+    text_keys = [torch.zeros(1, geometry.heads, 1, 2)] * geometry.layers
     for chunk in range(chunks):
         frames = tuple(range(chunk * geometry.frames_per_chunk, (chunk + 1) * geometry.frames_per_chunk))
         state = ChunkState(chunk, frames, cache, text_keys=text_keys)

@@ -36,7 +36,7 @@ class ChunkState:
         mass: Attention mass of the pass that the policy asked for, [layers, heads, query frames, key frames].
         key_frames: Latent frames of the last axis of `mass`.
         step: The pass that is about to run: `step 0`, `step 1`, ..., `context`, `rewrite` or `recache`.
-        marks: What happens with this chunk: `cut`.
+        marks: Marks of this chunk; `cut` begins a new scene.
         text_keys: Keys of the prompt in cross-attention, per layer [batch, heads, text tokens, head_dim].
     """
 
@@ -233,6 +233,18 @@ class Policy:
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
         """New head groups from now on, None to keep them. For policies that class heads while they run."""
         return None
+
+
+def check_whole_chunks(name: str, frames: int, geometry: Geometry) -> None:
+    """Raise ValueError unless a parameter in latent frames is a multiple of the model's chunk."""
+    if frames % geometry.frames_per_chunk:
+        raise ValueError(f"{name} must be a multiple of the chunk's {geometry.frames_per_chunk} frames, not {frames}")
+
+
+def check_recent(frames: int, geometry: Geometry) -> None:
+    """Raise ValueError unless the newest frames that a policy keeps hold a chunk of the model."""
+    if frames < geometry.frames_per_chunk:
+        raise ValueError(f"recent_frames must be at least the chunk's {geometry.frames_per_chunk} frames, not {frames}")
 
 
 def keeper(policy: Policy, state: ChunkState) -> Callable[[str], np.ndarray]:

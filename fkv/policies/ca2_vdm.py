@@ -13,7 +13,7 @@ from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Frames
 from fkv.roles import HeadRoles
 
-from .base import ChunkState, ContextNoise, Policy
+from .base import ChunkState, ContextNoise, Policy, check_whole_chunks
 from .positions import pages_of, slot_order
 
 
@@ -39,11 +39,7 @@ class Ca2Vdm(Policy):
     context_noise: ContextNoise = 0.05
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
-        if self.prefix_frames % geometry.frames_per_chunk:
-            raise ValueError(
-                f"prefix_frames must be a multiple of the chunk's {geometry.frames_per_chunk} frames, "
-                f"not {self.prefix_frames}"
-            )
+        check_whole_chunks("prefix_frames", self.prefix_frames, geometry)
         return None
 
     def chunk_positions(self, state: ChunkState) -> Sequence[int]:

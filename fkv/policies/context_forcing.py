@@ -65,8 +65,8 @@ class ContextForcing(Policy):
         memory, newest = self.memory(group, state), state.frames[-1]
         middle = self.sink_frames + self.memory_frames
         recent = max(middle, newest + 1 - max(self.recent_frames, len(state.frames)))
-        window = [*range(self.sink_frames + len(memory), middle), *range(recent, newest + 1)]
-        return [*range(min(self.sink_frames, newest + 1)), *memory, *(frame for frame in window if frame <= newest)]
+        window = [*range(self.sink_frames + len(memory), min(middle, newest + 1)), *range(recent, newest + 1)]
+        return [*range(min(self.sink_frames, newest + 1)), *memory, *window]
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
         frames = np.array(self.places(group, state))

@@ -15,7 +15,7 @@ from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Count, Frames
 from fkv.roles import HeadRoles
 
-from .base import ChunkState, Policy
+from .base import ChunkState, Policy, check_recent
 from .kinds import KEPT, RECALLED, SINK
 from .positions import moved, pages_of
 
@@ -57,6 +57,7 @@ class DeepForcing(Policy):
         return geometry.tokens_per_frame
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
+        check_recent(self.recent_frames, geometry)
         return geometry.every_layer
 
     def _overflows(self, state: ChunkState) -> bool:
@@ -84,6 +85,8 @@ class DeepForcing(Policy):
             target = state.frames[0] - self.capacity_frames
             notes["start"] += target - notes["target"] if "target" in notes else FIRST_TURN - self.capacity_frames
             notes["target"] = target
+        if not cache.groups[f"layer {layer}"].heads[layer]:
+            return  # all silenced
         heads = cache.heads_of(layer, f"layer {layer}")
         noted = notes["queries"].get(layer)  # of the chunk before, unless another policy watched it
         queries = query if noted is None else torch.cat([noted, query], 2)

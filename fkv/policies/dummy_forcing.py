@@ -37,7 +37,11 @@ class DummyForcing(Policy):
     checked = "csguoh/DummyForcing"
 
     dummy_heads: Annotated[
-        Share | Count, Field(description="dummies: share of all heads, or their number (`num_dummy`)")
+        Share | Count,
+        Field(
+            description="dummies: share of all heads, or their number (`num_dummy`); takes effect when a stream first "
+            "classifies its heads"
+        ),
     ] = 0.5
     classify_chunk: Annotated[
         Count, Field(ge=1, description="chunk whose context pass decides, from 0 (`ar_start`)")
@@ -70,6 +74,7 @@ class DummyForcing(Policy):
         keys = keys[:, :, torch.from_numpy(order.reshape(-1)).to(keys.device)]
         scores = query.float() @ keys.float().transpose(2, 3) * query.shape[3] ** -0.5
         mass = scores.softmax(-1).mean((0, 2))
+        first = min(first, mass.shape[1] - chunk)  # after a switch fewer frames may be cached
         sink, middle, _ = mass.split([first, mass.shape[1] - first - chunk, chunk], 1)
         return torch.stack([sink.sum(1), middle.sum(1)]).cpu().numpy()
 

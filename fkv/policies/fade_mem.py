@@ -84,12 +84,20 @@ class FadeMem(Policy):
     def edit(self, state: ChunkState) -> None:
         cache = state.cache
         start = state.frames[-1] + 1
-        entries = list(self.entries(cache))
+        cached = set(cache.frames())
+        entries = [entry for entry in self.entries(cache) if entry.frame in cached]  # a flush may have dropped some
+        newest = entries[-1].centre if entries else -1
+        self._fit(cache, entries, start)
         for frame in state.frames:
-            entries.append(Entry(frame, frame))
-            if len(entries) > self.slots:
-                self._merge(cache, entries, self.pair(entries, start))
+            if frame > newest:  # after a switch between chunks the memory has them
+                entries.append(Entry(frame, frame))
+                self._fit(cache, entries, start)
         cache.notes["entries"] = entries
+
+    def _fit(self, cache: KVCache, entries: list[Entry], start: int) -> None:
+        """Merge entries until the memory has room for all."""
+        while len(entries) > self.slots:
+            self._merge(cache, entries, self.pair(entries, start))
 
     def pair(self, entries: Sequence[Entry], start: int) -> int:
         """Index of the older of the two neighbours that merge before the chunk that begins at frame `start`."""

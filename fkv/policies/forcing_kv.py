@@ -17,7 +17,7 @@ from .base import ChunkState, Policy
 from .kinds import ANCHOR, KEPT, MOVED, SINK
 
 AnchorFrames = Annotated[Frames, Field(description="last frames, kept by static heads for the next chunk")]
-DynamicFrames = Annotated[Frames, Field(description="0 keeps no segments by similarity")]
+DynamicFrames = Annotated[Count, Field(description="0 keeps no segments by similarity; all other values are alike")]
 APART_FROM = 10**8  # elements of a chunk's K and V; below, copies cost more than the memory is worth
 UNGROUPED_LAYERS = 1  # layers at the input whose heads are all treated alike
 

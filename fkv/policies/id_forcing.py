@@ -73,10 +73,10 @@ class IdForcing(Policy):
             index = pages.rows_of(range(state.frames[-1] + 1 - seen * count, state.frames[-1] + 1))
             own = pages.position[pages.frame == state.frames[0]][0]
             return Reads(index, own + pages.frame[index] - state.frames[0])
-        if state.chunk < self.native_chunks:
-            return None
         index = np.arange(len(pages))
-        return Reads(index, slot_order(pages, index))
+        position = slot_order(pages, index)
+        as_stored = state.chunk < self.native_chunks and np.array_equal(position, pages.position)
+        return None if as_stored else Reads(index, position)
 
     def rewrites(self, state: ChunkState) -> int | None:
         return state.chunk - 1 if self.chained and state.chunk + 1 >= self.native_chunks else None

@@ -68,6 +68,8 @@ class MemFlow(SlidingWindow):
 
     def _renew(self, group: str, state: ChunkState) -> None:
         """Let the newest recorded frame into a layer's bank."""
+        if not any(state.cache.groups[group].heads):
+            return  # all silenced
         bank = recorded = self.recorded(state)
         if len(recorded) > self.bank_frames:
             bank = self.bank(group, state)
@@ -79,9 +81,9 @@ class MemFlow(SlidingWindow):
 
     def scores(self, group: str, state: ChunkState, frames: list[int]) -> np.ndarray:
         """How much the prompt asks for each frame in a layer, [frames]."""
-        layer = next(i for i, heads in enumerate(state.cache.groups[group].heads) if heads)
+        layer, heads = next((i, heads) for i, heads in enumerate(state.cache.groups[group].heads) if heads)
         keys = state.cache.keys_of(layer, group, frames).float().mean(3)
-        asked = state.text_keys[layer].float().mean(2)
+        asked = state.text_keys[layer][:, list(heads)].float().mean(2)
         products = (asked[:, :, None] * keys).sum(-1) * keys.shape[-1] ** -0.5
         return products.mean((0, 1)).cpu().numpy()
 

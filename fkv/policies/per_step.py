@@ -15,7 +15,7 @@ class PerStep(Full):
     """
 
     name = "per-step"
-    help = "a cache per denoising step, no context pass: what sharing one cache saves in memory"
+    help = "one cache per denoising step and no context pass; shows how much memory a shared cache saves"
     paper = "arXiv 2411.16375"
     family = "baseline"
     reading = "every earlier frame + C3"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from fkv.cache import KVCache
+from fkv.cache.rotation import rotated
 from fkv.kernels import rope_freqs_cis
 from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Count, Frames
@@ -147,10 +147,7 @@ class PyramidForcing(Policy):
         for layer, heads in enumerate(group.heads):
             if heads:
                 keys, values = (_mean(x, geometry) for x in cache.unrotated(layer, "veil", rows))
-                pairs = torch.view_as_complex(keys.unflatten(-1, (-1, 2)))
-                cache.edit(
-                    layer, "veil", target, torch.view_as_real(pairs * turns).flatten(-2)[:, :, None], values[:, :, None]
-                )
+                cache.edit(layer, "veil", target, rotated(keys, turns)[:, :, None], values[:, :, None])
 
     def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         kind = super().page_kind(group, frame, segment, state)

@@ -8,10 +8,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.pages import Pages
+from fkv.pages import Geometry, Heads, Pages
 from fkv.parameters import Frames
+from fkv.roles import HeadRoles
 
-from .base import ChunkState, Policy
+from .base import ChunkState, Policy, check_whole_chunks
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Recompute(Policy):
     window_frames: Annotated[
         Frames, Field(description="attended frames, the chunk's included; 0 for all earlier ones")
     ] = 0
+
+    def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
+        check_whole_chunks("window_frames", self.window_frames, geometry)  # chunks are recomputed as a whole
+        return None
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         recent = self.window_frames - len(state.frames) if self.window_frames else state.frames[-1] + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fkv.cache import HeadGroup
 from fkv.pages import Pages, Reads
 from fkv.parameters import Count, Frames
 
@@ -25,7 +26,7 @@ class RelaxForcing(Policy):
     """Reads S2 + M1 + R1 + C3 out of a reservoir of 120 frames (arXiv 2603.21366, zengqunzhao/Relax-Forcing).
 
     The chosen frames and the sink sit right before the tail. One choice per chunk, from the keys of the first layer
-    before RoPE, serves all layers and passes.
+    before RoPE (the first that is not silenced), serves all layers and passes.
     """
 
     name = "relax-forcing"
@@ -103,21 +104,29 @@ class RelaxForcing(Policy):
 
     def scores(self, state: ChunkState, candidates: np.ndarray, sink: np.ndarray, tail: np.ndarray) -> np.ndarray:
         """Likeness to the sink less `redundancy` times the likeness to the tail, of each candidate frame."""
-        like_sink = self._prototypes(state, [sink])[0]
-        like_tail = self._prototypes(state, [tail])[0]
-        each = self._prototypes(state, [candidate for candidate in candidates[:, None]])
-        return (each @ like_sink - self.redundancy * (each @ like_tail)).cpu().numpy()
+        layers = [layer for layer, groups in enumerate(state.cache.slices) if _has_past(groups, state)]
+        if not layers:  # all heads are silenced
+            return np.zeros(len(candidates))
+        like_tail = self._prototypes(state, layers[0], [tail])[0]
+        each = self._prototypes(state, layers[0], [candidate for candidate in candidates[:, None]])
+        like_sink = each @ self._prototypes(state, layers[0], [sink])[0] if len(sink) else 0
+        return (like_sink - self.redundancy * (each @ like_tail)).cpu().numpy()
 
     @staticmethod
-    def _prototypes(state: ChunkState, sets: Sequence[np.ndarray]) -> Tensor:
-        """Mean key of the first layer of each set of frames, before RoPE, normalised: float32 [sets, head_dim]."""
+    def _prototypes(state: ChunkState, layer: int, sets: Sequence[np.ndarray]) -> Tensor:
+        """Mean key of a layer of each set of frames, before RoPE, normalised: float32 [sets, head_dim]."""
         cache = state.cache
         means = []
         for frames in sets:
             keys = []
-            for group, _ in cache.slices[0]:
+            for group, _ in cache.slices[layer]:
                 rows = group.pages.rows_of(frames)
                 if len(rows):
-                    keys.append(cache.unrotated(0, group.name, rows)[0])
+                    keys.append(cache.unrotated(layer, group.name, rows)[0])
             means.append(torch.cat(keys, 1).mean((0, 2, 3)).mean(0))
         return normalize(torch.stack(means), dim=-1)
+
+
+def _has_past(groups: Iterable[tuple[HeadGroup, slice]], state: ChunkState) -> bool:
+    """Whether some heads of a layer have pages from before the chunk: not all are silenced."""
+    return any((group.pages.frame < state.frames[0]).any() for group, _ in groups)

@@ -8,10 +8,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fkv.pages import Pages, Reads
+from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Frames
+from fkv.roles import HeadRoles
 
-from .base import ChunkState, Policy
+from .base import ChunkState, Policy, check_whole_chunks
 from .kinds import KEPT, RECALLED
 from .positions import pages_of, read_frames
 
@@ -31,6 +32,10 @@ class RollingSink(Policy):
     checked = "haodong2000/RollingSink"
 
     window_frames: Annotated[Frames, Field(ge=1, description="attended frames, those of the chunk included")] = 21
+
+    def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads] | None:
+        check_whole_chunks("window_frames", self.window_frames, geometry)
+        return None
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return (pages.frame < self.window_frames) | (pages.frame > state.frames[-1] - len(state.frames))

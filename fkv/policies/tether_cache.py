@@ -16,7 +16,7 @@ from fkv.pages import Geometry, Heads, Pages, Reads
 from fkv.parameters import Frames, Share
 from fkv.roles import HeadRoles
 
-from .base import ChunkState, Policy
+from .base import ChunkState, Policy, check_recent
 from .kinds import KEPT, RECALLED, SINK
 from .positions import pages_of
 
@@ -56,6 +56,7 @@ class TetherCache(Policy):
         return self.budget_frames - self.sink_frames - self.recent_frames
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:
+        check_recent(self.recent_frames, geometry)
         return geometry.every_layer
 
     @property
@@ -76,22 +77,32 @@ class TetherCache(Policy):
         return state.cache.notes.setdefault("memory", {}).get(group, start)
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
-        if state.frames[-1] < self.budget_frames:
-            return None
         pages = pages_of(group, state)
+        if state.frames[-1] < self.budget_frames:
+            as_stored = np.array_equal(pages.frame, pages.position)  # or another policy has stored them
+            return None if as_stored else Reads(np.arange(len(pages)), pages.frame)
         recent = np.arange(state.frames[-1] + 1 - self.recent_frames, state.frames[-1] + 1)
         frames = np.concatenate([np.arange(self.sink_frames), self.memory(group, state), recent])
         index = pages.rows_of(frames)
-        return Reads(index, np.searchsorted(frames, pages.frame[index]))
+        position = np.searchsorted(frames, pages.frame[index])
+        missing = self.budget_frames - len(frames)  # of a memory that is not full, as after a flush
+        return Reads(index, np.where(pages.frame[index] < self.sink_frames, position, position + missing))
 
     def selects(self, step: str, state: ChunkState) -> bool:
         return step == "context" and state.frames[-1] >= self.budget_frames
 
     def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
         cache, name = state.cache, f"layer {layer}"
+        if not cache.groups[name].heads[layer]:
+            return  # all silenced
         members = self.memory(name, state)
         leaving = state.frames[0] - self.recent_frames + np.arange(len(state.frames))
+        cached = cache.groups[name].pages.frame
+        members, leaving = (frames[np.isin(frames, cached)] for frames in (members, leaving))
         candidates = np.concatenate([members, leaving])
+        if not len(candidates):
+            cache.notes["memory"][name] = candidates
+            return
         keep = self.chosen(self.scores(state, layer, name, query, candidates))
         admitted = [frame for frame in candidates[keep] if frame in leaving]
         if admitted:
@@ -124,7 +135,10 @@ class TetherCache(Policy):
         """Pull admitted frames towards the statistics of sink and memory, per head and channel."""
         cache = state.cache
         pages = cache.groups[name].pages
-        anchors = cache.unrotated(layer, name, pages.rows_of([*range(self.sink_frames), *members]))
+        anchored = pages.rows_of([*range(self.sink_frames), *members])
+        if not len(anchored):
+            return
+        anchors = cache.unrotated(layer, name, anchored)
         targets = [_statistics(x.flatten(2, 3)) for x in anchors]
         for frame in admitted:
             tied = []

@@ -42,6 +42,7 @@ class WindowKV(Policy):
         float,
         Field(
             gt=0,
+            le=100_000,
             description="mean over groups, beside the newest frames",
             json_schema_extra={"unit": "latent frames"},
         ),
