@@ -22,7 +22,7 @@ ROLES: tuple[Role, Role] = ("static", "dynamic")
 MAX_FILE_BYTES = 4 << 20
 MAX_LAYERS = 1024
 MAX_HEADS = 4096  # per layer
-MAX_NAMED = 64  # heads of other roles that are told by name
+MAX_NAMED = 64  # changed heads listed by name; if there are more, only their number is given
 
 
 class RolesError(ValueError):

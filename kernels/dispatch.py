@@ -80,7 +80,7 @@ _choosing = threading.RLock()  # reentrant: a twin may have a choice of its own 
 
 
 def jit(function: Callable) -> Any:
-    """Return `triton.jit(function)` where Triton is installed; elsewhere the function itself; it is never launched."""
+    """Return `triton.jit(function)`. Without Triton, return the function unchanged; it is then never called."""
     return triton.jit(function) if triton else function
 
 
@@ -97,7 +97,7 @@ def setting() -> str:
     """
     value = os.environ.get(TRITON_VARIABLE) or "auto"
     if value not in ("auto", "0", "1"):
-        raise ValueError(f"{TRITON_VARIABLE} is auto, 0 (no Triton kernels) or 1 (nothing else), not {value!r}")
+        raise ValueError(f"{TRITON_VARIABLE} must be auto, 0 (PyTorch only) or 1 (Triton only), not {value!r}")
     return value
 
 
@@ -164,8 +164,7 @@ def choose(
 def fastest(name: str, arguments: Any, runs: Mapping[str, Callable[[], Any]], margin: float) -> str:
     """Choose the implementation for a CPU and arguments of this size, once per process.
 
-    One thread measures: on a busy machine several threads would wait for each other, and the wait is all that would be
-        seen.
+    Measured in one thread: on a busy machine, several threads would mostly measure waiting.
 
     Args:
         name: Name of the kernel.

@@ -208,7 +208,7 @@ def test_one_job_that_fails_ends_no_other(small):
     paths = [Path.of(job, small) for job in read(lines(jobs))]
     batch = Batch(small, claims(plan.grow(paths), Memory(small, False), UNLIMITED), 4, UNLIMITED, False)
     ended = ended_by_name(batch)
-    assert "start anew" in str(ended["0-1"].error)
+    assert "start a new stream" in str(ended["0-1"].error)
     assert [len(ended[name].chunks) for name in ("0-0", "0-2")] == [4, 4]
 
 

@@ -141,7 +141,7 @@ def test_recaching_holds_the_same_pages(small):
 def test_policies_that_store_different_things_cannot_be_exchanged(small):
     live = stream(small)
     live.step()
-    with pytest.raises(ValueError, match="start anew"):
+    with pytest.raises(ValueError, match="start a new stream"):
         live.set_policy(policies.make("per-step"))
     with pytest.raises(ValueError, match="no shared cache"):
         stream(small, policies.make("per-step")).set_prompt("a ball", recache=True)

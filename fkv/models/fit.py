@@ -1,4 +1,4 @@
-"""What a real model needs in memory against what is free, told before anything is downloaded or loaded.
+"""How much memory a real model needs and how much is free, checked before anything is downloaded.
 
 What PyTorch's allocator and the libraries below it take beyond what `memory` counts is not known beforehand; `SLACK`
 stands for it.
@@ -10,11 +10,15 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fkv import policies, roles
+from fkv.pages import Geometry
 from fkv.policies import Policy
 
 from . import memory
@@ -252,10 +256,24 @@ def _text(base: Base, setup: Setup) -> Iterator[Need]:
 
 
 def _cache(release: Release, setup: Setup, policy: Policy, chunks: int, graphs: bool) -> memory.CacheBytes:
-    heads = roles.load(release.roles_file) if release.roles_file else None
     geometry = BASES[release.base].geometry(setup.resolution, release.frames_per_chunk)
     dtype, steps = COMPUTE[setup.precision], len(release.schedule.sigmas)
-    return memory.cache_bytes(geometry, policy, heads, chunks, dtype, steps, apart=not graphs)
+    return _counted(geometry, policy, release.roles_file, chunks, dtype, steps, apart=not graphs)
+
+
+@lru_cache(maxsize=256)  # `suggest` asks for the same again and again
+def _counted(
+    geometry: Geometry,
+    policy: Policy,
+    roles_file: Path | None,
+    chunks: int,
+    dtype: torch.dtype,
+    steps: int,
+    *,
+    apart: bool,
+) -> memory.CacheBytes:
+    heads = roles.load(roles_file) if roles_file else None
+    return memory.cache_bytes(geometry, policy, heads, chunks, dtype, steps, apart)
 
 
 def _decoder(release: Release, setup: Setup, device: str) -> Iterator[Need]:

@@ -133,8 +133,9 @@ def cache_bytes(
     """Count the bytes of K and V at their largest in a stream.
 
     The real cache runs under `policy` on the meta device. Similarities that a policy looks at are random there: they
-    decide which pages stay, not how many. For a policy that classifies heads by their attention, the larger of two
-    extremes counts: all attention on the first frame, or all on the last one before the chunk.
+    decide which pages stay, not how many. A policy that classifies heads by their queries while it runs is counted as
+    before that, which is an upper bound. For one that asks for attention mass (`Policy.wants_attention`), the larger of
+    two extremes counts: all attention on the first frame, or all on the last one before the chunk.
 
     Args:
         geometry: Of the stream.
@@ -146,7 +147,7 @@ def cache_bytes(
         apart: Whether chunks lie apart where the policy lets them; not in streams that share pages, nor where passes
             are captured.
     """
-    looks = (0, -1) if policy.watches_attention else (0,)
+    looks = (0, -1) if type(policy.unwrapped).wants_attention is not Policy.wants_attention else (0,)
     caches = steps if policy.caches == "per-step" else 1
     counts = [astuple(_cache_bytes(geometry, policy, heads, chunks, dtype, look, apart)) for look in looks]
     return CacheBytes(*(caches * max(count) for count in zip(*counts, strict=True)))

@@ -189,7 +189,7 @@ class Lora:
             except ValueError:
                 if not set(strength) & set("/\\."):
                     raise ValueError(
-                        f"--lora takes FILE or FILE:STRENGTH, as in style.safetensors:0.8; {strength!r} is no strength"
+                        f"--lora takes FILE or FILE:STRENGTH, as in style.safetensors:0.8; {strength!r} is not a number"
                     ) from None
         return cls(Path(text), 1.0, alpha)
 

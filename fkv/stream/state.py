@@ -33,7 +33,7 @@ class StreamState:
         caches: One, or one for each denoising step.
         index: Of the next chunk.
         latents: Chunk -> its clean latents, of chunks that a re-cache would need.
-        marks: What happens with the next chunk: `cut`.
+        marks: Marks of the next chunk; `cut` begins a new scene.
         rebuild_passes: Passes that were computed beside those of the chunk itself, since it began.
     """
 

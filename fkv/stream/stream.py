@@ -181,7 +181,7 @@ class Stream:
         if self.index and policy.caches != self.policy.caches:
             raise ValueError(
                 f"a running stream cannot change between {self.policy.name!r} and {policy.name!r}: "
-                "they store different things; start anew"
+                "their caches differ in kind; start a new stream"
             )
         self._pending.policy = policy
         self._pending.roles = roles
@@ -200,7 +200,9 @@ class Stream:
             ValueError: It has not so many, or the policy keeps a cache for each step and chunks are generated.
         """
         if self.index and self.next_policy.caches == "per-step":
-            raise ValueError(f"policy {self.next_policy.name!r} keeps a cache for each step; start anew with {count}")
+            raise ValueError(
+                f"policy {self.next_policy.name!r} keeps a cache for each step; start a new stream to use {count} steps"
+            )
         self._pending.changes.append(partial(change_steps, model=self._loaded.with_steps(count)))
 
     def flush(self) -> None:
