@@ -417,7 +417,7 @@ def test_a_training_run_with_harmless_objects_is_told_how_to_save_its_weights(ki
     message = refused(lambda: check_file(path, base))
     assert "holds more than tensors" in message and len(message) <= 300
     line = (
-        message.partition("'model'): ")[2]
+        message.partition("'model' by your key): ")[2]
         .replace("'run.pt'", repr(str(path)))
         .replace("weights.pt", str(tmp_path / "w.pt"))
     )

@@ -124,9 +124,11 @@ def _relax_decisions(policy: NotedRelax, wanted: dict[str, np.ndarray]) -> Repor
         return out
 
     scores = padded((each[1] for each in noted), wanted["scores"], np.nan)
+    alone = (wanted["candidates"] >= 0).sum(1, keepdims=True) == 1  # then there is nothing to choose, so no score here
+    theirs = np.where(alone, np.nan, wanted["scores"])
     return {
         "candidates_equal": equal(padded((each[0] for each in noted), wanted["candidates"], -1), wanted["candidates"]),
-        "scores": close(scores, wanted["scores"], SCORES["scores"]),
+        "scores": close(scores, theirs, SCORES["scores"]),
         "selected_equal": equal(padded((each[2] for each in noted), wanted["selected"], -1), wanted["selected"]),
     }
 
