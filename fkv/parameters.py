@@ -20,7 +20,7 @@ Frames = Annotated[Count, Field(json_schema_extra={"unit": "latent frames"})]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 NOUNS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(strict=True)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -81,6 +82,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be a finite number, not {value}")
         if self.context_noise and self.caches == "per-step":
             raise ValueError("context_noise needs a context pass, and a cache for each denoising step has none")
 
