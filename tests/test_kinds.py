@@ -28,7 +28,7 @@ def text_of(name: str) -> str:
 SILENT = [
     f"{text_of(name)} without 1.2"
     for name, rule in POLICIES.items()
-    if name == "full" or rule.groups is not Policy.groups
+    if rule.caches != "none" and (name == "full" or rule.groups is not Policy.groups)
 ]
 
 

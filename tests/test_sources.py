@@ -369,7 +369,7 @@ class TestWindowKV:
                 "raise budget_frames to 1.75",
             ),
             ("taper=1.5", "taper must be a number above 0, at most 1, not 1.5"),
-            ("budget_frames=0", "budget_frames must be a number above 0, not 0"),
+            ("budget_frames=0", "budget_frames must be a number above 0, at most 100000, not 0"),
             ("strategy=auto", "strategy must be max or average, not 'auto'"),
         ],
     )
