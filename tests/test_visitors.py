@@ -29,7 +29,7 @@ FREE = {"lead": float("inf"), "idle": float("inf")}
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    monkeypatch.setattr(together, "GATHER", 20.0)
+    monkeypatch.setattr(together, "GATHER", 5.0)
 
 
 def in_threads(*works):
