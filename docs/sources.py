@@ -196,7 +196,8 @@ def _demands() -> str:
     if not (RECORDS / "sources-demands.json").exists():
         return "> No record yet, so nothing is claimed and no classifier ships.\n"
     found = record("demands")
-    return f"> {sentence(found)} ({found['seconds']:g} s, {found['seeds']} seeds).\n"
+    said = sentence(found)
+    return f"> {said[0].upper()}{said[1:]} ({found['seconds']:g} s, {found['seeds']} seeds).\n"
 
 
 def _recall() -> list[str]:
