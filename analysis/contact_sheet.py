@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fkv.batch.shared import NO_STORY
 from fkv.models.base import VideoModel
-from fkv.storyboard import Storyboard
+from fkv.storyboard import NO_STORY, Storyboard
 from fkv.world import FPS
 
 from .evaluation_plots import filmstrip_pages, filmstrips

@@ -13,18 +13,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fkv.batch.shared import NO_STORY, counts
+from fkv.batch.shared import counts
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
+from fkv.records import Record, append_record, read_records
 from fkv.report import device_name, without_speeds
-from fkv.storyboard import Storyboard
+from fkv.storyboard import NO_STORY, Storyboard
 from fkv.storyboard import write as write_story
 
 from .evaluation_streams import REFERENCE, at_once, paths_of, run_stream, run_switch
 from .held_out import held_out_scene
-from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
+from .jobs import load_once, over_processes
 from .measures import video_of
 from .oracle_checks import check_story, check_world, not_readable
 from .prompt_switch import measure_switch

@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from fkv.records import Record
 from fkv.report import FPS_MEANING
-
-from .jobs import Record
 
 # Columns of the printed table and their headings.
 COLUMNS = {

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from fkv.batch.jobs import Job
 from fkv.batch.jobs import Path as JobPath
-from fkv.batch.shared import NO_STORY, generate
+from fkv.batch.shared import generate
 from fkv.models.base import VideoModel
 from fkv.policies import parse
-from fkv.storyboard import Storyboard
+from fkv.storyboard import NO_STORY, Storyboard
 from fkv.stream import Chunk, Stream
 from fkv.world import FPS
 from fkv.world.story import CHUNK

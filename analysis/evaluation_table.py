@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from fkv.policies import parse
+from fkv.records import Record
 
 from .evaluation_streams import REFERENCE
-from .jobs import Record
 
 RESAMPLES = 4000
 FEWEST = 6  # prompts; with fewer, equal signs on all prompts are no rare coincidence

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from fkv.cache import HeadGroup, KVCache
 from fkv.models.base import VideoModel
+from fkv.models.identity import checkpoint_hash
 from fkv.policies import Full
 from fkv.policies.pyramid_forcing import NAMES
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
-
-from .profile import checkpoint_hash
 
 LEAST_CHUNKS = 8  # of a run, so that a period of 6 frames is seen several times
 LEAST_PERIODS = 2  # that a periodic head shows of the past

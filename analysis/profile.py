@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from fkv import roles as role_files
 from fkv.models.base import VideoModel
+from fkv.models.identity import checkpoint_hash
 from fkv.policies import Full
 from fkv.probe import FrameMassProbe, PassMass, head_scores, uniform_score
 from fkv.roles import HeadRoles, from_scores
@@ -281,29 +280,3 @@ def profile(
         last_k=last_k,
         date=datetime.date.today().isoformat(),
     )
-
-
-def checkpoint_hash(files: Iterable[Path], adapters: Iterable[str] = ()) -> str:
-    """Return the first 16 digits of the SHA-256 of weight files, one after another, and of the strengths of adapters
-    among them, as in `VideoModel.adapters`; empty without files."""
-    files = tuple(files)
-    return _hash(files, tuple(map(_version, files)), tuple(adapters)) if files else ""
-
-
-def _version(file: Path) -> tuple[int, int]:
-    """What changes when a file is written again."""
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-@lru_cache(maxsize=8)
-def _hash(files: tuple[Path, ...], versions: tuple[tuple[int, int], ...], adapters: tuple[str, ...]) -> str:
-    """`checkpoint_hash` of files in these versions; large files are read once."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    for adapter in adapters:
-        digest.update(adapter.encode())
-    return digest.hexdigest()[:16]

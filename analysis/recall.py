@@ -21,14 +21,16 @@ from tqdm import tqdm
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.policies import parse, write
+from fkv.records import Record, append_record, read_records
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.training.data import genes_of
 from fkv.world.shots import caption
 from fkv.world.story import STORY_GENES
 
-from .jobs import Record, append_record, identity_of, load_once, over_processes, read_records
+from .jobs import load_once, over_processes
 from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fkv.files import read_json
-
-from .jobs import Record
+from fkv.records import Record
 
 MAX_REPORT = 64 << 20  # bytes
 # What a setting is called where a record does not name it.

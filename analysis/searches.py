@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from fkv import policies
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
+from fkv.records import Record, append_record, read_records
 from fkv.sampler import Noise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
@@ -36,7 +38,6 @@ from fkv.world.captions import caption
 
 from .evaluation_table import interval
 from .held_out import held_out_scene, held_out_text, switched_scene
-from .jobs import Record, append_record, identity_of, read_records
 
 KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width", "prompt", "seed")
 PLAIN = "plain"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from fkv.records import Record
 from fkv.report import rates
 from fkv.stream import Chunk
 from fkv.world import FPS
@@ -16,7 +17,6 @@ from fkv.world.captions import Scene
 from .adherence import WINDOW_SECONDS, adherence, adherence_by_scene
 from .evaluation_streams import chunks_of
 from .held_out import held_out_scene, rendered
-from .jobs import Record
 from .measures import EQUAL_DB, chunk_discontinuity, drift, flicker, psnr, ssim, video_of
 
 

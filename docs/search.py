@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from fkv.analysis import searches
 from fkv.analysis.evaluation_table import FEWEST
 from fkv.analysis.figures.style import SERIES
-from fkv.analysis.jobs import Record, read_records
 from fkv.commands.model_options import add_model, load_model
+from fkv.records import Record, read_records
 from fkv.resources import asset
 from fkv.search.strategies import STRATEGIES
 

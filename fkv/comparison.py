@@ -12,11 +12,11 @@ import numpy as np
 from fkv.models.base import VideoModel
 from fkv.policies.full import Full
 
-from .batch.shared import NO_STORY, counts, generate, paths_of
+from .batch.shared import counts, generate, paths_of
 from .policies import Policy, write
 from .report import FPS_MEANING, stream_record, without_speeds
 from .roles import HeadRoles
-from .storyboard import Storyboard
+from .storyboard import NO_STORY, Storyboard
 from .storyboard import write as write_story
 from .stream import Chunk, Stream
 

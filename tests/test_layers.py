@@ -36,6 +36,12 @@ def test_the_core_knows_neither_gradio_nor_plotly_nor_the_page():
     assert not {"gradio", "plotly", "fkv.studio"} & loaded_by(core)
 
 
+def test_batches_and_searches_know_no_analysis():
+    files = [file for folder in ("batch", "search") for file in (ROOT / "fkv" / folder).glob("[a-z]*.py")]
+    found = loaded_by([f"fkv.{file.parent.name}.{file.stem}" for file in files])
+    assert "fkv.records" in found and not [name for name in found if name.startswith("fkv.analysis")]
+
+
 HEAVY = {"diffusers", "transformers", "peft", "accelerate", "gradio", "pandas", "plotly", "seaborn", "matplotlib", "av"}
 """What takes longer to import than the shipped model to load; each is imported where it is used."""
 

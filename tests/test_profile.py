@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fkv import roles as role_files
-from fkv.analysis.profile import Profile, checkpoint_hash, divergence, profile
+from fkv.analysis.profile import Profile, divergence, profile
 from fkv.commands import profile as command
 from fkv.commands.profile import prompts_for, read_prompts
 from fkv.models import registry
+from fkv.models.identity import checkpoint_hash
 from fkv.probe import head_scores
 from fkv.world import shots
 from fkv.world.captions import parse as parse_caption

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Any
 
-from fkv.analysis.jobs import append_record, identity_of, read_records
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.parallel.overlap import Overlap
+from fkv.records import append_record, read_records
 from fkv.report import frame_hash
 from fkv.video import ENDING, Mp4Writer
 

@@ -10,15 +10,13 @@ from fkv.models.base import VideoModel
 from fkv.models.memory import free_memory
 from fkv.policies import Policy, write
 from fkv.roles import HeadRoles
-from fkv.storyboard import Storyboard
+from fkv.storyboard import NO_STORY, Storyboard
 from fkv.stream import Chunk
 
 from . import plan
 from .jobs import Job, Path
 from .memory import Memory, claims
 from .run import Batch, Done
-
-NO_STORY = Storyboard()
 
 
 def paths_of(

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 
 from fkv import policies
 from fkv.analysis.features import identity
-from fkv.analysis.jobs import Record
 from fkv.files import read_json
+from fkv.records import Record
 
 from .columns import MEASURES, VBENCH
 from .spec import TRUTH, Protocol, Strict, Track, first_error, slug

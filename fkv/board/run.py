@@ -19,11 +19,12 @@ from tqdm import tqdm
 from fkv import __version__
 from fkv.analysis import features as feature
 from fkv.analysis import recall
-from fkv.analysis.jobs import Record, append_record, load_once, over_processes, read_records
+from fkv.analysis.jobs import load_once, over_processes
 from fkv.files import read_text
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.parallel.ray_map import over_ray
+from fkv.records import Record, append_record, read_records
 from fkv.video import ENDING
 
 from . import result as results

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fkv import policies
 from fkv.analysis.features import LAYOUT
 from fkv.analysis.held_out import held_out_text
-from fkv.analysis.jobs import identity_of
 from fkv.analysis.oracle_checks import draws_world
 from fkv.files import read_text
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.stream import MAX_SEED, check_prompt
 from fkv.world.captions import Scene, parse
 

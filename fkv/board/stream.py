@@ -19,10 +19,10 @@ from fkv.analysis import features as feature
 from fkv.analysis.adherence import WINDOW_SECONDS, adherence
 from fkv.analysis.features import Features
 from fkv.analysis.held_out import rendered
-from fkv.analysis.jobs import Record
 from fkv.analysis.measures import change, drift, ends, flicker, hue_kept, jumps, movement, per_second
 from fkv.models.base import VideoModel
 from fkv.models.page_tables import footprint
+from fkv.records import Record
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
 from fkv.video import ENDING, Mp4Writer

@@ -155,8 +155,8 @@ def _earlier(
     story: Storyboard,
 ) -> dict[str, Any]:
     """Read the report that --json names, to continue it. Raises ValueError for one of other settings."""
-    from fkv.analysis.jobs import identity_of
     from fkv.analysis.report_file import check_settings, read_report
+    from fkv.models.identity import identity_of
     from fkv.storyboard import write
 
     report = read_report(target)

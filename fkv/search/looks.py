@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from fkv.analysis.jobs import identity_of
 from fkv.files import read_json
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.report import device_name
 
 from .strategies import Ets, Strategy

@@ -47,11 +47,12 @@ from .changes import (
 )
 from .lines import write_change
 from .text import ANY_ROLES, at_chunk, check, has_scenes, parse, write
-from .timeline import Cue, Storyboard
+from .timeline import NO_STORY, Cue, Storyboard
 from .told import happened
 
 __all__ = [
     "ANY_ROLES",
+    "NO_STORY",
     "STREAM",
     "Change",
     "Cue",

@@ -94,3 +94,7 @@ def _recached(cue: Cue) -> Cue:
     if not isinstance(cue.change, SetPrompt) or cue.cut:
         return cue
     return replace(cue, change=replace(cue.change, recache=True))
+
+
+NO_STORY = Storyboard()
+"""Nothing changes."""

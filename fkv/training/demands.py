@@ -210,7 +210,7 @@ def sentence(found: dict[str, Any]) -> str:
 
 def settings_of(model: VideoModel, args: argparse.Namespace) -> dict[str, Any]:
     """What a record says of how it was made; a study continues only one of the same settings."""
-    from fkv.analysis.jobs import identity_of
+    from fkv.models.identity import identity_of
 
     name, checkpoint, precision = identity_of(model)
     return {

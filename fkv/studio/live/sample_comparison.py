@@ -18,9 +18,9 @@ from typing import Any
 from tqdm import tqdm
 
 from fkv import policies
-from fkv.analysis.profile import checkpoint_hash
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
+from fkv.models.identity import checkpoint_hash
 from fkv.studio.media.assets import ASSETS
 
 from .comparison import compare, default_prompts, player

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from fkv.analysis.profile import checkpoint_hash
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
+from fkv.models.identity import checkpoint_hash
 from fkv.parallel.lockstep import device_of
 from fkv.search.forbidden import is_guarded
 from fkv.stream import check_chunks
