@@ -24,7 +24,7 @@ from fkv.training import clips as clips_module
 from fkv.training import codec as codec_training
 from fkv.training import curves, generator, pack
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
-from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips
+from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips, script
 from fkv.training.data import Clips, genes_of
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
@@ -230,8 +230,13 @@ def test_every_process_renders_clips_of_its_own(monkeypatch):
 
 
 def test_cuts_hold_what_left_and_returned():
-    cuts = [draw_cut(random.Random(seed), 8) for seed in range(60)]
-    assert all(len(cut.chunks) == 8 and cut.chunks[:2] == (0, 1) for cut in cuts)
+    drawn = [draw_cut(random.Random(seed), 8) for seed in range(80)]
+    assert all(len(cut.chunks) == 8 and cut.chunks[:2] == (0, 1) for cut in drawn)
+    watched = [cut for cut in drawn if cut.watched]
+    assert 10 < len(watched) < 30 and all({*cut.cameras} == {"ahead"} and all(cut.present) for cut in watched)
+    motions = {shot.subject.motion for seed in range(20) for shot in script(random.Random(seed), watched[0])}
+    assert motions == {"hiding", "roaming"}
+    cuts = [cut for cut in drawn if not cut.watched]
     assert 15 < sum(cut.chunks[2] > 2 for cut in cuts) < 45
 
     def returns(shown: list) -> bool:

@@ -20,7 +20,7 @@ from fkv.world import shots
 from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosened, sample_scene
 from fkv.world.panorama import draw, labels
 from fkv.world.render import render
-from fkv.world.shots import CAMERAS, Shot, Subject, sample_shot
+from fkv.world.shots import CAMERAS, MEMORY_MOTIONS, Shot, Subject, sample_shot
 from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
 
 from .data import Clips, genes_of, memory_mask, object_mask, to_pixels
@@ -29,6 +29,7 @@ from .precision import products_in
 
 FARTHEST_CHUNK = 340
 LONGEST = 84  # chunks of a script, 63 seconds
+WATCHED = 0.25  # share of scripts whose camera stays on a thing that leaves by itself
 
 
 def change(scene: Scene, rng: random.Random) -> Scene:
@@ -186,20 +187,25 @@ class Cut:
         cameras: Direction of the camera, per chunk of the stream.
         present: Whether the thing is in the prompt, per chunk.
         chunks: Chunk indices of the clip.
+        watched: Whether the camera stays on a thing that hides or roams.
     """
 
     cameras: tuple[str, ...]
     present: tuple[bool, ...]
     chunks: tuple[int, ...]
+    watched: bool = False
 
 
 def draw_cut(rng: random.Random, chunks: int) -> Cut:
     """Draw a script and the chunks of a clip.
 
-    After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns. Half
-    of the clips are whole; of the others, all between their first two chunks and the last ones is left out, so that
-    what returns was away for up to a minute.
+    After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns; or the
+    camera stays on a thing that hides or roams. Half of the clips are whole; of the others, all between their first two
+    chunks and the last ones is left out, so that what returns was away for up to a minute.
     """
+    if rng.random() < WATCHED:
+        start = rng.randrange(3, LONGEST - chunks) if rng.random() < 0.5 else 2
+        return Cut(("ahead",) * LONGEST, (True,) * LONGEST, _beginning_and(start, chunks), watched=True)
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:
@@ -215,13 +221,20 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
     states = list(zip(cameras, present, strict=True))
     starts = [i for i in range(3, LONGEST - chunks) if states[i] != states[i + 1]]
     start = rng.choice(starts) if starts and rng.random() < 0.5 else 2
-    return Cut(tuple(cameras), tuple(present), (0, 1, *range(start, start + chunks - 2)))
+    return Cut(tuple(cameras), tuple(present), _beginning_and(start, chunks))
+
+
+def _beginning_and(start: int, chunks: int) -> tuple[int, ...]:
+    """The first two chunks of a stream and those from `start`, `chunks` in all."""
+    return (0, 1, *range(start, start + chunks - 2))
 
 
 def script(rng: random.Random, cut: Cut) -> list[Scene | Shot]:
     """Fill in the scenes of one clip; the thing is called the one "from before" once it left."""
     first = sample_shot(rng)
     subject = first.subject or Subject(None, None, rng.choice(MOTIONS))
+    if cut.watched:
+        subject = replace(subject, motion=rng.choice(MEMORY_MOTIONS))
     was_away = False
     scenes: list[Scene | Shot] = []
     for camera, present in zip(cut.cameras, cut.present, strict=True):
@@ -256,7 +269,7 @@ def render_memory_clips(
     is_panorama = rng.random() < panorama
     cut = Cut((), (), (0,)) if chunks == 1 else draw_cut(rng, chunks)
     if chunks == 1 and is_panorama:
-        cut = Cut((rng.choice(CAMERAS),), (rng.random() < 0.85,), (0,))
+        cut = Cut((rng.choice((*CAMERAS, "ahead")),), (rng.random() < 0.85,), (0,))
     elif chunks > 1 and not is_panorama:
         start = rng.randrange(1, LONGEST - chunks) if rng.random() < 0.4 else 1
         cut = replace(cut, chunks=(0, *range(start, start + chunks - 1)))

@@ -27,7 +27,7 @@ from fkv.models.words import WordEncoder
 from fkv.world.captions import TIMES, words
 from fkv.world.shots import CAMERAS
 from fkv.world.story import CHUNK, LATE
-from fkv.world.witness import read_panel
+from fkv.world.witness import read_panel, read_thing
 
 from .clips import encoded, render_memory_clips
 from .data import Clips
@@ -60,10 +60,17 @@ def count(clips: Clips, shown: np.ndarray, true: np.ndarray, readings: Readings)
             continue
         time = next(word for word in words(clips.prompts[0][i]) if word in TIMES)
         end = slice((i + 1) * CHUNK - LATE, (i + 1) * CHUNK)
-        seen = asdict(read_panel(shown[end], time))
-        for item, right in asdict(read_panel(true[end], time)).items():
+        seen = read_items(shown[end], time)
+        for item, right in read_items(true[end], time).items():
             if right is not None:
                 readings[kind][item].append(seen[item] == right)
+
+
+def read_items(frames: np.ndarray, time: str) -> dict[str, Any]:
+    """Read the panel and the thing in frames uint8 [T, H, W, 3] in which the camera rests; None where there is none."""
+    panel = asdict(read_panel(frames, time))
+    colour, shape = read_thing(frames, panel["colour"])
+    return panel | {"thing colour": colour, "thing shape": shape}
 
 
 @torch.no_grad()
