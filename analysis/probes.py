@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from fkv.sampler import SeededNoise
 from fkv.world import FPS
 from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES
 from fkv.world.shots import Shot, Subject
-from fkv.world.story import CHUNK, LAMPS, RETURN, REVERSES, TURN_FRAMES, ChunkTruth, Story
+from fkv.world.story import CHUNK, LAMPS, LIGHTS, RETURN, REVERSES, TURN_FRAMES, ChunkTruth, Story
 from fkv.world.witness import read_panel, read_thing
 
 Kind = Literal["panorama", "thing", "hidden", "roaming"]
@@ -29,10 +29,11 @@ Reading = dict[str, Any]
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 MOST_SECONDS = 3600  # for which an item is away
+OPENING = 2  # chunks without the items, so that no sink keeps a picture of them
 REST = 4  # chunks in which the items are read
 MOTION = {"hidden": "hiding", "roaming": "roaming"}  # kinds of probes whose thing leaves and returns by itself
-LEAVES = {"hidden": 4, "roaming": 5}  # chunks after which it is out of sight
-READ = {"hidden": range(2), "roaming": range(1, 4)}  # chunks in which it is in full view, before it leaves
+LEAVES = {"hidden": OPENING + 4, "roaming": OPENING + 5}  # chunks after which it is out of sight
+READ = {"hidden": range(3, 4), "roaming": range(3, 6)}  # chunks in which it is in full view, before it leaves
 SOONEST = {"hidden": 2, "roaming": 3}  # chunks after which it can come back
 RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2, "roaming": 2}  # until the items are read
 COMES_BACK = RETURN / 4  # gene
@@ -75,9 +76,11 @@ class Probe:
         """The chunk that brings the items back into the picture."""
         return self.after.start - RETURN_CHUNKS[self.kind]
 
-    def gene(self, chunk: int) -> float | None:
-        """What decides in a chunk if a thing in `MOTION` comes back; None in other probes, where noise may decide."""
-        return None if self.kind not in MOTION else COMES_BACK if chunk == self.returns - 1 else STAYS
+    def genes(self, chunk: int) -> dict[int, float]:
+        """The genes of a chunk that noise does not decide: when a thing comes back, and that no window changes."""
+        if self.kind in MOTION:
+            return {REVERSES[0]: COMES_BACK if chunk == self.returns - 1 else STAYS}
+        return {LIGHTS: STAYS} if self.kind == "panorama" else {}
 
 
 def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
@@ -97,26 +100,26 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
     place = rng.choice(SCENES)
     time = rng.choice(TIMES)
     motion = rng.choice(MOTIONS)
-    away = round(seconds * FPS / CHUNK)
+    away = max(round(seconds * FPS / CHUNK), SOONEST.get(kind, 0))
+    seconds = away * CHUNK / FPS
     subject = Subject(None, None, motion)
     ahead = Shot(place, time, subject)
     if kind == "thing":
         gone = Shot(place, time, None)
         again = Shot(place, time, Subject(None, None, motion, before=True))
-        shots = [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
-        return Probe(kind, prompt, tuple(shots), range(1, 1 + REST), _last(shots), away * CHUNK / FPS)
-    if kind in MOTION:
-        away = max(away, SOONEST[kind])
-        shots = [Shot(place, time, Subject(None, None, MOTION[kind]))] * (LEAVES[kind] + away + RETURN_CHUNKS[kind] + 2)
-        after = range(len(shots) - 2, len(shots))
-        return Probe(kind, prompt, tuple(shots), READ[kind], after, away * CHUNK / FPS)
+        shots = [gone] * OPENING + [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
+        return Probe(kind, prompt, tuple(shots), range(OPENING + 1, OPENING + 1 + REST), _last(shots), seconds)
     camera, panel = (("left", -1), ("right", 1))[prompt % 2]
-    aside = Shot(place, time, subject, camera)
-    shots = (
-        [ahead] * 2 + [aside] * (TURN_CHUNKS + REST) + [ahead] * (TURN_CHUNKS + away) + [aside] * (TURN_CHUNKS + REST)
-    )
-    before = range(2 + TURN_CHUNKS, 2 + TURN_CHUNKS + REST)
-    return Probe(kind, prompt, tuple(shots), before, _last(shots), away * CHUNK / FPS, panel)
+    if kind in MOTION:
+        moving = Shot(place, time, Subject(None, None, MOTION[kind]))
+        watched = LEAVES[kind] - OPENING + away + RETURN_CHUNKS[kind] + 2
+        shots = [replace(moving, camera=camera)] * OPENING + [moving] * watched
+        return Probe(kind, prompt, tuple(shots), READ[kind], range(len(shots) - 2, len(shots)), seconds)
+    aside = replace(ahead, camera=camera)
+    turned = [aside] * (TURN_CHUNKS + REST)
+    shots = [ahead] * OPENING + turned + [ahead] * (TURN_CHUNKS + away) + turned
+    before = range(OPENING + TURN_CHUNKS, OPENING + TURN_CHUNKS + REST)
+    return Probe(kind, prompt, tuple(shots), before, _last(shots), seconds, panel)
 
 
 def _last(shots: Sequence[Shot]) -> range:
@@ -184,16 +187,15 @@ def _chunks(video: np.ndarray, chunks: range) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ProbeNoise:
-    """The noise of a seed, but for the number that decides when a probe's thing comes back."""
+    """The noise of a seed, but for the genes that its probe sets."""
 
     probe: Probe
     seeded: SeededNoise
 
     def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
         noise = self.seeded.initial(chunk, shape)
-        gene = self.probe.gene(chunk)
-        if gene is not None:
-            noise[:, 0, REVERSES[0], 0, 0] = torch.special.ndtri(torch.tensor(gene))
+        for number, gene in self.probe.genes(chunk).items():
+            noise[:, 0, number, 0, 0] = torch.special.ndtri(torch.tensor(gene))
         return noise
 
     def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:

@@ -1,7 +1,6 @@
 """Recall: a stream that remembers scores 100 %, one that forgets scores at chance, and what was cached is counted."""
 
 import json
-import random
 from typing import get_args
 
 import numpy as np
@@ -11,7 +10,9 @@ from fkv import policies
 from fkv.analysis import probes, recall
 from fkv.commands.main import main
 from fkv.policies import parse
+from fkv.sampler import SeededNoise
 from fkv.stream import Stream
+from fkv.training.data import genes_of
 from fkv.world import panorama
 from fkv.world.story import STORY_GENES, Story, remember_all
 
@@ -19,14 +20,10 @@ KINDS = get_args(probes.Kind)
 
 
 def genes_for(probe: probes.Probe, seed: int) -> list[list[float]]:
-    """Random genes without lights that change, passers-by or reversals."""
-    rng = random.Random(seed)
-    quiet = [0.5] * 6
-    rows = [[*quiet, *(rng.random() for _ in range(STORY_GENES - 6))] for _ in probe.shots]
-    rows[0][:5] = [rng.random() for _ in range(5)]
-    for chunk, row in enumerate(rows):
-        row[0] = row[0] if probe.gene(chunk) is None else probe.gene(chunk)
-    return rows
+    """The genes of a seed's noise."""
+    noise = probes.ProbeNoise(probe, SeededNoise(seed))
+    drawn = (noise.initial(chunk, (1, 3, STORY_GENES, 1, 1))[0, 0, :, 0, 0] for chunk in range(len(probe.shots)))
+    return [genes_of(corner, STORY_GENES) for corner in drawn]
 
 
 def streamed(probe: probes.Probe, genes, recalls) -> np.ndarray:
@@ -56,7 +53,7 @@ def run(kind, seconds, recalls, count):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seconds", [3, 20])
 def test_a_perfect_stream_recalls_everything(kind, seconds):
-    records = run(kind, seconds, remember_all, 3)
+    records = run(kind, seconds, remember_all, 6)
     assert all(record["shown"] and record["recalled"] and record["consistent"] for record in records)
 
 
@@ -83,6 +80,7 @@ def test_a_probe_keeps_its_items_out_of_the_picture_for_that_long(kind, seconds)
         return bool((panorama.labels(chunk.moments[8:]) == panorama.THING).sum() > 200)
 
     shown = [visible(chunk) for chunk in story.chunks]
+    assert not any(shown[:2])  # no sink keeps a picture of the items
     hidden = [i for i, seen in enumerate(shown) if not seen and i > probe.before[-1]]
     assert abs(len(hidden) * 12 / 16 - seconds) <= 1.5 and shown[probe.returns] and not shown[probe.returns - 1]
 

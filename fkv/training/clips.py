@@ -187,7 +187,7 @@ class Cut:
         cameras: Direction of the camera, per chunk of the stream.
         present: Whether the thing is in the prompt, per chunk.
         chunks: Chunk indices of the clip.
-        watched: Whether the camera stays on a thing that hides or roams.
+        watched: Whether the camera soon stays on a thing that hides or roams.
     """
 
     cameras: tuple[str, ...]
@@ -200,12 +200,14 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
     """Draw a script and the chunks of a clip.
 
     After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns; or the
-    camera stays on a thing that hides or roams. Half of the clips are whole; of the others, all between their first two
-    chunks and the last ones is left out, so that what returns was away for up to a minute.
+    camera soon stays on a thing that hides or roams. Half of the clips are whole; of the others, all between their
+    first two chunks and the last ones is left out, so that what returns was away for up to a minute.
     """
     if rng.random() < WATCHED:
         start = rng.randrange(3, LONGEST - chunks) if rng.random() < 0.5 else 2
-        return Cut(("ahead",) * LONGEST, (True,) * LONGEST, _beginning_and(start, chunks), watched=True)
+        turned = rng.randint(0, 2)
+        cameras = [rng.choice(("left", "right"))] * turned + ["ahead"] * (LONGEST - turned)
+        return Cut(tuple(cameras), (True,) * LONGEST, _beginning_and(start, chunks), watched=True)
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:

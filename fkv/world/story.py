@@ -272,7 +272,8 @@ class Story:
         same = before is not None and (before.colour, before.shape) == (subject.colour, subject.shape)
         known = self.recalls(chunk, self._looks_seen) if forgets else self._looks_seen
         if not known or not (same or subject.before):
-            self._looks = _pick(genes[OPEN_COLOUR], COLOURS), _pick(genes[OPEN_SHAPE], SHAPES)
+            signs = [self._panels[0].colour] if 0 in self._panels else []
+            self._looks = _pick(genes[OPEN_COLOUR], COLOURS, signs), _pick(genes[OPEN_SHAPE], SHAPES)
             self._looks_seen = frozenset()
         self._looks = subject.colour or self._looks[0], subject.shape or self._looks[1]
         return (Thing(*self._looks, subject.motion),)
