@@ -75,6 +75,8 @@ def adherence_by_scene(chunks: Sequence[Chunk], events: bool = False) -> dict[st
 def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """Measure the oracle itself on renders and on the codec's reconstructions of them: the upper bound of adherence.
 
+    For a model of the memory world, that is the oracle of that world.
+
     Raises:
         ValueError: The model has no codec to encode with.
     """
@@ -87,4 +89,5 @@ def oracle_accuracy(model: VideoModel, samples: int, seed: int = 0) -> dict[str,
         parameter = next(codec.parameters())
         return to_frames(codec.decode(codec.encode(to_pixels(video)[None].to(parameter)))[0][0])
 
-    return {"renders": oracle.accuracy(samples, seed), "codec": oracle.accuracy(samples, seed, through=through)}
+    measured = witness if model.transformer.events else oracle
+    return {"renders": measured.accuracy(samples, seed), "codec": measured.accuracy(samples, seed, through=through)}

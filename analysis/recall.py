@@ -40,22 +40,22 @@ RESAMPLES = 2000  # of the prompts, for an interval
 
 
 def cached_share(chunk: Chunk, frames: Sequence[int]) -> float:
-    """The share of some latent frames that a chunk attends to: pages per head and layer, over all of them, 0 to 1."""
-    attended = 0
+    """The share of some latent frames that a chunk holds: pages per head and layer, over all of them, 0 to 1."""
+    held = 0
     total = 0
     for group, pages in chunk.pages.items():
         heads = sum(len(layer) for layer in chunk.heads[group])
-        attended += heads * int(np.isin(pages.frame, list(frames)).sum())
+        held += heads * int(np.isin(pages.frame, list(frames)).sum())
         total += heads * len(frames) * chunk.segments
-    return attended / total if total else 0.0
+    return held / total if total else 0.0
 
 
 def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record:
     """Stream a probe under a policy and score it.
 
     Returns:
-        The fields of `KEY`; `cached`, the share of the frames that showed the items which the chunk of their return
-        attends to; `kv_bytes_peak`; and `items`, see `score`.
+        The fields of `KEY`; `cached`, the share of the frames that showed the items which the cache holds at their
+        return; `kv_bytes_peak`; and `items`, see `score`.
     """
     noise = ProbeNoise(probe, SeededNoise(seed))
     stream = Stream(model, parse(policy), caption(probe.shots[0], held_out=True), noise=noise)
@@ -131,7 +131,7 @@ def recall(
     written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     for policy in written:
         check_fit(loaded, policy)
-    probes = [make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind)]
+    probes = list(dict.fromkeys(make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind)))
     file = Path(out) / "recall.jsonl" if out is not None else None
     finished = {tuple(record[name] for name in KEY): record for record in (read_records(file) if file else [])}
     runs = list(product(written, probes, range(seeds)))

@@ -30,7 +30,7 @@ def run(*options):
 def small_scale(small_by_default):
     with pytest.MonkeyPatch.context() as patch:
         variants = ("full", "mpcache", "mpcache:ratio1=1.0,threshold=0.0", "sliding-window:window_frames=15")
-        patch.setattr(selection, "VARIANTS", variants)
+        patch.setattr(selection, "POLICIES", variants)
         for name, value in {"BRANCHES": 3, "OWN_CHUNKS": 2}.items():
             patch.setattr(branches, name, value)
         for name, value in {"ROWS": (1, 2), "POLICIES": ("full", "sliding-window")}.items():

@@ -34,6 +34,15 @@ class TestCa2Vdm:
         for a, b in zip(queue, window, strict=True):
             torch.testing.assert_close(a.latents, b.latents, atol=1e-4, rtol=1e-4)
 
+    def test_a_recache_equals_that_of_a_window(self, small):
+        texts = "ca2-vdm:prefix_frames=6,context_noise=0.0", "sliding-window:sink_frames=0,window_frames=9"
+        after = []
+        for text in texts:
+            stream, _ = stream_of(small, text, 6)
+            stream.set_prompt("a blue star", recache=True)
+            after.append(stream.step().latents)
+        torch.testing.assert_close(*after, atol=1e-4, rtol=1e-4)
+
     def test_positions_never_leave_the_queue(self, small):
         stream, chunks = stream_of(small, "ca2-vdm:prefix_frames=6", 5)
         stream._state.index = 10_000  # the frames in between are as if another policy had dropped them
@@ -220,6 +229,15 @@ class TestMPCache:
         judged = page_scores.found(state, "layer 1", stream.caches[0].groups["layer 1"].pages)[6:9]
         # A page is a frame here. The probe has the mean over queries of each frame, the judgement the largest.
         assert (judged >= 12 * mass.mass[1].mean(0).max(0)[6:9] - 1e-5).all() and (judged <= 12).all()
+        stream, chunks = stream_of(small, text.format(1.5), 4)
+        state = ChunkState(3, (9, 10, 11), stream.caches[0])
+        stayed = []
+        for name, pages in chunks[-1].pages.items():
+            rows = pages.rows_of(range(6, 9))
+            found = page_scores.found(state, name, pages)[rows]
+            assert np.array_equal(chunks[-1].kept[name][rows], found >= 1.5)
+            stayed += [*(found >= 1.5)]
+        assert {*stayed} == {True, False}
 
     def test_pages_go_at_an_age(self, small):
         _, chunks = stream_of(small, "mpcache:segments_per_frame=4,threshold=0,most_frames=6,sink_frames=1", 5)
@@ -366,7 +384,7 @@ class TestWindowKV:
             (
                 "budget_frames=1,sink_frames=1",
                 "the last layers keep budget_frames x taper = 0.571 frames, which must hold the 1 of sink_frames; "
-                "raise budget_frames to 1.75",
+                "raise budget_frames to 1.76",
             ),
             ("taper=1.5", "taper must be a number above 0, at most 1, not 1.5"),
             ("budget_frames=0", "budget_frames must be a number above 0, at most 100000, not 0"),
@@ -376,3 +394,6 @@ class TestWindowKV:
     def test_what_cannot_be_is_refused_in_words(self, small, text, message):
         with pytest.raises(ValueError, match=re.escape(message)):
             Stream(small, policies.parse(f"window-kv:segments_per_frame=4,{text}"), "a ball")
+
+    def test_the_budget_that_a_refusal_names_is_enough(self):
+        assert policies.parse("window-kv:budget_frames=1.76,sink_frames=1")

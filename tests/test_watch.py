@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fkv.probe import Focus, FrameMassProbe, head_scores
 from fkv.roles import HeadRoles, from_scores
 from fkv.storyboard import SetRoles
 from fkv.stream import Stream
-from fkv.studio.live.attention_probe import GONE, UNIT, Watch, profiled, step
+from fkv.studio.live.attention_probe import GONE, UNIT, Watch, frame_kinds, profiled, step
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.live import live
 from fkv.studio.live.plan import Plan
@@ -196,3 +197,9 @@ def test_what_a_profile_saw_has_the_form_of_a_record():
     assert found["groups"] == [["all"] * 3] * 2 and found["frames"] == [6, 7, 8]
     np.testing.assert_allclose(np.array(found["mass"]) / UNIT, mass)
     assert profiled(None) is None and profiled(HeadRoles(3, ((0,),))) is None
+
+
+def test_a_frame_is_held_where_none_of_its_segments_were_read():
+    pages = SimpleNamespace(frame=np.array([0, 0, 1, 1]))
+    chunk = SimpleNamespace(pages={"all": pages}, kinds={"all": ["recalled", "held", "held", "held"]})
+    assert frame_kinds(chunk, [0, 1, 2]) == {"all": ["recalled", "held", "dropped"]}

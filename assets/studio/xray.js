@@ -14,6 +14,7 @@ const GROUP_NAMES = { all: "all heads" };
 const GAP = 4; // pixels between groups
 const STRIP = 6; // pixels of the strip that shows at which positions frames are read
 const EDITED = 7; // pixels of the corner of an edited frame
+const YIELDING = ["held", "moved"]; // kinds that give way to any other of the same segment
 const FEWEST = 12; // latent frames that the axis spans at least
 
 /** @param {GroupPages[]} groups @returns {boolean} whether heads are split by their role */
@@ -50,12 +51,10 @@ export function labelled(count, most) {
 export function cachedSegments(groups, frame) {
   /** @type {(string | null)[]} */
   const kinds = Array(groups[0].segments).fill(null);
-  for (const { runs } of groups) {
-    const run = runs.find(([first, last]) => first <= frame && frame <= last);
-    if (!run) continue;
-    const [, , kind, cached] = run;
+  for (const [first, last, kind, cached] of groups.flatMap(({ runs }) => runs)) {
+    if (frame < first || last < frame) continue;
     kinds.forEach((known, i) => {
-      if (isCached(cached, i)) kinds[i] = known && known !== "moved" ? known : kind;
+      if (isCached(cached, i) && (!known || YIELDING.includes(known))) kinds[i] = kind;
     });
   }
   return kinds;

@@ -29,7 +29,7 @@ from fkv.world import PROMPT
 from .drawing import drawn
 from .report import lines
 
-VARIANTS = (
+POLICIES = (
     "full",
     "mpcache",
     "mpcache:ratio2=1.0",
@@ -126,7 +126,7 @@ def _operations_of(policy: Policy, chunk: Chunk, stream: Stream) -> dict[str, in
 def measure(
     model: VideoModel, context: int, seeds: int, progress: Callable[[], object] = lambda: None
 ) -> dict[str, Any]:
-    """Generate streams up to a context length under each of `VARIANTS`, in turn and on the same noise.
+    """Generate streams up to a context length under each of `POLICIES`, in turn and on the same noise.
 
     A sliding window that reads as many keys as `mpcache` at the last chunk joins them.
 
@@ -153,7 +153,7 @@ def measure(
         progress()
     overlap = probe.overlap()
     window = _window_like(model, chunks, progress)
-    texts = [*VARIANTS, window]
+    texts = [*POLICIES, window]
     made: dict[str, list[list[Chunk]]] = {text: [] for text in texts}
     spent: dict[str, list[float]] = {text: [] for text in texts}
     for seed in range(seeds):
@@ -191,7 +191,7 @@ def measure(
 
 def chunks_of(model: VideoModel, context: int, seeds: int) -> int:
     """Chunks that `measure` generates."""
-    return context // model.frames_per_chunk * (2 + seeds * (len(VARIANTS) + 1))
+    return context // model.frames_per_chunk * (2 + seeds * (len(POLICIES) + 1))
 
 
 def _window_like(model: VideoModel, chunks: int, progress: Callable[[], object]) -> str:

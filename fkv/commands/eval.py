@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recall", action="store_true", help="score what returns after it left the picture; for models of that world"
     )
     parser.add_argument(
-        "--away", default="3,10,20,60", metavar="S[,S]", help="with --recall, seconds out of the picture (3,10,20,60)"
+        "--away", metavar="S[,S]", help="with --recall, seconds out of the picture (default: 3,10,20,60)"
     )
     parser.add_argument(
         "--bytes",
@@ -125,8 +125,10 @@ def _recall(args: argparse.Namespace) -> int:
     target, folder = outputs(args, "json", "out/")
     if idle := [f"--{name}" for name in WITHOUT_RECALL if getattr(args, name)]:
         raise ValueError(f"--recall scores the model as it is, stream by stream; leave out {' and '.join(idle)}")
+    if args.seconds is not None and not args.bytes:
+        raise ValueError("with --recall, --seconds is the length that --bytes counts; leave it out, or name --bytes")
     try:
-        away = [float(seconds) for seconds in args.away.split(",")]
+        away = [float(seconds) for seconds in (args.away or "3,10,20,60").split(",")]
     except ValueError:
         raise ValueError(f"--away needs seconds such as 3,20, not {args.away!r}") from None
     policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))
@@ -182,6 +184,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence."""
     if args.recall:
         return _recall(args)
+    if args.away:
+        raise ValueError("--away goes with --recall")
     import pandas as pd
 
     from fkv.analysis.evaluate import evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -63,9 +64,10 @@ class WindowKV(Policy):
         super().__post_init__()
         least = self.budget_frames * self.taper
         if least < self.sink_frames:
+            enough = self.sink_frames / self.taper
             raise ValueError(
                 f"the last layers keep budget_frames x taper = {least:.3g} frames, which must hold the "
-                f"{self.sink_frames} of sink_frames; raise budget_frames to {self.sink_frames / self.taper:.3g}"
+                f"{self.sink_frames} of sink_frames; raise budget_frames to {math.ceil(100 * enough) / 100:g}"
             )
 
     @property

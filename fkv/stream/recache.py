@@ -15,12 +15,22 @@ from .state import StreamState
 
 
 def replay(state: StreamState, chunks: Iterable[int]) -> KVCache:
-    """Make a new cache of earlier chunks, each recomputed under the prompt in force."""
+    """Make a new cache of earlier chunks, each recomputed under the prompt in force.
+
+    Each is at the positions at which the old cache stores it; where that stores several at the same ones, as a queue
+    does, they follow each other from 0.
+    """
+    chunks = list(chunks)
     cache = state.new_cache()
+    every = _frames(state, chunks)
+    stored = dict(zip(every, state.caches[0].positions_of(every), strict=True))
+    if len(set(stored.values())) < len(stored):
+        stored = dict(zip(every, range(len(every)), strict=True))
     for chunk in chunks:
         frames = state.frames(chunk)
-        positions = state.caches[0].positions_of(frames)
+        positions = [stored[frame] for frame in frames]
         cache.begin(frames, positions)
+        cache.opening = chunk == 0  # an empty cache alone opens no stream
         state.rebuild(state.context_latents(chunk, state.latents[chunk]), cache, state.rope(positions))
         cache.evict({name: np.ones(len(group.pages), bool) for name, group in cache.groups.items()})
     return cache

@@ -172,6 +172,14 @@ test("rates are of the last four chunks: all frames by all seconds, decoding and
   assert.ok(Math.abs(early.all - 24 / 1.62) < 1e-9);
 });
 
+test("a frame of which some segments are read and others held shows both", () => {
+  const groups = [
+    group("layer 0", 2, [0, 0, "held", 0b101], [0, 0, "recalled", 0b010]),
+    group("layer 1", 2, [0, 0, "kept", 1]),
+  ];
+  assert.deepEqual(cachedSegments(groups, 0), ["kept", "recalled", "held"]);
+});
+
 test("a segment is cached where any group has it; any kind is shown before moved", () => {
   const groups = [
     group("static", 2, [0, 0, "sink", 0b111]),

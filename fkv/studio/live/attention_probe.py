@@ -12,7 +12,7 @@ import numpy as np
 from fkv.choices import ChoiceProbe, Overlap
 from fkv.pages import Geometry, Heads
 from fkv.parallel.lockstep import SideBySide
-from fkv.policies.kinds import DROPPED, KEPT
+from fkv.policies.kinds import DROPPED, HELD, KEPT
 from fkv.probe import Focus, FrameMassProbe, PassMass, ages_of, head_scores
 from fkv.roles import HeadRoles
 from fkv.stream import Chunk, Stream
@@ -114,10 +114,14 @@ def profiled(roles: HeadRoles | None) -> dict[str, Any] | None:
 
 
 def frame_kinds(chunk: Chunk, key_frames: Sequence[int]) -> dict[str, list[str]]:
-    """Per head group of a chunk, what its pages of each key frame were for; `dropped` where there were none."""
+    """Per head group of a chunk, what its pages of each key frame were for; `dropped` where there were none.
+
+    A frame is `held` where none of its pages were read.
+    """
     found = {}
     for name, pages in chunk.pages.items():
-        of_frame = dict(zip(pages.frame.tolist(), chunk.kinds[name], strict=True))
+        of_page = sorted(zip(pages.frame.tolist(), chunk.kinds[name], strict=True), key=lambda page: page[1] != HELD)
+        of_frame = dict(of_page)
         found[name] = [of_frame.get(frame, DROPPED) for frame in key_frames]
     return found
 
