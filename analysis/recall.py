@@ -92,7 +92,7 @@ def recall(
     prompts: int = 4,
     seeds: int = 1,
     away: Sequence[float] = AWAY,
-    model: VideoModel | str = "tiny",
+    model: VideoModel | str = "tiny-memory",
     device: str = "cpu",
     precision: str | None = None,
     out: str | Path | None = None,
@@ -131,7 +131,9 @@ def recall(
     written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     for policy in written:
         check_fit(loaded, policy)
-    probes = list(dict.fromkeys(make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind)))
+    probes = list(
+        dict.fromkeys(make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind))
+    )
     file = Path(out) / "recall.jsonl" if out is not None else None
     finished = {tuple(record[name] for name in KEY): record for record in (read_records(file) if file else [])}
     runs = list(product(written, probes, range(seeds)))
@@ -153,7 +155,7 @@ def check_events(model: VideoModel) -> None:
     if not model.transformer.events:
         raise ValueError(
             f"model {model.name!r} was not trained on the memory world, so there is nothing to recall; "
-            "train one with python -m fkv.training.generator --stage memory"
+            "use tiny-memory, or a model that fkv.training.generator trained with --stage memory"
         )
 
 

@@ -20,8 +20,8 @@ COMMANDS = {
     "--json assets/benchmarks/sources-selection.json",
     "equal-bytes": "python -m fkv eval --policy window-kv,sliding-window,forcing-kv,dummy-forcing --bytes 12,25,50 "
     "--prompts 12 --seconds 21 --out runs/equal-bytes --json assets/benchmarks/sources-equal-bytes.json",
-    "recall": "python -m fkv eval --recall --model runs/tiny-memory --policy window-kv,sliding-window,forcing-kv,dummy-forcing --bytes 12,25,50 "
-    "--seconds 21 --away 3,10 --out runs/recall --json assets/benchmarks/sources-recall.json",
+    "recall": "python -m fkv eval --recall --policy window-kv,sliding-window,forcing-kv,dummy-forcing --bytes 12,25,50 "
+    "--prompts 12 --seconds 21 --away 3,10 --out runs/recall --json assets/benchmarks/sources-recall.json",
     "demands": "python -m fkv.training.demands --prompts 48 --seeds 8 --seconds 20 "
     "--json assets/benchmarks/sources-demands.json",
 }
@@ -161,7 +161,8 @@ def _verdict(found: dict[str, Any]) -> str:
         near = f"`mpcache` comes {'nearer to' if gap > 0 else 'less near to'} the frames of `full`"
     gone = 1 - chosen["kv_tokens"] / rows["full"]["kv_tokens"]
     return (
-        f"{said}, and has dropped {100 * gone:.0f} % of the pages;\n`{window['policy']}`, which reads as many keys, is {window['speed_vs_full']:.2f} times as fast.\n"
+        f"{said}, and has dropped {100 * gone:.0f} % of the pages;\n"
+        f"`{window['policy']}`, which reads as many keys, is {window['speed_vs_full']:.2f} times as fast.\n"
         f"{near[0].upper()}{near[1:]} on the same noise\n({gap:+.1f} dB; differences within {noise:.1f} dB, "
         "two standard errors of the pairs, are noise).\n"
     )

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv eval`."""
     parser.add_argument(
         "--model",
-        default="tiny",
-        help="the model to evaluate, or a folder of one; it must generate the toy world (default: tiny)",
+        help="the model to evaluate, or a folder of one; it must generate the toy world (default: tiny, with --recall "
+        "tiny-memory)",
     )
     add_device(parser)
     add_precision(parser)
@@ -182,6 +182,7 @@ def _earlier(
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate policies; table to stderr, report to --json or stdout. Raises ValueError with a sentence."""
+    args.model = args.model or ("tiny-memory" if args.recall else "tiny")
     if args.recall:
         return _recall(args)
     if args.away:

@@ -18,7 +18,7 @@ def table(memory: bool = False) -> str:
     Args:
         memory: Also count what each needs on a GPU, by resolution. That takes seconds.
     """
-    lines = [f"tiny: {SHIPPED}"]
+    lines = [f"{name}: {text}" for name, text in SHIPPED.items()]
     for release in RELEASES:
         lines.append(f"{release.name}: {release.help}")
         lines += map(WRAPPER.fill, _facts(release, memory))

@@ -12,6 +12,7 @@ import torch
 
 from fkv.kernels.dispatch import setting
 from fkv.policies import parse
+from fkv.resources import asset
 from fkv.sampler import Schedule
 from fkv.transformer.causal import CausalTransformer, check_compiler
 from fkv.transformer.graphs import check_graphs
@@ -33,7 +34,7 @@ class ModelEntry:
         name: As in `--model`.
         help: One line about it.
         load: Loads it: `load(device=..., **setup)`.
-        release: Of a real model; None for the shipped one.
+        release: Of a real model; None for the shipped ones.
     """
 
     name: str
@@ -51,7 +52,7 @@ def _load_release(release: Release, device: str = "cpu", **setup: str) -> VideoM
 MODELS = {
     model.name: model
     for model in (
-        ModelEntry("tiny", SHIPPED, tiny.load),
+        *(ModelEntry(name, text, partial(tiny.load, asset(name))) for name, text in SHIPPED.items()),
         *(ModelEntry(each.name, each.help, partial(_load_release, each), each) for each in RELEASES),
     )
 }

@@ -10,7 +10,11 @@ from dataclasses import replace
 
 from .release import Lora, Release, Source
 
-SHIPPED = "the toy-world model that ships with the studio; streams on two CPU cores"  # help of `tiny`
+SHIPPED = {
+    "tiny": "the toy-world model that ships with the studio; streams on two CPU cores",
+    "tiny-memory": "the same for a toy world in which things leave and return (`fkv eval --recall`); still in training",
+}
+"""Name of a model in assets/ -> its help."""
 
 ROLLING = "sliding-window:sink_frames=0,window_frames=21"
 FOUR_STEPS = (1000, 750, 500, 250)

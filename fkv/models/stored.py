@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .eight_bits import unpacked
+
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -36,7 +38,7 @@ class StoredModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Load a model.
+        """Load a model; weights in 8 bits are unpacked.
 
         Args:
             folder: Its folder.
@@ -52,7 +54,7 @@ class StoredModel(nn.Module):
         model = cls(**{name: value for name, value in config.items() if not name.startswith("_")})
         for name, buffer in model.named_buffers():
             model.register_buffer(name, buffer.to(dtype), persistent=False)
-        weights = load_file(folder / WEIGHTS)
+        weights = unpacked(load_file(folder / WEIGHTS))
         for name, weight in weights.items():
             kept = set(name.split(".")) & set(cls._keep_in_fp32_modules)
             weights[name] = weight.to(torch.float32 if kept else dtype)

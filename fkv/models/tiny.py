@@ -1,4 +1,4 @@
-"""The shipped model: a 9 M-parameter Wan transformer of the toy world, with its text encoder and codec."""
+"""The shipped models: 9 M-parameter Wan transformers of the toy world, each with its text encoder and codec."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ EXAMPLES = (
     "a yellow box swinging over the mountains at sunset",
     "a pink ball bouncing and a green triangle drifting in the desert by day",
 )
+MEMORY_EXAMPLES = (
+    "something drifting over the sea by day, camera ahead",
+    "a roaming thing over the hills at sunset, two lamps, camera ahead",
+    "something hiding in the city at night, camera ahead",
+    "a star swinging over the mountains by day, looking left",
+    "nothing in the desert at sunset, looking right",
+)
+"""Prompts of the memory world; noise decides what they leave open."""
 
 
 class StreamingCodec:
@@ -126,6 +134,6 @@ def load(folder: str | Path = FOLDER, device: str = "cpu", precision: str | None
         video_frames_per_latent=FRAMES_PER_LATENT,
         fps=FPS,
         hints=partial(hints, length=encoder.config.length, vocabulary=tuple(encoder.config.vocabulary)),
-        examples=EXAMPLES,
+        examples=MEMORY_EXAMPLES if NEW_WORDS[0] in encoder.config.vocabulary else EXAMPLES,
         weights=tuple(sorted((folder / "transformer").glob("*.safetensors"))),
     )

@@ -1,7 +1,7 @@
 """Train the tiny generator.
 
 python -m fkv.training.generator --codec runs/codec/codec --out runs/generator --minutes 100
-python -m fkv.training.generator --stage memory --codec assets/memory/codec --from assets/tiny --out runs/memory \\
+python -m fkv.training.generator --stage memory --codec assets/tiny-memory/codec --from assets/tiny --out runs/memory \\
     --minutes 600
 
 All chunks of a clip are trained at once, with the contexts that streaming will meet: history cut as the cache policies

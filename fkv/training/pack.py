@@ -1,11 +1,10 @@
-"""Keep weights in 8 bits in the repository, for training to continue from on another machine.
+"""Keep weights in 8 bits in the repository, where the studio loads them and training continues from them.
 
-python -m fkv.training.pack --model runs/memory/model --out assets/memory/model
-python -m fkv.training.pack --unpack --model assets/memory/model --out runs/start    # then train with --from runs/start
+python -m fkv.training.pack --model runs/memory/model --out assets/tiny-memory
+python -m fkv.training.pack --unpack --model assets/tiny-memory --out runs/start    # then train with --from runs/start
 
-Every row of a matrix is whole numbers from -127 to 127 times a scale of its own, so the 9 million weights take 9 MB;
-vectors stay in half precision. The rest of a run's state, the weights before averaging and the optimizers' averages,
-takes over 100 MB and is not kept: training begins again with a rising learning rate.
+The 9 million weights take 9 MB (`fkv.models.eight_bits`). The rest of a run's state, the weights before averaging and
+the optimizers' averages, takes over 100 MB and is not kept: training begins again with a rising learning rate.
 """
 
 from __future__ import annotations
@@ -16,44 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from fkv.models.eight_bits import packed, unpacked
 from fkv.models.stored import CONFIG, WEIGHTS
 
 PARTS = ("transformer", "text_encoder")
-SCALE = ".scale"
-
-
-def packed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in 8 bits.
-
-    Args:
-        weights: By name, of any floating type. Those with two dimensions or more are packed, row by row of the first.
-
-    Returns:
-        The same names, int8 with a scale beside it, or float16.
-    """
-    found: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        if weight.ndim < 2:
-            found[name] = weight.half()
-            continue
-        rows = weight.float().flatten(1)
-        scale = rows.abs().amax(1).clamp(min=1e-12) / 127
-        found[name] = (rows / scale[:, None]).round().to(torch.int8).view(weight.shape)
-        found[name + SCALE] = scale
-    return found
-
-
-def unpacked(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that `packed` stored, in float32."""
-    weights: dict[str, Tensor] = {}
-    for name, weight in found.items():
-        scale = found.get(name + SCALE)
-        if not name.endswith(SCALE):
-            rows = weight.float()
-            weights[name] = rows if scale is None else rows * scale.view(-1, *[1] * (weight.ndim - 1))
-    return weights
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -73,7 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
         weights = load_file(args.model / part / WEIGHTS)
         (args.out / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(args.model / part / CONFIG, args.out / part / CONFIG)
-        written = unpacked(weights) if args.unpack else packed(weights)
+        written = (
+            {name: weight.float() for name, weight in unpacked(weights).items()} if args.unpack else packed(weights)
+        )
         save_file(written, args.out / part / WEIGHTS, metadata={"format": "pt"})
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")

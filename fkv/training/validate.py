@@ -1,6 +1,6 @@
 """Follow a model of the memory world while it trains: which items does it show right after one step from pure noise?
 
-python -m fkv.training.validate --model runs/memory/model --codec assets/memory/codec --clips 48
+python -m fkv.training.validate --model runs/memory/model --codec assets/tiny-memory/codec --clips 48
 
 Every chunk of held-out clips sees the true, whole history. Chunks count by what they must do: open a stream, reveal a
 panel for the first time, return to one, or stay. Items are those that the witness reads in the true frames, after the
