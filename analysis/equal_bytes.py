@@ -65,12 +65,13 @@ def fitted(model: VideoModel, names: Sequence[str], wanted: Sequence[float], sec
 
 
 def fit(model: VideoModel, name: str, limit: float, chunks: int) -> str:
-    """The largest setting of a policy that stays within a number of bytes. Raises ValueError where none does.
+    """The largest setting of a policy within a number of bytes. Raises ValueError where none is, or none fits the model.
 
     Half of the heads of `dummy-forcing` keep a single frame, so it may hold less than it is given.
     """
     setting = SETTINGS[name]
     low, high = 0, chunks * model.frames_per_chunk
+    policies.check_fit(policies.parse(setting(high)), model.geometry, model.roles)
     while high - low > 1:
         middle = (low + high) // 2
         try:

@@ -1,21 +1,33 @@
 """The shipped model: it loads, shows what the prompt says, and says what is wrong with damaged weights."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from fkv import policies
 from fkv.commands.main import main
-from fkv.models import registry, tiny
+from fkv.models import registry, releases, tiny
+from fkv.resources import asset
 from fkv.stream import Stream
-from fkv.world import oracle
+from fkv.world import oracle, shots
 from fkv.world.captions import parse
 from fkv.world.shots import memory_words
 
 
-def test_the_folder_is_small_enough_to_ship():
-    assert sum(file.stat().st_size for file in tiny.FOLDER.rglob("*") if file.is_file()) < 40e6
+def test_the_folders_are_small_enough_to_ship():
+    files = [file for name in releases.SHIPPED for file in asset(name).rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 40e6
+
+
+def test_the_model_of_the_memory_world_streams_from_weights_in_8_bits():
+    model = registry.load("tiny-memory")
+    stream = Stream(model, policies.make("full"), tiny.MEMORY_EXAMPLES[2], seed=0)
+    reading = oracle.read(np.concatenate([stream.step().video for _ in range(2)]))
+    assert model.transformer.events and (reading.place, reading.time) == ("city", "night")
+    assert all(not model.hints(prompt) and shots.parse(prompt) for prompt in tiny.MEMORY_EXAMPLES)
 
 
 def test_it_has_roles_of_both_kinds_drawn_from_its_own_attention(shipped):
@@ -53,7 +65,8 @@ def test_damaged_weights_are_named(part, damage, tmp_path):
 
 
 def test_the_command_line_survives_missing_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tiny.load, "__defaults__", (tmp_path, "cpu", None))
+    entry = registry.MODELS["tiny"]
+    monkeypatch.setitem(registry.MODELS, "tiny", replace(entry, load=partial(tiny.load, tmp_path)))
     assert main(["stream", "--chunks", "1"]) == 2
     assert "is missing or damaged" in capsys.readouterr().err
 
