@@ -21,6 +21,8 @@ from docs import models as models_page
 from docs import policies as policies_page
 from docs import sources as sources_page
 from docs.expectations import EXPECTED, SURPRISING
+from fkv.batch.jobs import read as read_jobs
+from fkv.commands.common import CHUNKS
 from fkv.commands.main import COMMANDS, _parser
 from fkv.policies import POLICIES
 from fkv.storyboard import ANY_ROLES, parse
@@ -78,14 +80,21 @@ def test_the_first_library_example_of_the_readme_runs(capsys):
 
 
 def test_the_own_model_example_of_the_readme_runs(tmp_path, monkeypatch):
+    from diffusers import WanPipeline
     from small_wan import wan_pipeline
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(WanPipeline, "from_pretrained", lambda folder: wan_pipeline())
     fkv.roles.save(fkv.roles.HeadRoles(4, ((0, 1), (1, 2), (0,))), "roles.json")
     own = blocks(text("README.md"), "python")[1].replace("roles=", "resolution=(64, 96), roles=", 1)
-    scope = {"fkv": fkv, "pipeline": wan_pipeline()}
+    scope = {"fkv": fkv}
     exec(compile(own, "README.md", "exec"), scope)
     assert scope["chunk"].video.shape == (9, 64, 96, 3)
+
+
+def test_the_files_of_the_readme_s_commands_can_be_read():
+    assert len(parse(text("docs/examples/story.txt"), ANY_ROLES, CHUNKS).cues) == 4
+    assert [job.name for job in read_jobs(text("docs/examples/jobs.jsonl"))] == ["dusk", "dawn"]
 
 
 def test_the_policy_of_contributing_streams(small):
