@@ -53,10 +53,22 @@ R recent, C the current chunk.
 
 What `ca2-vdm`, `mpcache` and `window-kv` cost and bring is measured in [sources.md](sources.md).
 
-What a policy holds and does not read stays in the memory of the device that computes. There is no archive in CPU
-memory: on a CPU the two are one memory, so without a GPU neither its copies nor its speed could be tested.
+Pages that a policy keeps but does not read stay on the device that generates. There is no CPU archive: it could not be
+tested without a GPU.
 
 This page is written from the code by `python -m docs.policies`.
+
+## Words
+
+- **Latent frame**: what the model generates; the decoder turns each into several video frames.
+- **Chunk**: the latent frames that are generated together, 3 by default.
+- **Page**: a latent frame, or a segment of one, as the cache stores its keys and values.
+- **Head group**: heads, in every layer, with the same cached pages.
+- **Sink**: the first frames of the stream, kept for good.
+- **Anchor**: the last frames before a chunk, kept for the transition into it.
+- **Context pass**: one more pass over the finished chunk, which stores the keys and values that later chunks read.
+- **Re-cache**: at a new prompt, those keys and values are computed again under it.
+- **Adherence**: the share of the prompt's words that the oracle of the toy world reads in the video.
 """
 
 
@@ -129,8 +141,10 @@ def machines(records: Sequence[Mapping[str, Any]]) -> str:
 
 def section(policy: type[Policy]) -> str:
     """Return what there is to say about one policy."""
-    paper = f" ({policy.paper})" if policy.paper else ""
-    said = f"{policy.help[0].upper()}{policy.help[1:]}{paper}. Reads {policy.reading}; {parity(policy)}.\n"
+    help = f"{policy.help[0].upper()}{policy.help[1:]}"
+    if policy.paper:
+        help = f"{help.removesuffix(')')}; {policy.paper})" if help.endswith(")") else f"{help} ({policy.paper})"
+    said = f"{help}. Reads {policy.reading}; {parity(policy)}.\n"
     parts = [f"## {policy.name}\n", said, description(policy)]
     parent = next((other for other in POLICIES.values() if issubclass(policy, other) and other is not policy), Policy)
     changed = tuple(each for each in describe(policy) if each not in describe(parent))
