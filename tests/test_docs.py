@@ -100,6 +100,7 @@ def test_the_files_of_the_readme_s_commands_can_be_read():
 def test_the_policy_of_contributing_streams(small):
     [block] = blocks(text("CONTRIBUTING.md"), "python")
     example = ModuleType("every_other")
+    example.__package__ = "fkv.policies"
     sys.modules[example.__name__] = example
     exec(compile(block, "CONTRIBUTING.md", "exec"), example.__dict__)
     stream = fkv.Stream(small, example.EveryOther(), "a red ball")
