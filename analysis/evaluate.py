@@ -19,7 +19,7 @@ from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
 from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
-from fkv.records import Record, append_record, read_records
+from fkv.records import Record, append_record, resume_records
 from fkv.report import device_name, without_speeds
 from fkv.storyboard import NO_STORY, Storyboard
 from fkv.storyboard import write as write_story
@@ -94,7 +94,7 @@ def evaluate(
     loaded = loaded if steps is None else loaded.with_steps(steps)
     file = Path(out) / "records.jsonl" if out is not None else None
     identity = identity_of(loaded)
-    earlier = [*known, *(read_records(file) if file else [])]
+    earlier = [*known, *(resume_records(file) if file else [])]
     finished = {tuple(record.get(name) for name in KEY): record for record in earlier}
     records: list[Record] = []
     jobs: list[tuple] = []

@@ -23,7 +23,7 @@ from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
 from fkv.policies import parse, write
-from fkv.records import Record, append_record, read_records
+from fkv.records import Record, append_record, resume_records
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.training.data import genes_of
@@ -135,7 +135,7 @@ def recall(
         dict.fromkeys(make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind))
     )
     file = Path(out) / "recall.jsonl" if out is not None else None
-    finished = {tuple(record[name] for name in KEY): record for record in (read_records(file) if file else [])}
+    finished = {tuple(record[name] for name in KEY): record for record in (resume_records(file) if file else [])}
     runs = list(product(written, probes, range(seeds)))
     keys = [
         (*identity_of(loaded), policy, probe.kind, probe.prompt, seed, probe.seconds) for policy, probe, seed in runs

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
-from fkv.records import Record, append_record, read_records
+from fkv.records import Record, append_record, resume_records
 from fkv.sampler import Noise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
@@ -133,7 +133,7 @@ def study(model: VideoModel, file: Path, todo: Sequence[Job]) -> list[Record]:
         The records of all jobs, in their order.
     """
     identity = identity_of(model)
-    finished = {tuple(record[name] for name in KEY): record for record in read_records(file)}
+    finished = {tuple(record[name] for name in KEY): record for record in resume_records(file)}
     keys = [(*identity, *asdict(job).values()) for job in todo]
     missing = [(key, job) for key, job in zip(keys, todo, strict=True) if key not in finished]
     heads: dict[str, Head] = {}

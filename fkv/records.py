@@ -12,7 +12,25 @@ Record = dict[str, Any]
 
 
 def read_records(file: Path) -> list[Record]:
-    """Read the records of a file, one a line, and remove a last line that was cut off.
+    """Read the records of a file, one a line, without a last line that was cut off.
+
+    Raises:
+        ValueError: There is no such file, or a line is not a record.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {file} with records") from None
+    try:
+        return [parse_json(line, "it") for line in _whole(text).splitlines()]
+    except ValueError as error:
+        raise ValueError(
+            f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
+        ) from None
+
+
+def resume_records(file: Path) -> list[Record]:
+    """Read the records of a file that a run goes on with, and remove a last line that was cut off.
 
     Args:
         file: It may be missing; its folder is made then.
@@ -21,19 +39,20 @@ def read_records(file: Path) -> list[Record]:
         ValueError: A line is not a record.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    try:
-        return [parse_json(line, "it") for line in whole.splitlines()]
-    except ValueError as error:
-        raise ValueError(
-            f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
-        ) from None
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        file.write_text(_whole(text), encoding="utf-8")
+    return read_records(file)
 
 
 def append_record(file: Path, record: Record) -> None:
     """Append a record to a file as one line."""
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(record) + "\n")
+
+
+def _whole(text: str) -> str:
+    """The lines of a text that have an end."""
+    return text[: text.rfind("\n") + 1]

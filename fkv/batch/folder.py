@@ -11,7 +11,7 @@ from typing import Any
 from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
 from fkv.parallel.overlap import Overlap
-from fkv.records import append_record, read_records
+from fkv.records import append_record, resume_records
 from fkv.report import frame_hash
 from fkv.video import ENDING, Mp4Writer
 
@@ -78,7 +78,7 @@ class Folder:
             return {}
         wanted = {path.job.name: path for path in paths}
         found = {}
-        for record in read_records(file):
+        for record in resume_records(file):
             try:
                 name, run = record["job"]["name"], record["run"]
             except (KeyError, TypeError):

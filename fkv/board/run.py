@@ -24,7 +24,7 @@ from fkv.files import read_text
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.parallel.ray_map import over_ray
-from fkv.records import Record, append_record, read_records
+from fkv.records import Record, append_record, resume_records
 from fkv.video import ENDING
 
 from . import result as results
@@ -90,7 +90,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
         recall.check_events(model)
     planned = resume(out, spec, model, setting.features)
     protocol = planned.protocol
-    finished = {_key(record): record for record in read_records(out / RECORDS)}
+    finished = {_key(record): record for record in resume_records(out / RECORDS)}
     every = [(policy, *each) for each in _runs(protocol) for policy in planned.rules]
     pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
     jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]

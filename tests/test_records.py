@@ -1,0 +1,31 @@
+"""Files of records, one a line: reading them changes nothing, and a later run goes on from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from fkv.records import append_record, read_records, resume_records
+
+
+def test_reading_records_changes_nothing(tmp_path):
+    missing = tmp_path / "none" / "records.jsonl"
+    with pytest.raises(ValueError, match="there is no file .*records.jsonl with records"):
+        read_records(missing)
+    assert not missing.parent.exists()
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"chunk": 0}\n{"chu')
+    assert read_records(file) == [{"chunk": 0}]
+    assert file.read_text() == '{"chunk": 0}\n{"chu'
+
+
+def test_a_run_goes_on_with_whole_records(tmp_path):
+    file = tmp_path / "out" / "records.jsonl"
+    assert resume_records(file) == []
+    append_record(file, {"chunk": 0})
+    file.write_text(file.read_text() + '{"chu')
+    assert resume_records(file) == [{"chunk": 0}]
+    append_record(file, {"chunk": 1})
+    assert read_records(file) == [{"chunk": 0}, {"chunk": 1}]
+    file.write_text("nothing\n")
+    with pytest.raises(ValueError, match="has a line that is not a record"):
+        resume_records(file)
