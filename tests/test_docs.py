@@ -124,7 +124,7 @@ def test_the_storyboards_of_the_page_about_them_can_be_read():
         "fkv.models.release.BASES",
         "fkv.models.release.Base",
         "fkv.policies.POLICIES",
-        "fkv.policies.base.Policy.page_kind",
+        "fkv.policies.base.Policy.past_kind",
         "fkv.policies.base.Policy.groups",
         "fkv.analysis.figures.View._plotly",
         "fkv.analysis.figures.View._draw",

@@ -3,7 +3,7 @@
 To add one: write a frozen dataclass that derives from `Policy`, give it `name` and `help`, override `keep_mask` (a
 boolean mask over the pages of a head group, called once per chunk) and list the class in `POLICIES`. Its fields become
 parameters of the command line and of the page, and the test matrix in `tests/test_policies.py` runs it. A policy that
-treats heads differently also overrides `groups`, and `page_kind` where its pages have purposes of their own.
+treats heads differently also overrides `groups`, and `past_kind` where its pages have purposes of their own.
 """
 
 from __future__ import annotations

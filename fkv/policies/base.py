@@ -55,7 +55,7 @@ class ChunkState:
 class Policy:
     """Base of all policies: a frozen dataclass whose fields are the parameters of the method.
 
-    Subclasses override `keep_mask`, those with several head groups also `groups`, and `page_kind` says what their pages
+    Subclasses override `keep_mask`, those with several head groups also `groups`, and `past_kind` says what their pages
     are for. A field's annotation declares its range, unit and meaning (`fkv.parameters`), and values are checked
     against it; what two fields have to do with each other is checked in `__post_init__`.
     """
@@ -229,7 +229,11 @@ class Policy:
         Returns:
             A key of `fkv.policies.kinds.KINDS`.
         """
-        return CURRENT if frame >= state.frames[0] else KEPT
+        return CURRENT if frame >= state.frames[0] else self.past_kind(group, frame, segment, state)
+
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        """What `page_kind` says of a page of an earlier chunk."""
+        return KEPT
 
     def wants_attention(self, chunk: int, cache: KVCache) -> str | None:
         """The pass (`step 0`, ..., `context`) of a chunk whose attention mass the policy needs, None for no pass."""

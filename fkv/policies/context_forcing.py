@@ -104,8 +104,7 @@ class ContextForcing(Policy):
         recent = pages.frame > state.frames[-1] - max(0, self.recent_frames - len(state.frames))
         return (pages.frame < self.sink_frames) | np.isin(pages.frame, memory) | waiting | recent
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
-        return RECALLED if kind == KEPT and frame in self.memory(group, state) else kind
+        return RECALLED if frame in self.memory(group, state) else KEPT

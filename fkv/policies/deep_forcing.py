@@ -147,9 +147,8 @@ class DeepForcing(Policy):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return self._stays(group, pages, state)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
         selected = bool(state.cache.notes.get("deep", {}).get("start"))
-        return RECALLED if kind == KEPT and selected and frame < state.frames[0] - self.recent_frames else kind
+        return RECALLED if selected and frame < state.frames[0] - self.recent_frames else KEPT

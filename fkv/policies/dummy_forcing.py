@@ -112,6 +112,5 @@ class DummyForcing(Policy):
         masks = {"sink": pages.frame == 0, "neighbour": local, "dummy": pages.frame == last}
         return masks.get(group, (pages.frame == 0) | local)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        return SINK if kind == KEPT and frame == 0 else kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return SINK if frame == 0 else KEPT

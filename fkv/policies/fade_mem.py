@@ -127,9 +127,8 @@ class FadeMem(Policy):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.isin(pages.frame, [entry.frame for entry in self.entries(state.cache)])
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame == 0:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame == 0:
             return SINK
         merged = any(entry.frame == frame and entry.span > 1 for entry in self.entries(state.cache))
-        return RECALLED if kind == KEPT and merged else kind
+        return RECALLED if merged else KEPT

@@ -89,10 +89,7 @@ class ForcingKV(Policy):
                 keep |= (pages.frame == frame) & (pages.segment == segment)
         return keep
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind != KEPT:
-            return kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         if frame < self.sink_frames:
             return SINK
         if frame >= state.frames[0] - self._anchors(group, state.chunk - 1):

@@ -81,6 +81,5 @@ class IdForcing(Policy):
     def rewrites(self, state: ChunkState) -> int | None:
         return state.chunk - 1 if self.chained and state.chunk + 1 >= self.native_chunks else None
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        return SINK if kind == KEPT and frame < len(state.frames) else kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return SINK if frame < len(state.frames) else KEPT

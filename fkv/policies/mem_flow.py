@@ -13,7 +13,7 @@ from fkv.parameters import Count, Frames
 from fkv.roles import HeadRoles
 
 from .base import ChunkState
-from .kinds import KEPT, RECALLED
+from .kinds import KEPT, RECALLED, SINK
 from .positions import pages_of
 from .sliding_window import SlidingWindow
 
@@ -90,9 +90,10 @@ class MemFlow(SlidingWindow):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return super().keep_mask(group, pages, state) | np.isin(pages.frame, self.bank(group, state))
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        return RECALLED if kind == KEPT and frame in self.bank(group, state) else kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
+            return SINK
+        return RECALLED if frame in self.bank(group, state) else KEPT
 
 
 def _cached(frames: list[int], group: str, state: ChunkState) -> list[int]:

@@ -14,7 +14,7 @@ from fkv.pages import Pages
 from fkv.parameters import Share
 
 from .base import ChunkState
-from .kinds import KEPT, RECALLED
+from .kinds import RECALLED
 from .longlive import LongLive
 
 
@@ -94,7 +94,6 @@ class MemRope(LongLive):
         least, most = 0.1 * self.short_rate, 5 * self.short_rate
         return least + motion / (motion.amax((2, 3), keepdim=True) + 1e-8) * (most - least)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         averaged = frame in self.memory and bool(state.cache.notes.get("averaged"))
-        return RECALLED if kind == KEPT and averaged else kind
+        return RECALLED if averaged else super().past_kind(group, frame, segment, state)

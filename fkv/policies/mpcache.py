@@ -147,8 +147,7 @@ class MPCache(Policy):
             keep &= pages.frame > state.frames[-1] - self.most_frames
         return keep | (pages.frame < self.sink_frames)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
-        return RECALLED if kind == KEPT and frame < state.frames[0] - 1 else kind
+        return RECALLED if frame < state.frames[0] - 1 else KEPT

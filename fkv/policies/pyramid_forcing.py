@@ -149,11 +149,10 @@ class PyramidForcing(Policy):
                 keys, values = (_mean(x, geometry) for x in cache.unrotated(layer, "veil", rows))
                 cache.edit(layer, "veil", target, rotated(keys, turns)[:, :, None], values[:, :, None])
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink(group):
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink(group):
             return SINK
-        return RECALLED if kind == KEPT and frame < state.frames[0] - self.recent_frames else kind
+        return RECALLED if frame < state.frames[0] - self.recent_frames else KEPT
 
 
 def head_classes(roles: HeadRoles) -> dict[str, Heads]:

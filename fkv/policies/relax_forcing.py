@@ -67,11 +67,10 @@ class RelaxForcing(Policy):
         positions = np.concatenate([moved if self.true_positions else before_tail, tail, state.frames])
         return read_frames(pages, frames, positions)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
-        return RECALLED if kind == KEPT and frame in state.cache.notes.get("relax", ()) else kind
+        return RECALLED if frame in state.cache.notes.get("relax", ()) else KEPT
 
     @staticmethod
     def _ending_at_the_chunk(pages: Pages, frames: np.ndarray) -> np.ndarray:

@@ -58,7 +58,6 @@ class RollingSink(Policy):
         turn, at = divmod(start, length)
         return range(length - at - 1, length - at - 1 - count, -1) if turn % 2 else range(at, at + count)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
         replayed = state.frames[0] >= self.window_frames and frame < state.frames[0] - len(state.frames)
-        return RECALLED if kind == KEPT and replayed else kind
+        return RECALLED if replayed else KEPT

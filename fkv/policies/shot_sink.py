@@ -64,6 +64,5 @@ class ShotSink(SlidingWindow):
         room = max(0, self.window_frames - len(state.frames) - kept)
         return sinks | np.isin(pages.frame, others[len(others) - min(room, len(others)) :])
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        return SINK if kind == KEPT and self.sinks(np.array(frame), state) else kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return SINK if self.sinks(np.array(frame), state) else KEPT

@@ -12,6 +12,7 @@ from fkv.pages import Geometry, Head, Heads, Pages, Reads
 from fkv.roles import HeadRoles
 
 from .base import ChunkState, Policy
+from .kinds import KEPT
 from .wrapper import Wrapper
 
 SILENT = "silent"
@@ -68,10 +69,8 @@ class Silenced(Wrapper):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return np.zeros(len(pages), bool) if group == SILENT else self.base.keep_mask(group, pages, state)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        if group == SILENT:
-            return super(Wrapper, self).page_kind(group, frame, segment, state)
-        return self.base.page_kind(group, frame, segment, state)
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return KEPT if group == SILENT else self.base.past_kind(group, frame, segment, state)
 
     def _split(self, groups: dict[str, Heads]) -> dict[str, Heads]:
         layers = range(len(next(iter(groups.values()))))

@@ -38,9 +38,8 @@ class SlidingWindow(Policy):
         if self.window_frames <= self.sink_frames:
             raise ValueError(f"window_frames ({self.window_frames}) must exceed sink_frames ({self.sink_frames})")
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        return SINK if kind == KEPT and frame < self.sink_frames else kind
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return SINK if frame < self.sink_frames else KEPT
 
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         recent = self.window_frames - self.sink_frames - len(state.frames)

@@ -154,12 +154,11 @@ class TetherCache(Policy):
         recent = pages.frame > state.frames[-1] - self.recent_frames
         return (pages.frame < self.sink_frames) | np.isin(pages.frame, self.memory(group, state)) | recent
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
         recalled = state.frames[-1] >= self.budget_frames and frame in self.memory(group, state)
-        return RECALLED if kind == KEPT and recalled else kind
+        return RECALLED if recalled else KEPT
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,8 +141,7 @@ class WindowKV(Policy):
         counted = (len(mass) + 1) // 2 if self.strategy == "max" else len(mass)
         return float(np.sort(mass)[-counted:].mean())
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        kind = super().page_kind(group, frame, segment, state)
-        if kind == KEPT and frame < self.sink_frames:
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        if frame < self.sink_frames:
             return SINK
-        return RECALLED if kind == KEPT and frame < state.frames[0] - self.suffix_frames else kind
+        return RECALLED if frame < state.frames[0] - self.suffix_frames else KEPT

@@ -104,5 +104,5 @@ class Wrapper(Policy):
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         return self.base.keep_mask(group, pages, state)
 
-    def page_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
-        return self.base.page_kind(group, frame, segment, state)
+    def past_kind(self, group: str, frame: int, segment: int, state: ChunkState) -> str:
+        return self.base.past_kind(group, frame, segment, state)
