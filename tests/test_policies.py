@@ -19,6 +19,7 @@ from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.full import Full
 from fkv.policies.silenced import silence
 from fkv.policies.sliding_window import SlidingWindow
+from fkv.policies.wrapper import Wrapper
 from fkv.roles import HeadRoles
 from fkv.stream import Stream
 
@@ -69,7 +70,7 @@ class TestEveryPolicy:
 
     def test_what_survives_was_held_and_bytes_follow_from_pages(self, name, small, streamed):
         policy = self.make(name)
-        reads_all = type(policy).reads is Policy.reads
+        reads_all = not policy.overrides("reads")
         for chunk in streamed(name):
             assert chunk.kept.keys() == chunk.pages.keys() == chunk.kv_tokens.keys()
             tokens = {group: len(pages) * 12 // chunk.segments for group, pages in chunk.pages.items()}
@@ -349,3 +350,10 @@ def test_a_policy_reads_as_many_frames_as_it_says(small, name):
     chunk = [stream.step() for _ in range(14)][-1]
     said = sum(map(int, re.findall(r"\d+", POLICIES[name].reading)))
     assert set(chunk.kv_tokens_read.values()) == {said * stream.geometry.tokens_per_frame}
+
+
+def test_a_wrapper_forwards_every_hook_that_it_does_not_own():
+    stated = "paper family checked compares_keys caches fp8 context_noise".split()  # set as it is made
+    by_base = "unsilenced commit_frames watches_attention edits_pages overrides page_kind".split()  # follow from others
+    public = {name for name in dir(Policy) if not name.startswith("_")}
+    assert public - set(vars(Wrapper)) == {*stated, *by_base}

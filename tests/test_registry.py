@@ -309,7 +309,8 @@ def test_the_released_roles_fit_their_models():
         base = release.BASES[one.base]
         roles.load(one.roles_file).check(base.layers, base.heads)
         geometry = base.geometry("1080p")
-        assert one.schedule.sigmas[0] == 1 and geometry.tokens_per_frame % policies.parse(one.hybrid).segments == 0
+        geometry.check_segments(policies.parse(one.hybrid).segments_of(geometry))
+        assert one.schedule.sigmas[0] == 1
 
 
 def test_a_prompt_changes_on_the_way_with_recache(offline):

@@ -62,7 +62,7 @@ def opening_of(geometry: Geometry, policy: Policy, roles: HeadRoles | None, chun
     groups = policy.groups(geometry, roles) or geometry.every_head
     segments = policy.segments_of(geometry)
     kind = (*groups.items(), segments, policy.stored(dtype), policy.context_noise)
-    reassigns = type(policy.unwrapped).reassign_heads is not Policy.reassign_heads
+    reassigns = policy.overrides("reassign_heads")
     if policy.caches != "shared" or policy.watches_attention or policy.edits_pages or reassigns:
         return Opening(kind, 0)
     count = 0

@@ -45,7 +45,7 @@ class Layer:
         split = roles.HeadRoles(released.num_heads, released.static[: LAYER + 1])
         geometry = Geometry(LAYER + 1, split.num_heads, HEAD_DIM, rows, cols)
         groups = policy.groups(geometry, split) or geometry.every_head
-        self.cache = KVCache(geometry, groups, policy.segments, dtype, device)
+        self.cache = KVCache(geometry, groups, policy.segments_of(geometry), dtype, device)
         fill_cache(self.cache, policy, CHUNKS)
         frames = range(CHUNKS * geometry.frames_per_chunk, (CHUNKS + 1) * geometry.frames_per_chunk)
         self.cache.begin(frames)

@@ -147,7 +147,7 @@ def cache_bytes(
         apart: Whether chunks lie apart where the policy lets them; not in streams that share pages, nor where passes
             are captured.
     """
-    looks = (0, -1) if type(policy.unwrapped).wants_attention is not Policy.wants_attention else (0,)
+    looks = (0, -1) if policy.overrides("wants_attention") else (0,)
     caches = steps if policy.caches == "per-step" else 1
     counts = [astuple(_cache_bytes(geometry, policy, heads, chunks, dtype, look, apart)) for look in looks]
     return CacheBytes(*(caches * max(count) for count in zip(*counts, strict=True)))

@@ -142,8 +142,8 @@ def _kept(chunk: Chunk, policy: ForcingKV) -> list[int]:
     pages = chunk.pages["dynamic"]
     mask = chunk.kept["dynamic"]
     first = chunk.frames[-1] - policy.dynamic_anchor_frames + 1 - len(chunk.frames)
-    flat = (pages.frame[mask] - first) * policy.segments + pages.segment[mask]
-    return sorted(flat[(flat >= 0) & (flat < len(chunk.frames) * policy.segments)].tolist())
+    flat = (pages.frame[mask] - first) * policy.segments_per_frame + pages.segment[mask]
+    return sorted(flat[(flat >= 0) & (flat < len(chunk.frames) * policy.segments_per_frame)].tolist())
 
 
 @dataclass(frozen=True)

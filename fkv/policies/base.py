@@ -89,14 +89,9 @@ class Policy:
         if self.context_noise and self.caches == "per-step":
             raise ValueError("context_noise needs a context pass, and a cache for each denoising step has none")
 
-    @property
-    def segments(self) -> int:
-        """Pages per latent frame."""
-        return 1
-
     def segments_of(self, geometry: Geometry) -> int:
         """Pages per latent frame of a model."""
-        return self.segments
+        return 1
 
     @property
     def unwrapped(self) -> Policy:
@@ -126,13 +121,16 @@ class Policy:
     @property
     def watches_attention(self) -> bool:
         """Whether what stays depends on what passes see, queries or attention mass."""
-        policy = type(self.unwrapped)
-        return policy.wants_attention is not Policy.wants_attention or policy.select is not Policy.select
+        return self.overrides("wants_attention") or self.overrides("select")
 
     @property
     def edits_pages(self) -> bool:
         """Whether the policy changes the content of pages of earlier chunks."""
-        return type(self).edit is not Policy.edit or type(self).rewrites is not Policy.rewrites
+        return self.overrides("edit") or self.overrides("rewrites")
+
+    def overrides(self, hook: str) -> bool:
+        """Whether the registered policy has a method of its own in place of `Policy`'s."""
+        return getattr(type(self.unwrapped), hook) is not getattr(Policy, hook)
 
     def stored(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the cache for a model that computes in `dtype`."""

@@ -56,8 +56,7 @@ class ForcingKV(Policy):
     start_chunk: Annotated[Count, Field(description="index of the chunk after which head groups differ")] = 1
     similarity_layer: Annotated[Count, Field(description="layer whose dynamic heads are compared, or the next")] = 1
 
-    @property
-    def segments(self) -> int:
+    def segments_of(self, geometry: Geometry) -> int:
         return self.segments_per_frame
 
     def kept_segments(self, frames_per_chunk: int) -> int:
@@ -122,10 +121,10 @@ class ForcingKV(Policy):
         layer = next((i for i, heads in enumerate(group.heads) if i >= self.similarity_layer and heads), None)
         frames = self.candidates(state)
         frames.append(frames[-1] + 1)
-        if layer is None or np.isin(group.pages.frame, frames).sum() < len(frames) * self.segments:
+        if layer is None or np.isin(group.pages.frame, frames).sum() < len(frames) * self.segments_per_frame:
             return None
         keys = state.cache.keys_of(layer, "dynamic", frames)
-        return segment_similarity(keys, self.segments).cpu().numpy()
+        return segment_similarity(keys, self.segments_per_frame).cpu().numpy()
 
     def selected(self, state: ChunkState) -> list[tuple[int, int]]:
         """Choose the segments that dynamic heads keep by similarity.
@@ -146,4 +145,4 @@ class ForcingKV(Policy):
             cached = sorted(zip(pages.frame.tolist(), pages.segment.tolist(), strict=True))
             return [(frame, segment) for frame, segment in cached if frame in frames][:count]
         lowest = np.argsort(scores.reshape(-1), kind="stable")[:count]
-        return [(frames[i // self.segments], int(i % self.segments)) for i in sorted(lowest)]
+        return [(frames[i // self.segments_per_frame], int(i % self.segments_per_frame)) for i in sorted(lowest)]

@@ -68,8 +68,7 @@ class MPCache(Policy):
     most_frames: Annotated[Frames, Field(description="age at which pages go in any case; 0 for never")] = 0
     segments_per_frame: Annotated[Count, Field(ge=1, description="pages of a latent frame")] = 6
 
-    @property
-    def segments(self) -> int:
+    def segments_of(self, geometry: Geometry) -> int:
         return self.segments_per_frame
 
     def groups(self, geometry: Geometry, roles: HeadRoles | None) -> dict[str, Heads]:

@@ -60,10 +60,6 @@ class PyramidForcing(Policy):
     sink_frames: Annotated[Frames, Field(description="sink of anchor and veil heads")] = 3
     recent_frames: Annotated[Frames, Field(le=PATCH, description="newest frames before the chunk")] = 1
 
-    @property
-    def segments(self) -> int:
-        return BLOCK
-
     def segments_of(self, geometry: Geometry) -> int:
         if geometry.rows % PATCH or geometry.cols % PATCH:
             raise ValueError(

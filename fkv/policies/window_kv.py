@@ -70,8 +70,7 @@ class WindowKV(Policy):
                 f"{self.sink_frames} of sink_frames; raise budget_frames to {math.ceil(100 * enough) / 100:g}"
             )
 
-    @property
-    def segments(self) -> int:
+    def segments_of(self, geometry: Geometry) -> int:
         return self.segments_per_frame
 
     def layers_of_a_group(self, layers: int) -> int:
@@ -91,7 +90,7 @@ class WindowKV(Policy):
     def budgets(self, groups: int) -> list[int]:
         """Pages that each group of layers keeps beside the newest frames."""
         falls = np.linspace(2 - self.taper, self.taper, groups) if groups > 1 else np.ones(1)
-        return [round(share) for share in (self.budget_frames * self.segments * falls).tolist()]
+        return [round(share) for share in (self.budget_frames * self.segments_per_frame * falls).tolist()]
 
     def selects(self, step: str, state: ChunkState) -> bool:
         return step == "context"
@@ -126,8 +125,8 @@ class WindowKV(Policy):
             budget: Pages that may stay.
         """
         rows = np.flatnonzero(open_pages)
-        place = pages.frame[rows] * self.segments + pages.segment[rows]
-        window = pages.frame[rows] * self.segments + pages.segment[rows] // self.window
+        place = pages.frame[rows] * self.segments_per_frame + pages.segment[rows]
+        window = pages.frame[rows] * self.segments_per_frame + pages.segment[rows] // self.window
         rows, window = rows[np.argsort(place)], np.sort(window)
         windows = [rows[window == each] for each in np.unique(window)]
         ranked = sorted(windows, key=lambda each: -self.score(mass[each]))

@@ -51,14 +51,6 @@ class Wrapper(Policy):
         return self.base.silenced_heads
 
     @property
-    def edits_pages(self) -> bool:
-        return self.base.edits_pages
-
-    @property
-    def segments(self) -> int:
-        return self.base.segments
-
-    @property
     def recache_frames(self) -> int:
         return self.base.recache_frames
 

@@ -78,7 +78,7 @@ def _align(policy: Policy, newest: ChunkState) -> None:
     cache, frames = newest.cache, newest.frames
     positions = policy.chunk_positions(newest)
     cached = cache.frames()
-    if not cached or positions is not None and type(policy.unwrapped).reads is not Policy.reads:
+    if not cached or positions is not None and policy.overrides("reads"):
         return  # it says itself where it reads them
     steps = cached[-1] + (positions or frames)[-1] - frames[-1] - cache.positions_of(cached[-1:])[0]
     if steps:
