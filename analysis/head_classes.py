@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fkv.cache import HeadGroup, KVCache
 from fkv.models.base import VideoModel
-from fkv.models.identity import checkpoint_hash
+from fkv.models.identity import identity_of
 from fkv.policies import Full
 from fkv.policies.pyramid_forcing import NAMES
 from fkv.roles import HeadRoles
@@ -139,7 +139,7 @@ def head_classes(
     return classes | {
         "provenance": {
             "model": model.name,
-            "checkpoint": checkpoint_hash(model.weights, model.adapters),
+            "checkpoint": identity_of(model).checkpoint,
             "prompts": list(dict.fromkeys(prompts)),
             "seeds": sorted(set(seeds)),
             "chunks": chunks,

@@ -204,15 +204,15 @@ def flicker(video: np.ndarray) -> float:
     return float(np.abs(level[1:-1] - (level[:-2] + level[2:]) / 2).mean())
 
 
-def psnr(video: np.ndarray, reference: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio over all frames in dB, inf for equal videos; see `fkv.comparison.psnr`.
+def bounded_psnr(video: np.ndarray, reference: np.ndarray) -> float:
+    """Return `fkv.comparison.psnr` over all frames in dB, at most `EQUAL_DB`, which stands for equal videos.
 
     Raises:
         ValueError: The shapes differ.
     """
     _check_pair(video, reference)
     value = comparison.psnr(video, reference)
-    return float("inf") if value is None else value
+    return EQUAL_DB if value is None else min(EQUAL_DB, value)
 
 
 def ssim(video: np.ndarray, reference: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fkv import roles as role_files
 from fkv.models.base import VideoModel
-from fkv.models.identity import checkpoint_hash
+from fkv.models.identity import identity_of
 from fkv.policies import Full
 from fkv.probe import FrameMassProbe, PassMass, head_scores, uniform_score
 from fkv.roles import HeadRoles, from_scores
@@ -55,7 +55,7 @@ class Profile:
 
     Args:
         model: Name of the model.
-        checkpoint: `checkpoint_hash` of its weights.
+        checkpoint: That of `fkv.models.identity.Identity`.
         runs: (prompt, seed) of each run.
         passes: Names of the recorded passes in order.
         scored: The passes that the roles follow from.
@@ -268,7 +268,7 @@ def profile(
     names = tuple(record.name for record in records)
     return Profile(
         model=model.name,
-        checkpoint=checkpoint_hash(model.weights, model.adapters),
+        checkpoint=identity_of(model).checkpoint,
         runs=runs,
         passes=names,
         scored=names if passes == "all" else (CONTEXT,),

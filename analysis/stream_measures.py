@@ -17,7 +17,7 @@ from fkv.world.captions import Scene
 from .adherence import WINDOW_SECONDS, adherence, adherence_by_scene
 from .evaluation_streams import chunks_of
 from .held_out import held_out_scene, rendered
-from .measures import EQUAL_DB, chunk_discontinuity, drift, flicker, psnr, ssim, video_of
+from .measures import bounded_psnr, chunk_discontinuity, drift, flicker, ssim, video_of
 
 
 def measure(
@@ -45,7 +45,7 @@ def measure(
     return {
         "adherence": adherence(video, scene, seconds, events) if scene else adherence_by_scene(chunks, events),
         **measure_motion(video, len(chunks)),
-        "psnr_to_full": None if reference is None else min(EQUAL_DB, psnr(video, reference)),
+        "psnr_to_full": None if reference is None else bounded_psnr(video, reference),
         "ssim_to_full": None if reference is None else ssim(video, reference),
         **rates(chunks),
         "kv_bytes_peak": max(chunk.kv_bytes for chunk in chunks),

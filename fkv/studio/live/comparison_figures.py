@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from fkv.analysis.adherence import adherence_by_scene
-from fkv.analysis.measures import EQUAL_DB, chunk_discontinuity, psnr
+from fkv.analysis.measures import EQUAL_DB, bounded_psnr, chunk_discontinuity
 from fkv.comparison import speed_ratios
 from fkv.models.base import VideoModel
 from fkv.report import FPS_MEANING, chunk_record, device_name, frame_hash, rates, without_speeds
@@ -81,7 +81,7 @@ def quality(chunks: Sequence[Chunk], reference: Sequence[Chunk], readable: bool,
         by_scene = pd.DataFrame(adherence_by_scene(chunks, events).values())
         found = by_scene.mean().to_dict()
     return {
-        "psnr_to_reference": None if chunks is reference else min(EQUAL_DB, psnr(video, other)),
+        "psnr_to_reference": None if chunks is reference else bounded_psnr(video, other),
         "discontinuity": chunk_discontinuity(video, len(chunks)),
         "adherence": float(by_scene.mean(axis=None)) if readable else None,
         **found,

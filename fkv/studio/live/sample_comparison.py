@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fkv import policies
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
-from fkv.models.identity import checkpoint_hash
+from fkv.models.identity import identity_of
 from fkv.studio.media.assets import ASSETS
 
 from .comparison import compare, default_prompts, player
@@ -71,7 +71,7 @@ def record(model: VideoModel, names: list[str], prompts: list[str], chunks: int,
     return {
         "command": COMMAND,
         "date": datetime.date.today().isoformat(),
-        "checkpoint": checkpoint_hash(model.weights, model.adapters),
+        "checkpoint": identity_of(model).checkpoint,
         **{name: told[name] for name in kept},
     }
 
@@ -81,8 +81,7 @@ def recorded(model: VideoModel, file: Path = FILE) -> dict[str, Any] | None:
     if not file.exists():
         return None
     told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    these = model.name, checkpoint_hash(model.weights, model.adapters)
-    return told if (told["model"], told["checkpoint"]) == these else None
+    return told if (told["model"], told["checkpoint"]) == identity_of(model)[:2] else None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ import torch
 
 from fkv.commands.model_options import add_model, load_model
 from fkv.models.base import VideoModel
-from fkv.models.identity import checkpoint_hash
+from fkv.models.identity import identity_of
 from fkv.parallel.lockstep import device_of
 from fkv.search.forbidden import is_guarded
 from fkv.stream import check_chunks
@@ -57,7 +57,7 @@ def record(model: VideoModel, prompt: str, seed: int, chunks: int, a: str = "for
             raise ValueError(last["text"])
     facts = {
         "model": model.name,
-        "checkpoint": checkpoint_hash(model.weights, model.adapters),
+        "checkpoint": identity_of(model).checkpoint,
         "prompt": plan.prompt,
         "seed": seed,
         "policies": plan.texts,
@@ -76,7 +76,7 @@ def replay(model: VideoModel, file: Path = FILE) -> tuple[Run, dict[str, Any]] |
     if not file.exists() or is_guarded(model):
         return None
     facts, chunks = unpack(file.read_bytes())
-    if (facts["model"], facts["checkpoint"]) != (model.name, checkpoint_hash(model.weights, model.adapters)):
+    if (facts["model"], facts["checkpoint"]) != identity_of(model)[:2]:
         return None
     run = Run(memory=sum(map(len, chunks)))
     for chunk in chunks:
