@@ -167,7 +167,7 @@ class FrameMassProbe:
 
     Args:
         queries: About how many queries per frame to look at, evenly spaced; None for all.
-        passes: Names of the passes to record; None for all. By default the one whose keys are cached.
+        passes: Names of the passes to record; None for all, default: the context pass.
         focus: A query whose attention on each patch is recorded too.
 
     Raises:

@@ -421,7 +421,7 @@ class KVCache:
         }
 
     def tokens(self) -> dict[str, int]:
-        """Cached tokens per group, which is the key length that its heads attend to during a chunk."""
+        """Cached tokens per group."""
         return {name: group.live * self.page_tokens for name, group in self.groups.items()}
 
     def frames(self) -> list[int]:

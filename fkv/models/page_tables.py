@@ -119,7 +119,7 @@ def read_tables(
         if state.chunk == chunks - 1:
             break
         for name in groups:
-            policy.reads(name, replace(state, step="context"))
+            policy.reads(name, replace(state, step="context"))  # for what it notes
     chosen = {name: each for name, each in reads.items() if each is not None}
     cached = {name: group.pages for name, group in groups.items()}
     return ReadTables(state, PassReads.of(chosen, cached, page_kinds(policy, state)))

@@ -180,12 +180,12 @@ def load_checkpoint(
     """Load a local checkpoint.
 
     Args:
-        checkpoint: As in `checkpoint_release`, like `base` and `lora`.
-        base: See there.
-        device: As in `load`, like `setup`.
-        lora: See there.
-        sampling: See there.
-        **setup: See there.
+        checkpoint: A file, the index of shards, or the folder of either.
+        base: Its architecture, a key of `BASES`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        lora: Files with adapters to merge, as in `Lora.parse`.
+        sampling: How it was trained, as `checkpoint_release` takes it.
+        **setup: How it runs, as `load` takes it.
 
     Raises:
         ValueError: As in `load` and `checkpoint_release`.

@@ -154,6 +154,8 @@ class Policy:
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
         """Choose the pages that later chunks attend to.
 
+        It may write to `cache.notes`, what the policy remembers from chunk to chunk.
+
         Args:
             group: Name of a head group.
             pages: Its pages, those of the chunk included.
@@ -165,7 +167,10 @@ class Policy:
         raise NotImplementedError
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
-        """What a pass reads of a head group; None: every page, as it is stored."""
+        """What a pass reads of a head group; None: every page, as it is stored.
+
+        It may write to `cache.notes`, so call it for each pass in turn, not only to look.
+        """
         return None
 
     def apart(self, geometry: Geometry) -> bool:

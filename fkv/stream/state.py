@@ -72,7 +72,8 @@ class StreamState:
 
     @property
     def apart(self) -> bool:
-        """Whether chunks lie apart from the pages. A pass that is captured cannot wait for what the policy says."""
+        """Whether chunks lie apart from the pages; not while passes are captured as CUDA graphs: a captured pass cannot
+        ask the policy."""
         return self.policy.apart(self.geometry) and not self.model.transformer.captures
 
     def seen(self, cache: KVCache, step: str = "", chunk: int | None = None) -> ChunkState:

@@ -225,7 +225,7 @@ class Stream:
 
     @property
     def begun_passes(self) -> int:
-        """Passes of the chunk that was begun, where its decoder refused it: such a chunk is not returned."""
+        """Transformer passes of the chunk in progress; also valid after its decoder refused the chunk."""
         state = self._state
         steps = len(state.sigmas(state.index))
         return steps + (state.policy.caches != "per-step") + state.rebuild_passes
