@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,20 @@ def small() -> VideoModel:
     from tests.small_tiny import small_model
 
     return small_model()
+
+
+@pytest.fixture(scope="session")
+def toy(small: VideoModel) -> VideoModel:
+    """A random model whose pictures have the toy world's size."""
+    return replace(small, latent=(4, 12, 20))
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[VideoModel], None]:
+    """Puts a model under the name of the shipped one, which commands load."""
+    from fkv.models.registry import MODELS, ModelEntry
+
+    return lambda model: monkeypatch.setitem(MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: model))
 
 
 @pytest.fixture(scope="module")

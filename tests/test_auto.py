@@ -9,8 +9,6 @@ import torch
 
 from fkv import policies
 from fkv.commands import main
-from fkv.models import registry
-from fkv.models.registry import ModelEntry
 from fkv.report import frame_hash
 from fkv.search.auto import Auto, Tolerance
 from fkv.search.head import Foresight, Head
@@ -77,7 +75,7 @@ def test_a_head_chooses_the_leanest_of_which_it_predicts_enough(small, decibels,
     assert frame_hash(again) == frame_hash(made)
 
 
-def test_a_head_that_was_trained_for_something_else_chooses_nothing(small, monkeypatch, capsys, tmp_path):
+def test_a_head_that_was_trained_for_something_else_chooses_nothing(small, stand_in, capsys, tmp_path):
     with pytest.raises(ValueError, match="trained with none of forcing-kv; it knows noise 0, full"):
         Auto(
             Stream(small, policies.make("full"), PROMPT),
@@ -86,7 +84,7 @@ def test_a_head_that_was_trained_for_something_else_chooses_nothing(small, monke
             Tolerance(among="forcing-kv"),
             head_of(small, full=40.0),
         )
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    stand_in(small)
     facts = weights_of(small)
     for rewards, status in (("continuity", 2), ("faithful", 0)):
         head_of(small, facts | {"rewards": rewards}, **{LEAN: 40.0}).save(tmp_path / "head.safetensors")
@@ -98,8 +96,8 @@ def test_a_head_that_was_trained_for_something_else_chooses_nothing(small, monke
     assert told["head"]["rewards"] == "faithful" and [each["policy"] for each in told["chunks"]] == ["full", LEAN, LEAN]
 
 
-def test_auto_from_the_command_line(small, monkeypatch, capsys):
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+def test_auto_from_the_command_line(small, stand_in, capsys):
+    stand_in(small)
     assert main.main(["stream", "--chunks", "3", "--policy", f"auto:tolerance=0+among={LEAN}"]) == 0
     told = json.loads(capsys.readouterr().out)["auto"]
     assert [each["policy"] for each in told["chunks"]] == ["full", LEAN, LEAN] and told["among"] == [LEAN, "full"]
@@ -116,8 +114,8 @@ def test_auto_from_the_command_line(small, monkeypatch, capsys):
         ("auto", ["--story", "STORY"], "leave out the storyboard's lines that set one"),
     ],
 )
-def test_bad_input_is_one_sentence(small, monkeypatch, capsys, tmp_path, text, options, sentence):
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+def test_bad_input_is_one_sentence(small, stand_in, capsys, tmp_path, text, options, sentence):
+    stand_in(small)
     story = tmp_path / "story.txt"
     story.write_text("2: A = full")
     options = [str(story) if each == "STORY" else each for each in options]

@@ -16,8 +16,6 @@ from fkv.batch.opening import opening_of
 from fkv.batch.run import Batch, Done
 from fkv.commands import batch as command
 from fkv.commands import main
-from fkv.models import registry
-from fkv.models.registry import ModelEntry
 from fkv.parallel.overlap import Overlap
 from fkv.policies import POLICIES
 from fkv.report import frame_hash
@@ -336,14 +334,14 @@ def test_a_guard_fails_jobs_whose_videos_show_what_is_forbidden_and_no_other(
     assert main.main(arguments) == 2 and "--forbid" in capsys.readouterr().err, "no video of an unguarded run joins it"
 
 
-def test_a_folder_of_another_run_is_left_alone(small_by_default, small, tmp_path, capsys, monkeypatch):
+def test_a_folder_of_another_run_is_left_alone(small_by_default, small, stand_in, tmp_path, capsys):
     file, out = tmp_path / "jobs.jsonl", tmp_path / "out"
     arguments = ["batch", str(file), "--out", str(out)]
     file.write_text(lines([{"prompt": "a ball", "policy": "full", "chunks": 1}]))
     assert main.main(arguments) == 0
     before = {each.name: each.read_bytes() for each in out.iterdir()}
     other = dataclasses.replace(small, name="other")
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: other))
+    stand_in(other)
     assert main.main(arguments) == 2
     assert "holds a run with model 'small', not 'other'; name another folder" in capsys.readouterr().err
     assert before == {each.name: each.read_bytes() for each in out.iterdir()}

@@ -108,11 +108,6 @@ every_run = pytest.mark.parametrize(("kind", "begin"), TABLE, ids=NAMES)
 
 
 @pytest.fixture
-def toy(small) -> VideoModel:
-    return replace(small, latent=(4, 12, 20))
-
-
-@pytest.fixture
 def ended(monkeypatch, caplog) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     handler = logging.Handler()

@@ -33,12 +33,6 @@ PROMPT = "a red ball bouncing over the sea by day"
 PROMPTS = "a red ball bouncing over the sea by day\na blue star"
 
 
-@pytest.fixture
-def toy(small):
-    """A random model whose pictures have the toy world's size."""
-    return replace(small, latent=(4, 12, 20))
-
-
 def plan(
     policies=("full", "sliding-window:window_frames=4"), prompts=PROMPTS, seeds="3", chunks=2, **more
 ) -> ComparisonPlan:

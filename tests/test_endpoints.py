@@ -35,14 +35,14 @@ PROMPT = "a red ball bouncing over the sea by day"
 
 
 @pytest.fixture(scope="module")
-def address(small) -> Iterator[str]:
+def address(toy) -> Iterator[str]:
     with socket.socket() as probe, pytest.MonkeyPatch.context() as patch:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
         patch.setenv("GRADIO_TEMP_DIR", "")
         patch.setattr(tempfile, "tempdir", tempfile.gettempdir())
-        model = replace(small, latent=(4, 12, 20), examples=(PROMPT,))
+        model = replace(toy, examples=(PROMPT,))
         page = serve(model, "127.0.0.1", port, limits=Limits(), mcp=find_spec("mcp") is not None, block=False)
         yield f"http://127.0.0.1:{port}"
         page.close()

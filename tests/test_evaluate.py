@@ -20,8 +20,7 @@ from fkv.analysis.prompt_switch import chunks_until, measure_switch
 from fkv.analysis.stream_measures import measure, measure_renders
 from fkv.commands import eval as command
 from fkv.commands.common import read_policies
-from fkv.models import registry, tiny
-from fkv.models.registry import ModelEntry
+from fkv.models import tiny
 from fkv.stream import Chunk, Timings
 from fkv.world import panorama
 from fkv.world.captions import Scene, Thing, caption, parse
@@ -32,10 +31,10 @@ GENES_0 = [0.4] * GENES
 
 
 @pytest.fixture
-def toy(small, monkeypatch):
+def toy(toy, stand_in):
     """A random model whose pictures have the toy world's size, under the name tiny."""
-    model = replace(small, name="tiny", latent=(4, 12, 20))
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: model))
+    model = replace(toy, name="tiny")
+    stand_in(model)
     return model
 
 
@@ -261,14 +260,14 @@ def test_a_sheet_in_pages_has_its_prompts_on_the_last_one(toy, tmp_path, monkeyp
 SCENES = "a red ball bouncing over the hills by day [1.5s] | a blue star drifting over the sea at night [1.5s#]"
 
 
-def test_a_storyboard_is_measured_scene_by_scene(toy, tmp_path, capsys, monkeypatch):
+def test_a_storyboard_is_measured_scene_by_scene(toy, stand_in, tmp_path, capsys, monkeypatch):
     first, second = (
         parse("a red ball bouncing over the hills by day"),
         parse("a blue star drifting over the sea at night"),
     )
     shown = iter([first, first, second, second])
     fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, next(shown)).video, None))
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: fixed))
+    stand_in(fixed)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     story = tmp_path / "story.txt"
@@ -283,10 +282,10 @@ def test_a_storyboard_is_measured_scene_by_scene(toy, tmp_path, capsys, monkeypa
     assert command.run(parser.parse_args(options)) == 0
 
 
-def test_words_of_a_storyboard_that_the_model_does_not_know_are_said(toy, tmp_path, capsys, monkeypatch):
+def test_words_of_a_storyboard_that_the_model_does_not_know_are_said(toy, stand_in, tmp_path, capsys):
     scene = parse("a red ball bouncing over the hills by day")
     fixed = replace(toy, decoder=lambda latents, state: (chunk_of(0, scene).video, None), hints=tiny.hints)
-    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: fixed))
+    stand_in(fixed)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     story = tmp_path / "story.txt"

@@ -20,11 +20,6 @@ from fkv.studio.live import sample_run
 PROMPT = "a red ball bouncing over the hills at sunset"
 
 
-@pytest.fixture
-def toy(small) -> VideoModel:
-    return replace(small, latent=(4, 12, 20))
-
-
 def rejecting(model: VideoModel, *shown: bool) -> VideoModel:
     """The model with a detector that lets these chunks pass or not, and none after them."""
     marks = iter(shown)
