@@ -11,11 +11,11 @@ import torch
 from fkv.models.base import VideoModel
 from fkv.models.frames import to_frames
 from fkv.stream import Chunk
-from fkv.training.data import to_pixels
 from fkv.world import FPS, oracle, witness
 from fkv.world.captions import Scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.story import CHUNK
+from fkv.world.tensors import to_pixels
 
 from .measures import video_of
 

@@ -26,9 +26,9 @@ from fkv.policies import parse, write
 from fkv.records import Record, append_record, resume_records
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
-from fkv.training.data import genes_of
 from fkv.world.shots import caption
 from fkv.world.story import STORY_GENES
+from fkv.world.tensors import genes_of
 
 from .jobs import load_once, over_processes
 from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of

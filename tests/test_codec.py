@@ -7,9 +7,9 @@ import torch
 from fkv.models.codec import TinyCodec
 from fkv.models.frames import to_frames
 from fkv.models.tiny import FOLDER
-from fkv.training.data import random_genes, to_pixels
 from fkv.world.captions import Scene, Thing
 from fkv.world.render import PALETTE, render
+from fkv.world.tensors import random_genes, to_pixels
 
 
 def test_latents_are_4x_in_time_and_8x_in_space():

@@ -108,3 +108,31 @@ def test_rooms_of_the_studio_import_only_lower_rooms():
                 if parts[2] != room and height[parts[2]] >= height[room]:
                     wrong.append(f"{file.name} imports {module}")
     assert ("page", "tabs") in seen and ("live", "media") in seen and not wrong
+
+
+LAYERS = ("kernels", "the core", "analysis", "board", "commands", "training", "studio")
+"""The packages of `fkv` from the lowest to the highest; all that are not named are the core."""
+ENTRIES = {"fkv/__main__.py", "fkv/runtime.py"}  # the commands `fkv` and `fkv-studio`
+
+
+def layer(name: str) -> int:
+    """The layer of a part of `fkv`."""
+    return LAYERS.index(name if name in LAYERS else "the core")
+
+
+def test_packages_import_only_lower_ones():
+    wrong, seen = [], set()
+    for folder in ("fkv", "kernels", "analysis"):
+        for file in (ROOT / folder).rglob("*.py"):
+            path = file.relative_to(ROOT)
+            if path.as_posix() in ENTRIES:
+                continue
+            own = folder if folder != "fkv" else path.parts[1]
+            for module in imports(file):
+                package, _, rest = module.partition(".")
+                other = rest.partition(".")[0] if package == "fkv" else package if package in LAYERS else ""
+                if other:
+                    seen.add((own, other))
+                    if layer(other) > layer(own):
+                        wrong.append(f"{path} imports {module}")
+    assert {("policies", "kernels"), ("analysis", "stream"), ("studio", "commands")} <= seen and not wrong

@@ -33,12 +33,12 @@ from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
 from fkv.studio.live.plan import Plan
-from fkv.training.data import genes_of
 from fkv.world.captions import TIMES, Thing
 from fkv.world.captions import parse as scene_of
 from fkv.world.panorama import draw, tell
 from fkv.world.render import GENES, render
 from fkv.world.story import STORY_GENES
+from fkv.world.tensors import genes_of
 
 PROMPT = "a red ball bouncing over the hills at sunset"
 

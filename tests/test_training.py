@@ -25,7 +25,7 @@ from fkv.training import codec as codec_training
 from fkv.training import curves, generator, pack
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
 from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips, script
-from fkv.training.data import Clips, genes_of
+from fkv.training.data import Clips
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
 from fkv.training.muon import Muon, orthogonal
@@ -35,6 +35,7 @@ from fkv.training.validate import count, kinds_of
 from fkv.transformer.causal import CausalTransformer
 from fkv.transformer.coordinates import LEVELS, input_channels, with_coordinates
 from fkv.world.render import GENES
+from fkv.world.tensors import genes_of
 
 CHANNELS, WORDS = 16, 16
 

@@ -16,7 +16,6 @@ from fkv.debate.jury import QUESTION, jurors
 from fkv.models.base import VideoModel
 from fkv.sampler import Noise
 from fkv.stream import Chunk
-from fkv.training.data import genes_of
 from fkv.world import FPS, HEIGHT, WIDTH, oracle, shots
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
 from fkv.world.captions import parse as scene_of
@@ -24,6 +23,7 @@ from fkv.world.panorama import draw, tell
 from fkv.world.render import render
 from fkv.world.shots import Shot
 from fkv.world.story import STORY_GENES
+from fkv.world.tensors import genes_of
 
 CLEAN_DB = 40.0  # PSNR from which on a picture is the truth
 JURORS = 6

@@ -22,8 +22,9 @@ from fkv.world.panorama import draw, labels
 from fkv.world.render import render
 from fkv.world.shots import CAMERAS, MEMORY_MOTIONS, Shot, Subject, sample_shot
 from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
+from fkv.world.tensors import genes_of, to_pixels
 
-from .data import Clips, genes_of, memory_mask, object_mask, to_pixels
+from .data import Clips, memory_mask, object_mask
 from .history import CHUNK_FRAMES, MIXED, History, Kind, draw_history
 from .precision import products_in
 

@@ -31,8 +31,9 @@ from fkv.world.panorama import draw, labels, tell
 from fkv.world.render import render
 from fkv.world.shots import CAMERAS, sample_shot
 from fkv.world.story import CHUNK, STORY_GENES
+from fkv.world.tensors import random_genes, to_pixels
 
-from .data import memory_mask, object_mask, random_genes, to_pixels
+from .data import memory_mask, object_mask
 from .precision import products_in
 
 LATENT_NOISE = 0.1

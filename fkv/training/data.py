@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from fkv.world.captions import Scene
 from fkv.world.panorama import WALL
-from fkv.world.render import GENES, render
+from fkv.world.render import render
+from fkv.world.tensors import to_pixels
 
 from .history import History
 
@@ -48,11 +48,6 @@ class Clips:
         return noise
 
 
-def to_pixels(frames: np.ndarray) -> Tensor:
-    """Turn uint8 frames [T, H, W, 3] into floats in [-1, 1], [T, 3, H, W]."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
 def object_mask(scene: Scene, frames: Sequence[int], genes: Sequence[float], video: Tensor) -> Tensor:
     """The pixels of the moving things, [T, 1, H, W] in {0, 1}: those that change when the things are left out."""
     empty = to_pixels(render(Scene(scene.place, scene.time, ()), frames, genes))
@@ -65,13 +60,3 @@ def memory_mask(marked: np.ndarray) -> Tensor:
     These are things, signs, lamps, windows and passers-by, but neither walls, huts nor trees.
     """
     return torch.from_numpy((marked > 0) & (marked < WALL)).float()[:, None]
-
-
-def genes_of(corner: Tensor, count: int = GENES) -> list[float]:
-    """Map the first pixel of a chunk's noise, [Z] with Z >= `count`, to genes that are uniform in [0, 1)."""
-    return torch.special.ndtr(corner[:count]).tolist()
-
-
-def random_genes(rng: random.Random, count: int = GENES) -> list[float]:
-    """Draw genes, uniform in [0, 1)."""
-    return [rng.random() for _ in range(count)]

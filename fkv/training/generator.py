@@ -9,7 +9,7 @@ cut it (`history`), a first chunk far in the past, slightly noisy context, promp
 the generator's own earlier steps and chunks in place of the true ones (`rollout`).
 
 Few steps are enough because noise and data are coupled: genes decide what a caption leaves open, and they are read from
-the first pixel of the opening chunk's noise (`data.genes_of`), which every token of that chunk sees (`coordinates`). So
+the first pixel of the opening chunk's noise (`genes_of`), which every token of that chunk sees (`coordinates`). So
 at sigma = 1 the right answer is one video and not the mean of many, and the noise is still exactly standard normal.
 The stage "memory" does the same for every chunk: its first pixel decides the events of the memory world (`story`).
 """
