@@ -65,7 +65,7 @@ def fitted(model: VideoModel, names: Sequence[str], wanted: Sequence[float], sec
 
 
 def fit(model: VideoModel, name: str, limit: float, chunks: int) -> str:
-    """The largest setting of a policy within a number of bytes. Raises ValueError where none is, or none fits the model.
+    """The largest setting of a policy within a number of bytes. Raises ValueError where none is, or none fits.
 
     Half of the heads of `dummy-forcing` keep a single frame, so it may hold less than it is given.
     """

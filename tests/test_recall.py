@@ -12,9 +12,9 @@ from fkv.commands.main import main
 from fkv.policies import parse
 from fkv.sampler import SeededNoise
 from fkv.stream import Stream
-from fkv.training.data import genes_of
 from fkv.world import panorama
 from fkv.world.story import STORY_GENES, Story, remember_all
+from fkv.world.tensors import genes_of
 
 KINDS = get_args(probes.Kind)
 

@@ -477,7 +477,7 @@ def test_the_fields_of_the_page_sample_a_run_as_the_options_would(offline, mine)
 
 
 def test_names_and_settings_are_checked():
-    with pytest.raises(ValueError, match="there is no model 'sora'; there are tiny, self-forcing"):
+    with pytest.raises(ValueError, match="there is no model 'sora'; there are tiny, tiny-memory, self-forcing"):
         registry.load("sora")
     with pytest.raises(ValueError, match="model 'tiny' does not support --resolution"):
         registry.load("tiny", resolution="720p")
