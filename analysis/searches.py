@@ -23,7 +23,7 @@ from fkv.records import Record, append_record, resume_records
 from fkv.sampler import Noise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
-from fkv.search.futures import Begin, Futures, Paths, most_passes, under_full
+from fkv.search.futures import Begin, Futures, Paths, cost_of, under_full
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head
 from fkv.search.learning import facts_of, learn, lessons
@@ -109,7 +109,7 @@ def jobs(prompts: int, seeds: int, widths: Sequence[int], names: Sequence[str], 
     Args:
         prompts: Held-out prompts.
         seeds: For each of them.
-        widths: Futures side by side; a search may take as many passes as so many plain streams.
+        widths: Futures side by side; a search may take the passes of so many plain streams.
         names: Strategies.
         tasks: Of `TASKS`, and `GUARD`.
     """
@@ -208,6 +208,9 @@ class Shared(Futures):
             chunk, stream = self._shared.paths.after((*parent.moves, move))
             yield self._node(parent, move, stream, chunk)
 
+    def keep(self, leaves: Sequence[Node]) -> None:
+        """Forget nothing: later searches take it up."""
+
     def _judge(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> tuple[float, dict[str, float]]:
         path = (*parent.moves, move)
         if path not in self._shared.judged:
@@ -241,9 +244,9 @@ def _search(model: VideoModel, job: Job, head: Head | None, shared: dict[Place, 
     strategy = fitted(strategies.parse(job.strategy), model)
     head = head if strategy.needs_head else None
     futures = Shared(made, start, job.seed, wanted, LOOKAHEAD + 1, Foresight(model, moves, head))
-    most = most_passes(model, moves, wanted)
-    passes = job.width * task.chunks * most
-    search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, most)
+    cost = cost_of(model, moves, wanted)
+    passes = job.width * sum(cost.usual)
+    search = Search(strategy, moves, futures, task.chunks, job.width, LOOKAHEAD, passes, cost)
     path = list(search.run())
     story, noises, taken = story_of(path), path[-1].path, path[-1].moves
     chunks = [made.plain.after(taken[:end])[0] for end in range(1, len(taken) + 1)]

@@ -20,7 +20,7 @@ from fkv.models.registry import ModelEntry
 from fkv.report import frame_hash
 from fkv.sampler import CODE, BranchNoise
 from fkv.search import rewards, strategies
-from fkv.search.futures import Futures, most_passes
+from fkv.search.futures import Cost, Futures, cost_of
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
 from fkv.search.learning import facts_of
@@ -60,10 +60,28 @@ class Script:
             children.append(Node(parent, move, reward, score_of(parent, reward, self.newest), passes=5))
         return children
 
+    def keep(self, leaves):
+        pass
+
+
+def even(passes, chunks):
+    return Cost((passes,) * chunks, (passes,) * chunks)
+
 
 def leaves_with(*scores):
     root = Node()
     return [Node(root, reward=score, score=score) for score in scores]
+
+
+def run_of(search):
+    """Run a search. Returns its path, and the chunks of all nodes."""
+    path, chunks = [], {}
+    for event, node in search.events():
+        if event == "made":
+            chunks[node] = node.chunk
+        else:
+            path.append(node)
+    return path, chunks
 
 
 def children(text, scores, width):
@@ -73,7 +91,7 @@ def children(text, scores, width):
 def searched(strategy, reward, chunks, width, lookahead=None, passes=1000):
     newest = chunks if lookahead is None else lookahead + 1
     search = Search(
-        strategies.parse(strategy), Moves(), Script(reward, newest), chunks, width, lookahead, passes, most=5
+        strategies.parse(strategy), Moves(), Script(reward, newest), chunks, width, lookahead, passes, even(5, chunks)
     )
     return search, list(search.run())
 
@@ -194,7 +212,17 @@ def test_without_lookahead_the_first_chunk_decides_and_with_it_what_follows():
     _, ahead = searched("best-of", trap, 3, 3, lookahead=1)
     assert ahead[-1].path[0] == 2, "0.3 + 1.0 is more than 0.9 + 0.1 and 0.5 + 0.5"
     _, offline = searched("best-of", trap, 3, 3)
-    assert offline[-1].path == (2, 0, 0)
+    assert offline[-1].path == (2, 2, 2)
+
+
+def test_each_future_of_best_of_has_noise_and_moves_of_its_own_at_every_chunk():
+    story = Storyboard((Cue(2, TO_NIGHT),))
+    moves = Moves(story, ("noise", "recache"), PROMPT, chunks=4)
+    search = Search(strategies.parse("best-of"), moves, Script(lambda path: 0.5), 4, 4, None, 1000, even(5, 4))
+    list(search.run())
+    leaves = [node for node in search.root if node.depth == 4]
+    assert [leaf.path for leaf in leaves] == [(number,) * 4 for number in range(4)]
+    assert [leaf.moves[2].changes[0].recache for leaf in leaves] == [False, True, False, True]
 
 
 def test_beam_of_one_falls_into_the_trap_that_best_of_avoids():
@@ -205,7 +233,7 @@ def test_beam_of_one_falls_into_the_trap_that_best_of_avoids():
 
 
 def test_a_chunk_is_decided_once_the_tree_is_as_far_ahead_as_asked():
-    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 5, 4, 2, 1000, most=5)
+    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 5, 4, 2, 1000, even(5, 5))
     depths = [(node.depth, len(search.levels)) for node in search.run()]
     assert depths == [(1, 3), (2, 4), (3, 5), (4, 5), (5, 5)]
     dropped = [node for node in search.root if node.fate == OFF_PATH]
@@ -223,7 +251,7 @@ def test_passes_are_bounded_and_always_enough_for_the_whole_video(strategy, pass
 
 
 def test_the_share_of_a_decision_is_the_median_and_not_that_of_one_that_imports_a_solver():
-    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 3, 2, None, 100, most=5)
+    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 3, 2, None, 100, even(5, 3))
     path = list(search.run())
     search.levels = [replace(level, strategy_s=s) for level, s in zip(search.levels, (9.0, 0.01, 0.03), strict=True)]
     chunk = SimpleNamespace(timings=SimpleNamespace(total=2.0))
@@ -426,21 +454,71 @@ def test_futures_of_a_real_stream_count_their_passes_and_are_the_streams_that_re
     continuity = rewards.parse("continuity")
     futures = Futures(begin, 7, continuity, 3)
     moves = Moves(story, chunks=3)
-    assert most_passes(small, moves, continuity) == 3 + 2
-    search = Search(strategies.parse("beam"), moves, futures, 3, 4, None, 1000, most_passes(small, moves, continuity))
-    path = list(search.run())
+    assert cost_of(small, moves, continuity) == Cost((3, 3, 3), (3, 4, 3))
+    search = Search(strategies.parse("beam"), moves, futures, 3, 4, None, 1000, cost_of(small, moves, continuity))
+    path, chunks = run_of(search)
     assert [level.passes for level in search.levels] == [4 * 3, 4 * (3 + 1), 4 * 3], "two steps, context, re-cache"
     assert search.levels[1].kv_bytes == search.levels[1].kv_bytes_copied, "each has recomputed its cache"
     assert search.levels[2].kv_bytes < search.levels[2].kv_bytes_copied
     again = replay(begin, 7, path[-1].path, story, 3)
     assert [chunk.passes for chunk in again] == [3, 4, 3]
     for node, chunk in zip(path, again, strict=True):
-        assert np.abs(node.chunk.latents - chunk.latents).max() < 1e-4
-        assert node.chunk.prompt == chunk.prompt
+        assert np.abs(chunks[node].latents - chunk.latents).max() < 1e-4
+        assert node.prompt == chunk.prompt
     leaf = search.root.children[-1]
-    assert leaf.held == {0: leaf.chunk.kv_bytes}
+    assert leaf.held == {0: chunks[leaf].kv_bytes}
+    assert {node.depth for node in search.root if node.chunk} == {2, 3}, "no later chunk is rewarded with the first"
     plain = Stream(small, policies.parse("full"), PROMPT, noise=BranchNoise(7))
     assert frame_hash(replay(begin, 7, (), Storyboard(), 1)) == frame_hash([plain.step()])
+
+
+def test_a_search_pays_for_a_recache_where_one_can_be(small):
+    continuity, faithful = rewards.parse("continuity"), rewards.parse("faithful")
+    change = Storyboard((Cue(2, TO_NIGHT),))
+
+    def most(story, *kinds, policy="full", reward=continuity):
+        moves = Moves(story, kinds, PROMPT, policy, chunks=5, forbidden=("red",))
+        return cost_of(small, moves, reward).most
+
+    assert most(Storyboard(), "noise", "recache") == (3, 3, 3, 3, 3)
+    assert most(change, "noise", "recache") == (3, 3, 5, 3, 3)
+    assert most(change, "recache", "when") == (3, 3, 5, 6, 7)
+    assert most(change.with_recache(), "noise") == (3, 3, 5, 3, 3)
+    assert most(Storyboard((Cue(2, replace(TO_NIGHT, cut=True)),)), "recache") == (3, 3, 3, 3, 3)
+    assert most(Storyboard(), "avoid") == (3, 4, 5, 6, 7)
+    assert most(change, "recache", reward=faithful) == (6, 6, 10, 6, 6)
+
+
+def test_a_search_of_prompts_without_forbidden_words_stays_within_its_passes(small):
+    moves = Moves(Storyboard(), ("avoid",), PROMPT, "full", chunks=3, forbidden=("sunset",))
+
+    def begin(noise):
+        return Stream(small, policies.parse("full"), PROMPT, noise=noise)
+
+    continuity = rewards.parse("continuity")
+    cost = cost_of(small, moves, continuity)
+    search = Search(strategies.parse("beam"), moves, Futures(begin, 0, continuity, 3), 3, 6, None, 24, cost)
+    assert len(list(search.run())) == 3
+    assert sum(level.passes for level in search.levels) <= 24
+
+
+def test_chunks_that_take_more_than_expected_end_a_search_with_a_sentence():
+    search = Search(strategies.parse("beam"), Moves(), Script(lambda path: 0.5), 3, 2, None, 9, even(3, 3))
+    with pytest.raises(ValueError, match="the 9 passes are used up before chunk 2; allow more"):
+        list(search.run())
+
+
+def test_passes_of_the_full_cache_count_also_where_a_head_predicted_earlier_rewards(small):
+    def begin(noise):
+        return Stream(small, policies.parse("sliding-window:window_frames=4"), PROMPT, noise=noise)
+
+    futures = Futures(begin, 7, rewards.parse("faithful"), 3)
+    root = futures.root()
+    root.predicted = {"noise 0": 0.5}
+    (first,) = futures.grow(root, [Move()])
+    futures.keep([first])
+    (second,) = futures.grow(first, [Move()])
+    assert (first.passes, second.passes) == (3, 3 + 2 * 3), "the full cache's first chunk was made with the second"
 
 
 def test_faithful_compares_each_future_with_the_full_cache_once(small, monkeypatch):
@@ -450,12 +528,13 @@ def test_faithful_compares_each_future_with_the_full_cache_once(small, monkeypat
     faithful = rewards.parse("faithful")
     moves = Moves(Storyboard(), ("policy",), PROMPT, "sliding-window:window_frames=4", ("full",), chunks=3)
     futures = Futures(begin, 7, faithful, 3)
-    search = Search(strategies.parse("beam"), moves, futures, 3, 2, None, 1000, most_passes(small, moves, faithful))
-    path = list(search.run())
+    search = Search(strategies.parse("beam"), moves, futures, 3, 2, None, 1000, cost_of(small, moves, faithful))
+    path, chunks = run_of(search)
+    assert len(futures.full._made) == 1, "only the newest chunk of the one path under the full cache is kept"
     first, second = search.root.children
     assert first.reward == second.reward == 1, "there is no past yet"
     assert (first.passes, second.passes) == (6, 3), "the full cache's chunk is made once for both"
-    assert {node.chunk.policy for node in search.root if node.move.name == "full"} == {"full"}
+    assert {chunk.policy for node, chunk in chunks.items() if node.move.name == "full"} == {"full"}
     found = rewarded(faithful, begin, 7, path[-1].path, story_of(path), replay(begin, 7, (), story_of(path), 3))
     assert found["reward"] == pytest.approx(np.mean([node.reward for node in path]), abs=1e-3)
     lean = replay(begin, 7, (), Storyboard(), 3)
@@ -731,13 +810,13 @@ def test_every_kind_of_move_runs_and_its_path_can_be_repeated(small):
         9,
         None,
         1000,
-        most_passes(small, moves, rewards.parse("continuity")),
+        cost_of(small, moves, rewards.parse("continuity")),
     )
     list(search.run())
     leaves = [node for node in search.root if node.depth == 3]
     assert len(leaves) == 9
     for leaf in leaves[::2]:
         again = replay(begin, 0, leaf.path, story_of(leaf.lineage), 3)
-        assert [chunk.prompt for chunk in again] == [node.chunk.prompt for node in leaf.lineage]
+        assert [chunk.prompt for chunk in again] == [node.prompt for node in leaf.lineage]
         assert [chunk.passes for chunk in again] == [node.passes for node in leaf.lineage]
         assert np.abs(again[-1].latents - leaf.chunk.latents).max() < 1e-3

@@ -13,7 +13,7 @@ from fkv.analysis import searches
 from fkv.analysis.searches import GUARD, PLAIN, Job, jobs, study
 from fkv.report import frame_hash
 from fkv.search import rewards
-from fkv.search.futures import most_passes
+from fkv.search.futures import cost_of
 from fkv.search.moves import Moves
 from fkv.search.report import replay, story_of
 from fkv.search.search import Search
@@ -65,7 +65,7 @@ def test_a_second_search_of_a_place_makes_no_chunk_again_and_counts_all_of_them(
     passes, counted = [], []
     for _ in range(2):
         futures = searches.Shared(made, begin, 0, faithful, 3)
-        search = Search(parse("beam"), moves, futures, 3, 2, None, 1000, most_passes(toy, moves, faithful))
+        search = Search(parse("beam"), moves, futures, 3, 2, None, 1000, cost_of(toy, moves, faithful))
         path = list(search.run())
         passes.append(sum(level.passes for level in search.levels))
         counted.append(len(steps))

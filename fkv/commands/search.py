@@ -194,7 +194,7 @@ def _search(
 ) -> dict[str, Any]:
     """Search with one strategy, and write its video and tree at `target`. Returns its row of the report."""
     from fkv.report import frame_hash
-    from fkv.search.futures import Futures, most_passes
+    from fkv.search.futures import Futures, cost_of
     from fkv.search.head import Foresight
     from fkv.search.looks import measured, save
     from fkv.search.report import found, replay, rewarded, story_of, tree_of
@@ -207,8 +207,8 @@ def _search(
     if not strategy.needs_head:
         head = None
     futures = Futures(begin, args.seed, rewards, newest, Foresight(model, moves, head))
-    most = most_passes(model, moves, rewards)
-    total = min(args.passes, args.width * settings.chunks * most)
+    cost = cost_of(model, moves, rewards)
+    total = min(args.passes, args.width * sum(cost.most))
     with tqdm(total=total, unit="pass", desc=strategy.name, file=sys.stderr) as bar:
         search = Search(
             strategy,
@@ -218,7 +218,7 @@ def _search(
             args.width,
             args.lookahead,
             args.passes,
-            most,
+            cost,
         )
         path = []
         for event, node in search.events():

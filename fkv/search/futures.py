@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from fkv.cache import KVCache
 from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.sampler import BranchNoise, Noise
-from fkv.storyboard import STREAM, SetPolicy, SetPrompt, SetSteps
+from fkv.storyboard import STREAM, SetPolicy, SetSteps
 from fkv.stream import Chunk, Stream
 
 from .forbidden import Forbidden
@@ -38,6 +38,9 @@ class Grower(Protocol):
 
     def grow(self, parent: Node, moves: Sequence[Move]) -> Iterable[Node]:
         """Add a child for each move, one after the other, if it may be shown. The parent gets no others later."""
+
+    def keep(self, leaves: Sequence[Node]) -> None:
+        """Forget what no child of these leaves needs."""
 
 
 class Paths:
@@ -67,6 +70,12 @@ class Paths:
                 change.apply({STREAM: stream})
             self._made[path] = stream.step(), stream
         return self._made[path]
+
+    def keep(self, paths: Iterable[tuple[Move, ...]]) -> None:
+        """Forget all but the newest chunk of each of these paths."""
+        ends = [[path[:end] for end in range(len(path), 0, -1) if path[:end] in self._made] for path in paths]
+        newest = {made[0] for made in ends if made}
+        self._made = {path: made for path, made in self._made.items() if path in newest}
 
     @property
     def caches(self) -> list[KVCache]:
@@ -117,6 +126,14 @@ class Futures:
                 continue
             yield child
 
+    def keep(self, leaves: Sequence[Node]) -> None:
+        """Forget the chunks and the streams under the full cache that no child of these leaves needs."""
+        needed = {node for leaf in leaves for node in leaf.lineage[1 - SEEN :]}
+        for node in leaves[0].ancestry[0]:
+            if node not in needed:
+                node.chunk = None
+        self.full.keep(unabridged(leaf.moves) for leaf in leaves)
+
     def attempt(self, parent: Node, move: Move) -> Node:
         """Generate one chunk, after which the parent may still get others: pages are copied, and equal to the bit."""
         noise = self._noise(parent, move)
@@ -147,10 +164,8 @@ class Futures:
         compared = 0
         if reward is None:
             reward, parts = self._judge(parent, move, stream, chunk)
-            path = unabridged((*parent.moves, move))
-            if self._rewards.need_full and path not in self._compared:
-                self._compared.add(path)
-                compared = self.full.after(path)[0].passes
+            if self._rewards.need_full:
+                compared = self._compared_passes(unabridged((*parent.moves, move)))
         child = Node(
             parent=parent,
             move=move,
@@ -167,6 +182,12 @@ class Futures:
         )
         child.predicted = self._predict(child)
         return child
+
+    def _compared_passes(self, path: tuple[Move, ...]) -> int:
+        """Passes of the chunks of a path under the full cache that no earlier node was compared with."""
+        new = [path[:end] for end in range(1, len(path) + 1) if path[:end] not in self._compared]
+        self._compared.update(new)
+        return sum(self.full.after(each)[0].passes for each in new)
 
     def _judge(self, parent: Node, move: Move, stream: Stream, chunk: Chunk) -> tuple[float, dict[str, float]]:
         """The reward of the chunk that a move made behind a node, and its parts."""
@@ -220,13 +241,27 @@ def held_by(caches: Sequence[KVCache], frames_per_chunk: int) -> dict[int, int]:
     return held
 
 
-def most_passes(model: VideoModel, moves: Moves, rewards: Rewards) -> int:
-    """Passes that a chunk of a search can take, those of the full cache included where rewards need it."""
+class Cost(NamedTuple):
+    """Passes of the transformer that the chunks of a search take, those of the full cache included.
+
+    Args:
+        usual: Of each chunk that does not recompute the cache under its prompt.
+        most: Of each chunk, at most.
+    """
+
+    usual: tuple[int, ...]
+    most: tuple[int, ...]
+
+
+def cost_of(model: VideoModel, moves: Moves, rewards: Rewards) -> Cost:
+    """The passes that the chunks of a search can take."""
     changes = [cue.change for cue in moves.story.cues]
     named = [moves.policy, *(each.policy for each in changes if isinstance(each, SetPolicy))]
     rules = [policies.parse(name) for name in (*named, *moves.policies)]
-    recaches = "recache" in moves.kinds or any(each.recache for each in changes if isinstance(each, SetPrompt))
-    rebuild = moves.chunks - 1 if recaches or any(rule.caches == "none" for rule in rules) else 0
+    is_rebuilt = any(rule.caches == "none" for rule in rules)
     rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
-    compared = model.most_steps + 1 + (moves.chunks - 1 if recaches else 0) if rewards.need_full else 0
-    return model.most_steps + 1 + rebuild + rewrite + compared
+    streams = 2 if rewards.need_full else 1
+    chunks = range(moves.chunks)
+    usual = tuple(streams * (model.most_steps + 1) + rewrite + (index if is_rebuilt else 0) for index in chunks)
+    rebuilt = (index * (streams - is_rebuilt) if moves.may_recache(index) else 0 for index in chunks)
+    return Cost(usual, tuple(map(sum, zip(usual, rebuilt, strict=True))))

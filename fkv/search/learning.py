@@ -118,6 +118,7 @@ def take(lesson: Lesson, model: VideoModel, rewards: Rewards) -> Samples:
         move = rng.choice(lesson.moves.of(node.moves, ALL))
         states.append(foresight.state(node))
         (node,) = futures.grow(node, [move])
+        futures.keep([node])
         keys.append(move.key)
         given.append(node.reward)
     return Samples(torch.stack(states), tuple(keys), torch.tensor(given), (0,) * len(keys))

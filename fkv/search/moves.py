@@ -116,6 +116,15 @@ class Moves:
         all_changes = [*(change for move in path for change in move.changes), *changes]
         return next((each.prompt for each in reversed(all_changes) if isinstance(each, SetPrompt)), self.prompt)
 
+    def may_recache(self, index: int) -> bool:
+        """Whether the chunk of this index, from 0, can recompute the cache under its prompt."""
+        if "avoid" in self.kinds and self._caches == "shared":
+            return True
+        first = index - (MOST_WAIT if "when" in self.kinds else 0)
+        due = [cue.change for cue in self.story.cues if first <= cue.chunk <= index]
+        prompts = [change for change in due if isinstance(change, SetPrompt)]
+        return any(change.recache or ("recache" in self.kinds and not change.cut) for change in prompts)
+
     def _variants(self, path: Sequence[Move], due: Changes) -> list[Move]:
         """What may be done in place of the changes that are due."""
         found: list[tuple[str, Changes]] = []
@@ -143,7 +152,7 @@ class Moves:
     def _others(self, change: SetPrompt) -> list[tuple[str, SetPrompt]]:
         """Other ways to begin a prompt, by name."""
         found = []
-        if "recache" in self.kinds:
+        if "recache" in self.kinds and not change.cut:  # a cut has no line with re-cache
             found.append(("no re-cache" if change.recache else "re-cache", replace(change, recache=not change.recache)))
         if "wording" in self.kinds:
             others = _numbered("wording", wordings(change.prompt))
@@ -157,7 +166,7 @@ class Moves:
         found = []
         for name, prompt in _numbered("avoid", avoiding(change.prompt, self.forbidden)):
             found.append((name, replace(change, prompt=prompt)))
-            if self._caches == "shared":
+            if self._caches == "shared" and not change.cut:
                 found.append((f"{name} with re-cache", replace(change, prompt=prompt, recache=True)))
         return found
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fkv.cache import unique_bytes
 
-from .futures import Grower
+from .futures import Cost, Grower
 from .moves import Moves
 from .strategies import Strategy
 from .tree import Node, best
@@ -62,7 +62,7 @@ class Search:
         width: Children of all leaves together, at most.
         lookahead: A chunk is decided once the tree is that many chunks ahead of it; None decides at the end.
         passes: Passes of the transformer, at most.
-        most: Passes that a chunk can take.
+        cost: What the chunks take.
 
     Raises:
         ValueError: A number is out of range, or the passes are not enough for one stream.
@@ -75,7 +75,7 @@ class Search:
     width: int
     lookahead: int | None
     passes: int
-    most: int
+    cost: Cost
     root: Node = field(init=False)
     levels: list[Level] = field(default_factory=list)
 
@@ -84,10 +84,10 @@ class Search:
             raise ValueError(f"the width must be at least 1, not {self.width}")
         if self.lookahead is not None and self.lookahead < 0:
             raise ValueError(f"the lookahead must be at least 0, not {self.lookahead}")
-        if self.passes < self.most * self.chunks:
+        if self.passes < sum(self.cost.most):
             raise ValueError(
                 f"{self.passes} passes are not enough for one stream of {self.chunks} chunks; "
-                f"allow at least {self.most * self.chunks}"
+                f"allow at least {sum(self.cost.most)}"
             )
 
         self.root = self.grower.root()
@@ -106,6 +106,7 @@ class Search:
                 chosen = best(leaves).at(decided)
                 leaves = self._keep(leaves, chosen)
                 yield "decided", chosen
+            self.grower.keep(leaves)
         end = best(leaves)
         self._keep(leaves, end)
         waiting = self.chunks if self.lookahead is None else min(self.lookahead, self.chunks)
@@ -134,9 +135,17 @@ class Search:
         return grown
 
     def _affordable(self, depth: int) -> int:
-        """The width that the passes left pay for at this depth and all later ones."""
+        """The width that the passes left pay for at this depth and all later ones; one stream can always be finished.
+
+        Raises:
+            ValueError: More passes than expected were taken, and none is left.
+        """
         left = self.passes - sum(level.passes for level in self.levels)
-        return min(self.width, left // (self.most * (self.chunks - depth + 1)))
+        usual, (now, *later) = self.cost.usual[depth - 1 :], self.cost.most[depth - 1 :]
+        width = min(self.width, left // sum(usual), (left - sum(later)) // now)
+        if width < 1:
+            raise ValueError(f"the {self.passes} passes are used up before chunk {depth}; allow more")
+        return width
 
     def _keep(self, leaves: Sequence[Node], chosen: Node) -> list[Node]:
         """The leaves below a node; the others are dropped."""

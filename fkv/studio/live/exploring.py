@@ -16,7 +16,7 @@ from fkv import policies
 from fkv.cache import unique_bytes
 from fkv.models.base import VideoModel
 from fkv.sampler import Noise
-from fkv.search.futures import Futures, most_passes
+from fkv.search.futures import Futures, cost_of
 from fkv.search.head import Foresight
 from fkv.search.rewards import SEEN
 from fkv.search.search import FORBIDDEN, Search
@@ -162,7 +162,7 @@ def _search(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Gen
         plan.width,
         plan.lookahead,
         plan.passes,
-        most_passes(model, plan.moves, plan.rewards),
+        cost_of(model, plan.moves, plan.rewards),
     )
     for event, node in search.events():
         if event == "decided":
@@ -187,8 +187,12 @@ def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ge
     futures = tree.futures
     node = futures.root()
     length = per_choice(model)
-    dearest = FUTURES * length * most_passes(model, plan.moves, plan.rewards)
-    while node.depth < plan.moves.chunks and _passes(tree) + dearest <= plan.passes:
+    most = cost_of(model, plan.moves, plan.rewards).most
+
+    def dearest() -> int:
+        return FUTURES * sum(most[node.depth : node.depth + length])
+
+    while node.depth < plan.moves.chunks and _passes(tree) + dearest() <= plan.passes:
         tree.options = []
         for child in futures.grow(node, plan.moves.of(node.moves, FUTURES)):
             while True:
@@ -223,10 +227,13 @@ def _by_hand(model: VideoModel, plan: ExplorePlan, tree: Tree, turn: Turn) -> Ge
             if other is not node:
                 other.stream, other.fate = None, NOT_CHOSEN
         tree.decided = list(node.lineage)
+        futures.keep([node])
     if not tree.nodes:
-        raise ValueError(f"{plan.passes} passes are not enough for {FUTURES} futures; allow at least {dearest}")
+        raise ValueError(f"{plan.passes} passes are not enough for {FUTURES} futures; allow at least {dearest()}")
     run.ended = "finished"
-    yield "done", f"Finished: {node.depth} chunks chosen, {_spent(tree, plan)}."
+    is_short = node.depth < plan.moves.chunks
+    ended = "Ended: the passes left do not pay for another choice;" if is_short else "Finished:"
+    yield "done", f"{ended} {node.depth} chunks chosen, {_spent(tree, plan)}."
 
 
 def _count(tree: Tree, node: Node, turn: Turn, parting: Node) -> None:
