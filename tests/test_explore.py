@@ -73,7 +73,10 @@ def test_a_search_tells_of_every_node_and_serves_its_frames(found):
     assert [node["depth"] for node in nodes] == [1] * 4 + [2] * 4 + [3] * 4 and run.count == 12
     assert sum(node["decided"] for node in nodes) == 3
     left = [node["why"] for node in nodes if node["why"]]
-    assert {"not among the best of its depth", "not on the path of the best leaf when its chunk was decided"} >= {*left}
+    assert left and {
+        "not among the best of its depth",
+        "not on the path of the best leaf when its chunk was decided",
+    } >= {*left}
     assert all(node["bytes"] > 0 and 0 <= node["reward"] <= 1 for node in nodes)
     record, jpegs = unpack(run.get(7))
     assert record == {"node": 7} and len(jpegs) == 12
@@ -116,6 +119,20 @@ def test_by_hand_four_futures_wait_for_a_choice_and_the_others_are_left(toy):
     assert [node["why"] for node in nodes].count(NOT_CHOSEN) == 6
 
 
+def test_by_hand_says_when_the_passes_left_are_too_few(toy):
+    run = Run(1 << 26)
+    for manifest in explored(toy, run, strategy=BY_HAND, chunks=6, passes=50):
+        if manifest["state"] == "choose":
+            run.choose(0)
+    assert manifest["text"].startswith("Ended: the passes left do not pay for another choice; 3 chunks chosen")
+
+
+def test_ets_shows_the_clusters_by_which_it_decides(toy):
+    for distance, groups in [("0", 4), ("2", 1)]:
+        *_, last = explored(toy, Run(1 << 26), strategy=f"ets:distance={distance}", chunks=1, lookahead=0, story="")
+        assert len({node["cluster"] for node in last["nodes"]}) == groups
+
+
 def test_by_hand_ends_when_it_is_stopped_or_nobody_chooses(toy):
     run = Run(1 << 26)
     for manifest in explored(toy, run, strategy=BY_HAND, passes=200):
@@ -138,6 +155,7 @@ def test_by_hand_ends_when_it_is_stopped_or_nobody_chooses(toy):
         ({"passes": 1e9}, "the number of passes must be"),
         ({"rewards": "this:s"}, "there is no reward 'this:s'"),
         ({"rewards": "sharp"}, "there is no reward 'sharp'"),
+        ({"rewards": "wish:left@3"}, "left@3 is wished after the end: the video has 2.25 seconds"),
         ({"moves": []}, "choose a move"),
         ({"story": "9: a blue star"}, "comes after the last of 3"),
         ({"prompt": ""}, "the prompt is empty"),
@@ -176,5 +194,7 @@ def test_saffron_shows_what_its_head_predicts_as_predicted(toy, monkeypatch):
     nodes = last["nodes"]
     assert "which was not measured" in last["text"] and all(node["predicted"] and not node["parts"] for node in nodes)
     assert [node["move"] for node in nodes[:2]] == known[:1:-1] and nodes[0]["reward"] == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="the head knows none of the moves steps"):
+        explored(toy, Run(0), strategy="saffron", moves=["steps"])
     with pytest.raises(ValueError, match="predicts continuity; write that under Rewards"):
         explored(toy, Run(0), strategy="saffron", rewards="adherence")

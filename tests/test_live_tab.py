@@ -107,7 +107,11 @@ def test_a_link_promises_a_recording_only_where_there_is_one(recorded, small):
 def test_a_future_goes_on_with_the_split_with_which_it_was_generated(shipped, tab):
     event = gr.EventData(None, {"prompt": "a red ball", "seed": 1, "policy": "forcing-kv"})
     threshold = tab.controls.policies.threshold
-    slider = Handlers(shipped, tab.registry, None, tab.controls).go_on(event)[threshold]
+    slider = Handlers(shipped, tab.registry, None, tab.controls).go_on(40, event)[threshold]
     assert slider.value == shipped.profile_threshold and "static" in slider.info
+    event._data["noises"] = "0,3,1"
+    lengths = {length: Handlers(shipped, tab.registry, None, tab.controls).go_on(length, event) for length in (0, 2, 9)}
+    field = tab.controls.next_run.length
+    assert [lengths[length][field] for length in (0, 2, 9)] == [SKIPPED, 3, SKIPPED], "all of the future is run"
     without = replace(shipped, roles=None)
-    assert Handlers(without, tab.registry, None, tab.controls).go_on(event)[threshold] == SKIPPED
+    assert Handlers(without, tab.registry, None, tab.controls).go_on(40, event)[threshold] == SKIPPED

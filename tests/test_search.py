@@ -18,8 +18,10 @@ from fkv.commands import main
 from fkv.models import registry
 from fkv.models.registry import ModelEntry
 from fkv.report import frame_hash
+from fkv.roles import save as save_roles
 from fkv.sampler import CODE, BranchNoise
 from fkv.search import rewards, strategies
+from fkv.search.forbidden import detector
 from fkv.search.futures import Cost, Futures, cost_of
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
@@ -33,6 +35,7 @@ from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
 from fkv.stream import Stream
 from fkv.studio.live.plan import Plan
+from fkv.world import shots
 from fkv.world.captions import TIMES, Thing
 from fkv.world.captions import parse as scene_of
 from fkv.world.panorama import draw, tell
@@ -154,6 +157,10 @@ def test_ets_keeps_what_looks_different_and_shares_a_parent():
     kept = strategies.parse(f"{settings}+node_price=2+look_bonus=1").children(leaves, 8)
     assert kept == [5, 0, 3, 0]
     assert strategies.parse(f"{settings}+node_price=2+look_bonus=0").children(leaves, 8) == [8, 0, 0, 0]
+    assert not any(leaf.fate for leaf in leaves), "the program left out those without children"
+    assert strategies.parse(f"{settings}+node_price=0+look_bonus=0").children(leaves, 1) == [1, 0, 0, 0]
+    kept = {leaf.fate for leaf in leaves}
+    assert kept == {"", "better leaves have used up the width"}, "it has kept more than the width pays for"
 
 
 def test_ets_prices_nodes_by_the_bytes_that_leaves_hold_of_them():
@@ -240,6 +247,28 @@ def test_a_chunk_is_decided_once_the_tree_is_as_far_ahead_as_asked():
     assert dropped and not any(node.stream for node in dropped)
 
 
+def test_saffron_with_a_head_stays_within_its_passes():
+    class Foreseen(Script):
+        """A tree with a head that predicts more of moves of higher codes."""
+
+        def root(self):
+            return self.known(Node())
+
+        def grow(self, parent, moves):
+            return [self.known(child) for child in super().grow(parent, moves)]
+
+        def known(self, node):
+            node.predicted = {f"code {number}": number / 10 for number in range(1, 8)}
+            return node
+
+    moves, script = Moves(kinds=("code",)), Foreseen(lambda path: 0.5)
+    search = Search(strategies.parse("saffron"), moves, script, 5, 8, 1, 60, even(5, 5))
+    path = list(search.run())
+    assert [node.move.key for node in path] == ["code 7"] * 5
+    assert [level.leaves for level in search.levels] == [2, 2, 2, 3, 3]
+    assert sum(level.passes for level in search.levels) == 60
+
+
 @pytest.mark.parametrize("strategy", strategies.STRATEGIES)
 @pytest.mark.parametrize("passes", [25, 60, 99, 1000])
 @pytest.mark.parametrize("lookahead", [None, 0, 1, 9])
@@ -292,6 +321,9 @@ def test_noise_is_the_branch_of_each_child_and_changes_take_turns():
 def test_moves_without_noise_are_as_many_as_there_are():
     assert moved(("recache",)) == [Move()]
     assert moved(("recache",), Move()) == [Move(0, (TO_NIGHT,)), Move(0, (SetPrompt(NIGHT, recache=True),))]
+    cut = replace(TO_NIGHT, cut=True)
+    others = Moves(Storyboard((Cue(1, cut),)), ("recache", "avoid"), PROMPT, forbidden=("night",)).of([Move()], 9)
+    assert [move.name for move in others] == ["", "avoid 1", "avoid 2"], "a cut has no line with re-cache"
     assert moved(("steps",), Move(), Move()) == [Move(), Move(0, (SetSteps(2),))]
     assert moved(("steps",), Move(0, (SetSteps(2),)), Move()) == [Move(), Move(0, (SetSteps(4),))]
     assert moved(("policy",), Move(), Move()) == [Move(), Move(0, (SetPolicy("A", "forcing-kv"),))]
@@ -315,6 +347,18 @@ def test_other_wordings_say_the_same_scene():
     assert wordings("a lighthouse") == []
 
 
+def test_other_prompts_of_the_memory_world_keep_the_camera():
+    shot = "a red ball roaming over the hills at night, camera left"
+    assert {shots.parse(text) for text in wordings(shot)} == {shots.parse(shot)}
+    first, second = map(shots.parse, avoiding(shot, ("red", "night")))
+    assert first == replace(shots.parse(shot), time="day", subject=replace(first.subject, colour="orange"))
+    assert second.camera == "left" and second.subject.colour == "yellow"
+    assert avoiding("something roaming over the sea by day, camera left", ("red",)) == [
+        "something roaming over the sea by day, camera left"
+    ]
+    assert avoiding(shot, TIMES) == []
+
+
 def test_prompts_without_forbidden_words_say_the_rest_of_the_scene():
     forbidden = ("red", "night")
     assert [scene_of(text) for text in avoiding(NIGHT, forbidden)] == [
@@ -322,6 +366,7 @@ def test_prompts_without_forbidden_words_say_the_rest_of_the_scene():
         replace(scene_of(NIGHT), things=(Thing("yellow", "ball", "bouncing"),), time="sunset"),
     ]
     assert avoiding("A red fox at night, redder than red", forbidden) == ["A fox at , redder than"]
+    assert avoiding("A fox at Midnight", forbidden) == ["A fox at"], "the oracle reads it as night"
     assert avoiding("red", forbidden) == [] == avoiding(NIGHT, TIMES)
     moves = Moves(kinds=("avoid",), prompt=PROMPT, forbidden=("sunset",))
     plain, *others = moves.of((Move(),), 99)
@@ -387,6 +432,7 @@ def test_rules_forbid_what_the_oracle_sees(chunk):
     assert rewards.parse("rules:blue,night")([shown(chunk, PROMPT)])[0] == 1.0
     with pytest.raises(ValueError, match="does not read 'swan'"):
         rewards.parse("rules:swan")
+    assert [*rewards.parse("rules:violet,dusk").parts] == [*detector("violet, dusk").parts] == ["rules:purple,sunset"]
 
 
 def test_wishes_say_where_things_are(chunk):
@@ -577,6 +623,33 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     assert "as in 0,3,1" in capsys.readouterr().err
 
 
+def test_the_story_and_the_link_of_a_report_repeat_its_frames(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
+    told = tmp_path / "told.txt"
+    told.write_text(f"2: cut = {NIGHT}\n3: {PROMPT}")
+    common = ["--chunks", "3", "--seed", "3", "--steps", "1"]
+    found = ["--strategy", "best-of", "--moves", "recache,when", "--width", "2", "--story", str(told)]
+    assert main.main(["search", *common, *found, "--recache", "--out", str(tmp_path / "found")]) == 0
+    row = json.loads(capsys.readouterr().out)["strategies"]["best-of"]
+    assert "cut = " in row["story"]
+    told.write_text(row["story"])
+    path = ",".join(map(str, row["path"]))
+    assert main.main(["stream", *common, "--path", path, "--story", str(told)]) == 0
+    assert json.loads(capsys.readouterr().out)["frames_sha256"] == row["frames_sha256"]
+    link = dict(parse_qsl(row["link"].removeprefix("?")))
+    assert link.pop("model") == "small"
+    plan = Plan.from_form(**{"b": "", **link, "seed": 3, "length": 3})
+
+    def begin(noise):
+        return Stream(small, plan.policies["A"], plan.prompt, roles=small.roles, noise=noise)
+
+    assert frame_hash(replay(begin, 3, plan.path, plan.story, 3)) == row["frames_sha256"]
+    roles = tmp_path / "roles.json"
+    save_roles(small.roles, roles)
+    assert main.main(["search", *common, "--roles", str(roles), "--out", str(tmp_path / "found")]) == 0
+    assert "link" not in json.loads(capsys.readouterr().out)["strategies"]["beam"], "no link brings roles back"
+
+
 def test_saffron_makes_the_moves_of_which_most_is_predicted():
     first, second = leaves = leaves_with(0.5, 0.5)
     first.predicted = {"noise 0": 0.2, "code 1": 0.9}
@@ -625,7 +698,7 @@ def test_saffron_from_the_command_line_learns_resumes_and_calls_no_rewards(small
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
     out = tmp_path / "found"
     command = ["search", "--strategy", "saffron,beam", "--width", "4", "--lookahead", "1", "--chunks", "3"]
-    command += ["--moves", "code", "--passes", "60", "--out", str(out)]
+    command += ["--moves", " code", "--passes", "60", "--out", str(out)]
     assert main.main([*command]) == 2 and "train one with --learn 40" in capsys.readouterr().err
     reports, written = [], []
     for runs in ("5", "6"):
@@ -646,6 +719,7 @@ def test_saffron_from_the_command_line_learns_resumes_and_calls_no_rewards(small
         (["--learn", "1", "--steps", "1"], "has runs with timesteps [1000"),
         (["--reward", "tests.test_search:brightness"], "the head was trained for rewards 'continuity', not 'tests"),
         (["--head", str(out / "beam.json")], "beam.json is not a head"),
+        (["--moves", "steps"], "the head knows none of the moves steps; it was trained with code"),
         (["--head", "x", "--learn", "1"], "leave one of them out"),
     ]:
         assert main.main([*command, *options]) == 2
@@ -750,6 +824,11 @@ def test_guarded_streams_from_the_command_line(small, monkeypatch, capsys, tmp_p
     assert "Stopped before chunk 2: none of 8 tries" in captured.err
     report = json.loads(captured.out)
     assert report["guard"]["tries"] == [1, 8] and len(report["chunks"]) == 1 and (tmp_path / "kept.mp4").exists()
+    marks = iter([])
+    assert main.main([*command, "--out", str(tmp_path / "none.mp4")]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["guard"]["stopped"].startswith("Stopped before chunk 1") and report["chunks"] == []
+    assert not (tmp_path / "none.mp4").exists()
     for options, sentence in [
         (["--forbid", "red"], "other videos than those of the tiny model's world"),
         (["--forbid", "swan"], "does not read 'swan'"),
@@ -777,6 +856,7 @@ def brightness(video, prompt):
     [
         (["--reward", "sharp"], "there is no reward 'sharp'"),
         (["--strategy", "bem"], "there is no strategy 'bem'"),
+        (["--reward", "wish:left@3", "--chunks", "4"], "left@3 is wished after the end: the video has"),
         (["--reward", "rules:red"], "other videos than those of the tiny model's world"),
         (["--passes", "3"], "3 passes are not enough"),
         (["--width", "0"], "width must be at least 1"),
@@ -785,6 +865,9 @@ def brightness(video, prompt):
         (["--moves", "colour"], "no kind of move 'colour'"),
         (["--strategy", "ets"], "nobody measured it; measure it with fkv search --calibrate FILE"),
         (["--strategy", "ets", "--looks", "README.md"], "README.md"),
+        (["--looks", "README.md"], "--looks is for ets without a distance"),
+        (["--head", "x"], "--head and --learn are for saffron"),
+        (["--strategy", "beam,ets", "--learn", "2"], "--head and --learn are for saffron"),
     ],
 )
 def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, capsys, options, sentence):

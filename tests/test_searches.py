@@ -50,7 +50,11 @@ def test_a_study_continues_from_its_records(toy, tmp_path, monkeypatch):
     assert study(toy, file, todo) == first
     text = search_page.section(first)
     assert "| opening | saffron | 2 | 1 |" in text and "| guarded | 1 |" in text
-    assert "`small` in fp32, held-out" in text
+    assert "`small` in fp32, held-out" in text and "may take the passes of as many plain" in text
+    allowed = [record["passes_allowed"] for record in first if "passes_allowed" in record]
+    assert allowed == [2 * 3 * 3] * 2, "what two plain streams take"
+    earlier = [{name: value for name, value in each.items() if name != "passes_allowed"} for each in first]
+    assert "budgets differed by strategy" in search_page.section(earlier)
     mixed = search_page.section([record | {"precision": record["task"]} for record in first])
     assert "opening (opening), guard (guard), held-out" in mixed
     search_page.draw(first).savefig(tmp_path / "figure.png")

@@ -111,6 +111,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--calibrate measures siblings of one search; name one --strategy, and a --width of at least 2"
         )
+    needs_head = any(strategy.needs_head for strategy in chosen.values())
+    if (args.head or args.learn) and not needs_head:
+        raise ValueError("--head and --learn are for saffron; name it with --strategy, or leave them out")
+    if args.looks and not any(isinstance(each, strategies.Ets) and each.distance is None for each in chosen.values()):
+        raise ValueError("--looks is for ets without a distance; name it with --strategy, or leave --looks out")
     rewards = reward_names.parse(args.reward)
     text = read_story(args.story)
     cues = cues_of(args)
@@ -119,9 +124,10 @@ def run(args: argparse.Namespace) -> int:
     settings = load(args, text, cues, [STREAM])
     model = settings.model
     chosen = {name: looks.fitted(each, model, args.looks and Path(args.looks)) for name, each in chosen.items()}
+    reward_names.check_seconds(rewards, settings.chunks * model.chunk_seconds)
     reward_names.check_model(rewards, model)
     reward_names.check_prompts(rewards, [settings.prompt, *settings.story.prompts])
-    kinds = tuple(args.moves.split(","))
+    kinds = tuple(kind.strip() for kind in args.moves.split(","))
     moves = Moves(
         settings.story,
         kinds,
@@ -140,7 +146,6 @@ def run(args: argparse.Namespace) -> int:
         return begin
 
     begin = begin_with(settings.prompt)
-    needs_head = any(strategy.needs_head for strategy in chosen.values())
     head = _head(args, settings, begin_with, moves, rewards, out) if needs_head else None
     out.mkdir(parents=True, exist_ok=True)
     rows = {
@@ -162,7 +167,7 @@ def _head(
     """Train the head that predicts rewards of moves, or load it. Raises ValueError where there is none."""
     from fkv.analysis.oracle_checks import draws_world
     from fkv.search.head import Head
-    from fkv.search.learning import HEAD, check_head, facts_of, learn, lessons
+    from fkv.search.learning import HEAD, check_head, check_moves, facts_of, learn, lessons
 
     if "noise" in moves.kinds:
         raise ValueError("saffron predicts moves that it has seen, and each noise is new; use code, as in --moves code")
@@ -179,6 +184,7 @@ def _head(
         raise ValueError(f"saffron goes by a trained head, and there is none at {path}; train one with --learn 40")
     head = Head.load(path)
     check_head(head, facts, ("model", "checkpoint", "rewards"))
+    check_moves(head, moves)
     return head
 
 
@@ -245,13 +251,20 @@ def _search(
         **({"head": head.facts, "head_calls": sum(1 for _ in search.root)} if head else {}),
         "video": str(video),
         "frames_sha256": frame_hash(chunks),
-        "link": _link(args, settings, path[-1].path, write(story)),
+        **({} if args.roles else {"link": _link(args, settings, path[-1].path, write(story))}),
     }
 
 
 def _link(args: argparse.Namespace, settings: RunSettings, path: Sequence[int], story: str) -> str:
-    """What to add to the address of a studio, whose Live tab then generates a path as a plain stream."""
-    fields = {
+    """What to add to the address of a studio, whose Live tab then generates a path as a plain stream.
+
+    Head roles of a file have no place in it.
+    """
+    from fkv.storyboard import SetSteps, write_change
+
+    if isinstance(args.steps, int):
+        story = f"1: {write_change(SetSteps(args.steps))}\n{story}"
+    fields: dict[str, Any] = {
         "model": settings.model.name,
         "prompt": settings.prompt,
         "seed": args.seed,
@@ -259,6 +272,8 @@ def _link(args: argparse.Namespace, settings: RunSettings, path: Sequence[int], 
         "view": "A",
         "a": args.policy,
         "story": story,
+        "schedule": args.schedule or "",
+        "frames": args.frames_per_chunk or "",
         "path": ",".join(map(str, path)),
     }
     return f"?{urlencode(fields)}"

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         help="NAME or NAME:key=value,... (default: forcing-kv; of --checkpoint, its --window); "
-        "auto:tolerance=30+every=4 goes on with the leanest of forcing-kv, sliding-window and full whose pictures are "
-        "within 30 dB of the full cache's, measured every 4 chunks; +among=POLICY|POLICY names others",
+        "auto:tolerance=30+every=4 goes on with the leanest of forcing-kv, sliding-window and full whose frames reach "
+        "at least 30 dB PSNR against the full cache's, measured every 4 chunks; +among=POLICY|POLICY names others",
     )
     parser.add_argument("--out", metavar="FILE", help="write the video there as MP4")
     parser.add_argument(
@@ -131,22 +131,22 @@ def run(args: argparse.Namespace) -> int:
                 masses.extend(probe.take())
 
     with ExitStack() as stack:
-        video = stack.enter_context(Mp4Writer(out, model.fps)) if out else None
+        video: Mp4Writer | None = None
         made = tqdm(special.run(), total=settings.chunks, unit="chunk", file=sys.stderr) if special else generate()
         for chunk in Overlap(model)(made) if args.overlap else made:
             chunks.append(chunk)
-            if video and chunk.video is not None:
+            if out and chunk.video is not None:
+                video = video or stack.enter_context(Mp4Writer(out, model.fps))
                 video.write(chunk.video)
     if guard and guard.stopped:
-        if not chunks:
-            raise ValueError(guard.stopped)
         print(guard.stopped, file=sys.stderr)
     if record:
         from fkv.analysis.record import Run, save, settings_of
 
         save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
     told = {**({"guard": guard.report()} if guard else {}), **({"auto": auto.report()} if auto else {})}
-    emit(stream_record(chunks, model, args.seed, args.device) | told, report)
+    nothing = {"model": model.name, "prompt": settings.prompt, "seed": args.seed, "chunks": []}
+    emit((stream_record(chunks, model, args.seed, args.device) if chunks else nothing) | told, report)
     return 1 if guard and guard.stopped else 0
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from fkv.models.base import Decoder, VideoModel
-from fkv.world.captions import words
 
-from .rewards import Outside, Rewards, Rules, check_model
+from .rewards import Outside, Rewards, Rules, check_model, rules
 
 PASSES = 0.5  # a chunk with a lower reward is not emitted
 NOTICE = (
@@ -38,8 +37,7 @@ def detector(text: str) -> Rewards:
     """
     if ":" in text:
         return Rewards({text: Outside.load(text)})
-    found = tuple(filter(None, words(text)))
-    return Rewards({f"rules:{','.join(found)}": Rules(found)})
+    return Rewards(dict([rules(text)]))
 
 
 def is_guarded(model: VideoModel) -> bool:

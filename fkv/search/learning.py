@@ -168,4 +168,11 @@ def check_head(head: Head, facts: dict[str, Any], names: Sequence[str]) -> None:
     """Raise ValueError where a head was trained for something else, by the facts of these names."""
     wanted = {name: facts[name] for name in names}
     if any(head.facts.get(name) != value for name, value in wanted.items()):
-        raise ValueError(f"the head was trained for {differing(head.facts, wanted)}; train one with --learn")
+        raise ValueError(f"the head was trained for {differing(head.facts, wanted)}; train one with fkv search --learn")
+
+
+def check_moves(head: Head, moves: Moves) -> None:
+    """Raise ValueError where a head knows no move of a search but the plain one."""
+    if moves.others and moves.others.isdisjoint(head.moves):
+        trained = head.facts.get("moves")
+        raise ValueError(f"the head knows none of the moves {','.join(moves.kinds)}; it was trained with {trained}")

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, replace
 from fkv import policies
 from fkv.sampler import CODE
 from fkv.storyboard import STREAM, Change, Flush, SetPolicy, SetPrompt, SetSteps, Storyboard
-from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, Thing, caption, parse
+from fkv.world import shots
+from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, Thing, caption, parse, words
+from fkv.world.shots import Shot
 
 KINDS = ("noise", "code", "wording", "recache", "when", "policy", "steps", "avoid")
 ALL = 1 << 16  # more children than any node has moves of other kinds than noise
 CODES = 8  # noises of the kind code, that of the plain stream among them
 WORDINGS = 3  # other wordings of a prompt, at most
 AVOIDING = 2  # prompts without forbidden words, at most
+WORD = r"[^\W\d_]+"
 MOST_WAIT = 2  # chunks by which a change may come later
 
 Changes = tuple[Change, ...]
@@ -106,6 +109,17 @@ class Moves:
             for round_, code in places
         ]
 
+    @property
+    def others(self) -> set[str]:
+        """What `Move.key` has for all moves along the plain stream but its own."""
+        found: set[str] = set()
+        path: list[Move] = []
+        for _ in range(self.chunks):
+            plain, *others = self.of(path, ALL)
+            found.update(move.key for move in others)
+            path.append(plain)
+        return found
+
     def plain(self, path: Sequence[Move]) -> Move:
         """The move that does what the plain stream does, and what earlier moves have put off."""
         due = (*(path[-1].held if path else ()), *self.story.changes(len(path)))
@@ -194,12 +208,11 @@ class Moves:
 
 
 def wordings(prompt: str) -> list[str]:
-    """Other wordings of a prompt that names a scene of the toy world; none of any other prompt."""
-    try:
-        scene = parse(prompt)
-    except ValueError:
+    """Other wordings of a prompt that names a scene of the toy world or a shot; none of any other prompt."""
+    said = _read(prompt)
+    if said is None:
         return []
-    written = (caption(scene, random.Random(number)) for number in range(4 * WORDINGS))
+    written = (_written(said, random.Random(number)) for number in range(4 * WORDINGS))
     return [text for text in dict.fromkeys(written) if text != prompt][:WORDINGS]
 
 
@@ -211,21 +224,33 @@ def avoiding(prompt: str, forbidden: Sequence[str]) -> list[str]:
         forbidden: Words.
 
     Returns:
-        Of a prompt that names a scene of the toy world, the scene with other words in their place; of any other prompt,
-        what is left of it. None where nothing is.
+        Of a prompt that names a scene of the toy world or a shot, the same with other words in their place; of any
+        other prompt, what is left of it. None where nothing is.
     """
-    try:
-        scene = parse(prompt)
-    except ValueError:
-        words = "|".join(map(re.escape, forbidden))
-        left = " ".join(re.sub(rf"\b(?:{words})\b", "", prompt, flags=re.IGNORECASE).split())
-        return [left] if left and words else []
-    others = [_without(scene, forbidden, number) for number in range(AVOIDING)]
-    return list(dict.fromkeys(caption(other) for other in others if other is not None))
+    said = _read(prompt)
+    if said is None:
+        left = re.sub(WORD, lambda word: "" if words(word[0])[0] in forbidden else word[0], prompt)
+        return [" ".join(left.split())] if forbidden and left.strip() else []
+    others = [_without(said, forbidden, number) for number in range(AVOIDING)]
+    return list(dict.fromkeys(_written(other) for other in others if other is not None))
 
 
-def _without(scene: Scene, forbidden: Sequence[str], number: int) -> Scene | None:
-    """The scene with the allowed word that comes `number` places later in place of each forbidden one."""
+def _read(prompt: str) -> Scene | Shot | None:
+    """What a prompt of the toy world says, with its camera where it names one; None of any other prompt."""
+    for read in (shots.parse, parse):
+        try:
+            return read(prompt)
+        except ValueError:
+            continue
+    return None
+
+
+def _written(said: Scene | Shot, rng: random.Random | None = None) -> str:
+    return shots.caption(said, rng) if isinstance(said, Shot) else caption(said, rng)
+
+
+def _without(said: Scene | Shot, forbidden: Sequence[str], number: int) -> Scene | Shot | None:
+    """The same with the allowed word that comes `number` places later in place of each forbidden one."""
 
     def allowed(word: str, words: Sequence[str]) -> str:
         if word not in forbidden:
@@ -233,10 +258,17 @@ def _without(scene: Scene, forbidden: Sequence[str], number: int) -> Scene | Non
         left = [other for other in words if other not in forbidden]
         return left[(words.index(word) + number) % len(left)] if left else ""
 
-    things = tuple(Thing(allowed(t.colour, COLOURS), allowed(t.shape, SHAPES), t.motion) for t in scene.things)
-    place, time = allowed(scene.place, SCENES), allowed(scene.time, TIMES)
-    words = [place, time, *(word for thing in things for word in (thing.colour, thing.shape))]
-    return replace(scene, things=things, place=place, time=time) if all(words) else None
+    place, time = allowed(said.place, SCENES), allowed(said.time, TIMES)
+    if isinstance(said, Shot):
+        subject = said.subject
+        colour, shape = (subject.colour, subject.shape) if subject else (None, None)
+        colour, shape = colour and allowed(colour, COLOURS), shape and allowed(shape, SHAPES)
+        subject = subject and replace(subject, colour=colour, shape=shape)
+        is_said = "" not in (place, time, colour, shape)
+        return replace(said, place=place, time=time, subject=subject) if is_said else None
+    things = tuple(Thing(allowed(t.colour, COLOURS), allowed(t.shape, SHAPES), t.motion) for t in said.things)
+    named = [place, time, *(word for thing in things for word in (thing.colour, thing.shape))]
+    return replace(said, things=things, place=place, time=time) if all(named) else None
 
 
 def _numbered(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:

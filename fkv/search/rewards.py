@@ -330,7 +330,7 @@ def parse(text: str, outside: bool = True) -> Rewards:
     Raises:
         ValueError: There is no such reward, or it cannot be loaded.
     """
-    return Rewards({name: _one(name, outside) for name in text.replace(" ", "").split("+")})
+    return Rewards(dict(_one(name, outside) for name in text.replace(" ", "").split("+")))
 
 
 def check_model(rewards: Rewards, model: VideoModel) -> None:
@@ -343,6 +343,13 @@ def check_model(rewards: Rewards, model: VideoModel) -> None:
         )
 
 
+def check_seconds(rewards: Rewards, seconds: float) -> None:
+    """Raise ValueError when a wish is for a second that a video of this length does not have."""
+    for part in rewards.parts.values():
+        if isinstance(part, Wish) and part.second is not None and part.second >= seconds:
+            raise ValueError(f"{part.where}@{part.second:g} is wished after the end: the video has {seconds:g} seconds")
+
+
 def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
     """Raise ValueError when a reward compares with prompts, and one of them names no scene."""
     if OF_PROMPTS & set(rewards.parts):
@@ -353,18 +360,25 @@ def check_prompts(rewards: Rewards, prompts: Sequence[str]) -> None:
             shot_or_scene(prompt)
 
 
-def _one(name: str, outside: bool) -> Reward | Truth | Faithful:
+def rules(text: str) -> tuple[str, Rules]:
+    """Read what rules forbid, as in `red,night`. Returns their name, in the words of the oracle, and the rules."""
+    found = tuple(words(text))
+    return f"rules:{','.join(found)}", Rules(found)
+
+
+def _one(name: str, outside: bool) -> tuple[str, Reward | Truth | Faithful]:
+    """The name under which a reward is kept, and the reward."""
     kind, colon, rest = name.partition(":")
     if name in OF_THE_PAST:
-        return OF_THE_PAST[name]()
+        return name, OF_THE_PAST[name]()
     if name in PLAIN:
-        return PLAIN[name]
+        return name, PLAIN[name]
     if kind == "rules":
-        return Rules(tuple(filter(None, words(rest))))
+        return rules(rest)
     if kind == "wish":
-        return Wish.read(rest)
+        return name, Wish.read(rest)
     if colon and outside:
-        return Outside.load(name)
+        return name, Outside.load(name)
     there_are = NAMES if outside else NAMES[:-1]
     raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(there_are)}, joined by +")
 

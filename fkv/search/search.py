@@ -121,7 +121,7 @@ class Search:
         grown = []
         for leaf, moves in zip(leaves, chosen, strict=True):
             if not moves:
-                _drop(leaf, self.strategy.dropped)
+                _drop(leaf, leaf.fate or self.strategy.dropped)
                 continue
             for child in self.grower.grow(leaf, moves):
                 grown.append(child)

@@ -24,7 +24,7 @@ class Strategy:
     help: ClassVar[str]
     paper: ClassVar[str] = ""
     dropped: ClassVar[str]
-    """Why a leaf has no children, in words."""
+    """Why a leaf has no children, in words, where the strategy gives it no `fate` of its own."""
     needs_head: ClassVar[bool] = False
     """Whether it goes by what a head predicts, see `fkv.search.head`."""
 

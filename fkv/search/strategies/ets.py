@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..tree import Node
 from .base import Strategy
-from .rebase import ranks, shares
+from .rebase import Rebase, ranks, shares
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ets(Strategy):
     name = "ets"
     help = "an integer program keeps leaves that are worth their nodes and look different"
     paper = "arXiv 2502.13575"
-    dropped = "the integer program left it out, or better leaves have used up the width"
+    dropped = "the integer program left it out"
 
     node_price: Annotated[float, Field(ge=0, description="price of all nodes together")] = 1.0
     look_bonus: Annotated[float, Field(ge=0, description="worth of all clusters of looks together")] = 1.5
@@ -51,6 +51,8 @@ class Ets(Strategy):
         )
         counts = np.zeros(len(leaves), int)
         counts[kept] = shares(scaled[kept], width, self.temperature)
+        for leaf in kept[counts[kept] == 0]:
+            leaves[leaf].fate = Rebase.dropped
         return [int(count) for count in counts]
 
 

@@ -11,7 +11,7 @@ from fkv.parameters import check
 from fkv.search import rewards as reward_names
 from fkv.search import strategies
 from fkv.search.head import Head
-from fkv.search.learning import check_head
+from fkv.search.learning import check_head, check_moves
 from fkv.search.looks import fitted, weights_of
 from fkv.search.moves import KINDS, Moves
 from fkv.search.rewards import Rewards
@@ -117,23 +117,25 @@ class ExplorePlan:
         timeline.check_fits(length, [STREAM])
         prompt = timeline.opening or prompt
         reward_names.check_model(parts, model)
+        reward_names.check_seconds(parts, length * model.chunk_seconds)
         reward_names.check_prompts(parts, [prompt, *timeline.prompts])
-        head = _head(model, parts) if needs_head else None
+        options = Moves(
+            timeline,
+            kinds,
+            prompt,
+            policy,
+            model.policies if "policy" in kinds else (),
+            len(model.schedule.sigmas),
+            length,
+        )
+        head = _head(model, parts, options) if needs_head else None
         return cls(
             prompt=prompt,
             seed=seed,
             policy=policy,
             strategy=chosen,
             rewards=parts,
-            moves=Moves(
-                timeline,
-                kinds,
-                prompt,
-                policy,
-                model.policies if "policy" in kinds else (),
-                len(model.schedule.sigmas),
-                length,
-            ),
+            moves=options,
             width=size["futures side by side"],
             lookahead=size["chunks to look ahead"] if size["chunks to look ahead"] < length else None,
             passes=size["passes"],
@@ -142,8 +144,8 @@ class ExplorePlan:
         )
 
 
-def _head(model: VideoModel, rewards: Rewards) -> Head:
-    """The head that comes with a model. Raises ValueError where there is none, or it predicts other rewards."""
+def _head(model: VideoModel, rewards: Rewards, moves: Moves) -> Head:
+    """The head that comes with a model. Raises ValueError where there is none, or it predicts something else."""
     head = Head.beside(model)
     if head is None:
         raise ValueError(
@@ -153,4 +155,5 @@ def _head(model: VideoModel, rewards: Rewards) -> Head:
     if predicted != "+".join(rewards.parts):
         raise ValueError(f"saffron's head predicts {predicted}; write that under Rewards")
     check_head(head, weights_of(model), ("model", "checkpoint"))
+    check_moves(head, moves)
     return head

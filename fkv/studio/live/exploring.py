@@ -20,6 +20,7 @@ from fkv.search.futures import Futures, cost_of
 from fkv.search.head import Foresight
 from fkv.search.rewards import SEEN
 from fkv.search.search import FORBIDDEN, Search
+from fkv.search.strategies import Ets
 from fkv.search.strategies.ets import clusters_of
 from fkv.search.tree import Node, sibling_distance
 from fkv.storyboard import write_change
@@ -47,12 +48,14 @@ class Tree:
 
     Args:
         futures: What grows it.
+        distance: Cosine distance at which a strategy cuts clusters of looks; None for that of siblings in the tree.
         nodes: In the order in which they were made.
         decided: Those on the path that was chosen.
         options: Those to choose from.
     """
 
     futures: Futures
+    distance: float | None = None
     nodes: list[Node] = field(default_factory=list)
     decided: list[Node] = field(default_factory=list)
     options: list[Node] = field(default_factory=list)
@@ -84,7 +87,7 @@ class Tree:
         """The cluster of each node by its look among those of its depth, from 0."""
         if not self.nodes:
             return {}
-        measured = sibling_distance(self.nodes[0].ancestry[0])
+        measured = sibling_distance(self.nodes[0].ancestry[0]) if self.distance is None else self.distance
         distance = max(ALIKE if measured is None else measured, 1e-6)
         by_depth: dict[int, list[Node]] = defaultdict(list)
         for node in self.nodes:
@@ -112,7 +115,7 @@ def explore(
         Manifests: the key of the run, its state (queued, running, choose, done or error), a status sentence, the nodes,
         and numbers of those to choose from.
     """
-    tree = Tree(_futures(model, plan))
+    tree = Tree(_futures(model, plan), plan.strategy.distance if isinstance(plan.strategy, Ets) else None)
 
     def manifest(state: str, text: str) -> dict[str, Any]:
         return {

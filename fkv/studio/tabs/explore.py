@@ -94,7 +94,7 @@ def explore_tab(model: VideoModel, registry: Registry, live_controls: live.Contr
     c.by_hand.click(h.start_by_hand, form, c.shown, **queued)
     c.stop.click(h.stop, None, None, **AT_ONCE)
     c.tree.choose(h.choose, None, None, **AT_ONCE)
-    handed = c.tree.live(h.go_on, None, live_controls.form, **AT_ONCE)
+    handed = c.tree.live(h.go_on, live_controls.next_run.length, live_controls.form, **AT_ONCE)
     handed.then(None, None, None, js=LEAVE, api_visibility="private")
 
 
@@ -220,10 +220,17 @@ class Handlers:
         if run and isinstance(number, int) and 0 <= number < FUTURES:
             run.choose(number)
 
-    def go_on(self, event: gr.EventData) -> dict[Any, Any]:
-        """Write a future into the form of the Live tab, which checks it when the run begins."""
+    def go_on(self, length: float | None, event: gr.EventData) -> dict[Any, Any]:
+        """Write a future into the form of the Live tab, which checks it when the run begins.
+
+        Args:
+            length: Chunks that the Live tab runs, 0 for endless; at least those of the future.
+            event: Has the future.
+        """
         c = self._live
         data = data_of(event)
+        noises = str(data.get("noises", ""))
+        chunks = len(noises.split(","))
         split = self._model.profile_threshold  # with which futures are generated
         return {
             c.prompt.text: str(data.get("prompt", "")),
@@ -235,6 +242,7 @@ class Handlers:
             c.storyboard.branch: "",
             c.policies.timesteps: "",
             c.policies.frames: 0,
-            c.storyboard.path: str(data.get("noises", "")),
+            c.storyboard.path: noises,
+            c.next_run.length: chunks if 0 < (length or 0) < chunks else gr.skip(),
             c.policies.threshold: gr.skip() if split is None else policy_field.split_slider(self._model, split),
         }
