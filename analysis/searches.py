@@ -37,7 +37,7 @@ from fkv.stream import Chunk, Stream
 from fkv.world.captions import caption
 
 from .evaluation_table import interval
-from .held_out import held_out_scene, held_out_text, switched_scene
+from .held_out import held_out_scene, held_out_shot, held_out_text, switched_scene
 
 KEY = ("model", "checkpoint", "precision", "task", "policy", "strategy", "width", "prompt", "seed")
 PLAIN = "plain"
@@ -60,6 +60,8 @@ class Task:
         lessons: Streams from which the head learns.
         others: Policies besides `POLICY` under which ETS and REBASE are compared. They drop something of a video of
             that length, else they would be the full cache.
+        shots: Whether a model of the memory world gets every other prompt with a camera that turns. `change` reads
+            scenes alone, and a wish needs a thing.
     """
 
     chunks: int
@@ -68,6 +70,7 @@ class Task:
     switch: int | None = None
     lessons: int = 40
     others: tuple[str, ...] = ()
+    shots: bool = False
 
 
 TASKS = {
@@ -79,7 +82,7 @@ TASKS = {
         3,
         others=("sliding-window:window_frames=21", "forcing-kv"),
     ),
-    "steady": Task(6, "continuity+truth", ("code", "policy", "steps")),
+    "steady": Task(6, "continuity+truth", ("code", "policy", "steps"), shots=True),
     f"{SHORT}opening": Task(2, "wish:left", ("code",), lessons=12),
     f"{SHORT}change": Task(
         4, "continuity+change", ("recache", "when", "wording"), 2, 12, others=("sliding-window", "forcing-kv")
@@ -154,7 +157,8 @@ def moves_of(model: VideoModel, task: Task, policy: str, prompt: int) -> Moves:
     """The moves of a task on a held-out prompt."""
     other = SetPrompt(caption(switched_scene(prompt)[0], held_out=True))
     story = Storyboard() if task.switch is None else Storyboard((Cue(task.switch, other),))
-    opening = held_out_text(prompt)
+    is_shot = task.shots and model.transformer.events and prompt % 2
+    opening = held_out_shot(prompt) if is_shot else held_out_text(prompt)
     return Moves(story, task.kinds, opening, policy, model.policies, len(model.schedule.sigmas), task.chunks)
 
 
@@ -251,7 +255,7 @@ def _search(model: VideoModel, job: Job, head: Head | None, shared: dict[Place, 
     story, noises, taken = story_of(path), path[-1].path, path[-1].moves
     chunks = [made.plain.after(taken[:end])[0] for end in range(1, len(taken) + 1)]
     best = rewarded(wanted, start, job.seed, noises, story, chunks)
-    return {**best, **found(search, path, chunks), **({"head": head.facts} if head else {})}
+    return {**best, "passes_allowed": passes, **found(search, path, chunks), **({"head": head.facts} if head else {})}
 
 
 def _guard(model: VideoModel, job: Job) -> Record:

@@ -39,14 +39,19 @@ differ in wording, re-cache, moment, policy and steps, not in noise (`TASKS` in 
 MEASURED = """\
 ## What searches find
 
-`{model}` in {precisions}, held-out prompts, seeds {seeds}; every strategy may take the passes of as many plain
-streams as its width. Rewards are those of the plain streams that repeat what was found, 0 to 1; brackets are 95 %
+`{model}` in {precisions}, held-out prompts, seeds {seeds}; {budget}.
+Rewards are those of the plain streams that repeat what was found, 0 to 1; brackets are 95 %
 bootstrap intervals over prompts, from {fewest} on. *Over best-of* is the difference on the same prompts and seeds: a
 strategy whose interval holds 0, or lies below it, does not beat best-of-N here. *Decision* is how long a strategy
 thinks, beside one chunk; on a machine that does other work it says little.
 {short}
 {table}
 """
+
+BUDGET = "every strategy may take the passes of as many plain\nstreams as its width"
+EARLIER = """\
+recorded with an earlier version, whose best-of-N
+followed one noise after the first choice and whose budgets differed by strategy: *over best-of* is no finding"""
 
 CURVES = f"""
 ![Reward against passes](../assets/benchmarks/{FIGURE.name})
@@ -70,10 +75,12 @@ def section(records: Sequence[Record]) -> str:
     """Return what the page says of records, as Markdown."""
     first = records[0]
     saved, guarded = searches.bytes_saved(records), searches.guarded(records)
+    searched = [record for record in records if record["strategy"] in STRATEGIES]
     text = MEASURED.format(
         model=first["model"],
         precisions=_precisions(records),
         seeds=", ".join(map(str, sorted({record["seed"] for record in records}))),
+        budget=BUDGET if all("passes_allowed" in record for record in searched) else EARLIER,
         fewest=FEWEST,
         short=SHORT if any(record["task"].startswith(searches.SHORT) for record in records) else "",
         table=_searches(searches.table(records)),
