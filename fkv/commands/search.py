@@ -264,7 +264,7 @@ def _link(args: argparse.Namespace, settings: RunSettings, path: Sequence[int], 
 
     if isinstance(args.steps, int):
         story = f"1: {write_change(SetSteps(args.steps))}\n{story}"
-    fields: dict[str, Any] = {
+    fields = {
         "model": settings.model.name,
         "prompt": settings.prompt,
         "seed": args.seed,
@@ -272,11 +272,11 @@ def _link(args: argparse.Namespace, settings: RunSettings, path: Sequence[int], 
         "view": "A",
         "a": args.policy,
         "story": story,
-        "schedule": args.schedule or "",
-        "frames": args.frames_per_chunk or "",
+        "schedule": args.schedule,
+        "frames": args.frames_per_chunk,
         "path": ",".join(map(str, path)),
     }
-    return f"?{urlencode(fields)}"
+    return f"?{urlencode({name: value for name, value in fields.items() if value not in (None, '')})}"
 
 
 def _report(

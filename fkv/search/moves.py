@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from fkv import policies
@@ -19,7 +20,7 @@ ALL = 1 << 16  # more children than any node has moves of other kinds than noise
 CODES = 8  # noises of the kind code, that of the plain stream among them
 WORDINGS = 3  # other wordings of a prompt, at most
 AVOIDING = 2  # prompts without forbidden words, at most
-WORD = r"[^\W\d_]+"
+WORD = r"[^\W\d_]+"  # of a prompt
 MOST_WAIT = 2  # chunks by which a change may come later
 
 Changes = tuple[Change, ...]
@@ -237,11 +238,12 @@ def avoiding(prompt: str, forbidden: Sequence[str]) -> list[str]:
 
 def _read(prompt: str) -> Scene | Shot | None:
     """What a prompt of the toy world says, with its camera where it names one; None of any other prompt."""
-    for read in (shots.parse, parse):
-        try:
-            return read(prompt)
-        except ValueError:
-            continue
+    with suppress(ValueError):
+        shot = shots.parse(prompt)
+        if shot.subject or "nothing" in words(prompt):  # a dog is not nothing
+            return shot
+    with suppress(ValueError):
+        return parse(prompt)
     return None
 
 
