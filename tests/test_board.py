@@ -538,7 +538,7 @@ def test_the_boards_that_ship_are_valid():
 
 
 def scored(folder, names):
-    """Results in the form that VBench-Long writes: whole videos for consistency, clips for the rest."""
+    """Results in the form that VBench-Long writes: whole videos for consistency, clips and their means for the rest."""
     videos = [{"video_path": f"{folder}/{name}.mp4", "video_results": 0.9, "clip2clip_score": 0.8} for name in names]
     clips = [
         {"video_path": f"{folder}/split_clip/{name}/{name}_{i:03d}.mp4", "video_results": value}
@@ -546,7 +546,12 @@ def scored(folder, names):
         for i, value in enumerate((60.0, 70.0))
     ]
     moves = [each | {"video_results": each["video_results"] > 65} for each in clips]
-    return {"subject_consistency": [0.9, videos], "imaging_quality": [0.65, clips], "dynamic_degree": [0.5, moves]}
+    means = [{"video_path": f"{folder}/{name}.mp4", "video_results": 65.0} for name in names]
+    return {
+        "subject_consistency": [0.9, videos],
+        "imaging_quality": [0.65, clips, means],
+        "dynamic_degree": [0.5, moves, [each | {"video_results": 0.5} for each in means]],
+    }
 
 
 def test_the_command_of_vbench_long_and_its_results(toy, spec_file, quick, tmp_path, capsys):

@@ -16,6 +16,17 @@ function sortBy(heading) {
   const down = heading.getAttribute("aria-sort") !== "descending";
   for (const other of findAll(table, "thead th")) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  arrange(table);
+}
+
+/**
+ * Put rows into the order that a heading says, if one does.
+ * @param {HTMLTableElement} table
+ */
+export function arrange(table) {
+  const heading = /** @type {HTMLTableCellElement | null} */ (table.querySelector("thead [aria-sort]"));
+  if (!heading) return;
+  const down = heading.getAttribute("aria-sort") === "descending";
   const cell = (/** @type {Element} */ row) => /** @type {HTMLElement} */ (row.children[heading.cellIndex]);
   const rows = /** @type {HTMLTableRowElement[]} */ (findAll(table, "tbody tr"));
   rows.sort((a, b) => (down ? -1 : 1) * compare(cell(a), cell(b)));

@@ -87,8 +87,8 @@ def scores(data: Any) -> dict[str, dict[str, float]]:
     """Read what VBench-Long writes.
 
     Args:
-        data: Dimension -> [overall score, list of `video_path` and `video_results`]. Paths are those of videos, or of
-            their clips in `split_clip/NAME/`.
+        data: Dimension -> [overall score, list of `video_path` and `video_results`], for most dimensions with means per
+            video as a third. Paths are those of videos, or of their clips in `split_clip/NAME/`.
 
     Returns:
         Name of the video -> dimension -> mean score; the clip-to-clip part of consistency as a dimension of its own.
@@ -98,7 +98,7 @@ def scores(data: Any) -> dict[str, dict[str, float]]:
     """
     found: dict[str, dict[str, list[float]]] = {}
     try:
-        for dimension, (_, details) in data.items():
+        for dimension, (_, details, *_) in data.items():
             for each in details if dimension in DIMENSIONS else ():
                 video = found.setdefault(_video_of(each["video_path"]), {})
                 scale = 100 if dimension in PERCENT else 1

@@ -51,6 +51,10 @@ def test_a_recorded_board_is_sorted_and_limited(board):
     assert set(rules(page)) == {"longlive:window_frames=7", "sliding-window:window_frames=7"}
     page.get_by_role("button", name="discontinuity").click()
     assert page.locator(".fkv-board th[aria-sort]").get_attribute("aria-sort") == "descending"
+    order = rules(page)
+    for value in (1, 99):  # first no rule is left
+        slide(page, "frames", value)
+    assert page.locator(".fkv-board th[aria-sort]").get_attribute("aria-sort") == "descending" and rules(page) == order
 
 
 def test_a_rule_opens_its_videos_its_page_table_and_the_live_tab(board):

@@ -1,7 +1,17 @@
 // @ts-check
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { atMost, goodness, ordered, spanOf, trackOf, within, written } from "../../assets/studio/board/rules.js";
+import {
+  atMost,
+  filmed,
+  goodness,
+  ordered,
+  roundBytes,
+  spanOf,
+  trackOf,
+  within,
+  written,
+} from "../../assets/studio/board/rules.js";
 
 /** @import { Measure, Row } from "../../assets/studio/board/rules.js" */
 
@@ -68,6 +78,20 @@ test("changes have a sign, and columns span their error bars", () => {
 });
 
 test("a slider at its end sets no limit", () => {
-  assert.equal(atMost(1, 12), Infinity);
-  assert.equal(atMost(0.5, 12), 6);
+  assert.equal(atMost(1, 12, Math.round), Infinity);
+  assert.equal(atMost(0.5, 12, Math.round), 6);
+});
+
+test("a row that reads what a slider says is within it", () => {
+  assert.equal(atMost(0.29, 24, Math.round), 7);
+  assert.equal(roundBytes(1.2345e9), 1.23e9);
+  assert.equal(roundBytes(12_345_678), 12.3e6);
+});
+
+test("the reference's video is shown beside the rule's and never in its place", () => {
+  const [full, rule, none] = [true, true, false].map((clip, i) => row("abc"[i], {}, { clip }));
+  assert.deepEqual(names(filmed(rule, full)), ["b", "a"]);
+  assert.deepEqual(names(filmed(full, full)), ["a"]);
+  assert.deepEqual(names(filmed(rule, none)), ["b"]);
+  assert.deepEqual(filmed(none, full), []);
 });

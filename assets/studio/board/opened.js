@@ -3,6 +3,7 @@
 
 import { find, findButton, findCanvas, findInput, onLayout, ROOT, write } from "../dom.js";
 import { drawPages } from "../xray.js";
+import { filmed } from "./rules.js";
 
 /** @import { Row } from "./rules.js" */
 
@@ -45,7 +46,7 @@ export class Opened {
     this.row = row;
     this.panel.hidden = false;
     write(find(this.panel, "h3"), row.policy);
-    const rows = [row, ...(base && base !== row ? [base] : [])].filter(({ clip }) => clip);
+    const rows = filmed(row, base);
     this.films = rows.map(film);
     find(this.panel, ".fkv-films").replaceChildren(...this.films);
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -119,5 +119,23 @@ export function spanOf(rows, name) {
   return high > low ? [low, high] : [low - 0.5, high + 0.5];
 }
 
-/** @param {number} share 0 to 1 along a slider @param {number} most @returns {number} a limit; no limit at the end */
-export const atMost = (share, most) => (share >= 1 ? Infinity : share * most);
+/**
+ * @param {number} share 0 to 1 along a slider
+ * @param {number} most
+ * @param {(limit: number) => number} round to what the page writes, so that a row that reads the limit meets it
+ * @returns {number} a limit; no limit at the end
+ */
+export const atMost = (share, most, round) => (share >= 1 ? Infinity : round(share * most));
+
+/** @param {number} value @returns {number} bytes in hundredths of a GB, or tenths of a MB */
+export function roundBytes(value) {
+  const step = value >= 1e9 ? 1e7 : 1e5;
+  return Math.round(value / step) * step;
+}
+
+/**
+ * @param {Row} row
+ * @param {Row | undefined} base the reference
+ * @returns {Row[]} whose videos are shown: the rule's, then the reference's; none where the rule has none
+ */
+export const filmed = (row, base) => (row.clip ? [row, ...(base?.clip && base !== row ? [base] : [])] : []);

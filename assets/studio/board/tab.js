@@ -3,8 +3,9 @@
 
 import { find, findAll, findInput, onTheme, ROOT, svg, write } from "../dom.js";
 import { learn } from "../shared.js";
+import { arrange } from "../sort.js";
 import { Opened } from "./opened.js";
-import { atMost, ordered, spanOf, trackOf, within, written } from "./rules.js";
+import { atMost, ordered, roundBytes, spanOf, trackOf, within, written } from "./rules.js";
 
 /** @import { Component } from "../stage.js" */
 /** @import { Measure, Row } from "./rules.js" */
@@ -23,15 +24,17 @@ const STEPS = 100; // of a slider
 
 /** Limits on costs, by the names of their sliders. */
 const SLIDERS = {
-  peak: { of: (/** @type {Row} */ row) => row.peak_bytes, say: bytes, least: false },
-  kv: { of: (/** @type {Row} */ row) => row.kv_bytes, say: bytes, least: false },
+  peak: { of: (/** @type {Row} */ row) => row.peak_bytes, round: roundBytes, say: bytes, least: false },
+  kv: { of: (/** @type {Row} */ row) => row.kv_bytes, round: roundBytes, say: bytes, least: false },
   frames: {
     of: (/** @type {Row} */ row) => row.frames_denoise,
+    round: Math.round,
     say: (/** @type {number} */ n) => n.toFixed(0),
     least: false,
   },
   fps: {
     of: (/** @type {Row} */ row) => row.fps,
+    round: (/** @type {number} */ n) => Math.round(n * 10) / 10,
     say: (/** @type {number} */ n) => `${n.toFixed(1)} FPS`,
     least: true,
   },
@@ -93,7 +96,9 @@ class Tab {
     );
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", ({ target }) => {
-      if (/** @type {HTMLSelectElement} */ (target).name === "board") this.begin();
+      const { name } = /** @type {HTMLSelectElement} */ (target);
+      if (name === "by") this.head();
+      if (name === "board") this.begin();
       else this.show();
     });
     find(section, "tbody").addEventListener("click", ({ target }) => {
@@ -141,6 +146,7 @@ class Tab {
     write(find(this.section, ".fkv-said"), said);
     this.meanings();
     this.opened.close();
+    this.head();
     this.show();
   }
 
@@ -152,11 +158,11 @@ class Tab {
 
   /** The limits that the form sets. */
   get limits() {
-    const set = Object.entries(SLIDERS).map(([name, { least }]) => {
+    const set = Object.entries(SLIDERS).map(([name, { round, least }]) => {
       const slider = findInput(this.form, `[name="${name}"]`);
       const share = Number(slider.value) / STEPS;
       const most = Number(slider.dataset.most);
-      return [name, least ? share * most : atMost(share, most)];
+      return [name, least ? round(share * most) : atMost(share, most, round)];
     });
     return { track: this.field("track").value, text: this.field("text").value, ...Object.fromEntries(set) };
   }
@@ -176,8 +182,8 @@ class Tab {
     const body = find(this.section, "tbody");
     const spans = Object.fromEntries(this.names.map((name) => [name, spanOf(this.rows, name)]));
     const base = this.rows.find((row) => row.policy === reference);
-    this.head();
     body.replaceChildren(...shown.map((row) => this.line(row, spans, base)));
+    arrange(/** @type {HTMLTableElement} */ (body.parentElement));
     const best = shown.find((row) => row.measures[by] && row.track !== "truth");
     const rules = `${shown.length} of ${this.rows.length} rows are within the limits`;
     const title = measures[by]?.title;
@@ -234,6 +240,7 @@ class Tab {
     return line;
   }
 
+  /** Write the headings anew, which ends an order by one of them. */
   head() {
     const titles = [
       "rule",
