@@ -171,8 +171,13 @@ def test_prompts_come_from_a_file_from_examples_or_from_the_toy_world(small, tmp
     assert not any(toy.hints(prompt) for prompt in prompts_for(toy, 6))
     memory = prompts_for(replace(toy, transformer=SimpleNamespace(events=True)), 6)
     assert [parse_caption(text) for text in memory[::2]] and [shots.parse(text) for text in memory[1::2]]
+    released = replace(small, examples=("one", "two", "three"))
+    assert prompts_for(released, None) == ["one", "two", "three"] and prompts_for(released, 2) == ["one", "two"]
+    assert len(prompts_for(toy, None)) == 8
+    with pytest.raises(ValueError, match="comes with 3 example prompts, not 4"):
+        prompts_for(released, 4)
     with pytest.raises(ValueError, match="comes with 0 example prompts"):
-        prompts_for(small, 1)
+        prompts_for(small, None)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
     for name, message in (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
 
 MAX_PROMPTS_BYTES = 1 << 20
+PROMPTS = 8  # where --prompts does not say how many
 
 
 def read_prompts(path: str) -> list[str]:
@@ -38,14 +39,14 @@ def read_prompts(path: str) -> list[str]:
     return prompts
 
 
-def prompts_for(model: VideoModel, count: int) -> list[str]:
+def prompts_for(model: VideoModel, count: int | None) -> list[str]:
     """Choose prompts to profile with: captions of random scenes for the tiny model, the examples of any other.
 
     For a model of the memory world every second one is a shot.
 
     Args:
         model: The model to profile.
-        count: How many prompts.
+        count: How many prompts; None for `PROMPTS`, or all examples where they are fewer.
 
     Raises:
         ValueError: The model has fewer examples.
@@ -57,10 +58,11 @@ def prompts_for(model: VideoModel, count: int) -> list[str]:
     if model.transformer.events:
         return [
             shots.caption(shots.sample_shot(rng), rng) if i % 2 else caption(sample_scene(rng), rng)
-            for i in range(count)
+            for i in range(count or PROMPTS)
         ]
     if model.name == "tiny":
-        return [caption(sample_scene(rng), rng) for _ in range(count)]
+        return [caption(sample_scene(rng), rng) for _ in range(count or PROMPTS)]
+    count = count or max(1, min(PROMPTS, len(model.examples)))
     if count > len(model.examples):
         raise ValueError(
             f"{model.name} comes with {len(model.examples)} example prompts, not {count}; "
@@ -73,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fkv profile`."""
     add_model(parser)
     parser.add_argument(
-        "--prompts", default="8", metavar="N|FILE", help="how many prompts, or a file with one per line (default: 8)"
+        "--prompts",
+        metavar="N|FILE",
+        help="how many prompts, or a file with one per line (default: 8, or the examples of a model that has fewer)",
     )
     parser.add_argument(
         "--seeds", type=int, default=1, help="how many seeds, counted from 0, for each prompt (default: 1)"
@@ -116,10 +120,11 @@ def run(args: argparse.Namespace) -> int:
     check_settings(args.threshold, args.skip, args.last_k, args.queries)
     if not 1 <= args.seeds <= 1000:
         raise ValueError(f"--seeds must be 1 to 1000, it is {args.seeds}")
-    count = int(args.prompts) if args.prompts.isdecimal() else None
+    named = args.prompts or ""
+    count = int(named) if named.isdecimal() else None
     if count is not None and not 1 <= count <= 1000:
-        raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {args.prompts}")
-    from_file = read_prompts(args.prompts) if count is None else []
+        raise ValueError(f"--prompts must be 1 to 1000 or a text file, it is {named}")
+    from_file = read_prompts(named) if named and count is None else []
     other = role_files.load(args.compare) if args.compare else None
     out, target, figures = outputs(args, "out", "json", "figures/")
     if args.official and not out:
@@ -131,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     if other:
         other.check(model.transformer.layers, model.transformer.heads)
-    prompts = from_file if count is None else prompts_for(model, count)
+    prompts = from_file or prompts_for(model, count)
     print_hints(model, from_file)
     seeds = range(args.seeds)
     total = len(prompts) * len(seeds) * (args.chunks + (args.classes or 0))
