@@ -26,12 +26,16 @@ def over_processes(function: Callable[..., Any], jobs: Sequence[tuple], workers:
     """Call a function with every job in processes of their own, and yield the results as they are ready.
 
     Args:
-        function: A function of a module; called as `function(*job)`. What it raises is raised here.
+        function: A function of a module; called as `function(*job)`. What it raises is raised here, and no job begins
+            after that.
         jobs: Arguments of the calls.
         workers: Processes.
     """
     # Ctrl-C reaches all processes; only this one reports it.
     ignore = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *ignore) as pool:
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), *ignore)
+    try:
         for future in as_completed([pool.submit(function, *job) for job in jobs]):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

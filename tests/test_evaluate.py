@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.analysis import contact_sheet, evaluate, evaluation_streams, evaluation_table, prompt_switch
+from fkv.analysis import contact_sheet, evaluate, evaluation_streams, evaluation_table, jobs, prompt_switch
 from fkv.analysis.adherence import adherence, marks, oracle_accuracy
 from fkv.analysis.evaluation_report import report
 from fkv.analysis.held_out import held_out_scene, switched_scene
@@ -327,6 +329,21 @@ def test_a_storyboard_that_cannot_be_measured_is_refused(toy, tmp_path, story, m
 def test_bad_parameters_are_refused_in_a_sentence(toy, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluate.evaluate(**{"policies": ["full"], "model": toy} | change)
+
+
+def test_after_a_job_that_fails_none_begins(monkeypatch):
+    began = []
+
+    def job(number):
+        began.append(number)
+        time.sleep(0.05)
+        if number == 1:
+            raise ValueError("no such job")
+
+    monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda workers, *rest: ThreadPoolExecutor(workers))
+    with pytest.raises(ValueError, match="no such job"):
+        list(jobs.over_processes(job, [(number,) for number in range(40)], 1))
+    assert len(began) < 40
 
 
 def test_models_of_another_world_are_refused(small, tmp_path):
