@@ -131,7 +131,7 @@ class Profile:
             passes=list(self.scored),
             uniform_score=round(self.uniform, 4),
             date=self.date,
-            source="analysis.profile",
+            source="fkv profile",
             attention=self.attention,
         )
 

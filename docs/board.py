@@ -46,13 +46,15 @@ prompts on.
 `run` makes all prompts of a seed before those of the next, and keeps a record per video, from which it goes on, also
 where a spec has more rules by then. `results` has one JSON file per rule, and `videos.csv` a line per video; before
 the run ends, both cover only the prompts and seeds that every rule has finished. `show` says how many of how many, and
-`show --seeds 0` what a board of that seed alone would say. The lines of several machines, one after another in
-`records.jsonl`, are one board; `--videos none` generates no video again merely to save it.
+`show --seeds 0` what a board of that seed alone would say, but for identity, which compares seeds. The lines of several
+machines, one after another in `records.jsonl`, are one board, as long as weights and precision are the same;
+`--videos none` generates no video again merely to save it.
 
 A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back, what it was
 calibrated on, head groups and pages, load of the machine, devices and versions. To add a rule to a board, run its spec
-with the rule listed, `fkv board add` the file, and open a pull request: tests check every file of assets/board. Results
-of one board must have the same weights, prompts, seeds and length, or they are refused.
+with the rule listed, `fkv board add` the file, run `python -m docs.board`, and open a pull request: tests check every
+file of assets/board, and that this page shows them. Results of one board must have the same weights, prompts, seeds and
+length, or they are refused.
 
 ## Measures
 
@@ -63,7 +65,8 @@ of one board must have the same weights, prompts, seeds and length, or they are 
 They need no weights from elsewhere. Likeness is that of colours on a grid of 10 by 6 fields; `--features
 facebook/dinov2-small` or another vision model of the Hub takes its place. Adherence is read by the oracle of the toy
 world; `renders` are videos that the world draws itself, with the same measures: what a perfect model would get.
-`--recall` adds what returns after it left the picture, for models of the memory world.
+`--recall` adds what returns after it left the picture, for models of the memory world: in streams of its own, of which
+it takes as many prompts and seeds as the board has.
 
 **VBench-Long** is a package of its own with weights of its own. With `--videos all` the videos of each rule lie in
 one folder in its custom-input layout; `fkv board vbench DIR` writes `vbench.sh` with the exact commands, and, when
@@ -100,14 +103,15 @@ def section(results: Sequence[Result]) -> str:
         f"{protocol.features}; {', '.join(sorted({row['device'] for row in rows if row['device']}))}.\n",
         *([FEW.format(count=count)] if count < FEWEST else []),
     ]
-    for track in ("as released", "same budget", "truth"):
-        if chosen := sorted(table.chosen(rows, track=track), key=lambda row: (row["frames"] or 0, row["policy"])):
-            parts += [f"#### {track[0].upper()}{track[1:]}\n", table.lines(chosen) + "\n"]
+    parts += table.by_track(sorted(rows, key=lambda row: (row["frames"] or 0, row["policy"])))
     return "\n".join([*parts, table.NOTES, *repeated(results)])
 
 
 def repeated(results: Sequence[Result]) -> list[str]:
-    """Return what becomes of the intervals of a board when other seeds repeat it; nothing where there is one seed."""
+    """Return what becomes of the intervals of a board when other seeds repeat it; nothing where there is one seed.
+
+    Identity is left out: it compares the seeds of a board with each other.
+    """
     seeds = results[0].protocol.seeds
     halves = [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]
     if len(seeds) < 2 or len(results[0].protocol.prompts) < FEWEST:
@@ -115,12 +119,12 @@ def repeated(results: Sequence[Result]) -> list[str]:
     one, two = ([of_seeds(result, half) for result in results] for half in halves)
     rows = []
     for name, measure in columns.MEASURES.items():
-        if found := table.overlap(one, two, name):
+        if name != "identity" and (found := table.overlap(one, two, name)):
             rows.append(f"| {measure.title} | {sum(found)} of {len(found)} |")
     names = " and ".join(", ".join(map(str, half)) for half in halves)
     return [
-        f"The same protocol twice, with seeds {names}: rules whose two intervals overlap. Identity compares each "
-        "seed with the others of the board, so it is not measured twice.\n",
+        f"The same protocol twice, with seeds {names}: rules whose two intervals overlap. Identity is not measured "
+        "twice: it compares each seed with the others of the board.\n",
         "\n".join(["| measure | rules |", "|-|-|", *rows]) + "\n",
     ]
 

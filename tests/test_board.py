@@ -16,8 +16,8 @@ from fkv.analysis.held_out import held_out_scene, rendered
 from fkv.board import run as board
 from fkv.board import stream, table, vbench
 from fkv.board.budget import SETTINGS, fitted
-from fkv.board.result import Costs, Result, check, load, load_folder, save
-from fkv.board.spec import TRUTH, Protocol, Track, plan, read_spec, slug
+from fkv.board.result import Costs, Recall, Result, check, load, load_folder, save
+from fkv.board.spec import TRUTH, Protocol, Track, plan, read_spec, slug, title
 from fkv.commands.main import main
 from fkv.models import registry
 from fkv.models.page_tables import footprint
@@ -38,6 +38,7 @@ as_released = ["full", "sliding-window:window_frames=9,sink_frames=1"]
 frames = [7, 9]
 rules = ["sliding-window"]
 """
+SCORE = "vbench.imaging_quality"
 LONG = (
     "forcing-kv:sink_frames=2,anchor_frames=5,dynamic_anchor_frames=2,dynamic_frames=4,"
     "segments_per_frame=4,start_chunk=2"
@@ -69,7 +70,8 @@ def quick(monkeypatch):
         rng = np.random.default_rng([len(prompt), seed])
         video = np.clip(rng.normal(100 if policy == "full" else 120, 5, (72, 32, 32, 3)), 0, 255).astype(np.uint8)
         record = stream.measured(video, 16, 6, features)
-        costs = None if policy == TRUTH else COSTS.model_dump(exclude={"at_once"})
+        reads = 7 if policy.endswith("=7") else 9
+        costs = None if policy == TRUTH else COSTS.model_dump(exclude={"at_once"}) | {"frames_denoise": reads}
         return record | {"frames_sha256": f"{seed:016x}", "costs": costs, "xray": None}, video
 
     monkeypatch.setattr(board, "stream_record", made)
@@ -140,12 +142,29 @@ def test_a_spec_resolves_to_rules_on_tracks(toy, spec_file):
     assert len(planned.protocol.prompts) == 2 and "there is" in planned.protocol.prompts[0]
 
 
+def test_a_rule_that_is_listed_twice_has_one_place(toy, spec_file):
+    spec_file.write_text(SPEC.replace('"full",', '"full", "sliding-window",').replace("[7, 9]", "[9, 9]"))
+    tracks = plan(read_spec(spec_file), toy).rules["sliding-window"]
+    assert [(track.name, track.frames) for track in tracks] == [("as released", None), ("same budget", 9)]
+
+
+def test_a_long_prompt_names_its_videos(toy, spec_file):
+    assert title("红" * 150) == "红" * 66 and len(title("é" * 150).encode()) == 200 and title("a/b " * 99)[:3] == "a b"
+    spec_file.write_text(SPEC.replace("prompts = 2", f'prompts = ["{"红" * 70}", "{"红" * 71}"]'))
+    with pytest.raises(ValueError, match="or 200 bytes, by which videos are named"):
+        plan(read_spec(spec_file), toy)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_reads_no_more_than_the_budget(small, name):
     for frames in (9, 12):
         text = fitted(small, name, frames)
         reads = footprint(small.geometry, parse(text), small.roles, 40, small.transformer.dtype).denoise
         assert 0.6 * frames <= reads <= frames
+
+
+def test_the_largest_setting_is_found_frame_by_frame_too(small):
+    assert fitted(replace(small, frames_per_chunk=1), "fade-mem", 7) == "fade-mem:slots=6"
 
 
 def test_a_rule_that_cannot_read_so_little_has_no_setting(small):
@@ -163,6 +182,7 @@ def test_a_rule_that_cannot_read_so_little_has_no_setting(small):
         ('["full", "s', '["none", "s', "there is no policy 'none'"),
         ("prompts = 2", 'prompts = ["a ball", "a ball"]', "equal in their first 150 characters"),
         ("[same_budget]", "setup = {precision = 'fp32'}\n[same_budget]", "setup.precision"),
+        ('["full", "s', '["forcing-kv:segments_per_frame=7", "s', "7"),
         ('["full",', f'["{LONG},similarity_layer=2", "{LONG},similarity_layer=3",', "would be written to one file"),
         ('model = "tiny"', 'model = "tiny"\ncheckpoint = "ab"', "for the weights ab of 'tiny', these are"),
     ],
@@ -201,7 +221,20 @@ def test_what_a_rule_reads_is_counted(small):
     moved = read("infinity-rope")
     assert (moved["frames_denoise"], moved["positions"], moved["span"]) == (6, "moved", 6)
     assert read("commit:3 sliding-window")["frames_context"] == 3
-    assert window["calibration"] == "none" and read("forcing-kv")["calibration"].startswith("head roles: ")
+    assert window["calibration"] == "none"
+
+
+def test_what_a_rule_was_calibrated_on_is_said(small):
+    def said(policy, **provenance):
+        return stream.calibration(replace(small, roles=replace(small.roles, provenance=provenance)), parse(policy))
+
+    profiled = {"source": "fkv profile", "prompts": ["a", "b"]}
+    assert said("sliding-window", **profiled) == "none"
+    assert said("forcing-kv", **profiled) == "head roles: fkv profile, from 2 prompts"
+    assert said("pyramid-forcing", **profiled) == "head roles: fkv profile, from 2 prompts"
+    classes = {"provenance": {"source": "fkv profile --classes", "prompts": ["a"]}}
+    assert said("pyramid-forcing", classes=classes, **profiled) == "head classes: fkv profile --classes, from 1 prompts"
+    assert said("random-roles:roles_seed=3", **profiled).startswith("random head roles (seed 3)")
 
 
 def test_a_video_and_its_costs_come_from_one_stream(toy):
@@ -236,7 +269,7 @@ def test_a_board_goes_on_where_it_stopped(toy, spec_file, quick, tmp_path):
     again = board.run(spec, out)
     assert [policy for policy, *_ in quick] == ["full", TRUTH] and again == found and clip.exists()
     spec_file.write_text(SPEC.replace("seconds = 4", "seconds = 5"))
-    with pytest.raises(ValueError, match="holds a board of other prompts, seeds, seconds"):
+    with pytest.raises(ValueError, match="holds a board with other seconds; name another folder"):
         board.run(read_spec(spec_file), out)
 
 
@@ -254,7 +287,12 @@ def test_an_unfinished_board_shows_what_all_rules_have(toy, spec_file, quick, tm
             board.run(spec, out)
         return load_folder(out / "results") if (out / "results").exists() else []
 
+    assert until(0) == [] and (out / "plan.json").exists()
+    spec_file.write_text(SPEC.replace("12 latent", "13 latent"))
+    spec = read_spec(spec_file)  # nothing was generated yet, so what was wrong can still be put right
     assert until(3) == []  # no prompt of the first seed has all four rules
+    assert main(["board", "show", str(out)]) == 2
+    assert "is finished by all rules yet; fkv board run goes on" in capsys.readouterr().err
     one_prompt = until(7)
     assert len(one_prompt) == 4 and [len(each.videos) for each in one_prompt] == [1] * 4
     assert one_prompt[0].videos[0].measures["identity"] is None
@@ -262,6 +300,10 @@ def test_an_unfinished_board_shows_what_all_rules_have(toy, spec_file, quick, tm
     assert [(video.prompt, video.seed) for video in one_seed[0].videos] == [(0, 0), (1, 0)]
     assert main(["board", "show", str(out)]) == 0
     assert "unfinished: 1 of 2 seeds, 2 of 2 prompts" in capsys.readouterr().err
+    boards = tmp_path / "boards"
+    boards.mkdir()
+    assert main(["board", "add", str(out / "results" / "full.json"), "--to", str(boards)]) == 0
+    assert "try is unfinished: 1 of 2 seeds" in capsys.readouterr().err
     monkeypatch.setattr(board, "stream_record", make)
     assert [len(each.videos) for each in board.run(spec, out)] == [4] * 4
     assert main(["board", "show", str(out), "--seeds", "1"]) == 0
@@ -287,14 +329,30 @@ def test_records_of_several_machines_are_one_board(toy, spec_file, quick, tmp_pa
     assert not quick and not (joined / "videos").exists()
     assert [each.videos for each in found] == [each.videos for each in whole]
     assert found[0].costs.device == "a device, another device"
+    own = json.loads(lines[0])
+    for change, sentence in (
+        ({"precision": "fp8"}, "has the precision 'fp8'"),
+        ({"checkpoint": "0a"}, "checkpoint '0a'"),
+    ):
+        (joined / "records.jsonl").write_text("\n".join([json.dumps(own | change), *lines[1:]]) + "\n")
+        with pytest.raises(ValueError, match=sentence):
+            board.run(spec, joined, board.Setting(videos="none"))
+    old = {name: value for name, value in own.items() if name not in ("precision", "checkpoint")}
+    (joined / "records.jsonl").write_text("\n".join([json.dumps(old), *lines[1:]]) + "\n")
+    assert board.run(spec, joined, board.Setting(videos="none"))
 
 
 def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_file, quick, tmp_path):
-    board.run(read_spec(spec_file), tmp_path / "out")
+    first = next(each for each in board.run(read_spec(spec_file), tmp_path / "out") if each.policy == "full")
+    scored = [video.model_copy(update={"measures": video.measures | {SCORE: 0.9}}) for video in first.videos]
+    recall = Recall(recall=0.5, low=0.25, high=0.75, chance=0.125, items=8)
+    save(first.model_copy(update={"videos": scored, "recall": recall}), tmp_path / "out" / "results")
     del quick[:]
     spec_file.write_text(SPEC.replace('["full", "s', '["full", "longlive", "s'))
     found = board.run(read_spec(spec_file), tmp_path / "out")
     assert {policy for policy, *_ in quick} == {"longlive"} and len(quick) == 4 and len(found) == 5
+    full = next(each for each in found if each.policy == "full")
+    assert [video.measures[SCORE] for video in full.videos] == [0.9] * 4 and full.recall == recall
     spec_file.write_text(SPEC)
     del quick[:]
     board.run(read_spec(spec_file), tmp_path / "out")
@@ -439,6 +497,7 @@ def test_tables_say_what_is_behind_them():
     assert {"training_horizon", "frames_context", "positions", "passes", "kv_bytes", "peak_bytes"} <= set(lines[0])
     assert lines[0]["parity"].startswith("equal to zju-jiyicheng/Forcing-KV")
     text = table.markdown(rows)
+    assert text.startswith("### try\n\n#### As released\n\n| policy |") and text.count("####") == 1
     assert "| 9 / 9 | 5 |" in text and "| 400 / 500 |" in text and "| ~400 / 500 |" in text
     videos = list(csv.DictReader(io.StringIO(table.videos_csv([result("full", [0.5] * 6)]))))
     assert len(videos) == 6 and videos[3]["prompt"] == "prompt 3" and videos[3]["adherence"] == "0.5"
@@ -461,6 +520,8 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path):
         ({"costs": None}, "costs belong to every rule"),
         ({"tracks": [{"name": "same budget"}]}, "the track 'same budget' needs frames"),
         ({"tracks": [{"name": "as released", "frames": 9}]}, "the track 'as released' has no frames"),
+        ({"tracks": [{"name": "same budget", "frames": 7}]}, "the budget is 7 frames, and the rule reads 9"),
+        ({"tracks": [{"name": "truth"}]}, "the track 'truth' is for 'renders' alone"),
         ({"origin": "somebody"}, "origin: input should be 'ours' or 'authors'"),
         ({"score": 1}, "score: extra inputs are not permitted"),
         ({"videos": []}, "one video per prompt and seed, 6; there are 0"),

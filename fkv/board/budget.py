@@ -36,6 +36,7 @@ SETTINGS: dict[str, Callable[[int], str]] = {
             "mem-rope",
             "ema-sink",
             "memflow",
+            "self-gradient",
         )
     },
     "forcing-kv": "forcing-kv:anchor_frames={0},dynamic_anchor_frames={0}".format,
@@ -50,7 +51,10 @@ SETTINGS: dict[str, Callable[[int], str]] = {
     "window-kv": lambda frames: f"window-kv:budget_frames={float(frames - 4)}",
     "pyramid-forcing": "pyramid-forcing:added_frames={}".format,
 }
-"""Rules that can read any number of frames: their text for about as many."""
+"""Rules that can read any number of frames: their text for about as many.
+
+Dummy Forcing is not among them: how much it reads follows from the video, and only in steps of a chunk.
+"""
 
 
 def fitted(model: VideoModel, name: str, frames: int) -> str | None:
@@ -65,7 +69,7 @@ def fitted(model: VideoModel, name: str, frames: int) -> str | None:
         A policy as `fkv.policies.write` writes it, None where no setting reads so few.
     """
     dtype = model.transformer.dtype
-    for setting in range(frames, 0, -1):
+    for setting in range(2 * frames, 0, -1):
         try:
             policy = policies.parse(SETTINGS[name](setting))
             if all(footprint(model.geometry, policy, model.roles, at, dtype).denoise <= frames for at in SETTLED):

@@ -179,7 +179,7 @@ def check(result: Result) -> None:
 
     Raises:
         ValueError: The policy cannot be read or is written otherwise, videos are missing or twice, a measure is
-            unknown, or a track has no or a needless budget.
+            unknown, a track has no or a needless budget or is another's, or the rule reads more than its budget.
     """
     if result.policy != TRUTH and (written := policies.write(policies.parse(result.policy))) != result.policy:
         raise ValueError(f"the policy {result.policy!r} must be written {written!r}")
@@ -195,6 +195,10 @@ def check(result: Result) -> None:
     for track in result.tracks:
         if (track.frames is None) == (track.name == "same budget"):
             raise ValueError(f"the track {track.name!r} {'needs' if track.frames is None else 'has no'} frames")
+        if (track.name == "truth") != (result.policy == TRUTH):
+            raise ValueError(f"the track 'truth' is for {TRUTH!r} alone, and {TRUTH!r} for no other")
+        if track.frames is not None and result.costs and result.costs.frames_denoise > track.frames:
+            raise ValueError(f"the budget is {track.frames} frames, and the rule reads {result.costs.frames_denoise:g}")
 
 
 def of_records(
@@ -271,18 +275,16 @@ def _means(series: Sequence[dict[str, list[float]]]) -> dict[str, list[float]]:
     return {name: np.mean([each[name] for each in series], 0).round(4).tolist() for name in series[0]}
 
 
-def with_scores(result: Result, file: Path) -> Result:
-    """The result with the scores of VBench-Long that its videos have in an earlier file, where there is one."""
-    if not file.exists():
-        return result
-    earlier = {(video.prompt, video.seed, video.frames_sha256): video.measures for video in load(file).videos}
+def with_earlier(result: Result, earlier: Result) -> Result:
+    """The result with what an earlier one of its rule has beside records: scores of VBench-Long, and recall."""
+    there = {(video.prompt, video.seed, video.frames_sha256): video.measures for video in earlier.videos}
 
     def merged(video: Video) -> Video:
-        known = earlier.get((video.prompt, video.seed, video.frames_sha256), {})
+        known = there.get((video.prompt, video.seed, video.frames_sha256), {})
         scores = {name: value for name, value in known.items() if name.startswith(VBENCH)}
         return video.model_copy(update={"measures": video.measures | scores})
 
-    return result.model_copy(update={"videos": [merged(video) for video in result.videos]})
+    return result.model_copy(update={"videos": [merged(video) for video in result.videos], "recall": earlier.recall})
 
 
 def of_seeds(result: Result, seeds: Collection[int]) -> Result:

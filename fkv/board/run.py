@@ -23,6 +23,7 @@ from fkv.analysis.jobs import load_once, over_processes
 from fkv.files import read_text
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.models.identity import identity_of
 from fkv.parallel.ray_map import over_ray
 from fkv.records import Record, append_record, resume_records
 from fkv.video import ENDING
@@ -91,12 +92,16 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     planned = resume(out, spec, model, setting.features)
     protocol = planned.protocol
     finished = {_key(record): record for record in resume_records(out / RECORDS)}
+    for record in finished.values():
+        check_origin(record, protocol)
+    earlier = _earlier(out, planned)
     every = [(policy, *each) for each in _runs(protocol) for policy in planned.rules]
     pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
     jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]
     written: Protocol | None = None
     with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
         for record, video in _run(model, spec, setting, jobs):
+            check_origin(record, protocol)
             if video is not None:
                 file = video_file(out, planned, _key(record))
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,9 +112,9 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
             append_record(out / RECORDS, record)
             bar.update()
             if (common := part(planned, finished)) not in (None, written, protocol):
-                _write(out, _results(planned, common, finished, out))
+                _write(out, _results(planned, common, finished, earlier))
                 written = common
-    found = _results(planned, protocol, finished, out)
+    found = _results(planned, protocol, finished, earlier)
     if setting.recall:
         found = _with_recall(found, model, setting, out)
     _write(out, found)
@@ -141,14 +146,32 @@ def part(planned: Plan, finished: Collection[Key]) -> Protocol | None:
     return protocol.model_copy(update={"seeds": [first], "prompts": prompts}) if prompts else None
 
 
-def _results(planned: Plan, protocol: Protocol, finished: Mapping[Key, Record], out: Path) -> list[Result]:
-    """A result per rule, of the runs of a `part`, with the scores of VBench-Long that lie there."""
+def check_origin(record: Record, protocol: Protocol) -> None:
+    """Raise ValueError for a record of other weights or precision; those of earlier versions do not say theirs."""
+    for name in ("checkpoint", "precision"):
+        if (there := record.get(name, wanted := getattr(protocol, name))) != wanted:
+            raise ValueError(
+                f"a record of {record['policy']!r} has the {name} {there!r}, and the board {protocol.name!r} "
+                f"{wanted!r}; remove its line from {RECORDS}, or name another folder"
+            )
+
+
+def _earlier(out: Path, planned: Plan) -> dict[str, Result]:
+    """The results that lie in a folder, by their rules."""
+    files = {policy: out / RESULTS / f"{slug(policy)}.json" for policy in planned.rules}
+    return {policy: results.load(file) for policy, file in files.items() if file.exists()}
+
+
+def _results(
+    planned: Plan, protocol: Protocol, finished: Mapping[Key, Record], earlier: Mapping[str, Result]
+) -> list[Result]:
+    """A result per rule, of the runs of a `part`, with scores of VBench-Long and recall of earlier results."""
     source = f"fkv board run of {protocol.name}, version {__version__}"
     found = [
         results.of_records(protocol, policy, tracks, [finished[policy, *run] for run in _runs(protocol)], source)
         for policy, tracks in planned.rules.items()
     ]
-    return [results.with_scores(each, out / RESULTS / f"{each.name}.json") for each in found]
+    return [results.with_earlier(each, earlier[each.policy]) if each.policy in earlier else each for each in found]
 
 
 def _write(out: Path, found: Sequence[Result]) -> None:
@@ -176,14 +199,15 @@ def resume(out: Path, spec: Spec, model: VideoModel, features: str) -> Plan:
     """The plan of a spec in a folder. Records of a spec with other rules stay, as long as all else is the same.
 
     Raises:
-        ValueError: The folder holds videos of other prompts, seeds, length or weights, or its plan is damaged.
+        ValueError: The folder holds records of other prompts, seeds, length or weights, or its plan is damaged.
     """
-    there = read_plan(out) if (out / PLAN).exists() else None
     planned = plan(spec, model, features)
-    if there is not None and there.protocol != planned.protocol:
-        raise ValueError(
-            f"{out} holds a board of other prompts, seeds, seconds, weights, precision or features; name another folder"
-        )
+    if (out / PLAN).exists() and (out / RECORDS).exists():
+        there = read_plan(out).protocol.model_dump()
+        if other := [name for name, value in planned.protocol.model_dump().items() if there[name] != value]:
+            raise ValueError(
+                f"{out} holds a board with other {', '.join(other).replace('_', ' ')}; name another folder"
+            )
     out.mkdir(parents=True, exist_ok=True)
     (out / PLAN).write_text(planned.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return planned
@@ -258,7 +282,8 @@ def _one(
     keep: bool,
 ) -> tuple[Record, bytes | None]:
     record, video = stream_record(model, policy, prompt, seed, seconds, features)
-    names = {"policy": policy, "prompt": number, "seed": seed}
+    _, checkpoint, precision = identity_of(model)
+    names = {"policy": policy, "prompt": number, "seed": seed, "checkpoint": checkpoint, "precision": precision}
     return names | record, mp4_of(video, model.fps) if keep else None
 
 

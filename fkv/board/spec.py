@@ -28,6 +28,7 @@ Noise = Literal["by seed, chunk and step, equal for all rules"]
 TrackName = Literal["as released", "same budget", "truth"]
 MAX_BYTES = 1 << 20
 NAMED = 150  # characters of a prompt that name its videos
+NAMED_BYTES = 200  # of them in UTF-8, at most: names of files have 255
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Setup = dict[Literal["resolution", "decoder", "text"], str]
@@ -187,12 +188,19 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
     )
     fit = policies.fitting(model.geometry, model.roles)
     rules: dict[str, list[Track]] = {REFERENCE: []}
+
+    def place(policy: str, track: Track) -> None:
+        if track not in (tracks := rules.setdefault(policy, [])):
+            tracks.append(track)
+
     for text in fit if spec.as_released == "all" else spec.as_released:
-        rules.setdefault(policies.write(policies.parse(text)), []).append(Track(name="as released"))
+        rule = policies.parse(text)
+        policies.check_fit(rule, model.geometry, model.roles)
+        place(policies.write(rule), Track(name="as released"))
     if spec.same_budget is not None:
         for frames in spec.same_budget.frames:
             for text in _at_budget(spec.same_budget.rules, frames, fit, model):
-                rules.setdefault(text, []).append(Track(name="same budget", frames=frames))
+                place(text, Track(name="same budget", frames=frames))
     if all(scene_of(model, prompt) for prompt in protocol.prompts):
         rules[TRUTH] = [Track(name="truth")]
     rules[REFERENCE] = rules[REFERENCE] or [Track(name="as released")]
@@ -224,7 +232,9 @@ def prompts_of(spec: Spec, model: VideoModel) -> list[str]:
         return [held_out_text(index) for index in range(spec.prompts)]
     prompts = [check_prompt(prompt) for prompt in spec.prompts]
     if len({title(prompt) for prompt in prompts}) < len(prompts):
-        raise ValueError(f"two prompts are equal in their first {NAMED} characters, by which videos are named")
+        raise ValueError(
+            f"two prompts are equal in their first {NAMED} characters or {NAMED_BYTES} bytes, by which videos are named"
+        )
     return prompts
 
 
@@ -238,7 +248,8 @@ def scene_of(model: VideoModel, prompt: str) -> Scene | None:
 
 def title(prompt: str) -> str:
     """A prompt as the name of a file."""
-    return re.sub(r"[/\\\x00-\x1f]", " ", prompt)[:NAMED].strip()
+    name = re.sub(r"[/\\\x00-\x1f]", " ", prompt)[:NAMED]
+    return name.encode()[:NAMED_BYTES].decode(errors="ignore").strip()
 
 
 def slug(policy: str) -> str:

@@ -22,6 +22,8 @@ from fkv.analysis.held_out import rendered
 from fkv.analysis.measures import change, drift, ends, flicker, hue_kept, jumps, movement, per_second
 from fkv.models.base import VideoModel
 from fkv.models.page_tables import footprint
+from fkv.policies.ablations import RandomRoles
+from fkv.policies.pyramid_forcing import PyramidForcing, classes_provenance
 from fkv.records import Record
 from fkv.report import device_name
 from fkv.stream import Chunk, Stream
@@ -179,9 +181,13 @@ def calibration(model: VideoModel, rule: policies.Policy) -> str:
         rule.groups(model.geometry, None)
         return "none"
     except ValueError:
-        found = model.roles.provenance if model.roles else {}
-        prompts = f", from {len(found['prompts'])} prompts" if "prompts" in found else ""
-        return f"head roles: {found.get('source', 'of unknown origin')}{prompts}"
+        what, found, rule = "head roles", model.roles.provenance if model.roles else {}, rule.unwrapped
+    if isinstance(rule, RandomRoles):
+        return f"random head roles (seed {rule.roles_seed}), as many static ones per layer as the model's"
+    if isinstance(rule, PyramidForcing) and model.roles and (classes := classes_provenance(model.roles)):
+        what, found = "head classes", classes
+    prompts = f", from {len(found['prompts'])} prompts" if "prompts" in found else ""
+    return f"{what}: {found.get('source', 'of unknown origin')}{prompts}"
 
 
 def mp4_of(video: np.ndarray, fps: int) -> bytes:

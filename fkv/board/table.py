@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fkv.analysis.evaluation_table import RESAMPLES, interval
 
 from .columns import MEASURES
 from .result import Result
-from .spec import REFERENCE, TRUTH
+from .spec import REFERENCE, TRUTH, TrackName
 
 Row = dict[str, Any]
 COSTS = (
@@ -35,7 +35,8 @@ NOTES = f"""\
 Means over videos; in brackets 95 % intervals over prompts by bootstrap ({RESAMPLES:,} resamples), from 6 prompts on.
 **Bold**: the difference from `{REFERENCE}`, paired by prompt and seed, has an interval without 0. Frames: latent frames
 that a denoising pass and the context pass read, on average over heads, the chunk's own included. Milliseconds per chunk
-without and with the decoder; ~ marks times of a busy machine: do not compare them.
+without and with the decoder; ~ marks times of a busy machine: do not compare them. Peak: on CUDA the most that was
+allocated, on CPUs the size of the process after a chunk, with what earlier rules left in it.
 """
 
 
@@ -181,8 +182,20 @@ def chosen(
 
 
 def markdown(found: Sequence[Row]) -> str:
-    """Rows as a Markdown table, and how to read it."""
-    return f"{lines(found)}\n\n{NOTES}"
+    """Rows as Markdown tables, one for each board and track, and how to read them."""
+    parts = []
+    for board in dict.fromkeys(row["board"] for row in found):
+        parts += [f"### {board}\n", *by_track([row for row in found if row["board"] == board])]
+    return "\n".join([*parts, NOTES])
+
+
+def by_track(found: Sequence[Row]) -> list[str]:
+    """Rows of a board as a Markdown table for each track, under its name."""
+    parts = []
+    for track in get_args(TrackName):
+        if own := [row for row in found if row["track"] == track]:
+            parts += [f"#### {track.capitalize()}\n", f"{lines(own)}\n"]
+    return parts
 
 
 def lines(found: Sequence[Row]) -> str:

@@ -92,14 +92,17 @@ def _run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from fkv.board import table
     from fkv.board.result import load_folder, of_seeds
-    from fkv.board.run import unfinished
+    from fkv.board.run import PLAN, RESULTS, unfinished
 
     target, page, sheet, videos = outputs(args, "json", "table", "csv", "videos_csv")
     check_ending("table", page, ".md")
     check_ending("csv", sheet, ".csv")
     check_ending("videos-csv", videos, ".csv")
     folder = _boards(args.folder)
-    results = load_folder(folder / "results" if (folder / "results").is_dir() else folder)
+    own = (folder / RESULTS).is_dir()
+    if (folder / PLAN).exists() and not own:
+        raise ValueError(f"no prompt in {folder} is finished by all rules yet; fkv board run goes on")
+    results = load_folder(folder / RESULTS if own else folder)
     if not results:
         raise ValueError(f"there are no results in {folder}; make some with fkv board run")
     sentence = unfinished(folder, results)
@@ -123,6 +126,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace) -> int:
     from fkv.board import result as results
+    from fkv.board.run import unfinished
     from fkv.video import Mp4Writer, read_frames
 
     boards = _boards(args.to)
@@ -132,6 +136,9 @@ def _add(args: argparse.Namespace) -> int:
     there = {each.protocol.name: each for each in kept}
     for _, result in new:
         results.check_protocol(result, there.setdefault(result.protocol.name, result))
+    for folder, result in {file.parent.parent: result for file, result in new}.items():
+        if sentence := unfinished(folder, [result]):
+            print(f"{result.protocol.name} is {sentence}, then add its results again", file=sys.stderr)
     for file, result in new:
         folder = boards / result.protocol.name
         written = results.save(result, folder)

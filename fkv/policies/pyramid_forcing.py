@@ -160,12 +160,24 @@ def head_classes(roles: HeadRoles) -> dict[str, Heads]:
     """
     if "classes" in roles.provenance:
         return _own_classes(roles, roles.provenance["classes"])
-    data = json.loads(CLASSES.read_text(encoding="utf-8"))
-    model = str(roles.provenance.get("model", "")).lower().replace(" ", "-")
-    if (model, roles.num_layers, roles.num_heads) == (data["model"], data["num_layers"], data["num_heads"]):
+    if data := _published(roles):
         return {name: tuple(tuple(layer[name]) for layer in data["layers"]) for name in NAMES}
     nobody: Heads = ((),) * roles.num_layers
     return {"wave": roles.heads("static"), "anchor": roles.heads("dynamic"), "veil": nobody}
+
+
+def classes_provenance(roles: HeadRoles) -> dict[str, Any]:
+    """Where the classes of `head_classes` come from, such as their `source`; empty where they follow from the roles."""
+    own = roles.provenance.get("classes")
+    return own.get("provenance", {}) if own else _published(roles)
+
+
+def _published(roles: HeadRoles) -> dict[str, Any]:
+    """The published classes where the roles are Self Forcing's, otherwise nothing."""
+    data: dict[str, Any] = json.loads(CLASSES.read_text(encoding="utf-8"))
+    model = str(roles.provenance.get("model", "")).lower().replace(" ", "-")
+    theirs = (data["model"], data["num_layers"], data["num_heads"])
+    return data if (model, roles.num_layers, roles.num_heads) == theirs else {}
 
 
 def _own_classes(roles: HeadRoles, data: Any) -> dict[str, Heads]:
