@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fkv.models import fit
-from fkv.models.release import BASES, RESOLUTIONS, Release, Setup, Source
+from fkv.models.release import BASES, DECODERS_UNVERIFIED, RESOLUTIONS, Release, Setup, Source
 from fkv.models.releases import RELEASES
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -21,7 +21,9 @@ other can be chosen. None of these models has been run with its real weights: lo
 checkpoints of the released forms.
 
 The memory is that of a GPU in bfloat16 with the VAE, at {", ".join(RESOLUTIONS)}, counted and not measured. A revision
-in a file's name is the commit that is loaded; without one it is the newest.
+in a file's name is the commit that is loaded; without one it is the newest when the file is first downloaded.
+
+Text encoder, tokenizer and decoder are files of their own. {DECODERS_UNVERIFIED}
 
 This page is written from `fkv/models/releases.py` by `python -m docs.models`.
 """

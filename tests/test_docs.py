@@ -195,6 +195,7 @@ def test_figures_by_steps_come_from_their_record(tmp_path, monkeypatch):
 
 def test_the_page_of_models_is_current():
     page = models_page.PAGE.read_text(encoding="utf-8")
+    assert page.startswith(models_page.INTRODUCTION), "run python -m docs.models"
     sections = dict(zip(*(re.split(r"^## (.*)$", page, flags=re.MULTILINE)[i::2] for i in (1, 2)), strict=True))
     assert list(sections) == [one.name for one in models_page.RELEASES], "run python -m docs.models"
     for one in models_page.RELEASES:

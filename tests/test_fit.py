@@ -186,6 +186,19 @@ def test_a_model_that_cannot_run_is_refused_before_anything_is_loaded(monkeypatc
         fit.check(MODELS["self-forcing"].release, Setup(), "cpu")
 
 
+def test_a_leaner_cache_that_was_chosen_is_enough(monkeypatch):
+    release = MODELS["causvid"].release
+    own, lean, full = (
+        fit.fit(release, Setup(), name, device="cpu", free={}) for name in (None, "infinity-rope", "full")
+    )
+    assert lean.total("device") < own.total("device") < full.total("device")
+    monkeypatch.setattr(memory, "free_memory", lambda device: {"device": lean.total("device")})
+    fit.check(release, Setup(), "cpu", "infinity-rope")
+    for chosen in (None, "full"):
+        with pytest.raises(fit.FitError, match="this would fit"):
+            fit.check(release, Setup(), "cpu", chosen)
+
+
 def test_what_pytorch_holds_unused_on_a_gpu_counts_as_free(monkeypatch):
     counts = {"mem_get_info": (7, 80), "memory_reserved": 20, "memory_allocated": 15}
     for name, count in counts.items():

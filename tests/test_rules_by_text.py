@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,12 @@ def test_self_gradient_forcing_reads_both_ends_of_its_training_clip(small):
     assert sorted(made[-1].read["all"].position - 26) == [*range(-20, 1)]
     with pytest.raises(ValueError, match=r"clip_frames \(9\) must not be below window_frames \(12\)"):
         policies.make("self-gradient", clip_frames=9)
+
+
+def test_self_gradient_forcing_reads_both_ends_frame_by_frame_too(small):
+    _, made = chunks_of(replace(small, frames_per_chunk=1), "self-gradient:sink_frames=4,window_frames=21", 25)
+    read = made[-1].read["all"]
+    assert sorted(read.frame) == [0, 1, 2, 3, *range(8, 25)] and sorted(read.position) == [*range(4, 25)]
 
 
 @pytest.mark.parametrize("text", ["forcing-kv:segments_per_frame=4", "window-kv:segments_per_frame=4,budget_frames=2"])
@@ -296,6 +303,16 @@ def test_a_shot_has_a_sink_of_its_own_as_the_buffer_of_longlive_2(small, cuts):
         positions = {frame: frame + 8 * sum(frame >= 3 * cut for cut in cuts) for frame in expected}
         assert len(held) == len(expected)
         assert dict(zip(held.frame.tolist(), held.position.tolist(), strict=True)) == positions
+
+
+def test_longlive_2_keeps_both_sinks_when_chunks_of_8_pass_its_window(small):
+    stream = Stream(replace(small, frames_per_chunk=8), policies.parse("shot-sink"), PROMPT, SEED, decode=False)
+    for chunk in range(7):
+        if chunk == 2:
+            stream.cut()
+        held = stream.step().pages["all"]
+    frames = [*range(8), *range(16, 24), *range(40, 56)]
+    assert sorted(held.frame) == frames and sorted(held.position) == [frame + 8 * (frame >= 16) for frame in frames]
 
 
 @pytest.fixture

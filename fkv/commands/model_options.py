@@ -197,7 +197,7 @@ def load_model(args: argparse.Namespace) -> VideoModel:
     """
     from fkv.models import registry
 
-    setup = setup_of(args)
+    setup = setup_of(args) | _chosen(args)
     registry.check_speed(args.device, args.compile, args.graphs)
     if args.checkpoint:
         model = registry.load_checkpoint(args.checkpoint, args.base, args.device, args.lora, sampling_of(args), **setup)
@@ -208,6 +208,12 @@ def load_model(args: argparse.Namespace) -> VideoModel:
         print(f"hint: {sentence}", file=sys.stderr)
     registry.speed_up(model.transformer, args.compile, args.graphs)
     return model.with_steps(args.steps) if isinstance(args.steps, int) else model
+
+
+def _chosen(args: argparse.Namespace) -> dict[str, str]:
+    """The policy of a command, by which a model's memory is counted; not one that other head roles may make fit."""
+    policy = getattr(args, "policy", None) or AUTO
+    return {} if policy.startswith(AUTO) or getattr(args, "roles", None) else {"policy": policy}
 
 
 def _doubted(model: VideoModel) -> VideoModel:

@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument(
         "--policy",
-        help="NAME or NAME:key=value,... (default: forcing-kv; of --checkpoint, its --window); "
+        help="NAME or NAME:key=value,... (default: forcing-kv; of models without head roles the rule they were "
+        "released with, of --checkpoint its --window); "
         "auto:tolerance=30+every=4 goes on with the leanest of forcing-kv, sliding-window and full whose frames reach "
         "at least 30 dB PSNR against the full cache's, measured every 4 chunks; +among=POLICY|POLICY names others",
     )

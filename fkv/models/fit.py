@@ -184,16 +184,18 @@ def suggest(wanted: Fit, device: str = "cpu") -> Fit | None:
     return None
 
 
-def check(release: Release, setup: Setup, device: str) -> None:
-    """Check that a short first stream fits under the release's leanest policy.
+def check(release: Release, setup: Setup, device: str, policy: str | None = None) -> None:
+    """Check that a short first stream fits under the leaner of the cache that the model begins with and that chosen.
 
     Args:
         release: The model.
         setup: How it would run.
         device: Where.
+        policy: The cache that was chosen, as text.
 
     Raises:
         FitError: It does not fit; the message says what would.
+        ValueError: The policy does not fit the model.
     """
     base = BASES[release.base]
     if not str(device).startswith("cuda") and base.dim >= 5120:
@@ -201,7 +203,9 @@ def check(release: Release, setup: Setup, device: str) -> None:
             f"{release.name} has {memory.parameters(base) / 1e9:.1f} billion parameters, too many to stream on a CPU; "
             f"use --device cuda, or a model of base wan-1.3b, or --model tiny"
         )
-    wanted = fit(release, setup, release.policies[0], device=device)
+    caches = dict.fromkeys((policy or release.policies[0], release.policies[0]))
+    needs = [fit(release, setup, cache, device=device) for cache in caches]
+    wanted = min(needs, key=lambda need: need.total("device"))
     if not wanted.fits:
         raise FitError(explain(wanted, device))
 

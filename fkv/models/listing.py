@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-from .release import BASES, RESOLUTIONS, Release, Setup
+from .release import BASES, DECODERS_UNVERIFIED, RESOLUTIONS, Release, Setup
 from .releases import RELEASES, SHIPPED
 
 WRAPPER = TextWrapper(
@@ -23,6 +23,7 @@ def table(memory: bool = False) -> str:
         lines.append(f"{release.name}: {release.help}")
         lines += map(WRAPPER.fill, _facts(release, memory))
     lines += [
+        *WRAPPER.wrap(f"not verified: {DECODERS_UNVERIFIED}"),
         f"--checkpoint FILE --base {'|'.join(BASES)} runs a file of your own; `fkv profile` then gives its heads roles",
         "`fkv fit --model NAME` counts the memory that a model needs, `fkv models --memory` that of all",
     ]
@@ -33,7 +34,8 @@ def _facts(release: Release, memory: bool) -> list[str]:
     """Return the lines of a real model in `table`."""
     files = " + ".join(f"{source.repo}/{source.file} ({source.gigabytes:g} GB)" for source in release.sources)
     first = f" ({len(release.first_steps)} first)" if release.first_steps else ""
-    steps = f"{len(release.timesteps or release.steps)} steps{first}"
+    count = len(release.timesteps or release.steps)
+    steps = f"{count} step{'s' if count > 1 else ''}{first}"
     hybrid = f"; or {release.hybrid}" if release.roles else ""
     lines = [
         f"{BASES[release.base].name}, {release.licence}; {files}",

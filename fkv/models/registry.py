@@ -43,10 +43,10 @@ class ModelEntry:
     release: Release | None = None
 
 
-def _load_release(release: Release, device: str = "cpu", **setup: str) -> VideoModel:
+def _load_release(release: Release, device: str = "cpu", policy: str | None = None, **setup: str) -> VideoModel:
     from . import wan  # late, like every import of diffusers and transformers: the shipped model starts without them
 
-    return wan.load(release, device, **setup)
+    return wan.load(release, device, policy, **setup)
 
 
 MODELS = {
@@ -58,12 +58,13 @@ MODELS = {
 }
 
 
-def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
+def load(name: str, device: str = "cpu", policy: str | None = None, **setup: str | None) -> VideoModel:
     """Load a model by name.
 
     Args:
         name: As `fkv models` lists it.
         device: `cpu`, `cuda` or `cuda:N`.
+        policy: The cache that it will run under, as text, if that is known: the memory is checked for it.
         **setup: Fields of `Setup` for real models, `precision` for every model; None leaves one at its default.
 
     Raises:
@@ -79,6 +80,8 @@ def load(name: str, device: str = "cpu", **setup: str | None) -> VideoModel:
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"models have no option {unknown[0]!r:.80}; they have {', '.join(known)}")
     Setup(**options)
+    if found.release is not None and policy:
+        options["policy"] = policy
     return found.load(device=device, **options)
 
 
@@ -175,6 +178,7 @@ def load_checkpoint(
     device: str = "cpu",
     lora: Named = None,
     sampling: Mapping[str, Any] | None = None,
+    policy: str | None = None,
     **setup: str,
 ) -> VideoModel:
     """Load a local checkpoint.
@@ -185,6 +189,7 @@ def load_checkpoint(
         device: `cpu`, `cuda` or `cuda:N`.
         lora: Files with adapters to merge, as in `Lora.parse`.
         sampling: How it was trained, as `checkpoint_release` takes it.
+        policy: The policy that it shall run, by which its memory is judged, as in `load`.
         **setup: How it runs, as `load` takes it.
 
     Raises:
@@ -192,7 +197,7 @@ def load_checkpoint(
     """
     check_device(device)
     release = checkpoint_release(checkpoint, base, lora, **(sampling or {}))
-    model = _load_release(release, device, **setup)
+    model = _load_release(release, device, policy, **setup)
     return replace(model, assumed=tuple(filter(None, [_assumed(release, sampling or {})])))
 
 

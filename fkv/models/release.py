@@ -41,6 +41,10 @@ WAN_DIFFUSERS = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "0fad780a534b6463e45facd9613
 TEXT_ENCODER = Source(WAN_DIFFUSERS[0], "text_encoder/", 22.7, WAN_DIFFUSERS[1])
 TOKENIZER = Source(WAN_DIFFUSERS[0], "tokenizer/", 0.03, WAN_DIFFUSERS[1])
 LIGHT_DECODERS = "lightx2v/Autoencoders"  # Apache-2.0
+DECODERS_UNVERIFIED = (
+    f"LightTAE (--decoder light), and the small decoder of wan2.2-5b, are files of {LIGHT_DECODERS} (Apache-2.0): no "
+    "revision is pinned, and names and shapes are those of TAEHV's code; the files themselves were not opened."
+)
 
 
 @dataclass(frozen=True)

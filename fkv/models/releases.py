@@ -46,6 +46,7 @@ LONGLIVE_RELATIVE = replace(
     LONGLIVE,
     name="longlive-relative",
     help="LongLive that reads its cache at relative positions, for streams without end; the same files",
+    roles=None,  # Forcing-KV reads at true positions
     window="longlive:relative=true",
 )
 
@@ -101,8 +102,9 @@ SELF_GRADIENT_FORCING = Release(
     help="Causal Forcing trained with gradients through its cache (arXiv 2607.20368), the chunk-wise model",
     window="self-gradient",
     unverified="Key and names are those that Dwell-Jing/commit-forcing reads, the place is that of the authors' "
-    "download script; the size is a guess (two copies in float32), and no revision is pinned. The cache rule is "
-    "written from a copy of the authors' code (vlgdglv/Self_Gradient_Forcing) and not checked against it by numbers.",
+    "download script; the size is a guess (two copies in float32), and no revision is pinned. Steps and shift are "
+    "assumed to be Causal Forcing's: the configuration was not read. The cache rule is written from a copy of the "
+    "authors' code (vlgdglv/Self_Gradient_Forcing) and not checked against it by numbers.",
 )
 SELF_GRADIENT_FORCING_FRAMEWISE = replace(
     SELF_GRADIENT_FORCING,
@@ -146,9 +148,9 @@ CAUSVID = Release(
     key="generator",
     window=ROLLING,
     timesteps=(1000, 757, 522),
-    unverified="Key, names and steps are those of a copy of the authors' code (GoatWu/CausVid-Plus); size and licence "
-    "were not found there, and no revision is pinned. The authors take noise levels from a table of 1000, up to "
-    "0.0005 off the 0.757 and 0.522 here.",
+    unverified="Key, names and steps are those of a copy of the authors' code (GoatWu/CausVid-Plus); the size was not "
+    "found there, and no revision is pinned. The licence is the one that the project is known under; no file that was "
+    "read states it. The authors take noise levels from a table of 1000, up to 0.0005 off the 0.757 and 0.522 here.",
 )
 
 CONTEXT_FORCING = Release(
@@ -160,7 +162,8 @@ CONTEXT_FORCING = Release(
     window="context-forcing",
     unverified="The cache rule is read from TIGER-AI-Lab/Context-Forcing and not checked against it by numbers; what "
     "its slow memory holds is clean here, mostly noisy there. Key and names are those that Dwell-Jing/commit-forcing "
-    "reads at revision d44ae93b; the size is a guess (two copies in float32).",
+    "reads at revision d44ae93b, which is not pinned here; steps and shift are assumed to be Self Forcing's, and the "
+    "size is a guess (two copies in float32).",
 )
 
 LONGLIVE_2 = Release(

@@ -28,12 +28,13 @@ EXAMPLES = (
 )
 
 
-def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
+def load(release: Release, device: str = "cpu", policy: str | None = None, **options: str) -> VideoModel:
     """Load a release onto a device: check memory, download what is not cached, then load.
 
     Args:
         release: What to load.
         device: Where to run it.
+        policy: The cache that it will run under, as text, if that is known.
         **options: Fields of `Setup`.
 
     Raises:
@@ -41,7 +42,7 @@ def load(release: Release, device: str = "cpu", **options: str) -> VideoModel:
     """
     setup, base = Setup(**options), BASES[release.base]
     check_precision(setup.precision, device)
-    fit.check(release, setup, device)
+    fit.check(release, setup, device, policy)
     weights = local(release.weights)
     loras = [dataclasses.replace(lora, file=local(lora.file)) for lora in release.loras]
     # first, so that weights that will not do are refused before more is downloaded
