@@ -230,6 +230,7 @@ def test_what_a_rule_was_calibrated_on_is_said(small):
 
     profiled = {"source": "fkv profile", "prompts": ["a", "b"]}
     assert said("sliding-window", **profiled) == "none"
+    assert said("forcing-kv", source="analysis.profile") == "head roles: fkv profile"
     assert said("forcing-kv", **profiled) == "head roles: fkv profile, from 2 prompts"
     assert said("pyramid-forcing", **profiled) == "head roles: fkv profile, from 2 prompts"
     classes = {"provenance": {"source": "fkv profile --classes", "prompts": ["a"]}}

@@ -187,7 +187,8 @@ def calibration(model: VideoModel, rule: policies.Policy) -> str:
     if isinstance(rule, PyramidForcing) and model.roles and (classes := classes_provenance(model.roles)):
         what, found = "head classes", classes
     prompts = f", from {len(found['prompts'])} prompts" if "prompts" in found else ""
-    return f"{what}: {found.get('source', 'of unknown origin')}{prompts}"
+    source = str(found.get("source", "of unknown origin")).replace("analysis.profile", "fkv profile")  # its old name
+    return f"{what}: {source}{prompts}"
 
 
 def mp4_of(video: np.ndarray, fps: int) -> bytes:
