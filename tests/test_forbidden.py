@@ -10,7 +10,7 @@ from fkv import policies
 from fkv.models.base import VideoModel
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import Forbidden, GuardedDecoder, guarded
-from fkv.search.futures import Futures
+from fkv.search.futures import Cost, Futures
 from fkv.search.moves import Moves
 from fkv.search.rewards import Outside
 from fkv.search.search import FORBIDDEN, Search
@@ -42,7 +42,7 @@ def test_a_future_that_must_not_be_shown_is_left_out_and_the_others_go_on(toy):
         return Stream(model, policies.make("full"), PROMPT, noise=noise)
 
     futures = Futures(begin, 0, rewards.parse("continuity"), 3)
-    search = Search(strategies.parse("best-of"), Moves(), futures, 3, 3, None, 1000, most=5)
+    search = Search(strategies.parse("best-of"), Moves(), futures, 3, 3, None, 1000, Cost((5,) * 3, (5,) * 3))
     with pytest.raises(ValueError, match="no future of 1 goes on: whatever follows is forbidden"):
         list(search.run())
     assert [level.passes for level in search.levels] == [9, 6], "a chunk that is refused takes its passes, too"

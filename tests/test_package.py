@@ -132,7 +132,7 @@ def test_the_wheel_holds_the_package_its_assets_and_nothing_else(wheel):
     moved = [file for name in ("kernels", "analysis") for file in (ROOT / name).rglob("*.py")]
     assets = [
         file
-        for name in ("board", "head_roles", "studio", "tiny")
+        for name in ("board", "head_roles", "studio", "tiny", "tiny-memory")
         for file in (ROOT / "assets" / name).rglob("*")
         if file.is_file() and "node_modules" not in file.parts
     ]
