@@ -207,8 +207,10 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
     if rng.random() < WATCHED:
         start = rng.randrange(3, LONGEST - chunks) if rng.random() < 0.5 else 2
         turned = rng.randint(0, 2)
-        cameras = [rng.choice(("left", "right"))] * turned + ["ahead"] * (LONGEST - turned)
-        return Cut(tuple(cameras), (True,) * LONGEST, _beginning_and(start, chunks), watched=True)
+        aside = (rng.choice(("left", "right")),) * turned
+        return Cut(
+            aside + ("ahead",) * (LONGEST - turned), (True,) * LONGEST, _beginning_and(start, chunks), watched=True
+        )
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:
