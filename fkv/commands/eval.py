@@ -128,7 +128,7 @@ def _recall(args: argparse.Namespace) -> int:
     if args.seconds is not None and not args.bytes:
         raise ValueError("with --recall, --seconds is the length that --bytes counts; leave it out, or name --bytes")
     try:
-        away = [float(seconds) for seconds in (args.away or "3,10,20,60").split(",")]
+        away = [float(seconds) for seconds in args.away.split(",")] if args.away else recall.AWAY
     except ValueError:
         raise ValueError(f"--away needs seconds such as 3,20, not {args.away!r}") from None
     policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))

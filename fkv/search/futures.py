@@ -12,7 +12,6 @@ import numpy as np
 from fkv import policies
 from fkv.cache import KVCache
 from fkv.models.base import VideoModel
-from fkv.policies import Policy
 from fkv.sampler import BranchNoise, Noise
 from fkv.storyboard import STREAM, SetPolicy, SetSteps
 from fkv.stream import Chunk, Stream
@@ -259,7 +258,7 @@ def cost_of(model: VideoModel, moves: Moves, rewards: Rewards) -> Cost:
     named = [moves.policy, *(each.policy for each in changes if isinstance(each, SetPolicy))]
     rules = [policies.parse(name) for name in (*named, *moves.policies)]
     is_rebuilt = any(rule.caches == "none" for rule in rules)
-    rewrite = any(type(rule.unwrapped).rewrites is not Policy.rewrites for rule in rules)
+    rewrite = any(rule.overrides("rewrites") for rule in rules)
     streams = 2 if rewards.need_full else 1
     chunks = range(moves.chunks)
     usual = tuple(streams * (model.most_steps + 1) + rewrite + (index if is_rebuilt else 0) for index in chunks)
