@@ -10,14 +10,12 @@ import torch
 
 from fkv.models.base import VideoModel
 from fkv.models.frames import to_frames
-from fkv.stream import Chunk
+from fkv.stream import Chunk, video_of
 from fkv.world import FPS, oracle, witness
 from fkv.world.captions import Scene
 from fkv.world.captions import parse as parse_caption
 from fkv.world.story import CHUNK
 from fkv.world.tensors import to_pixels
-
-from .measures import video_of
 
 # Seconds at which adherence is read, over the `WINDOW_SECONDS` before.
 MARKS = (5, 30, 60)

@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from fkv.models.base import VideoModel
 from fkv.storyboard import NO_STORY, Storyboard
+from fkv.stream import video_of
 from fkv.world import FPS
 
 from .evaluation_plots import filmstrip_pages, filmstrips
 from .evaluation_streams import run_stream
 from .held_out import held_out_shot
-from .measures import video_of
 from .oracle_checks import check_world
 
 COLUMNS = 8

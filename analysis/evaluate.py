@@ -23,11 +23,11 @@ from fkv.records import Record, append_record, resume_records
 from fkv.report import device_name, without_speeds
 from fkv.storyboard import NO_STORY, Storyboard
 from fkv.storyboard import write as write_story
+from fkv.stream import video_of
 
 from .evaluation_streams import REFERENCE, at_once, paths_of, run_stream, run_switch
 from .held_out import held_out_scene
 from .jobs import load_once, over_processes
-from .measures import video_of
 from .oracle_checks import check_story, check_world, not_readable
 from .prompt_switch import measure_switch
 from .stream_measures import measure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,24 +10,11 @@ import cv2
 import numpy as np
 
 from fkv import comparison
-from fkv.stream import Chunk
 
 PEAK = 255.0
 EQUAL_DB = 100.0  # PSNR that stands for equal videos
 HUES = 180  # bins of a hue histogram, as OpenCV counts hues
 MOVES = 0.5  # pixels per frame from which a pixel counts as moving
-
-
-def video_of(chunks: Sequence[Chunk]) -> np.ndarray:
-    """Join the decoded video of chunks: uint8 [T, H, W, 3].
-
-    Raises:
-        ValueError: There are no chunks, or one was not decoded.
-    """
-    videos = [chunk.video for chunk in chunks if chunk.video is not None]
-    if not videos or len(videos) < len(chunks):
-        raise ValueError("the chunks have no video; stream with a model that has a decoder")
-    return np.concatenate(videos)
 
 
 def motion(video: np.ndarray) -> np.ndarray:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from fkv.storyboard import Cue, SetPrompt, Storyboard
-from fkv.stream import Chunk
+from fkv.stream import Chunk, video_of
 from fkv.world import oracle
 from fkv.world.captions import Scene, caption
 
 from .held_out import switched_scene
-from .measures import video_of
 
 # Chunks before the prompt is switched, and chunks within which the change must be seen.
 SWITCH_AFTER = 7

@@ -24,6 +24,7 @@ from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
 from fkv.policies import parse, write
 from fkv.records import Record, append_record, resume_records
+from fkv.report import device_name
 from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.world.shots import caption
@@ -35,7 +36,8 @@ from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
 LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "workers": (1, 64)}
-KEY = ("model", "checkpoint", "precision", "policy", "kind", "prompt", "seed", "away")  # fields that identify a stream
+# Fields that identify a stream; the last is left out where it is the model's own.
+KEY = ("model", "checkpoint", "precision", "policy", "kind", "prompt", "seed", "away", "steps")
 RESAMPLES = 2000  # of the prompts, for an interval
 
 
@@ -54,7 +56,7 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
     """Stream a probe under a policy and score it.
 
     Returns:
-        The fields of `KEY`; `cached`, the share of the frames that showed the items which the cache holds at their
+        The fields of `KEY` but steps; the device; `cached`, the share of the frames that showed the items which the cache holds at their
         return; `kv_bytes_peak`; and `items`, see `score`.
     """
     noise = ProbeNoise(probe, SeededNoise(seed))
@@ -79,12 +81,14 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
             cached = cached_share(chunk, source)
     names = (*identity_of(model), policy, probe.kind, probe.prompt, seed, probe.seconds)
     items = score(probe, np.concatenate(videos), truth_of(probe, genes))
-    return dict(zip(KEY, names, strict=True)) | {"cached": cached, "kv_bytes_peak": peak, "items": items}
+    measured = {"device": device_name(model.device), "cached": cached, "kv_bytes_peak": peak, "items": items}
+    return dict(zip(KEY, names, strict=False)) | measured
 
 
-def _job(name: str, device: str, precision: str | None, *arguments: Any) -> Record:
+def _job(name: str, device: str, precision: str | None, steps: int | None, *arguments: Any) -> Record:
     """`run_probe` in a process of its own."""
-    return run_probe(load_once(name, device, precision), *arguments)
+    model = load_once(name, device, precision)
+    return run_probe(model if steps is None else model.with_steps(steps), *arguments)
 
 
 def recall(
@@ -97,6 +101,7 @@ def recall(
     precision: str | None = None,
     out: str | Path | None = None,
     workers: int = 1,
+    steps: int | None = None,
 ) -> list[Record]:
     """Run every probe under every policy.
 
@@ -110,9 +115,10 @@ def recall(
         precision: Precision of a named model.
         out: Folder whose recall.jsonl finished records are appended to; records found there are not run again.
         workers: Processes, each with one thread.
+        steps: Denoising steps, by default those of the model.
 
     Returns:
-        One record per stream, see `run_probe`.
+        One record per stream, see `run_probe`; with `steps`, it holds them.
 
     Raises:
         ValueError: A number is out of range, there is no policy, a policy does not fit the model, or the model does not
@@ -127,6 +133,7 @@ def recall(
     if workers > 1 and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
+    loaded = loaded if steps is None else loaded.with_steps(steps)
     check_events(loaded)
     written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     for policy in written:
@@ -135,19 +142,27 @@ def recall(
         dict.fromkeys(make_probe(kind, i, s) for s in away for i in range(prompts) for kind in get_args(Kind))
     )
     file = Path(out) / "recall.jsonl" if out is not None else None
-    finished = {tuple(record[name] for name in KEY): record for record in (resume_records(file) if file else [])}
+    finished = {key_of(record): record for record in (resume_records(file) if file else [])}
     runs = list(product(written, probes, range(seeds)))
     keys = [
-        (*identity_of(loaded), policy, probe.kind, probe.prompt, seed, probe.seconds) for policy, probe, seed in runs
+        (*identity_of(loaded), policy, probe.kind, probe.prompt, seed, probe.seconds, steps)
+        for policy, probe, seed in runs
     ]
     jobs = [run for key, run in zip(keys, runs, strict=True) if key not in finished]
     with tqdm(total=len(runs), initial=len(runs) - len(jobs), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, (model, device, precision), jobs, workers):
-            finished[tuple(record[name] for name in KEY)] = record
+        for record in _run(loaded, (model, device, precision, steps), jobs, workers):
+            if steps is not None:
+                record["steps"] = steps
+            finished[key_of(record)] = record
             if file:
                 append_record(file, record)
             bar.update()
     return [finished[key] for key in keys]
+
+
+def key_of(record: Record) -> tuple[Any, ...]:
+    """What identifies the stream of a record."""
+    return tuple(record.get(name) for name in KEY)
 
 
 def check_events(model: VideoModel) -> None:
@@ -165,7 +180,10 @@ def check_fit(model: VideoModel, policy: str) -> None:
 
 
 def _run(
-    loaded: VideoModel, by_name: tuple[Any, str, str | None], jobs: Sequence[tuple[str, Probe, int]], workers: int
+    loaded: VideoModel,
+    by_name: tuple[Any, str, str | None, int | None],
+    jobs: Sequence[tuple[str, Probe, int]],
+    workers: int,
 ) -> Iterator[Record]:
     """The records of all jobs, as they are ready."""
     if workers > 1:

@@ -10,14 +10,14 @@ import pandas as pd
 
 from fkv.records import Record
 from fkv.report import rates
-from fkv.stream import Chunk
+from fkv.stream import Chunk, video_of
 from fkv.world import FPS
 from fkv.world.captions import Scene
 
 from .adherence import WINDOW_SECONDS, adherence, adherence_by_scene
 from .evaluation_streams import chunks_of
 from .held_out import held_out_scene, rendered
-from .measures import bounded_psnr, chunk_discontinuity, drift, flicker, ssim, video_of
+from .measures import bounded_psnr, chunk_discontinuity, drift, flicker, ssim
 
 
 def measure(

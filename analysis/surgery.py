@@ -11,9 +11,7 @@ from fkv.models.base import VideoModel
 from fkv.policies import Policy
 from fkv.policies.silenced import Head, silence, write_heads
 from fkv.roles import HeadRoles
-from fkv.stream import Chunk, Stream, check_chunks
-
-from .measures import video_of
+from fkv.stream import Chunk, Stream, check_chunks, video_of
 
 
 @dataclass(frozen=True)

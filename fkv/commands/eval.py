@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
     from fkv.storyboard import Storyboard
 
-WITHOUT_RECALL = ("steps", "shared", "story", "table", "sheet", "oracle", "ray")
+WITHOUT_RECALL = ("shared", "story", "table", "sheet", "oracle", "ray")
 """Options that `--recall` does not follow."""
 
 
@@ -120,6 +120,7 @@ def _steps(text: str | None) -> list[int | None]:
 def _recall(args: argparse.Namespace) -> int:
     """Score recall; table to stderr, report to --json or stdout."""
     from fkv.analysis import recall
+    from fkv.analysis.evaluation_table import with_steps
     from fkv.models import registry
 
     target, folder = outputs(args, "json", "out/")
@@ -134,9 +135,12 @@ def _recall(args: argparse.Namespace) -> int:
     policies = read_policies(args.policy, lambda: registry.load(args.model, args.device, precision=args.precision))
     policies = _fitted(args, policies, args.seconds or 60)
     prompts = 4 if args.prompts is None else args.prompts
-    records = recall.recall(
-        policies, prompts, args.seeds, away, args.model, args.device, args.precision, folder, args.workers
-    )
+    setup = (prompts, args.seeds, away, args.model, args.device, args.precision, folder, args.workers)
+    records = [
+        record | {"policy": with_steps(record["policy"], steps)}
+        for steps in _steps(args.steps)
+        for record in recall.recall(policies, *setup, steps)
+    ]
     print(recall.table(records), file=sys.stderr)
     found = {"recall": recall.summary(records).to_dict("records"), "records": records}
     if folder:

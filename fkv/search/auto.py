@@ -16,7 +16,7 @@ from fkv import policies, storyboard
 from fkv.comparison import psnr
 from fkv.models.memory import cache_bytes
 from fkv.storyboard import STREAM, Change, Cue, SetPolicy, Storyboard
-from fkv.stream import Chunk, Stream
+from fkv.stream import Chunk, Stream, video_of
 
 from .head import Foresight, Head
 from .moves import ALL, Move, Moves
@@ -153,8 +153,8 @@ class Auto:
         for name in self._candidates:
             branch = self.stream.fork()
             made[name] = branch, self._step(branch, [*changes, SetPolicy(STREAM, name)])
-        full = _video(made[FULL][1])
-        measured = {name: psnr(_video(chunk), full) for name, (_, chunk) in made.items()}
+        full = video_of([made[FULL][1]])
+        measured = {name: psnr(video_of([chunk]), full) for name, (_, chunk) in made.items()}
         within = [name for name, loss in measured.items() if loss is None or loss >= self.wanted.tolerance]
         chosen = min(within, key=lambda name: made[name][1].kv_bytes_between)
         self.stream, chunk = made[chosen]
@@ -184,8 +184,3 @@ class Auto:
             "spare_passes": self.spare_passes,
             "story": storyboard.write(Storyboard(tuple(sorted((*self.story.cues, *cues), key=lambda cue: cue.chunk)))),
         }
-
-
-def _video(chunk: Chunk) -> Any:
-    assert chunk.video is not None
-    return chunk.video

@@ -15,7 +15,7 @@ from fkv.debate.engine import Debate
 from fkv.debate.jury import QUESTION, jurors
 from fkv.models.base import VideoModel
 from fkv.sampler import Noise
-from fkv.stream import Chunk
+from fkv.stream import Chunk, video_of
 from fkv.world import FPS, HEIGHT, WIDTH, oracle, shots
 from fkv.world.captions import COLOURS, SCENES, SHAPES, TIMES, Scene, words
 from fkv.world.captions import parse as scene_of
@@ -62,7 +62,7 @@ def continuity(chunks: Sequence[Chunk]) -> float:
     """
     if len(chunks) < 2:
         return 1.0
-    before, video = _video(chunks[-2]), _video(chunks[-1])
+    before, video = video_of([chunks[-2]]), video_of([chunks[-1]])
     frames = np.concatenate([before[-1:], video]).astype(np.float32)
     border, *inside = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
     mean = float(np.mean(inside))
@@ -80,13 +80,13 @@ def change(chunks: Sequence[Chunk]) -> float:
     changed = [word for word in CHANGEABLE if _named(old, word) != _named(new, word)]
     if not changed:
         return 1.0
-    read = oracle.agreement(new, oracle.read(_video(chunks[-1])))
+    read = oracle.agreement(new, oracle.read(video_of([chunks[-1]])))
     return sum(read[word] for word in changed) / len(changed)
 
 
 def adherence(chunks: Sequence[Chunk]) -> float:
     """The share of the prompt's words that the oracle reads, motions left out."""
-    read = oracle.agreement(scene_of(chunks[-1].prompt), oracle.read(_video(chunks[-1])))
+    read = oracle.agreement(scene_of(chunks[-1].prompt), oracle.read(video_of([chunks[-1]])))
     return sum(read[word] for word in CHANGEABLE) / len(CHANGEABLE)
 
 
@@ -110,7 +110,7 @@ class Rules:
             raise ValueError("rules forbid words, as in rules:red,night")
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
-        return float(not self.seen_in(_video(chunks[-1])))
+        return float(not self.seen_in(video_of([chunks[-1]])))
 
     def seen_in(self, video: np.ndarray) -> list[str]:
         """The forbidden words that the oracle sees in a chunk's video, uint8 [T, H, W, 3]."""
@@ -151,7 +151,7 @@ class Wish:
             raise ValueError(f"{error}" if where not in LAYOUTS else f"{second!r:.60} is no second") from None
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
-        video = _video(chunks[-1])
+        video = video_of([chunks[-1]])
         begins = chunks[-1].index * len(video) / FPS
         if self.second is not None and not begins <= self.second < begins + len(video) / FPS:
             return 1.0
@@ -184,7 +184,7 @@ def jury(chunks: Sequence[Chunk]) -> float:
     1 while there are too few frames to read a motion from, and 0 without a verdict.
     """
     under = [chunk for chunk in chunks if chunk.prompt == chunks[-1].prompt]
-    clip = np.concatenate([_video(chunk) for chunk in under])
+    clip = video_of(under)
     if len(clip) < oracle.MIN_MOTION_FRAMES:
         return 1.0
     verdict = Debate(jurors(clip, JURORS, seed=0), groups=JURORS // 3).hold(QUESTION).verdict
@@ -203,7 +203,7 @@ class Truth:
     """
 
     def __call__(self, chunks: Sequence[Chunk], past: Past) -> float:
-        video = _video(chunks[-1])
+        video = video_of([chunks[-1]])
         last = len(past.prompts) - 1
         shape = chunks[-1].latents.shape
         corners = [past.noise.initial(index, shape)[0, 0, :, 0, 0] for index in range(last + 1 if past.events else 1)]
@@ -224,7 +224,7 @@ class Faithful:
 
     def __call__(self, chunks: Sequence[Chunk], past: Past) -> float:
         assert past.full is not None
-        return _clean(psnr(_video(chunks[-1]), _video(past.full)))
+        return _clean(psnr(video_of([chunks[-1]]), video_of([past.full])))
 
 
 def _clean(decibels: float | None) -> float:
@@ -262,7 +262,7 @@ class Outside:
             raise ValueError(f"cannot load the reward {name!r:.80}: {error}") from None
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
-        return self.of(_video(chunks[-1]), chunks[-1].prompt)
+        return self.of(video_of([chunks[-1]]), chunks[-1].prompt)
 
     def of(self, video: np.ndarray, prompt: str) -> float:
         """What the function says of a video. Raises ValueError when it fails or is out of range."""
@@ -381,11 +381,6 @@ def _one(name: str, outside: bool) -> tuple[str, Reward | Truth | Faithful]:
         return name, Outside.load(name)
     there_are = NAMES if outside else NAMES[:-1]
     raise ValueError(f"there is no reward {name!r:.80}; there are {', '.join(there_are)}, joined by +")
-
-
-def _video(chunk: Chunk) -> np.ndarray:
-    assert chunk.video is not None
-    return chunk.video
 
 
 def _named(scene: Scene, word: str) -> object:

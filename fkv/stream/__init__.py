@@ -8,11 +8,11 @@
 | `changes` | changes of prompt, policy, roles and steps while it runs; flush and cut |
 | `recache` | earlier chunks computed anew |
 | `snapshot` | where a stream stands, to generate the same chunk again |
-| `chunk` | `Chunk` and its `Timings` |
+| `chunk` | `Chunk`, its `Timings` and the video of several |
 | `limits` | prompts, seeds and numbers of chunks that are taken |
 """
 
-from .chunk import STAGES, Chunk, Timings
+from .chunk import STAGES, Chunk, Timings, video_of
 from .limits import MAX_CHUNKS, MAX_PROMPT, MAX_SEED, check_chunks, check_prompt, check_seed
 from .snapshot import Snapshot
 from .stream import Stream
@@ -29,4 +29,5 @@ __all__ = [
     "check_chunks",
     "check_prompt",
     "check_seed",
+    "video_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
@@ -139,3 +139,15 @@ class Chunk:
     @property
     def video_frames(self) -> int:
         return 0 if self.video is None else len(self.video)
+
+
+def video_of(chunks: Sequence[Chunk]) -> np.ndarray:
+    """Join the decoded video of chunks: uint8 [T, H, W, 3].
+
+    Raises:
+        ValueError: There are no chunks, or one was not decoded.
+    """
+    videos = [chunk.video for chunk in chunks if chunk.video is not None]
+    if not videos or len(videos) < len(chunks):
+        raise ValueError("the chunks have no video; stream with a model that has a decoder")
+    return np.concatenate(videos)

@@ -9,11 +9,10 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from fkv import policies
-from fkv.analysis.measures import video_of
 from fkv.models.base import VideoModel
 from fkv.sampler import BranchNoise
 from fkv.storyboard import happened
-from fkv.stream import Chunk, Stream
+from fkv.stream import Chunk, Stream, video_of
 from fkv.studio.media.protocol import MOST_AHEAD, pack, record
 
 from .attention_probe import Steps, Watch

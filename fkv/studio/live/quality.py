@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fkv.analysis.measures import colour_distance, colour_shares, video_of
+from fkv.analysis.measures import colour_distance, colour_shares
 from fkv.comparison import psnr
-from fkv.stream import Chunk
+from fkv.stream import Chunk, video_of
 
 PRECISION = 4  # decimals that the page is sent
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import gradio as gr
 
-from fkv.analysis.measures import video_of
 from fkv.analysis.profile import profile as profile_heads
 from fkv.models.base import VideoModel
 from fkv.parameters import Share, check
 from fkv.policies import POLICIES, parse, split, write
 from fkv.report import stream_record
-from fkv.stream import Chunk, check_prompt, check_seed
+from fkv.stream import Chunk, check_prompt, check_seed, video_of
 from fkv.studio.errors import sentence
 from fkv.studio.live import comparison, forms
 from fkv.studio.live.comparison import Play
