@@ -56,8 +56,8 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
     """Stream a probe under a policy and score it.
 
     Returns:
-        The fields of `KEY` but steps; the device; `cached`, the share of the frames that showed the items which the cache holds at their
-        return; `kv_bytes_peak`; and `items`, see `score`.
+        The fields of `KEY` but steps; the device; `cached`, the share of the frames that showed the items which the
+        cache holds at their return; `kv_bytes_peak`; and `items`, see `score`.
     """
     noise = ProbeNoise(probe, SeededNoise(seed))
     stream = Stream(model, parse(policy), caption(probe.shots[0], held_out=True), noise=noise)
