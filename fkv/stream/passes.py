@@ -14,6 +14,7 @@ from fkv.pages import Reads
 from fkv.policies import ChunkState, evict
 from fkv.probe import FrameMassProbe, PassMass
 from fkv.sampler import renoise, x0_of
+from fkv.transformer.coordinates import with_first_pixels
 from fkv.transformer.passes import Pass
 from fkv.transformer.probes import Probes
 from fkv.unipc import UniPC
@@ -69,7 +70,7 @@ def denoise(
     solver = UniPC(schedule.sigmas) if schedule.solver == "unipc" else None
     shape = (state.geometry.batch, len(frames), *state.model.latent)
     device = state.model.device
-    x = state.noise.initial(state.index, shape).to(device)
+    x = start = state.noise.initial(state.index, shape).to(device)
     steps = []
     for step, sigma in enumerate(schedule.sigmas):
         cache = state.caches[step if len(state.caches) > 1 else 0]
@@ -86,6 +87,8 @@ def denoise(
             x = solver.step(x, x0)
         else:
             x = renoise(x0, state.noise.between(state.index, step, shape).to(device), schedule.sigmas[step + 1])
+            if state.model.transformer.events:
+                x = with_first_pixels(x, start, len(frames))
     return x0, tuple(steps)
 
 

@@ -40,7 +40,7 @@ from fkv.kernels.rope import axis_dims
 from fkv.models.codec import TinyCodec
 from fkv.models.words import WordEncoder
 from fkv.sampler import renoise, x0_of
-from fkv.transformer.coordinates import input_channels, with_coordinates
+from fkv.transformer.coordinates import input_channels, with_coordinates, with_first_pixels
 from fkv.world.shots import memory_words
 
 from .attention import ChunkTextAttention, TeacherForcedAttention, draw_context
@@ -98,11 +98,14 @@ def flow_loss(
     inputs = [draft.noisy()]
     targets = [draft.target, *[x0] * (noisy - 1)]
     for _ in range(noisy - 1):
-        sigma = (rng.choice(draft.sigmas) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)) if past else 1.0
+        sigma = rng.choice(draft.sigmas) if rng.random() < 0.85 else rng.uniform(0.1, 1.0)
+        sigma = sigma if past or rng.random() < 0.5 else 1.0
         names.append(str(sigma) if sigma in draft.sigmas else "other")
         sigmas.append(sigma)
         inputs.append(clips.noise() if sigma == 1.0 else renoise(x0, torch.randn_like(x0), sigma))
     events = transformer.config.in_channels == input_channels(x0.shape[2], events=True)
+    if events:
+        inputs = [with_first_pixels(latents, draft.start, CHUNK_FRAMES) for latents in inputs]
     hidden = with_coordinates(torch.cat(clean + inputs).transpose(1, 2), CHUNK_FRAMES, opening=True, events=events)
     time_steps = torch.tensor([0.0] * past + [1000 * s for s in sigmas], device=x0.device).repeat_interleave(batch)
     with products_in(precision, x0.device):

@@ -2,8 +2,9 @@
 
 RoPE alone gives no absolute position, so four coordinate planes join the latents. In the opening chunk every token also
 sees the first latent pixel of the chunk: at the first denoising step that is noise, and it decides what the prompt
-leaves open (see `fkv.world.tensors.genes_of`). A model with events sees that pixel in every chunk, and also which of
-`LEVELS` each of its channels exceeds: choices between words are steps of the noise, which a network learns slowly.
+leaves open (see `fkv.world.tensors.genes_of`). A model with events sees that pixel in every chunk and at every step, and
+also which of `LEVELS` each of its channels exceeds: choices between words are steps of the noise, which a network
+learns slowly.
 """
 
 import math
@@ -57,6 +58,22 @@ def with_coordinates(latents: Tensor, chunk: int, opening: bool, events: bool = 
         decisive = torch.cat([later, above.flatten(1, 2)], 1)
         parts.append(decisive.repeat_interleave(chunk, 2).expand(-1, -1, -1, *size[1:]))
     return torch.cat(parts, 1)
+
+
+def with_first_pixels(latents: Tensor, noise: Tensor, chunk: int) -> Tensor:
+    """Put the first pixel of the noise that every chunk began with into the latents of a later denoising step.
+
+    With `events`, that pixel decides the chunk, and each step has to see it: at 3/4 of noise, a quarter of the signal
+    does not show what the step before chose.
+
+    Args:
+        latents: Whole chunks, [B, F, C, h, w].
+        noise: What they began with, of the same shape.
+        chunk: Latent frames of a chunk.
+    """
+    latents = latents.clone()
+    latents[:, ::chunk, :, 0, 0] = noise[:, ::chunk, :, 0, 0]
+    return latents
 
 
 @lru_cache(maxsize=16)
