@@ -6,12 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from fkv import policies
 from fkv.commands.main import main
 from fkv.models import registry, releases, tiny
 from fkv.resources import asset
 from fkv.stream import Stream
+from fkv.transformer.causal import CausalTransformer
 from fkv.world import oracle, shots
 from fkv.world.captions import parse
 from fkv.world.shots import memory_words
@@ -22,10 +24,22 @@ def test_the_folders_are_small_enough_to_ship():
     assert sum(file.stat().st_size for file in files) < 40e6
 
 
-def test_the_model_of_the_memory_world_streams_from_weights_in_8_bits():
+def test_the_model_of_the_memory_world_streams_from_weights_in_8_bits(monkeypatch):
     model = registry.load("tiny-memory")
     stream = Stream(model, policies.make("full"), tiny.MEMORY_EXAMPLES[2], seed=0)
+    seen = []
+    run = CausalTransformer.__call__
+
+    def seeing(transformer, latents, *rest):
+        seen.append(latents)
+        return run(transformer, latents, *rest)
+
+    monkeypatch.setattr(CausalTransformer, "__call__", seeing)
     reading = oracle.read(np.concatenate([stream.step().video for _ in range(2)]))
+    noise = stream.noise.initial(1, seen[0].shape)
+    *steps, context = seen[len(seen) // 2 :]
+    assert len(steps) == 4 and all(torch.equal(noise[:, 0, :, 0, 0], latents[:, 0, :, 0, 0]) for latents in steps)
+    assert not torch.equal(noise[:, 0, :, 0, 0], context[:, 0, :, 0, 0])
     assert model.transformer.events and (reading.place, reading.time) == ("city", "night")
     assert all(not model.hints(prompt) and shots.parse(prompt) for prompt in tiny.MEMORY_EXAMPLES)
 

@@ -297,6 +297,27 @@ def test_every_chunk_sees_which_levels_its_first_pixel_exceeds():
     assert genes_of(latents[0, :, 0, 0, 0], 2)[1] > 0.5 == LEVELS[5]
 
 
+def test_every_step_of_a_model_with_events_sees_the_pixels_that_its_chunks_began_with(monkeypatch):
+    seen = []
+    wrapped = with_coordinates
+
+    def seeing(latents, *args, **settings):
+        seen.append(latents)
+        return wrapped(latents, *args, **settings)
+
+    monkeypatch.setattr("fkv.training.generator.with_coordinates", seeing)
+    given = clips()
+    draft = Draft.of(given)
+    models = with_events(transformer(), WordEncoder(dim=WORDS))
+    training = Training(*models, 1e-3)
+    training.prepare(len(given.chunks))
+    for _ in range(2):
+        draft.advance(flow_loss(*models, draft, random.Random(0), 2)[2])
+    first, second = (latents.unflatten(0, (3, -1))[1].transpose(1, 2) for latents in seen)
+    assert torch.equal(second[:, ::3, :, 0, 0], draft.start[:, ::3, :, 0, 0])
+    assert torch.equal(first, draft.start) and not torch.equal(second[..., 1:], draft.start[..., 1:])
+
+
 def test_a_run_resumes_where_it_stopped(tmp_path):
     model, words = with_events(transformer(), WordEncoder(dim=WORDS))
     first = Training(model.train(), words.train(), 1e-3)

@@ -2,8 +2,8 @@
 
 RoPE alone gives no absolute position, so four coordinate planes join the latents. In the opening chunk every token also
 sees the first latent pixel of the chunk: at the first denoising step that is noise, and it decides what the prompt
-leaves open (see `fkv.world.tensors.genes_of`). A model with events sees that pixel in every chunk and at every step, and
-also which of `LEVELS` each of its channels exceeds: choices between words are steps of the noise, which a network
+leaves open (see `fkv.world.tensors.genes_of`). A model with events sees that pixel in every chunk and at every step,
+and also which of `LEVELS` each of its channels exceeds: choices between words are steps of the noise, which a network
 learns slowly.
 """
 
