@@ -1,10 +1,11 @@
-"""Follow a model of the memory world while it trains: which items does it show right after one step from pure noise?
+"""Follow a model of the memory world while it trains: which items do its denoising steps show right?
 
 python -m fkv.training.validate --model runs/memory/model --codec assets/tiny-memory/codec --clips 48
 
-Every chunk of held-out clips sees the true, whole history. Chunks count by what they must do: open a stream, reveal a
-panel for the first time, return to one, or stay. Items are those that the witness reads in the true frames, after the
-codec; it reads the end of each chunk, in which the camera rests.
+Every chunk of held-out clips sees the true, whole history. With `--steps 1`, the items of the first step show what the
+noise decides, and those of all four what is left of it in a stream. Chunks count by what they must do: open a stream,
+reveal a panel for the first time, return to one, or stay. Items are those that the witness reads in the true frames,
+after the codec; it reads the end of each chunk, in which the camera rests.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .clips import encoded, render_memory_clips
 from .data import Clips
 from .generator import Training, flow_loss
 from .history import CHUNK_FRAMES, FULL
-from .rollout import Draft
+from .rollout import SIGMAS, Draft
 
 HELD_OUT = 2**42  # seed of the clips; training counts from 0
 CHUNKS = 8
@@ -74,7 +75,9 @@ def read_items(frames: np.ndarray, time: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def validate(model: Any, text_encoder: Any, codec: TinyCodec, clips: int) -> tuple[Readings, dict[str, float]]:
+def validate(
+    model: Any, text_encoder: Any, codec: TinyCodec, clips: int, steps: int = len(SIGMAS)
+) -> tuple[Readings, dict[str, float]]:
     """Count the items that a model shows right.
 
     Args:
@@ -82,6 +85,7 @@ def validate(model: Any, text_encoder: Any, codec: TinyCodec, clips: int) -> tup
         text_encoder: Its text encoder.
         codec: Its codec.
         clips: How many held-out clips of `CHUNKS` chunks.
+        steps: After how many of the four denoising steps.
 
     Returns:
         The readings, and by kind of chunk the mean squared error of x0 in its last latent frame.
@@ -94,7 +98,10 @@ def validate(model: Any, text_encoder: Any, codec: TinyCodec, clips: int) -> tup
     errors: dict[str, list[float]] = defaultdict(list)
     for _ in tqdm(range(clips), unit="clip"):
         drawn = encoded(codec, render_memory_clips(rng, codec.config["latent_channels"], 1, CHUNKS, FULL, 1.0), "cpu")
-        x0 = flow_loss(model, text_encoder, Draft.of(drawn), rng, 1)[2]
+        draft = Draft.of(drawn)
+        for _ in range(steps):
+            x0 = flow_loss(model, text_encoder, draft, rng, 1)[2]
+            draft.advance(x0)
         shown, true = (to_frames(codec.decode(latents)[0][0]) for latents in (x0, drawn.latents))
         count(drawn, shown, true, readings)
         for i, kind in enumerate(kinds_of(drawn)):
@@ -110,10 +117,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of transformer/ and text_encoder/")
     parser.add_argument("--codec", type=Path, required=True, help="folder of the codec")
     parser.add_argument("--clips", type=int, default=48, help="held-out clips of 8 chunks (default: 48)")
+    parser.add_argument(
+        "--steps", type=int, choices=range(1, len(SIGMAS) + 1), default=len(SIGMAS), help="of four (default: all)"
+    )
     args = parser.parse_args()
     model = WanTransformer3DModel.from_pretrained(args.model / "transformer", torch_dtype=torch.float32)
     text_encoder = WordEncoder.from_pretrained(args.model / "text_encoder").float()
-    readings, errors = validate(model, text_encoder, TinyCodec.from_pretrained(args.codec).float(), args.clips)
+    readings, errors = validate(
+        model, text_encoder, TinyCodec.from_pretrained(args.codec).float(), args.clips, args.steps
+    )
     for kind, items in readings.items():
         told = ", ".join(f"{item} {sum(right)}/{len(right)}" for item, right in items.items())
         print(f"{kind}: error {errors[kind]:.3f}, {told}")
