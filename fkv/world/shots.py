@@ -82,10 +82,10 @@ def memory_words() -> tuple[str, ...]:
 
 
 def sample_shot(rng: random.Random) -> Shot:
-    """Draw a random shot; four fifths of the subjects leave something open."""
+    """Draw a random shot; nine tenths of the subjects leave something open."""
     motion = rng.choice(MOTIONS + MEMORY_MOTIONS)
-    colour = rng.choice(COLOURS) if rng.random() < 0.4 else None
-    shape = rng.choice(SHAPES) if rng.random() < 0.5 else None
+    colour = rng.choice(COLOURS) if rng.random() < 0.25 else None
+    shape = rng.choice(SHAPES) if rng.random() < 0.3 else None
     subject = Subject(colour, shape, motion) if rng.random() < 0.85 else None
     lamps = rng.randint(1, 4) if rng.random() < 0.25 else None
     return Shot(rng.choice(SCENES), rng.choice(TIMES), subject, rng.choice(CAMERAS), lamps)
