@@ -31,10 +31,6 @@ TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 MOST_SECONDS = 3600  # for which an item is away
 OPENING = 2  # chunks without the items, so that no sink keeps a picture of them
 REST = 4  # chunks in which the items are read
-MOTION = {"hidden": "hiding", "roaming": "roaming"}  # kinds of probes whose thing leaves and returns by itself
-LEAVES = {"hidden": OPENING + 4, "roaming": OPENING + 5}  # chunks after which it is out of sight
-READ = {"hidden": range(3, 4), "roaming": range(3, 6)}  # chunks in which it is in full view, before it leaves
-SOONEST = {"hidden": 2, "roaming": 3}  # chunks after which it can come back
 RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2, "roaming": 2}  # until the items are read
 COMES_BACK = RETURN / 4  # gene
 STAYS = 1 - RETURN / 4
@@ -46,6 +42,30 @@ CHANCE = {
     "thing colour": 1 / len(COLOURS),
     "thing shape": 1 / len(SHAPES),
 }
+
+
+@dataclass(frozen=True)
+class Wandering:
+    """How a thing leaves and returns by itself.
+
+    Attributes:
+        motion: Its motion.
+        in_view: Chunks in which it is in full view, before it leaves.
+        leaves: Chunks after which it is out of sight.
+        soonest: Chunks after which it can come back.
+    """
+
+    motion: str
+    in_view: range
+    leaves: int
+    soonest: int
+
+
+WANDERING = {
+    "hidden": Wandering("hiding", range(OPENING + 1, OPENING + 2), OPENING + 4, 2),
+    "roaming": Wandering("roaming", range(OPENING + 1, OPENING + 4), OPENING + 5, 3),
+}
+"""Kinds of probes with such a thing."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class Probe:
 
     def genes(self, chunk: int) -> dict[int, float]:
         """The genes of a chunk that noise does not decide: when a thing comes back, and that no window changes."""
-        if self.kind in MOTION:
+        if self.kind in WANDERING:
             return {REVERSES[0]: COMES_BACK if chunk == self.returns - 1 else STAYS}
         return {LIGHTS: STAYS} if self.kind == "panorama" else {}
 
@@ -89,7 +109,8 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
     Args:
         kind: See `Probe`.
         prompt: Number of the held-out prompt.
-        seconds: How long the items are out of the picture, rounded to chunks, and at least `SOONEST`.
+        seconds: How long the items are out of the picture, rounded to chunks; a thing that wanders needs
+            `Wandering.soonest`.
 
     Raises:
         ValueError: `seconds` is not from 1 to `MOST_SECONDS`.
@@ -100,7 +121,8 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
     place = rng.choice(SCENES)
     time = rng.choice(TIMES)
     motion = rng.choice(MOTIONS)
-    away = max(round(seconds * FPS / CHUNK), SOONEST.get(kind, 0))
+    wandering = WANDERING.get(kind)
+    away = max(round(seconds * FPS / CHUNK), wandering.soonest if wandering else 0)
     seconds = away * CHUNK / FPS
     subject = Subject(None, None, motion)
     ahead = Shot(place, time, subject)
@@ -110,11 +132,11 @@ def make_probe(kind: Kind, prompt: int, seconds: float) -> Probe:
         shots = [gone] * OPENING + [ahead] * (1 + REST) + [gone] * (1 + away) + [again] * (1 + REST)
         return Probe(kind, prompt, tuple(shots), range(OPENING + 1, OPENING + 1 + REST), _last(shots), seconds)
     camera, panel = (("left", -1), ("right", 1))[prompt % 2]
-    if kind in MOTION:
-        moving = Shot(place, time, Subject(None, None, MOTION[kind]))
-        watched = LEAVES[kind] - OPENING + away + RETURN_CHUNKS[kind] + 2
+    if wandering:
+        moving = Shot(place, time, Subject(None, None, wandering.motion))
+        watched = wandering.leaves - OPENING + away + RETURN_CHUNKS[kind] + 2
         shots = [replace(moving, camera=camera)] * OPENING + [moving] * watched
-        return Probe(kind, prompt, tuple(shots), READ[kind], range(len(shots) - 2, len(shots)), seconds)
+        return Probe(kind, prompt, tuple(shots), wandering.in_view, range(len(shots) - 2, len(shots)), seconds)
     aside = replace(ahead, camera=camera)
     turned = [aside] * (TURN_CHUNKS + REST)
     shots = [ahead] * OPENING + turned + [ahead] * (TURN_CHUNKS + away) + turned
