@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from fkv.batch.shared import counts
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
-from fkv.parallel.ray_map import over_ray
 from fkv.policies import parse, write
 from fkv.records import Record, append_record, resume_records
 from fkv.report import device_name, without_speeds
@@ -27,7 +27,7 @@ from fkv.stream import video_of
 
 from .evaluation_streams import REFERENCE, at_once, paths_of, run_stream, run_switch
 from .held_out import held_out_scene
-from .jobs import load_once, over_processes
+from .jobs import load_once, run_jobs
 from .oracle_checks import check_story, check_world, not_readable
 from .prompt_switch import measure_switch
 from .stream_measures import measure
@@ -119,7 +119,9 @@ def evaluate(
         computed, asked = (sum(each[name] for each in saved) for name in ("chunks_computed", "chunks_asked"))
         print(f"{computed} of {asked} chunks to compute: {1 - computed / asked:.1%} saved", file=sys.stderr)
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, (model, device, precision, steps), jobs, workers, ray):
+        setup = (model, device, precision, steps)
+        found = run_jobs(partial(_records, loaded), _job, setup, jobs, workers, ray)
+        for record in chain.from_iterable(found):
             if steps is not None:
                 record["steps"] = steps
             records.append(record)
@@ -167,25 +169,6 @@ def _records(
             yield names | device | (without_speeds(measured) | {"timing": "shared"} if shared else measured)
         if policy == REFERENCE:
             reference = video_of(chunks)
-
-
-def _run(
-    loaded: VideoModel,
-    by_name: tuple[Any, str, str | None, int | None],
-    jobs: list[tuple],
-    workers: int,
-    ray: str | None,
-) -> Iterator[Record]:
-    if ray:
-        for records in over_ray(_job, [(*by_name, *job) for job in jobs], ray, by_name[1]):
-            yield from records
-        return
-    if workers == 1:
-        for job in jobs:
-            yield from _records(loaded, *job)
-        return
-    for records in over_processes(_job, [(*by_name, *job) for job in jobs], workers):
-        yield from records
 
 
 def _job(name: str, device: str, precision: str | None, steps: int | None, *arguments: Any) -> list[Record]:

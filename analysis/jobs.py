@@ -1,4 +1,4 @@
-"""Jobs of an evaluation, spread over processes."""
+"""Jobs of an evaluation: here, spread over processes, or over a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from fkv.models import registry
 from fkv.models.base import VideoModel
+from fkv.parallel.ray_map import over_ray
+
+Result = TypeVar("Result")
 
 
 @lru_cache(maxsize=1)
@@ -20,6 +23,34 @@ def load_once(name: str, device: str, precision: str | None, **setup: str) -> Vi
     """Load a model in a process of its own, which then has one thread, and keep it for the next job."""
     torch.set_num_threads(1)
     return registry.load(name, device, precision=precision, **setup)
+
+
+def run_jobs(
+    here: Callable[..., Result],
+    there: Callable[..., Result],
+    setup: tuple[Any, ...],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int = 1,
+    ray: str | None = None,
+) -> Iterator[Result]:
+    """Run jobs and yield their results as they are ready.
+
+    Args:
+        here: Called as `here(*job)` where one process is enough.
+        there: A function of a module, called as `there(*setup, *job)` in other processes.
+        setup: How another process loads what it needs: name of a model, its device, and what else `there` takes.
+        jobs: Arguments of the calls.
+        workers: Processes.
+        ray: Address of a Ray cluster to use instead.
+    """
+    spread = [(*setup, *job) for job in jobs]
+    if ray:
+        yield from over_ray(there, spread, ray, setup[1])
+    elif workers > 1:
+        yield from over_processes(there, spread, workers)
+    else:
+        for job in jobs:
+            yield here(*job)
 
 
 def over_processes(function: Callable[..., Any], jobs: Sequence[tuple], workers: int) -> Iterator[Any]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +32,7 @@ from fkv.world.shots import caption
 from fkv.world.story import STORY_GENES
 from fkv.world.tensors import genes_of
 
-from .jobs import load_once, over_processes
+from .jobs import load_once, run_jobs
 from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
@@ -102,6 +103,7 @@ def recall(
     out: str | Path | None = None,
     workers: int = 1,
     steps: int | None = None,
+    ray: str | None = None,
 ) -> list[Record]:
     """Run every probe under every policy.
 
@@ -116,6 +118,7 @@ def recall(
         out: Folder whose recall.jsonl finished records are appended to; records found there are not run again.
         workers: Processes, each with one thread.
         steps: Denoising steps, by default those of the model.
+        ray: Address of a Ray cluster to use instead; see `fkv.parallel.ray_map`.
 
     Returns:
         One record per stream, see `run_probe`; with `steps`, it holds them.
@@ -130,7 +133,7 @@ def recall(
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
-    if workers > 1 and not isinstance(model, str):
+    if (workers > 1 or ray) and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     loaded = loaded if steps is None else loaded.with_steps(steps)
@@ -150,7 +153,8 @@ def recall(
     ]
     jobs = [run for key, run in zip(keys, runs, strict=True) if key not in finished]
     with tqdm(total=len(runs), initial=len(runs) - len(jobs), unit="stream", file=sys.stderr) as bar:
-        for record in _run(loaded, (model, device, precision, steps), jobs, workers):
+        setup = (model, device, precision, steps)
+        for record in run_jobs(partial(run_probe, loaded), _job, setup, jobs, workers, ray):
             if steps is not None:
                 record["steps"] = steps
             finished[key_of(record)] = record
@@ -177,20 +181,6 @@ def check_events(model: VideoModel) -> None:
 def check_fit(model: VideoModel, policy: str) -> None:
     """Raise ValueError where a policy does not fit a model, for want of head roles for example."""
     Stream(model, parse(policy), caption(make_probe("thing", 0, 1).shots[0]))
-
-
-def _run(
-    loaded: VideoModel,
-    by_name: tuple[Any, str, str | None, int | None],
-    jobs: Sequence[tuple[str, Probe, int]],
-    workers: int,
-) -> Iterator[Record]:
-    """The records of all jobs, as they are ready."""
-    if workers > 1:
-        yield from over_processes(_job, [(*by_name, *job) for job in jobs], workers)
-        return
-    for job in jobs:
-        yield run_probe(loaded, *job)
 
 
 def items_of(records: Sequence[Record]) -> pd.DataFrame:

@@ -367,8 +367,8 @@ def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, qu
         called.append((where, device, len(jobs)))
         return (function(*job) for job in jobs)
 
-    monkeypatch.setattr(board, "over_ray", spread)
-    monkeypatch.setattr(board, "over_processes", spread)
+    monkeypatch.setattr("fkv.analysis.jobs.over_ray", spread)
+    monkeypatch.setattr("fkv.analysis.jobs.over_processes", spread)
     monkeypatch.setattr(board, "load_once", lambda name, device, precision, **setup: toy)
     one = board.run(read_spec(spec_file), tmp_path / "one")
     two = board.run(read_spec(spec_file), tmp_path / "two", board.Setting(workers=2))

@@ -7,8 +7,9 @@ rules have, `part`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,11 @@ from tqdm import tqdm
 from fkv import __version__
 from fkv.analysis import features as feature
 from fkv.analysis import recall
-from fkv.analysis.jobs import load_once, over_processes
+from fkv.analysis.jobs import load_once, run_jobs
 from fkv.files import read_text
 from fkv.models import registry
 from fkv.models.base import VideoModel
 from fkv.models.identity import identity_of
-from fkv.parallel.ray_map import over_ray
 from fkv.records import Record, append_record, resume_records
 from fkv.video import ENDING
 
@@ -99,8 +99,10 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     pending = [key for key in every if key not in finished or _lost(out, planned, key, setting.videos)]
     jobs = [(*key, protocol.prompts[key[1]], protocol.seconds, _kept(planned, key, setting.videos)) for key in pending]
     written: Protocol | None = None
+    here = partial(_one, model, feature.load(setting.features, setting.device))
+    setup = (spec.model, setting.device, setting.precision, spec.setup, setting.features)
     with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
-        for record, video in _run(model, spec, setting, jobs):
+        for record, video in run_jobs(here, _job, setup, jobs, setting.workers, setting.ray):
             check_origin(record, protocol)
             if video is not None:
                 file = video_file(out, planned, _key(record))
@@ -246,22 +248,6 @@ def _kept(planned: Plan, key: Key, videos: Kept) -> bool:
 def _lost(out: Path, planned: Plan, key: Key, videos: Kept) -> bool:
     """Whether a video should be there and is not."""
     return _kept(planned, key, videos) and not video_file(out, planned, key).exists()
-
-
-Job = tuple[str, int, int, str, float, bool]
-
-
-def _run(model: VideoModel, spec: Spec, setting: Setting, jobs: list[Job]) -> Iterator[tuple[Record, bytes | None]]:
-    """The records and videos of all jobs, as they are ready."""
-    spread = [(spec.model, setting.device, setting.precision, spec.setup, setting.features, *job) for job in jobs]
-    if setting.ray:
-        yield from over_ray(_job, spread, setting.ray, setting.device)
-        return
-    if setting.workers > 1:
-        yield from over_processes(_job, spread, setting.workers)
-        return
-    for each in jobs:
-        yield _one(model, feature.load(setting.features, setting.device), *each)
 
 
 def _job(

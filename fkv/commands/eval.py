@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fkv.models.base import VideoModel
     from fkv.storyboard import Storyboard
 
-WITHOUT_RECALL = ("shared", "story", "table", "sheet", "oracle", "ray")
+WITHOUT_RECALL = ("shared", "story", "table", "sheet", "oracle")
 """Options that `--recall` does not follow."""
 
 
@@ -139,7 +139,7 @@ def _recall(args: argparse.Namespace) -> int:
     records = [
         record | {"policy": with_steps(record["policy"], steps)}
         for steps in _steps(args.steps)
-        for record in recall.recall(policies, *setup, steps)
+        for record in recall.recall(policies, *setup, steps, args.ray)
     ]
     print(recall.table(records), file=sys.stderr)
     found = {"recall": recall.summary(records).to_dict("records"), "records": records}
