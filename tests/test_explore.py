@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -142,6 +143,16 @@ def test_by_hand_ends_when_it_is_stopped_or_nobody_chooses(toy):
     run = Run(1 << 26)
     *_, last = explored(toy, run, replace(PATIENT, pause=0.0), strategy=BY_HAND, passes=200)
     assert run.ended == "pause limit" and "a pause may last" in last["text"]
+
+
+def test_who_leaves_the_queue_generates_nothing_and_counts_as_no_turn(toy):
+    queue, run = Queue(), Run(1 << 26)
+    with queue.join("another"), closing(explore(toy, ExplorePlan.from_form(toy, **FORM), run, queue, PATIENT)) as told:
+        assert next(told)["state"] == "queued"
+        run.stop()
+        *_, last = told
+    assert (last["state"], last["nodes"], run.ended) == ("done", [], "stopped")
+    assert queue.expected(1, longest=180)[0] == "at most", "no turn has ended"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from fkv import policies
 from fkv.stream import Stream
 from fkv.studio.live import attention_probe, together
-from fkv.studio.live.limits import Limits
+from fkv.studio.live.limits import Limits, span
 from fkv.studio.live.live import live
 from fkv.studio.live.loop import generate
 from fkv.studio.live.plan import Plan
@@ -119,6 +119,12 @@ def test_who_waits_is_told_for_how_long_about():
         "1 minute",
         "2 minutes",
         "6 minutes",
+    ]
+    assert [span(seconds) for seconds in (0.05, 1, 90, 100)] == [
+        "0.05 seconds",
+        "1 second",
+        "1.5 minutes",
+        "1.67 minutes",
     ]
 
 

@@ -133,6 +133,9 @@ def explore(
     with turn("explore", run, queue, limits, model, strategy=strategy, seed=plan.seed, prompt=plan.prompt) as current:
         for text in current.wait():
             yield manifest("queued", text)
+        if run.stopped:  # it may be another's turn
+            yield manifest("done", current.over() or "")
+            return
         grow = model_thread.iterating(partial(_search if plan.strategy else _by_hand, model, plan))
         with closing(grow(tree, current)) as states:
             for state, text in states:

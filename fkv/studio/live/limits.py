@@ -65,4 +65,4 @@ class Limits:
 def span(seconds: float) -> str:
     """A length of time in words."""
     count, unit = (seconds, "second") if seconds < 60 else (seconds / 60, "minute")
-    return f"{count:g} {unit}{'' if count == 1 else 's'}"
+    return f"{round(count, 2):g} {unit}{'' if count == 1 else 's'}"

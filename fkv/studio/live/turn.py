@@ -62,7 +62,7 @@ class Turn:
         listener: Whoever it works for, None where fetched chunks tell (`Run.idle`).
         shares: Whether it can share the machine, see `Queue.join`.
         chunks: Chunks generated so far.
-        began: When the turn came, by the monotonic clock; None while it waits.
+        began: When the turn came, by the monotonic clock; None while it waits, and where it was stopped before.
         tallies: Frames and seconds of each stream, for the log.
         problem: A sentence for the visitor once the run has failed.
     """
@@ -94,7 +94,8 @@ class Turn:
             work = "does one thing" if self.queue.together == 1 else f"serves at most {self.queue.together} visitors"
             bound, seconds = self.queue.expected(place, self.limits.turn)
             yield f"Place {place} in the queue: this machine {work} at a time. The wait is {bound} {_rounded(seconds)}."
-        self.began = time.monotonic()
+        if not self.run.stopped:
+            self.began = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -103,8 +104,8 @@ class Turn:
 
     @property
     def progress(self) -> str:
-        """Chunks so far, in words."""
-        return counted(self.chunks, self.total)
+        """Chunks so far, in words; seconds of a debate, which has none."""
+        return span(round(self.seconds)) if self.kind == "director" else counted(self.chunks, self.total)
 
     def exceeded(self) -> tuple[str, str] | None:
         """The limit that the run exceeds, see `Limits.exceeded`; None while it may go on."""
