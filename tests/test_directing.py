@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from fkv.debate.director import Direction, direct
@@ -68,7 +70,9 @@ def test_a_debate_that_is_stopped_does_not_wait_for_the_answer_that_is_out(small
     began = time.monotonic()
     next(steps)
     run.stop()
-    assert [step.state for step in steps] == ["error"] and time.monotonic() - began < 10
+    [last] = steps
+    assert last.state == "error" and time.monotonic() - began < 10
+    assert re.fullmatch(r"Stopped after \d+ seconds?\.", last.text), "a debate has no chunks"
     assert run.ended == "stopped"
     release.set()
 
@@ -78,7 +82,7 @@ def test_a_debate_that_fails_unexpectedly_ends_in_a_sentence(small):
         raise KeyError("scenes")
 
     last = hold(small, fails)[-1]
-    assert last.state == "error" and last.text.startswith("The debate failed")
+    assert last.state == "error" and last.text.startswith("The debate failed after 0 seconds")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,15 @@ def test_one_scene_plays(small):
     registry.begin("a").live = True
     _, note = Handlers(small, registry, None).use(f"{SEA} [2]", SimpleNamespace(session_hash="a"))
     assert "1 scene plays from chunk 1 on." in note
+
+
+def test_a_debate_without_scenes_plays_none_as_they_come(shipped):
+    handlers, request = Handlers(shipped, Registry(), None), SimpleNamespace(session_hash="visitor")
+    [*_, agreed] = handlers.ask("a day by the sea", 2, request)
+    [refused] = handlers.ask("", 2, request)
+    assert [bool(step[3]) for step in (agreed, refused)] == [True, False]
+    assert agreed[2] == agreed[3] and handlers.use_at_once(True, agreed[3], request)[0] == agreed[3]
+    assert handlers.use_at_once(True, refused[3], request) == [gr.skip(), gr.skip()], "not those of the debate before"
 
 
 def test_bad_ideas_are_answered_in_the_drawer(small):

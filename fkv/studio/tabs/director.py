@@ -56,6 +56,7 @@ class Controls(NamedTuple):
     stop: gr.Button
     bar: gr.HTML
     agreed: gr.Textbox
+    fresh: gr.State
     use: gr.Button
     at_once: gr.Checkbox
     note: gr.HTML
@@ -79,10 +80,9 @@ def director_drawer(model: VideoModel, registry: Registry, endpoint: Endpoint | 
     c = _controls(endpoint)
     h = Handlers(model, registry, endpoint)
     waiting = registry.limits.waiting + 1
-    asked = c.ask.click(
-        h.ask, [c.idea, c.scenes], [c.bar, c.transcript, c.agreed, c.ask, c.stop], concurrency_limit=waiting, **QUIET
-    )
-    asked.then(h.use_at_once, [c.at_once, c.agreed], [story, c.note], queue=False, **QUIET)
+    shown = [c.bar, c.transcript, c.agreed, c.fresh, c.ask, c.stop]
+    asked = c.ask.click(h.ask, [c.idea, c.scenes], shown, concurrency_limit=waiting, **QUIET)
+    asked.then(h.use_at_once, [c.at_once, c.fresh], [story, c.note], queue=False, **QUIET)
     c.stop.click(h.stop, None, None, queue=False, **QUIET)
     c.use.click(h.use, c.agreed, [story, c.note], queue=False, **QUIET)
 
@@ -110,6 +110,7 @@ def _controls(endpoint: Endpoint | None) -> Controls:
             with gr.Column(scale=1, min_width=190):
                 use = gr.Button("Use this")
                 at_once = gr.Checkbox(False, label="Play as it comes", info="use scenes as soon as they are agreed on")
+        fresh = gr.State("")  # what the last debate agreed on, "" where it did not
         note = gr.HTML("", apply_default_css=False)
         transcript = gr.HTML(_transcript(()), apply_default_css=False)
     return Controls(
@@ -119,6 +120,7 @@ def _controls(endpoint: Endpoint | None) -> Controls:
         stop=stop,
         bar=bar,
         agreed=agreed,
+        fresh=fresh,
         use=use,
         at_once=at_once,
         note=note,
@@ -139,19 +141,18 @@ class Handlers:
     def ask(self, idea: str, scenes: int, request: gr.Request) -> Iterator[list[Any]]:
         """Hold a debate, and update the drawer until it ends."""
         registry = self._registry
-        skipped = [gr.skip(), gr.skip()]
         try:
             so_far, facts = told_of(registry.of(request.session_hash), self._model, self._toy_world)
             brief = Brief(idea, scenes, so_far=so_far, facts=facts, toy_world=self._toy_world)
         except ValueError as error:
-            yield [_note("error", sentence(error)), *skipped, *begin_and_end("error")]
+            yield [_note("error", sentence(error)), gr.skip(), gr.skip(), "", *begin_and_end("error")]
             return
         run = registry.begin(directs(request))
         with closing(debate(self._model, brief, self._direct, run, self._queue, registry.limits, Caller())) as steps:
             for step in steps:
                 found = step.direction.scenes.replace(" | ", " |\n") if step.direction else ""
                 said = _note(step.state, step.text)
-                yield [said, _transcript(step.events), found or gr.skip(), *begin_and_end(step.state)]
+                yield [said, _transcript(step.events), found or gr.skip(), found, *begin_and_end(step.state)]
 
     def _direct(self, brief: Brief, seen: Seen) -> Direction:
         return direct(brief, self._endpoint, secrets.randbelow(SEEDS), seen)
@@ -177,9 +178,9 @@ class Handlers:
         play = "1 scene plays" if len(cues) == 1 else f"{len(cues)} scenes play"
         return [gr.skip(), _note("done", f"{play} from chunk {begin + 1} on.")]
 
-    def use_at_once(self, at_once: bool, agreed: str | None, request: gr.Request) -> list[Any]:
-        """The same once the debate is over, where the visitor wants scenes to play as they come."""
-        return self.use(agreed, request) if at_once and agreed else [gr.skip(), gr.skip()]
+    def use_at_once(self, at_once: bool, fresh: str, request: gr.Request) -> list[Any]:
+        """The same once a debate has agreed on scenes, where the visitor wants them to play as they come."""
+        return self.use(fresh, request) if at_once and fresh else [gr.skip(), gr.skip()]
 
 
 def _note(state: str, text: str) -> str:
