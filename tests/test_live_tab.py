@@ -104,11 +104,21 @@ def test_a_link_promises_a_recording_only_where_there_is_one(recorded, small):
         assert ("sample recording" in stage["text"]) == bool(recorded) and "Not read" in stage["text"]
 
 
+def test_a_link_hides_nothing_that_it_sets(shipped, tab):
+    policies = tab.controls.policies
+    query = {"schedule": "1000,500", "frames": "2", "threshold": "0.9"}
+    places = [tab.controls.form.index(field) + 2 for field in (policies.timesteps, policies.frames)]
+    for asked, expected in ((query, ["1000,500", 2]), ({}, [SKIPPED, SKIPPED])):
+        fields = Links(shipped, {}).restore(SimpleNamespace(query_params=asked))
+        found = [fields[place] for place in places]
+        assert [getattr(field, "value", field) for field in found] == expected
+        assert all(field.visible for field in found if field != SKIPPED)
+
+
 def test_a_future_goes_on_with_the_split_with_which_it_was_generated(shipped, tab):
     event = gr.EventData(None, {"prompt": "a red ball", "seed": 1, "policy": "forcing-kv"})
     threshold = tab.controls.policies.threshold
-    slider = Handlers(shipped, tab.registry, None, tab.controls).go_on(40, event)[threshold]
-    assert slider.value == shipped.profile_threshold and "static" in slider.info
+    assert Handlers(shipped, tab.registry, None, tab.controls).go_on(40, event)[threshold] == shipped.profile_threshold
     event._data["noises"] = "0,3,1"
     lengths = {length: Handlers(shipped, tab.registry, None, tab.controls).go_on(length, event) for length in (0, 2, 9)}
     field = tab.controls.next_run.length

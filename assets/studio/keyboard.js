@@ -8,6 +8,7 @@ const USES_SPACE = "button, summary, input, [role=tab]";
 const SCROLLS = ":is([role=region], [role=log])[tabindex]";
 const SCROLL_KEYS = [" ", "End", "ArrowLeft", "ArrowRight"];
 const USES_ARROWS = "[role=tab], [role=radiogroup], input";
+const USES_END = "input[type=range]";
 
 /** @param {Record<string, () => void>} actions by key */
 export function listen(actions) {
@@ -16,6 +17,7 @@ export function listen(actions) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return;
     if (event.key === " " && target.closest?.(USES_SPACE)) return;
     if (event.key.startsWith("Arrow") && target.closest?.(USES_ARROWS)) return;
+    if (event.key === "End" && target.closest?.(USES_END)) return;
     if (SCROLL_KEYS.includes(event.key) && target.matches?.(SCROLLS)) return;
     const action = actions[event.key];
     if (!action) return;

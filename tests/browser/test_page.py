@@ -11,6 +11,9 @@ import gradio_client
 import gradio_client.exceptions
 import pytest
 
+from fkv.models import registry
+from fkv.studio.tabs.policy_field import split_info
+
 expect = pytest.importorskip("playwright.sync_api").expect
 
 
@@ -110,6 +113,21 @@ def test_address_restores_the_form(visit):
     expect(tab.page.get_by_label("Prompt", exact=True)).to_have_value("a pink box")
     expect(tab.page.get_by_label("Seed", exact=True)).to_have_value("7")
     expect(tab.page.get_by_role("radio", name="sliding-window")).to_be_checked()
+
+
+def test_the_threshold_says_how_it_splits_the_heads_whoever_has_moved_it(visit):
+    model = registry.load("tiny")
+    tab = visit(query="?prompt=a+pink+box&threshold=0.9")
+    tab.page.get_by_role("button", name="Policies and parameters").click()
+    said = tab.page.locator("#fkv-advanced")
+    expect(said).to_contain_text(split_info(model, 0.9))
+    tab.page.get_by_label("Threshold of static heads").first.fill("5")
+    expect(said).to_contain_text(split_info(model, 1.0))
+    slider = tab.page.locator("#fkv-advanced input[type=range]").first
+    slider.press("Home")
+    expect(said).to_contain_text(split_info(model, 0.0))
+    slider.press("End")
+    expect(said).to_contain_text(split_info(model, 1.0))
 
 
 def show(page, name):

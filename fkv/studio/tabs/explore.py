@@ -19,7 +19,7 @@ from fkv.studio.live.exploring import FUTURES, explore
 from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 
-from . import live, policy_field
+from . import live
 from .buttons import begin_and_end
 from .live.events import data_of
 
@@ -244,5 +244,5 @@ class Handlers:
             c.policies.frames: 0,
             c.storyboard.path: noises,
             c.next_run.length: chunks if 0 < (length or 0) < chunks else gr.skip(),
-            c.policies.threshold: gr.skip() if split is None else policy_field.split_slider(self._model, split),
+            c.policies.threshold: gr.skip() if split is None else split,
         }

@@ -26,7 +26,6 @@ from fkv.studio.live.sessions import Registry
 from fkv.studio.media.assets import page_asset, script
 from fkv.studio.media.protocol import page_facts
 
-from . import policy_field
 from .live import Controls
 
 
@@ -67,9 +66,7 @@ def heads_tab(model: VideoModel, registry: Registry, controls: Controls) -> None
         roles = _read(lambda data: roles_of(model, **data), event)
         if run := registry.of(request.session_hash):
             run.add_change(SetRoles(roles))
-        if roles.threshold is None:
-            return gr.skip()
-        return policy_field.split_slider(model, roles.threshold)
+        return gr.skip() if roles.threshold is None else roles.threshold
 
     def silence(a: str, b: str, event: gr.EventData, request: gr.Request) -> list[Any]:
         """Silence a head of a stream, also in the next run; or unsilence it from the next run on."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
-
 from fkv.models.base import VideoModel
 from fkv.policies import Policy, parse
 from fkv.storyboard import at_threshold
@@ -27,11 +25,6 @@ def split_info(model: VideoModel, threshold: float | None) -> str:
     static = sum(map(len, at_threshold(model.roles, threshold).static))
     dynamic = model.roles.scores.size - static
     return f"heads with at least this score are static: {static} static, {dynamic} dynamic"
-
-
-def split_slider(model: VideoModel, threshold: float) -> gr.Slider:
-    """The slider of the threshold, moved there."""
-    return gr.Slider(value=threshold, info=split_info(model, threshold))
 
 
 def recache_info(a: Any, b: Any) -> str:

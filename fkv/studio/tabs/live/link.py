@@ -52,8 +52,8 @@ class Links:
             "story": story if get("story") else None,
             "steps": steps,
             "branch": get("branch"),
-            "schedule": get("schedule"),
-            "frames": number(get("frames")),
+            "schedule": seen(gr.Textbox, get("schedule")),
+            "frames": seen(gr.Number, number(get("frames"))),
             "path": get("path"),
         }
         if unread := [name for name, value in read.items() if get(name) and value is None]:
@@ -70,6 +70,11 @@ def with_steps(model: VideoModel, story: str) -> tuple[str, int]:
     if opening is None or int(opening[1]) > most:
         return story, most
     return story[opening.end() :], int(opening[1])
+
+
+def seen(field: type[gr.Textbox | gr.Number], value: Any) -> Any:
+    """A field that not every model shows, shown with a value; None without one."""
+    return None if value is None else field(value, visible=True)
 
 
 def share(text: str | None) -> float | None:

@@ -92,7 +92,8 @@ class Policies:
         self.steps.input(self._change_steps, self.steps, None, **LATEST)
         if self.threshold.interactive:
             clamped = f"(share) => {WITHIN}"
-            self.threshold.input(self._change_threshold, self.threshold, self.threshold, js=clamped, **LATEST)
+            self.threshold.input(self._change_threshold, self.threshold, None, js=clamped, **LATEST)
+            self.threshold.change(self._say_split, self.threshold, self.threshold, js=clamped, **LATEST)
         for name, field in self.fields.items():
             picker = self._pickers[name]
             field.input(self._change_policy_of(name), field, None, **AT_ONCE)
@@ -103,9 +104,11 @@ class Policies:
     def _change_steps(self, steps: float, request: gr.Request) -> None:
         add_change(self._registry, SetSteps(int(steps)), request)
 
-    def _change_threshold(self, value: float, request: gr.Request) -> Any:
-        if run := self._registry.of(request.session_hash):
-            run.add_change(SetRoles(at_threshold(self._model.roles, value)))
+    def _change_threshold(self, value: float, request: gr.Request) -> None:
+        add_change(self._registry, SetRoles(at_threshold(self._model.roles, value)), request)
+
+    def _say_split(self, value: float) -> gr.Slider:
+        """Say how the threshold splits the heads, whoever has moved it: the visitor, a link, an undo, another tab."""
         return gr.Slider(info=policy_field.split_info(self._model, value))
 
     def _change_policy_of(self, stream: str) -> Callable[..., None]:
