@@ -13,6 +13,7 @@ import pytest
 
 from fkv.studio.live.limits import Limits
 from fkv.studio.live.sessions import Registry
+from fkv.studio.media.mp4 import Encoding
 from fkv.studio.media.protocol import pack
 from fkv.studio.tabs.explore import Handlers
 from fkv.studio.tabs.live.link import Links
@@ -91,6 +92,22 @@ def test_nothing_is_recorded_before_all_streams_have_a_chunk(tab):
     run.put(pack({"streams": streams, "later": ["B"]}, [np.zeros((1, 8, 8, 3), np.uint8)]))
     [said] = tab.controls.recording._record(False, REQUEST)
     assert said.value != NO_RECORDING and said.label == "Nothing to record yet" and not said.interactive
+
+
+def test_a_recording_that_is_being_made_ends_when_another_run_begins(tab, monkeypatch):
+    def made() -> list:
+        tab.registry.begin("visitor").put(pack(record, [np.zeros((1, 8, 8, 3), np.uint8)]))
+        return list(tab.controls.recording._record(True, REQUEST))
+
+    def wait(encoding, seconds: float) -> bool:
+        tab.registry.begin("visitor")
+        return finished(encoding, 60)
+
+    record = {"index": 0, "streams": {"A": {"video_frames": 1, "policy": "full", "hash": "0" * 16}}}
+    assert made()[-1].interactive
+    finished = Encoding.wait
+    monkeypatch.setattr(Encoding, "wait", wait)
+    assert made() == [], "the button is the new run's"
 
 
 def test_a_prompt_can_be_changed_in_the_queue():

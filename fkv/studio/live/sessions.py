@@ -69,6 +69,10 @@ class Registry:
         with self._lock:
             return self._runs.get(session or "")
 
+    def replaced(self, session: str | None, run: Run) -> bool:
+        """Whether the visitor has begun another run since, whose are the buttons now."""
+        return self.last(session) not in (run, None)
+
     def close(self, session: str | None) -> None:
         """Stop a visitor's run and forget what it showed."""
         with self._lock:

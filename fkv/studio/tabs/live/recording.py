@@ -51,8 +51,10 @@ class RecordingCard:
         recording = Recording(files, self._model.fps, run.source, plain)
         with self._artifacts.write(recording.name) as path:
             with Encoding(recording, path).running() as work:
-                while work.wait(0.5):
+                while work.wait(0.5) and not self._registry.replaced(request.session_hash, run):
                     yield gr.DownloadButton(f"Writing chunk {work.done + 1} of {work.total}", interactive=False)
+            if self._registry.replaced(request.session_hash, run):
+                return
             if work.problem:
                 yield gr.DownloadButton(work.problem, interactive=False)
                 return

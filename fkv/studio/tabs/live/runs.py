@@ -63,7 +63,7 @@ class Runs:
                 before = None
                 for manifest in manifests:
                     state = manifest["state"]
-                    replaced = registry.last(request.session_hash) not in (run, None)  # the buttons are another run's
+                    replaced = registry.replaced(request.session_hash, run)
                     buttons = self._same_buttons if replaced or state == before else buttons_in(state)
                     begins = before is None and state != "error"
                     yield [manifest, *buttons, self._controls.recording.forget() if begins else gr.skip()]
