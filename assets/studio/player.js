@@ -123,7 +123,14 @@ export class Player extends Playhead {
     if (!round?.record?.streams[name] || round.file < 0) return true;
     const frames = this.near.get(round.file);
     if (frames === undefined) this.refetch(round.file);
-    return frames !== undefined && !(frames instanceof Promise);
+    return frames !== undefined && !isComing(frames);
+  }
+
+  /** Whether the server no longer keeps the frames of the chunk that is shown. */
+  get gone() {
+    if (!this.round) return false;
+    const frames = this.near.get(this.round.file);
+    return this.round.file < 0 || (frames !== undefined && Object.keys(frames).length === 0 && !isComing(frames));
   }
 
   /** @param {number} number of a file to decode once more */
@@ -156,14 +163,19 @@ export class Player extends Playhead {
       anotherFrame = true;
       anotherChunk ||= before.split(".")[0] !== chunk;
       const bitmaps = /** @type {Frames | undefined} */ (this.near.get(round?.file ?? -1))?.[name];
-      if (!bitmaps?.[frame] || !this.screens[name]) continue;
-      copyTo(this.screens[name], bitmaps[frame]);
-      this.painted[name] += 1;
+      const screen = this.screens[name];
+      if (!screen) continue;
+      if (bitmaps?.[frame]) copyTo(screen, bitmaps[frame]);
+      else screen.getContext("2d")?.clearRect(0, 0, screen.width, screen.height); // not the picture of another chunk
+      this.painted[name] += Number(Boolean(bitmaps?.[frame]));
     }
     if (anotherFrame) this.dispatchEvent(new Event("frame"));
     if (anotherChunk) this.dispatchEvent(new Event("chunk"));
   }
 }
+
+/** Whether frames are still being decoded. */
+const isComing = (/** @type {Frames | Promise<Frames>} */ frames) => frames instanceof Promise;
 
 /** @param {HTMLCanvasElement} canvas @param {ImageBitmap} bitmap */
 function copyTo(canvas, bitmap) {

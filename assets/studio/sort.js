@@ -1,5 +1,6 @@
 // @ts-check
-/** Tables of Compare are sorted by the column whose heading is pressed: first the largest value, then the smallest. */
+/** Tables of Compare are sorted by the column whose heading is pressed: first the largest value, then the smallest;
+ * names from A to Z first. */
 
 import { findAll } from "./dom.js";
 
@@ -13,9 +14,11 @@ export function sortTables() {
 /** @param {HTMLTableCellElement} heading */
 function sortBy(heading) {
   const table = /** @type {HTMLTableElement} */ (heading.closest("table"));
-  const down = heading.getAttribute("aria-sort") !== "descending";
+  const cells = findAll(table, `tbody tr > :nth-child(${heading.cellIndex + 1})`);
+  const [first, then] = cells.some(isNumber) ? ["descending", "ascending"] : ["ascending", "descending"];
+  const order = heading.getAttribute("aria-sort") === first ? then : first;
   for (const other of findAll(table, "thead th")) other.removeAttribute("aria-sort");
-  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  heading.setAttribute("aria-sort", order);
   arrange(table);
 }
 
@@ -33,15 +36,16 @@ export function arrange(table) {
   table.tBodies[0].append(...rows);
 }
 
+/** Whether a cell holds a number, known or not. */
+const isNumber = (/** @type {HTMLElement} */ cell) => cell.dataset.value !== undefined;
+
 /**
  * Numbers by their value, unknown ones below all others; names by the alphabet.
  * @param {HTMLElement} a
  * @param {HTMLElement} b
  */
 function compare(a, b) {
-  if (a.dataset.value === undefined || b.dataset.value === undefined) {
-    return (b.textContent ?? "").localeCompare(a.textContent ?? "");
-  }
+  if (!isNumber(a) || !isNumber(b)) return (a.textContent ?? "").localeCompare(b.textContent ?? "");
   const [x, y] = [a, b].map(({ dataset }) => (dataset.value === "" ? -Infinity : Number(dataset.value)));
   return x === y ? 0 : x < y ? -1 : 1;
 }

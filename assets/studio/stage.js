@@ -144,7 +144,7 @@ export function mount({ element, props, trigger, watch }) {
     session.goPressed();
   });
   undo.addEventListener("click", () => {
-    say("The last change is taken back with the next chunk.");
+    say("Taking the last change back.");
     trigger("undo", {});
   });
   for (const button of findAll(stage, ".fkv-begin")) button.addEventListener("click", () => press("fkv-go"));

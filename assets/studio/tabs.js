@@ -6,6 +6,7 @@ import { findAll } from "./dom.js";
 /** @import { HeadsState } from "./heads/state.js" */
 
 const FIRST = "live";
+const HEADS = "heads";
 const TABS = "[role=tab], .overflow-dropdown button"; // where tabs do not fit beside each other, the last are in a menu
 
 /** @param {HTMLElement} tab */
@@ -15,7 +16,8 @@ const nameOf = (tab) => (tab.textContent ?? "").trim().toLowerCase().split(" ")[
 export function openTab(query, heads) {
   const wanted = query.get("tab");
   const [layer, head] = (query.get("head") ?? "").split(".").map(Number);
-  if (layer >= 0 && head >= 0) heads.choose(layer, head);
+  const isHead = [layer, head].every((number) => Number.isInteger(number) && number >= 0);
+  if (wanted === HEADS && isHead) heads.choose(layer, head);
   if (wanted && wanted !== FIRST) {
     findAll(document, TABS)
       .find((tab) => nameOf(tab) === wanted)
@@ -31,7 +33,7 @@ export function followTabs(heads) {
     if (tab) remember({ tab: nameOf(tab) === FIRST ? null : nameOf(tab), head: null });
   });
   heads.addEventListener("change", () => {
-    const isOpen = new URLSearchParams(window.location.search).get("tab") === "heads"; // visible a moment longer
+    const isOpen = new URLSearchParams(window.location.search).get("tab") === HEADS; // visible a moment longer
     if (heads.visible && isOpen) remember({ head: `${heads.chosen.layer}.${heads.chosen.head}` });
   });
 }

@@ -128,6 +128,7 @@ export class Timeline {
     const live = player.following && !player.ended;
     const pace = live ? player.lead.pace : player.fps;
     const name = state === "recorded" ? "recording" : live ? "live" : "replay";
+    if (player.gone) return `${name}, frames no longer kept`;
     if (state === "paused" && player.following) return `${name}, paused`;
     if (player.held) return `${name}, held`;
     return `${name}, ${pace > player.fps + 0.5 ? "catching up" : `${pace.toFixed(0)} of ${player.fps} fps shown`}`;

@@ -51,6 +51,10 @@ def test_a_recorded_board_is_sorted_and_limited(board):
     assert set(rules(page)) == {"longlive:window_frames=7", "sliding-window:window_frames=7"}
     page.get_by_role("button", name="discontinuity").click()
     assert page.locator(".fkv-board th[aria-sort]").get_attribute("aria-sort") == "descending"
+    page.get_by_role("button", name="rule", exact=True).click()
+    assert page.locator(".fkv-board th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert rules(page) == ["longlive:window_frames=7", "sliding-window:window_frames=7"]
+    page.get_by_role("button", name="discontinuity").click()
     order = rules(page)
     for value in (1, 99):  # first no rule is left
         slide(page, "frames", value)

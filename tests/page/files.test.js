@@ -4,6 +4,8 @@ import { test } from "node:test";
 import { writeStatus } from "../../assets/studio/dom.js";
 import { Films } from "../../assets/studio/explore/films.js";
 import { fetchFile } from "../../assets/studio/files.js";
+import { Player } from "../../assets/studio/player.js";
+import { chunk, learnFacts } from "./records.js";
 
 /** @import { TestContext } from "node:test" */
 
@@ -41,6 +43,25 @@ test("the frames of a future come although the network failed at first", async (
   answering(t, [new TypeError("network"), 200, 404]);
   const films = new Films("key");
   assert.deepEqual([(await films.of(0)).length, (await films.of(1)).length], [1, 0]);
+});
+
+test("a chunk that the server no longer keeps leaves no picture of another one", async (t) => {
+  learnFacts();
+  answering(t, [404]);
+  const drawn = /** @type {string[]} */ ([]);
+  const pen = { drawImage: () => drawn.push("picture"), clearRect: () => drawn.push("blank") };
+  const player = new Player(() => "stage/key/0");
+  player.screens = { A: /** @type {any} */ ({ width: 8, height: 8, getContext: () => pen }) };
+  player.reset("key", 16);
+  for (const index of [0, 1]) player.append(chunk(index), 0);
+  player.near.set(1, { A: Array(12).fill({ width: 8, height: 8, close() {} }) });
+  player.seek(1);
+  assert.deepEqual([drawn, player.gone], [["picture"], false]);
+  player.seek(0);
+  assert.deepEqual([drawn, player.gone], [["picture"], false], "while it is fetched");
+  for (let turns = 0; turns < 9; turns++) await new Promise((done) => setImmediate(done));
+  player.tick(0);
+  assert.deepEqual([drawn, player.gone, player.painted.A], [["picture", "blank"], true, 1]);
 });
 
 test("a status of which only the figures have changed is not announced", () => {

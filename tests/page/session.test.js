@@ -5,6 +5,7 @@ import { addressOf, sayable } from "../../assets/studio/address.js";
 import { HeadsState } from "../../assets/studio/heads/state.js";
 import { Player } from "../../assets/studio/player.js";
 import { Session } from "../../assets/studio/session.js";
+import { openTab } from "../../assets/studio/tabs.js";
 import { marksOf } from "../../assets/studio/timeline.js";
 import { chunk, learnFacts, rounds, stream } from "./records.js";
 
@@ -125,6 +126,22 @@ function watching() {
   session.player.dispatchEvent(new Event("chunk"));
   return { session, heads, sent };
 }
+
+test("an address opens a head where it names one of the Heads tab", () => {
+  Object.assign(globalThis, { document: { querySelectorAll: () => [] } });
+  /** @type {[query: string, layer: number, head: number][]} */
+  const cases = [
+    ["tab=heads&head=3.2", 3, 2],
+    ["tab=heads&head=1e-1.2", 0, 0],
+    ["tab=heads&head=3", 0, 0],
+    ["head=99.99", 0, 0],
+  ];
+  for (const [query, layer, head] of cases) {
+    const heads = new HeadsState(open());
+    openTab(new URLSearchParams(query), heads);
+    assert.deepEqual(heads.chosen, { layer, head }, query);
+  }
+});
 
 test("attention can be asked for where the Heads tab was never opened", () => {
   const { session, heads } = watching();
