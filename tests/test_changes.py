@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fkv import policies
 from fkv.commands.main import main
 from fkv.storyboard import Change, SetPolicy, SetPrompt, SetRoles, SetSteps, SilenceHead, Storyboard, parse
+from fkv.storyboard.lines import read_change
 from fkv.stream import Stream
 from fkv.stream.state import StreamState
 from fkv.studio.live.limits import Limits
@@ -176,6 +177,54 @@ def test_other_classes_of_the_same_roles_regroup_the_heads(small):
     assert live.step().events == ()
 
 
+def test_merged_blocks_of_veil_heads_stay_when_another_head_is_silenced(small):
+    classes = {"wave": ((0,),) * 3, "anchor": ((1,),) * 3, "veil": ((2, 3),) * 3}
+    roles = replace(small.roles, provenance={"classes": classes})
+    live = Stream(small, policies.parse("pyramid-forcing"), "a red ball over the sea", roles=roles, decode=False)
+    for _ in range(8):
+        live.step()
+    pages = live.caches[0].groups["veil"].pages
+    assert pages.edited.any()
+    SilenceHead("A", (0, 0)).apply({"A": live})
+    held = live.step().pages["veil"]
+    assert held[held.edited].names == pages[pages.edited].names
+
+
+def test_changes_of_heads_at_one_border_add_up(small):
+    live = Stream(small, policies.parse("forcing-kv"), "a red ball", decode=False)
+    live.step()
+    for line in ("heads = 1.1 dynamic", "heads = 1.3 static"):
+        read_change(line, None).apply({"A": live})
+    assert live.next_roles != live.roles
+    assert live.step().events == ("roles: 1.1 dynamic, 1.3 static",)
+
+
+def test_embeddings_take_the_place_of_a_prompt(small):
+    one, two = (small.encode(prompt) for prompt in ("a red ball", "a blue star"))
+    live = Stream(small, policies.parse("full"), "a red ball", decode=False)
+    live.step()
+    live.set_text(two)
+    chunk = live.step()
+    assert chunk.events == ("text",) and chunk.prompt == ""
+    live.set_prompt("a red ball")
+    assert live.step().events == ("prompt: a red ball",)
+    for text, words in ((one[:, :, :3], "embeddings must be"), (torch.cat([one, two]), "2 texts for a batch of 1")):
+        with pytest.raises(ValueError, match=words):
+            live.set_text(text)
+    with pytest.raises(ValueError, match="no shared cache to recompute"):
+        Stream(small, policies.parse("per-step"), "a red ball").set_text(two, recache=True)
+
+
+def test_one_prompt_is_that_of_every_video_of_a_batch(small):
+    one, two = (small.encode(prompt) for prompt in ("a red ball", "a blue star"))
+    streams = [Stream(small, policies.parse("memflow"), text=torch.cat([one, one]), decode=False) for _ in range(2)]
+    for each in streams:
+        each.step()
+    streams[0].set_prompt("a blue star")
+    streams[1].set_text(torch.cat([two, two]))
+    torch.testing.assert_close(*(each.step().latents for each in streams))
+
+
 def recomputed(monkeypatch) -> list[torch.Tensor]:
     """The latents of every pass that a re-cache runs."""
     latents = []
@@ -195,6 +244,24 @@ def test_a_recache_after_a_switch_recomputes_the_newest_frames_that_are_there(sm
     live.step()
     chunks = latents[0].shape[1] // 3
     assert chunks >= 1 and torch.equal(latents[0], torch.cat(made[-chunks:], 1))
+
+
+@pytest.mark.parametrize("chunks, opens", [(2, True), (6, False)])
+def test_only_a_recache_from_the_first_frame_on_opens_a_stream(small, monkeypatch, chunks, opens):
+    live = Stream(small, policies.parse("longlive:global_sink=false"), "a red ball over the sea", decode=False)
+    for _ in range(chunks):
+        live.step()
+    opening = []
+    rebuild = StreamState.rebuild
+
+    def watched(self, latents, cache, rope):
+        opening.append(cache.opening)
+        rebuild(self, latents, cache, rope)
+
+    monkeypatch.setattr(StreamState, "rebuild", watched)
+    live.set_prompt("a blue star", recache=True)
+    live.step()
+    assert opening == [opens]
 
 
 @pytest.mark.parametrize(

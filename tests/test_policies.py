@@ -199,6 +199,17 @@ def test_values_are_checked_however_a_policy_is_made():
     assert isinstance(ForcingKV(retention=1).retention, int), "a number of segments, not a share"
 
 
+def test_a_share_of_all_and_the_number_one_are_two_policies(small):
+    share, number = ForcingKV(retention=1.0), ForcingKV(retention=1)
+    assert share != number and number == ForcingKV(retention=1) and len({share, number, ForcingKV(retention=1)}) == 2
+    stream = Stream(small, share, "a red ball", decode=False)
+    for _ in range(4):
+        many = stream.step()
+    stream.set_policy(number)
+    few = stream.step()
+    assert few.events == ("policy: forcing-kv",) and few.kv_tokens["dynamic"] < many.kv_tokens["dynamic"]
+
+
 @pytest.mark.parametrize(
     "annotation, value, message",
     [
@@ -354,6 +365,6 @@ def test_a_policy_reads_as_many_frames_as_it_says(small, name):
 
 def test_a_wrapper_forwards_every_hook_that_it_does_not_own():
     stated = "paper family checked compares_keys caches fp8 context_noise".split()  # set as it is made
-    by_base = "unsilenced commit_frames watches_attention edits_pages overrides page_kind".split()  # follow from others
+    by_base = "unsilenced commit_frames overrides page_kind".split()  # follow from others
     public = {name for name in dir(Policy) if not name.startswith("_")}
     assert public - set(vars(Wrapper)) == {*stated, *by_base}

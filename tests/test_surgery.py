@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fkv import policies
 from fkv.analysis.figures import SurgeryEffects
 from fkv.analysis.record import settings_of
 from fkv.analysis.surgery import Effect, operate
 from fkv.commands import main
-from fkv.policies import POLICIES, DummyForcing, ForcingKV, Full, Recompute
+from fkv.policies import POLICIES, DeepForcing, DummyForcing, ForcingKV, Full, Recompute
 from fkv.policies.silenced import Silenced
 from fkv.policies.silenced import silenced as silence
 from fkv.probe import FrameMassProbe
@@ -52,6 +53,35 @@ def test_a_head_silenced_on_the_way_loses_its_past_and_the_others_nothing(small)
     assert {name: after.kv_tokens[name] for name in before.kv_tokens} == before.kv_tokens
     with pytest.raises(ValueError, match="no head 9 in layer 0"):
         SilenceHead("A", (0, 9)).apply({"A": stream})
+
+
+@pytest.mark.parametrize("text", ["tether-cache:budget_frames=9 without 1.0", "commit:6 tether-cache:budget_frames=9"])
+def test_a_fork_copies_pages_that_the_policy_edits_also_below_a_wrapper(small, text):
+    trunk = Stream(small, policies.parse(text), PROMPT, decode=False)
+    for _ in range(4):
+        trunk.step()
+    branch = trunk.fork(share=True)
+    assert not branch.caches[0].shares_pages
+    assert torch.equal(branch.step().latents, trunk.step().latents)
+
+
+def test_a_head_silenced_on_the_way_leaves_the_queries_to_the_other_heads(small, monkeypatch):
+    asked = []
+    scores = DeepForcing.scores
+    monkeypatch.setattr(DeepForcing, "scores", lambda self, *a: asked.append(a) or scores(self, *a))
+    rule = policies.parse("deep-forcing:window_frames=9,sink_frames=2,capacity_frames=7")
+    stream = Stream(small, rule, PROMPT, decode=False)
+    for _ in range(4):
+        stream.step()
+    branch = stream.fork()
+    SilenceHead("A", (1, 0)).apply({"A": branch})
+    queries = []
+    for each in (stream, branch):
+        asked.clear()
+        each.step()
+        queries += [query for _, layer, _, query in asked if layer == 1]
+    earlier = stream.geometry.tokens_per_frame  # the frame of the chunk before, whose queries count
+    assert torch.equal(queries[0][:, 1:, :earlier], queries[1][:, :, :earlier])
 
 
 def test_a_silenced_head_sees_only_the_current_chunk(small):

@@ -18,7 +18,7 @@ def regrouped(cache: KVCache, groups: Mapping[str, Heads], segments: int, dtype:
     """Copy a cache into other head groups, page sizes or types, in buffers of exactly the size that is needed.
 
     A new group has a page when all of its heads, in every layer, had all of its tokens before: splitting a group loses
-    nothing, joining two keeps what both have.
+    nothing, joining two keeps what both have. A page counts as edited when all of its heads had it, as large, edited.
 
     Args:
         cache: The cache. Pages that it shares are copied to its own buffers.
@@ -48,7 +48,7 @@ def regrouped(cache: KVCache, groups: Mapping[str, Heads], segments: int, dtype:
         at, group.segment = np.nonzero(cached)
         group.frame = frames[at]
         group.position = positions[at]
-        group.edited = np.zeros(len(at), bool)
+        group.edited = np.all([_edited(cache, name, segments, frames)[cached] for name in names], 0)
         group.place = np.arange(len(at))
         index = {name: torch.from_numpy(tokens[name][cached].reshape(-1)).to(cache.device) for name in names}
         for layer, heads in enumerate(sources):
@@ -63,6 +63,15 @@ def regrouped(cache: KVCache, groups: Mapping[str, Heads], segments: int, dtype:
 def _source(cache: KVCache, layer: int, head: int) -> tuple[HeadGroup, int]:
     """The group that stores a head of a layer, and the head's row in its buffers."""
     return next((g, g.heads[layer].index(head)) for g in cache.groups.values() if head in g.heads[layer])
+
+
+def _edited(cache: KVCache, name: str, segments: int, frames: np.ndarray) -> np.ndarray:
+    """Which pages of `frames` are edited in a group, bool [frames, segments]; none where they have another size."""
+    table = np.zeros((len(frames), segments), bool)
+    pages = cache.groups[name].pages
+    if segments == cache.segments:
+        table[np.searchsorted(frames, pages.frame), pages.segment] = pages.edited
+    return table
 
 
 def _token_table(cache: KVCache, group: HeadGroup, frames: np.ndarray) -> np.ndarray:

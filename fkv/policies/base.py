@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -79,6 +79,13 @@ class Policy:
         bool, Field(description="store K and V in 8 bits (e4m3): half the memory, slower to read on a CPU")
     ] = False
     context_noise: ContextNoise = 0.0
+
+    def __init_subclass__(cls) -> None:
+        cls.__eq__ = Policy.__eq__  # type: ignore[method-assign]  # in place of that of the dataclass, to which 1 equals 1.0
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another policy is the same; a share of 1.0 is not the number 1."""
+        return type(self) is type(other) and _compared(self) == _compared(other)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -245,6 +252,11 @@ class Policy:
     def reassign_heads(self, state: ChunkState) -> dict[str, Heads] | None:
         """New head groups from now on, None to keep them. For policies that class heads while they run."""
         return None
+
+
+def _compared(policy: Any) -> list[tuple[type, object]]:
+    values = [getattr(policy, field.name) for field in fields(policy) if field.compare]
+    return [(type(value), value) for value in values]
 
 
 def check_whole_chunks(name: str, frames: int, geometry: Geometry) -> None:

@@ -75,7 +75,8 @@ class DeepForcing(Policy):
         tokens = cache.geometry.tokens_per_frame
         earlier = self.recent_frames - len(state.frames)
         if state.step == "context":
-            notes["queries"][layer] = query[:, :, query.shape[2] - earlier * tokens :].clone()
+            order = np.argsort(cache.order[layer])  # back to the model's, which stays when heads are silenced
+            notes["queries"][layer] = query[:, order, query.shape[2] - earlier * tokens :]
             return
         if layer == 0:
             notes["chosen"] = {}
@@ -89,7 +90,7 @@ class DeepForcing(Policy):
             return  # all silenced
         heads = cache.heads_of(layer, f"layer {layer}")
         noted = notes["queries"].get(layer)  # of the chunk before, unless another policy watched it
-        queries = query if noted is None else torch.cat([noted, query], 2)
+        queries = query if noted is None else torch.cat([noted[:, list(cache.order[layer])], query], 2)
         notes["chosen"][f"layer {layer}"] = self._chosen(state, layer, queries[:, heads], notes)
 
     def _chosen(self, state: ChunkState, layer: int, queries: Tensor, notes: dict[str, Any]) -> np.ndarray:

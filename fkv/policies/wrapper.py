@@ -47,6 +47,14 @@ class Wrapper(Policy):
         return self.base.knows_cuts
 
     @property
+    def edits_pages(self) -> bool:
+        return self.base.edits_pages
+
+    @property
+    def watches_attention(self) -> bool:
+        return self.base.watches_attention
+
+    @property
     def silenced_heads(self) -> tuple[Head, ...]:
         return self.base.silenced_heads
 

@@ -101,7 +101,7 @@ class SetThreshold(Change):
     threshold: float
 
     def apply(self, streams: Streams) -> None:
-        roles = next(iter(streams.values())).roles
+        roles = next(iter(streams.values())).next_roles
         SetRoles(at_threshold(roles, self.threshold)).apply(streams)
 
 
@@ -116,7 +116,7 @@ class SetHeads(Change):
     heads: tuple[tuple[Head, Role], ...]
 
     def apply(self, streams: Streams) -> None:
-        roles = next(iter(streams.values())).roles
+        roles = next(iter(streams.values())).next_roles
         if roles is None:
             raise ValueError("this model's heads have no roles to change; profile it first")
         SetRoles(self.of(roles)).apply(streams)

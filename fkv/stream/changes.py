@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
-
 from fkv.cache import KVCache, regrouped
 from fkv.models.base import VideoModel
 from fkv.policies import ChunkState, Policy, evict
 from fkv.roles import HeadRoles
+from fkv.transformer.passes import TextContext
 
 from .chunk import Timer
 from .recache import recache as recached
@@ -90,9 +89,9 @@ def change_prompt(
 ) -> str | None:
     """Go on with another prompt, see `Stream.set_prompt`; `opening` is the one that the stream was made with."""
     with timer.stage("text"):
-        state.text = state.model.transformer.prepare_text(state.model.encode(prompt))
+        state.text = state.prepare_text(state.model.encode(prompt))
     recache = recache and state.index > 0
-    unchanged = prompt == (state.prompt or opening) and not recache and not cut
+    unchanged = prompt == (state.prompt if state.index else opening) and not recache and not cut
     state.prompt = prompt
     if unchanged:
         return None
@@ -104,10 +103,10 @@ def change_prompt(
     return f"{'cut' if cut else 'prompt'}: {prompt}"
 
 
-def change_text(state: StreamState, timer: Timer, *, text: Tensor, recache: bool) -> str:
+def change_text(state: StreamState, timer: Timer, *, text: TextContext, recache: bool) -> str:
     """Go on with other text embeddings, see `Stream.set_text`."""
-    with timer.stage("text"):
-        state.text = state.model.transformer.prepare_text(text)
+    state.text = text
+    state.prompt = ""
     if recache and state.index:
         with timer.stage("rebuild"):
             state.caches = [recached(state)]

@@ -68,6 +68,7 @@ def _newest_at_once(state: StreamState) -> KVCache:
     seen = replace(seen, frames=frames)
     positions = policy.chunk_positions(seen) or frames
     cache.begin(frames, positions)
+    cache.opening = frames[0] == 0  # as in `replay`
     cache.reading.choose({name: policy.reads(name, seen) for name in cache.groups})
     latents = torch.cat([state.context_latents(chunk, state.latents[chunk]) for chunk in chunks], 1)
     state.rebuild(latents, cache, state.rope(positions))

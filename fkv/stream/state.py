@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from fkv.cache import KVCache
@@ -28,7 +29,7 @@ class StreamState:
         geometry: Sizes of the cache.
         policy: In force.
         roles: In force.
-        prompt: Of the newest chunk, "" before the first.
+        prompt: Of the newest chunk, "" before the first and under embeddings in place of a prompt.
         text: The prompt as cross-attention reads it.
         caches: One, or one for each denoising step.
         index: Of the next chunk.
@@ -81,6 +82,19 @@ class StreamState:
         chunk = self.index if chunk is None else chunk
         text_keys = [keys for keys, _ in self.text.keys_values]
         return ChunkState(chunk, self.frames(chunk), cache, step=step, marks=self.marks, text_keys=text_keys)
+
+    def prepare_text(self, embeds: Tensor) -> TextContext:
+        """A prompt as cross-attention reads it, from its embeddings; a single text is that of all videos.
+
+        Raises:
+            ValueError: They are neither one text nor one for each video, or have another size.
+        """
+        batch = self.geometry.batch
+        each = torch.cat([embeds] * batch) if len(embeds) == 1 else embeds
+        context = self.model.transformer.prepare_text(each)
+        if len(embeds) not in (1, batch):
+            raise ValueError(f"there are {len(embeds)} texts for a batch of {batch}; give one for all, or one for each")
+        return context
 
     def new_caches(self) -> list[KVCache]:
         """Empty caches for the policy in force."""

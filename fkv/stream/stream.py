@@ -79,7 +79,7 @@ class Stream:
         if text is None:
             self.set_prompt(self._opening)
         else:
-            self._state.text = model.transformer.prepare_text(text)
+            self._state.text = self._state.prepare_text(text)
 
     def __repr__(self) -> str:
         prompt = textwrap.shorten(self.prompt or self._opening, 60, placeholder=" ...")
@@ -111,7 +111,7 @@ class Stream:
 
     @property
     def prompt(self) -> str:
-        """The prompt of the newest chunk, "" before the first."""
+        """The prompt of the newest chunk, "" before the first and under embeddings in place of a prompt."""
         return self._state.prompt
 
     @property
@@ -128,6 +128,11 @@ class Stream:
     def next_policy(self) -> Policy:
         """The policy of the next chunk."""
         return self._pending.policy
+
+    @property
+    def next_roles(self) -> HeadRoles | None:
+        """The head roles of the next chunk."""
+        return self._pending.roles
 
     @property
     def pass_names(self) -> list[str]:
@@ -154,13 +159,25 @@ class Stream:
             ValueError: The prompt cannot be used, or the policy has no shared cache to recompute.
         """
         prompt = check_prompt(prompt)
-        if recache and self.next_policy.caches != "shared":
-            raise ValueError(f"policy {self.next_policy.name!r} has no shared cache to recompute")
+        self._check_recache(recache)
         self._pending.text = partial(change_prompt, prompt=prompt, recache=recache, cut=cut, opening=self._opening)
 
     def set_text(self, text: Tensor, recache: bool = False) -> None:
-        """Go on with other text embeddings, [batch, tokens, text_dim], in place of a prompt; see `set_prompt`."""
-        self._pending.text = partial(change_text, text=text, recache=recache)
+        """Go on with other text embeddings in place of a prompt, see `set_prompt`.
+
+        Args:
+            text: [batch, tokens, text_dim], or [1, tokens, text_dim] for all videos.
+            recache: See `set_prompt`.
+
+        Raises:
+            ValueError: The embeddings have another shape, or the policy has no shared cache to recompute.
+        """
+        self._check_recache(recache)
+        self._pending.text = partial(change_text, text=self._state.prepare_text(text), recache=recache)
+
+    def _check_recache(self, recache: bool) -> None:
+        if recache and self.next_policy.caches != "shared":
+            raise ValueError(f"policy {self.next_policy.name!r} has no shared cache to recompute")
 
     def set_policy(self, policy: Policy, roles: HeadRoles | None = None) -> None:
         """Go on under another policy or other head roles.
