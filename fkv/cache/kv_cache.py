@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class KVCache:
         reading: What passes read, where the policy says so.
         select: Called with layer and queries before a layer reads, where the policy asks for it.
         notes: What the policy remembers about this cache from chunk to chunk.
-        derived: What the policy computes from the keys of this cache. No other cache takes it over.
+        derived: What the policy computes from this cache. No other cache takes it over.
 
     Raises:
         ValueError: `segments` does not divide a frame or the groups do not partition the heads.
@@ -284,6 +285,19 @@ class KVCache:
                 group.freeze()
             new.groups[name].copy_from(group)
         return new
+
+    def only(self, masks: Mapping[str, np.ndarray]) -> KVCache:
+        """A view of the cache in which groups have these of their pages alone, to look at; only `edit` changes both.
+
+        Args:
+            masks: Group -> the pages that it has in the view, bool [pages].
+        """
+        view = copy(self)
+        view.groups = {name: replace(group, frame=group.frame.copy()) for name, group in self.groups.items()}
+        for name, group in view.groups.items():
+            group.keep(masks[name])
+        view.slices = [view._slices(layer) for layer in range(self.geometry.layers)]
+        return view
 
     # Copies of pages.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from fkv.pages import Geometry, Pages, Reads
 
@@ -21,6 +23,7 @@ class Commit(Wrapper):
     """Another policy whose context pass reads the newest frames only. Written `commit:6 longlive`.
 
     From Commit Forcing (Dwell-Jing/commit-forcing): entries that are written without a view of the sink drift less.
+    Frames that the base has dropped stay for the context pass where it needs them; the base does not see them.
 
     Args:
         base: The policy of the denoising passes.
@@ -53,8 +56,19 @@ class Commit(Wrapper):
     def apart(self, geometry: Geometry) -> bool:
         return False
 
+    def chunk_positions(self, state: ChunkState) -> Sequence[int] | None:
+        return self.base.chunk_positions(self._seen_by_base(state)[1])
+
+    def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
+        self.base.select(state if state.step == "context" else self._seen_by_base(state)[1], layer, query)
+
+    def edit(self, state: ChunkState) -> None:
+        self.base.edit(self._seen_by_base(state)[1])
+
     def keep_mask(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        kept = self.base.keep_mask(group, pages, state)
+        masks, seen = self._seen_by_base(state)
+        kept = masks[group].copy()
+        kept[kept] = self.base.keep_mask(group, pages_of(group, seen), seen)
         if state.step == "recache":
             return kept
         state.cache.notes.setdefault(NOTE, {})[group] = state.chunk, pages[kept].names
@@ -62,27 +76,34 @@ class Commit(Wrapper):
         return kept | (pages.frame > state.frames[-1] - later)
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
-        reads = self.base.reads(group, state)
-        pages = pages_of(group, state)
-        if state.step != "context":
-            return reads or Reads(np.flatnonzero(self._of_base(group, pages, state)))
-        if not self.base.settled(state):
+        masks, seen = self._seen_by_base(state)
+        pages, rows = pages_of(group, state), np.flatnonzero(masks[group])
+        reads = self.base.reads(group, seen)
+        if reads is not None:
+            reads = replace(reads, index=rows[reads.index])
+        elif not masks[group].all():
+            reads = Reads(rows)
+        if state.step != "context" or not self.base.settled(state):
             return reads
         recent = np.flatnonzero(pages.frame > state.frames[-1] - self.frames)
         if reads is None or reads.position is None:
             return Reads(recent)
-        at: dict[int, int] = {}
-        for row, position in zip(reads.index.tolist(), reads.position.tolist(), strict=True):
-            at.setdefault(row, position)
-        return Reads(recent, np.array([at.get(row, pages.position[row]) for row in recent.tolist()]))
+        at = dict(zip(reads.index[::-1].tolist(), reads.position[::-1].tolist(), strict=True))
+        own = at[int(np.flatnonzero(pages.frame == state.frames[-1])[0])]
+        behind = own - state.frames[-1] + pages.frame  # of what the base does not read: as far away as it is old
+        return Reads(recent, np.array([at.get(row, behind[row]) for row in recent.tolist()]))
 
-    def _of_base(self, group: str, pages: Pages, state: ChunkState) -> np.ndarray:
-        """Mask of the pages that the base would hold while this chunk attends."""
-        own = pages.frame >= state.frames[0]
-        if not state.chunk:
-            return own
-        chunk, names = state.cache.notes.get(NOTE, {}).get(group, (None, ()))
-        if chunk == state.chunk - 1:
-            return own | pages.among(names)
-        before = ChunkState(state.chunk - 1, tuple(f - len(state.frames) for f in state.frames), state.cache)
-        return own | self.base.keep_mask(group, pages, before)
+    def _seen_by_base(self, state: ChunkState) -> tuple[dict[str, np.ndarray], ChunkState]:
+        """The pages that the base would hold, as masks per head group, and the chunk as if there were no others."""
+        cache, groups = state.cache, state.cache.groups
+        key = state.chunk, state.step == "recache", [group.live for group in groups.values()]
+        known, masks, view = cache.derived.get(NOTE, (None, {}, cache))
+        if known != key:
+            masks = {name: np.ones(group.live, bool) for name, group in groups.items()}
+            for name, (chunk, names) in cache.notes.get(NOTE, {}).items():
+                if chunk == state.chunk - 1 and name in groups and state.step != "recache":
+                    pages = groups[name].pages
+                    masks[name] = (pages.frame >= state.frames[0]) | pages.among(names)
+            view = cache if all(mask.all() for mask in masks.values()) else cache.only(masks)
+            cache.derived[NOTE] = key, masks, view
+        return masks, replace(state, cache=view)

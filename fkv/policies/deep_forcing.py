@@ -116,10 +116,9 @@ class DeepForcing(Policy):
 
     def scores(self, cache: KVCache, layer: int, rows: np.ndarray, queries: Tensor) -> np.ndarray:
         """How much the queries ask for each cached token, summed over queries and heads, [rows]."""
-        _, _, keys, _ = next(each for each in cache.read_stored(layer) if each[0].name == f"layer {layer}")
-        index = torch.from_numpy(cache.groups[f"layer {layer}"].pages.slot[rows]).to(keys.device)
+        keys = cache.stored_keys(layer, f"layer {layer}", rows).flatten(2, 3)
         heads, size = queries.shape[1], queries.shape[3]
-        score = torch.einsum("bhd,bhnd->n", queries.float().sum(2), keys[:, :, index].float())
+        score = torch.einsum("bhd,bhnd->n", queries.float().sum(2), keys.float())
         return (score / (size**0.5 * heads)).cpu().numpy()
 
     def reads(self, group: str, state: ChunkState) -> Reads | None:
