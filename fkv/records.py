@@ -18,11 +18,11 @@ def read_records(file: Path) -> list[Record]:
         ValueError: There is no such file, or a line is not a record.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"there is no file {file} with records") from None
     try:
-        return [parse_json(line, "it") for line in _whole(text).splitlines()]
+        return [_record(line) for line in _whole(text).decode("utf-8").splitlines()]
     except ValueError as error:
         raise ValueError(
             f"{file} has a line that is not a record ({error}); remove the line or choose another folder"
@@ -41,9 +41,9 @@ def resume_records(file: Path) -> list[Record]:
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         return []
-    text = file.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        file.write_text(_whole(text), encoding="utf-8")
+    text = file.read_bytes()
+    if not text.endswith(b"\n"):
+        file.write_bytes(_whole(text))
     return read_records(file)
 
 
@@ -53,6 +53,13 @@ def append_record(file: Path, record: Record) -> None:
         lines.write(json.dumps(record) + "\n")
 
 
-def _whole(text: str) -> str:
+def _record(line: str) -> Record:
+    record = parse_json(line, "it")
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    return record
+
+
+def _whole(text: bytes) -> bytes:
     """The lines of a text that have an end."""
-    return text[: text.rfind("\n") + 1]
+    return text[: text.rfind(b"\n") + 1]

@@ -29,3 +29,11 @@ def test_a_run_goes_on_with_whole_records(tmp_path):
     file.write_text("nothing\n")
     with pytest.raises(ValueError, match="has a line that is not a record"):
         resume_records(file)
+
+
+@pytest.mark.parametrize("line", [b"5\n", b"[]\n", b"\xff\xfe\n"], ids=["number", "list", "no text"])
+def test_a_line_that_is_no_record_is_named_with_its_file(line, tmp_path):
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(b'{"chunk": 0}\n' + line)
+    with pytest.raises(ValueError, match="records.jsonl has a line that is not a record"):
+        resume_records(file)
