@@ -468,7 +468,8 @@ def test_a_stream_goes_on_when_the_language_model_is_down(capsys):
     ("options", "sentence"),
     [
         (["--director", ""], "the idea is empty"),
-        (["--director", "a ball", "--say", f"2:{SEA}"], "leave out --story and --say"),
+        (["--director", "a ball", "--say", f"2:{SEA}"], "leave out --story, --say and --recache"),
+        (["--director", "a ball", "--recache"], "leave out --story, --say and --recache"),
         (["--director", "a ball", "--llm", "nowhere", "--llm-model", "x"], "begins with http:// or https://"),
         (["--director", "a ball", "--llm", "http://127.0.0.1:9/v1"], "name the language model with --llm-model"),
         (["--director", "a ball", "--llm-model", "x"], "--llm-model goes with --llm URL"),

@@ -141,6 +141,9 @@ def test_plain_debate_asks_everybody_every_time(capsys, film):
         (["FILM", "--groups", "9"], "6 agents cannot form 9 groups"),
         (["FILM", "--seed", "-1"], "seed"),
         (["--renders", "0"], "--renders must be at least 1"),
+        (["--renders", "1", "--plain"], "leave out --plain and --seed"),
+        (["--renders", "1", "--seed", "3"], "leave out --plain and --seed"),
+        (["FILM", "--plain", "--groups", "2"], "--plain is a debate in one group"),
     ],
 )
 def test_bad_input_is_answered_with_a_sentence(capsys, film, options, sentence):
