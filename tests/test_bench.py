@@ -374,6 +374,25 @@ def test_bad_input_is_refused_in_a_sentence(options, message):
         run(*options)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"results": [{}], "hardware": {}}',
+        '{"results": [], "hardware": {"device": "x"}}',
+        '{"attention": {}, "hardware": {"device": "x"}}',
+        '{"ca2": {"cumulative_s": {}}, "hardware": {"device": "x"}, "model": "x"}',
+        '{"rows": 5, "hardware": 5, "model": "x"}',
+    ],
+)
+def test_a_damaged_report_is_refused_in_a_sentence(text, tmp_path, capsys):
+    file = tmp_path / "r.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="r.json is not a report of fkv bench, or a damaged one"):
+        run("--read", str(file))
+    assert not capsys.readouterr().out
+
+
 def test_what_cannot_be_done_with_a_report_is_refused_before_measuring(recorded, tmp_path, monkeypatch):
     def measured(*_):
         raise AssertionError("measured all the same")

@@ -128,9 +128,26 @@ def read(path: str) -> dict[str, Any]:
         data = read_json(path, MAX_REPORT)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    if not isinstance(data, dict) or not {"results", "attention", *SOURCES} & data.keys() or "hardware" not in data:
-        raise ValueError(f"{path} is not a report of fkv bench")
+    try:
+        _table(data)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
+        raise ValueError(f"{path} is not a report of fkv bench, or a damaged one") from None
     return data
+
+
+def _claim_in(measured: dict[str, Any]) -> str | None:
+    """The claim that a report is of, None for streams and one layer."""
+    return next((name for name in SOURCES if name in measured), None)
+
+
+def _table(measured: dict[str, Any]) -> list[str]:
+    """Format a report as lines for the terminal."""
+    from fkv.bench import report
+
+    if (claim := _claim_in(measured)) is None:
+        return report.table(measured)
+    found = import_module(f"fkv.bench.{claim}").table(measured[claim])
+    return [f"{measured['model']}; {measured['hardware']['device']}", *found]
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -191,12 +208,10 @@ def _claim(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def _report_claim(args: argparse.Namespace, measured: dict[str, Any], name: str, target: Path | None) -> None:
     """Print and write the report of a claim."""
-    bench = import_module(f"fkv.bench.{name}")
     emit(measured, target)
-    print("\n".join([f"{measured['model']}; {measured['hardware']['device']}", *bench.table(measured[name])]),
-          file=sys.stderr)  # fmt: skip
+    print("\n".join(_table(measured)), file=sys.stderr)
     if args.figure:
-        bench.figure(measured, Path(args.figure))
+        import_module(f"fkv.bench.{name}").figure(measured, Path(args.figure))
 
 
 def _streams(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -306,7 +321,7 @@ def run(args: argparse.Namespace) -> int:
     args.warmup = max(args.warmup, streams.CAPTURE_CHUNKS) if args.graphs else args.warmup
     other = read(args.against) if args.against else None
     known = read(args.read) if args.read else None
-    claim = next((name for name in SOURCES if getattr(args, name) or name in (known or {})), None)
+    claim = _claim_in(known) if known else next((name for name in SOURCES if getattr(args, name)), None)
     if claim and (args.official or args.against):
         raise ValueError(f"--official and --against are for streams; {args.read} is a report of --{claim}")
     if claim:
@@ -324,7 +339,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         measure = _attention if args.attention else _streams
         measured = measure(args, torch.device(args.device))
-    text = report.table(measured)
+    text = _table(measured)
     if args.official:
         measured = {**measured, "official": OFFICIAL}
         text += ["", *report.official_table(OFFICIAL)]
