@@ -90,7 +90,8 @@ def compare(
 
     Returns:
         The report. Per policy `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds,
-        `ratio_kv_bytes` full / policy at the last chunk, `psnr_vs_full` in dB, None where the frames are equal.
+        `ratio_kv_bytes` full / policy at the last chunk, `psnr_vs_full` in dB, None where the frames are equal or
+        nothing is decoded.
     """
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)

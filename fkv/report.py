@@ -45,12 +45,13 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def frame_hash(chunks: Sequence[Chunk]) -> str:
-    """Short SHA-256 of all video frames in order: equal hashes mean equal frames."""
+def frame_hash(chunks: Sequence[Chunk]) -> str | None:
+    """Short SHA-256 of all video frames in order: equal hashes mean equal frames; None where nothing was decoded."""
+    videos = [chunk.video for chunk in chunks if chunk.video is not None]
     digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(b"" if chunk.video is None else chunk.video.tobytes())
-    return digest.hexdigest()[:16]
+    for video in videos:
+        digest.update(video.tobytes())
+    return digest.hexdigest()[:16] if videos else None
 
 
 def chunk_record(chunk: Chunk) -> dict[str, Any]:

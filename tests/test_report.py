@@ -1,5 +1,7 @@
 """Records: what they say of known chunks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,3 +45,8 @@ def test_a_stream_is_told_by_its_peak_and_by_what_its_seconds_count(small):
     told = stream_record([chunk(1), chunk(3), chunk(2)], small, 0, "cpu")
     assert told["kv_bytes_peak"] == 3 and told["denoise_s_median"] == 9
     assert (told["fps_denoise"], told["fps_end_to_end"]) == (pytest.approx(12 / 9), pytest.approx(12 / 15))
+
+
+def test_a_stream_that_is_not_decoded_has_no_hash_of_frames(small):
+    assert stream_record([replace(chunk(), video=None)], small, 0, "cpu")["frames_sha256"] is None
+    assert stream_record([chunk()], small, 0, "cpu")["frames_sha256"] is not None
