@@ -13,6 +13,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from fkv import policies, roles
 from fkv.cache import GROWTH
 from fkv.commands import fit as command
+from fkv.commands import main
 from fkv.models import fit, memory
 from fkv.models.registry import MODELS
 from fkv.models.release import BASES, Setup
@@ -223,6 +224,9 @@ def test_the_command(capsys, tmp_path):
         command.add_arguments(parser)
         return command.run(parser.parse_args(arguments))
 
+    assert run("--model", "longlive", "--memory", "80", "--json", "-") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["model"] == "longlive" and "it fits" in printed.err
     report = tmp_path / "fit.json"
     assert (
         run("--model", "longlive", "--memory", "80", "--text", "device", "--chunks", "40", "--json", str(report)) == 0
@@ -238,3 +242,15 @@ def test_the_command(capsys, tmp_path):
         run("--model", "tiny")
     with pytest.raises(ValueError, match=r"--graphs.* add --device cuda"):
         run("--model", "longlive", "--device", "cpu", "--graphs")
+
+
+@pytest.mark.parametrize("model", ["self-forcing", "causvid", "longlive-2"])
+def test_the_command_counts_the_steps_that_are_taken(model, capsys):
+    def cache(*steps):
+        options = ["--model", model, "--policy", "per-step", "--memory", "900", "--chunks", "2", "--json", "-"]
+        assert main.main(["fit", *options, *steps]) == 0
+        return json.loads(capsys.readouterr().out)["kv_bytes"]
+
+    assert cache("--steps", "1") * (3 if model == "causvid" else 4) == cache()
+    assert main.main(["fit", "--model", model, "--steps", "9"]) == 2
+    assert "the number of steps must be a whole number from 1 to" in capsys.readouterr().err

@@ -182,6 +182,8 @@ def test_the_command_prints_writes_and_draws(capsys, small, small_by_default, tm
     ):
         assert line.startswith(effect.label) and f"{effect.kv_bytes:,}" in line
         assert written["psnr"] == list(effect.psnr) and written["kv_bytes_untouched"] == effect.kv_bytes_untouched
+    code, out, err = surgery(capsys, "--silence", "0.2", "--chunks", "1", "--json", "-")
+    assert code == 0 and json.loads(out)["effects"] and "silence 0.2" in err
 
 
 @pytest.mark.parametrize(

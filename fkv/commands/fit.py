@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 
 from .model_options import add_model, sampling_of, setup_of
 from .output import emit, outputs
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=float, metavar="GB", help="ask for a GPU with that much free instead of this machine's"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the table there too; - writes it to stdout, and the text to stderr"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"model {args.model!r} ships with the studio and is small; name one to download with --model: {others}"
         )
+    if isinstance(args.steps, int):
+        steps = release.schedule.with_steps(args.steps).timesteps
+        release = dataclasses.replace(release, solver="renoise", timesteps=steps)  # their number is what counts
     check_chunks(args.chunks)
     if args.memory is not None and not 0 < args.memory < math.inf:
         raise ValueError(f"--memory is a number of gigabytes above 0, not {args.memory:g}")
@@ -51,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
     if args.graphs:
         check_graphs(device)
     found = fit(release, Setup(**setup_of(args)), args.policy, args.chunks, device, free, args.graphs)
-    print(found, "it fits" if found.fits else explain(found, device), sep="\n")
-    if target:
+    text = sys.stderr if args.json == "-" else sys.stdout
+    print(found, "it fits" if found.fits else explain(found, device), sep="\n", file=text)
+    if args.json:
         settings = {
             "model": release.name,
             **vars(found.setup),

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="what the video shows (default: the model's first example)")
     parser.add_argument("--seed", type=int, default=0, help="whole number that chooses the noise (default: 0)")
     parser.add_argument("--chunks", type=int, default=7, help="chunks per stream (default: 7)")
-    parser.add_argument("--json", metavar="FILE", help="also write the effects there")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the effects there; - writes them to stdout, and the table to stderr"
+    )
     parser.add_argument("--out", metavar="FIGURE", help="also draw them there, as PNG, SVG or PDF")
 
 
@@ -78,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     print_hints(model, [prompt])
     with tqdm(total=(1 + len(operations)) * args.chunks, unit="chunk", file=sys.stderr) as bar:
         effects = list(operate(model, policy, operations, prompt, args.seed, args.chunks, roles, bar.update))
-    print(table(effects))
-    if target:
+    print(table(effects), file=sys.stderr if args.json == "-" else sys.stdout)
+    if args.json:
         settings = {
             "model": model.name,
             "policy": args.policy,
