@@ -611,8 +611,9 @@ SOURCE = Source("someone/model", "a/weights.pt", 0.001, "0" * 40)
 )
 def test_the_hubs_refusals_become_sentences(source, status, code, message, hub):
     hub |= {"status": status, "code": code}
-    with pytest.raises(download.DownloadError, match=message):
-        download.fetch(source)
+    with pytest.raises(download.DownloadError, match=message) as refused:
+        download.fetch(source, "choose another --decoder")
+    assert str(refused.value).endswith("it may have moved: choose another --decoder") or "gated" in message
 
 
 @pytest.mark.parametrize("source", [SOURCE, dataclasses.replace(SOURCE, file="a/")], ids=["file", "folder"])

@@ -155,6 +155,17 @@ def test_published_weights_load(tmp_path):
     assert torch.equal(taehv.from_weights(older).decoder[7].conv.weight, weights["decoder.7.conv.weight"])
 
 
+def test_a_small_decoder_that_cannot_be_read_is_named(tmp_path):
+    other, decoder, config = (tmp_path / name for name in ("other.safetensors", "taew2_1.safetensors", "config.json"))
+    save_file({"weight": torch.ones(1)}, other)
+    with pytest.raises(ValueError, match=r"the small decoder in .*other.safetensors .* choose another --decoder"):
+        taehv.load(other)
+    save_file(taehv.SmallDecoder().state_dict(), decoder)
+    config.write_text("{}")
+    with pytest.raises(ValueError, match=r"the VAE's configuration in .*config.json is missing or damaged"):
+        taehv.load(decoder, vae_config=config)
+
+
 def test_weights_of_something_else_are_refused():
     wrong = {name: torch.zeros(shape) for name, shape in published().items() if name != "decoder.22.bias"}
     wrong["decoder.30.weight"] = torch.ones(1)

@@ -17,7 +17,7 @@ class DownloadError(ValueError):
     """A file that cannot be downloaded; the message says what to do."""
 
 
-def fetch(source: Source) -> Path:
+def fetch(source: Source, instead: str = "") -> Path:
     """Return the local path of a Hub file or folder; download it where it is not cached.
 
     A cached file of the pinned revision is used without asking the network; `HF_HUB_OFFLINE=1` never asks. Progress
@@ -25,6 +25,7 @@ def fetch(source: Source) -> Path:
 
     Args:
         source: The file, or a folder, whose name ends with a slash.
+        instead: What the user can do where the Hub has no such file.
 
     Raises:
         DownloadError: No network, no such file, a gated repository, or a full disk.
@@ -52,8 +53,8 @@ def fetch(source: Source) -> Path:
             f"`{by_hand}` where there is one and copy the cache here (the model `tiny` needs no download)"
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError):
-        todo = "it may have moved: pass the file itself with --checkpoint"
-        raise DownloadError(f"the Hub has no {what} at revision {source.revision}; {todo}") from None
+        todo = f"; it may have moved: {instead}" if instead else ""
+        raise DownloadError(f"the Hub has no {what} at revision {source.revision}{todo}") from None
     except OSError as error:
         if _disk_full(error):
             raise _no_room(source, what, cache) from None

@@ -15,7 +15,7 @@ def loading(part: str, folder: str | Path, remedy: str) -> Iterator[None]:
 
     Args:
         part: What is loaded, as in "the VAE".
-        folder: Where its files are.
+        folder: Where its files are, or its file.
         remedy: What the user can do about it.
 
     Raises:

@@ -22,6 +22,7 @@ from torch.nn.functional import pixel_shuffle
 from .checkpoints import read, state_dict
 from .convert import load_strictly
 from .frames import to_frames
+from .parts import loading
 
 WIDTHS = (256, 128, 64, 64)  # channels before, between and after the three stages
 FRAMES_PER_STAGE = (1, 2, 2)  # frames that each stage makes of one
@@ -175,10 +176,12 @@ def load(
     Raises:
         ValueError: The file is missing, damaged, or of another model.
     """
-    model = from_weights(state_dict(read(path)), channels, patch=patch)
+    with loading("the small decoder", path, "choose another --decoder"):
+        model = from_weights(state_dict(read(path)), channels, patch=patch)
     dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
     model.to(device, dtype)
     if vae_config is not None:
-        config = json.loads(Path(vae_config).read_text(encoding="utf-8"))
-        model.mean, model.std = (torch.tensor(config[f"latents_{name}"])[:, None, None] for name in ("mean", "std"))
+        with loading("the VAE's configuration", vae_config, "delete it and download it again"):
+            config = json.loads(Path(vae_config).read_text(encoding="utf-8"))
+            model.mean, model.std = (torch.tensor(config[f"latents_{name}"])[:, None, None] for name in ("mean", "std"))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in PyTorch's annotations

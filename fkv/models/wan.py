@@ -73,7 +73,7 @@ def load(release: Release, device: str = "cpu", policy: str | None = None, **opt
 
 def local(file: Source | Path) -> Path:
     """Return the path of a file, downloaded first where it is on the Hub."""
-    return fetch(file) if isinstance(file, Source) else file
+    return fetch(file, "pass the file itself with --checkpoint or --lora") if isinstance(file, Source) else file
 
 
 def _decoder(name: str, base: Base, device: str) -> Decoder | None:
@@ -84,7 +84,7 @@ def _decoder(name: str, base: Base, device: str) -> Decoder | None:
     if name == "none":
         return None
     light = name == "light"
-    file = fetch(codec.light if light else codec.small)
+    file = fetch(codec.light if light else codec.small, "choose another --decoder")
     return taehv.load(file, device, base.channels, codec.patch, fetch(codec.vae_config) if light else None)
 
 
