@@ -1,5 +1,6 @@
 """The command line: reports, refusals, and no traceback for users."""
 
+import errno
 import io
 import json
 import subprocess
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fkv import policies
-from fkv.analysis import evaluation_plots
+from fkv import policies, roles
+from fkv.analysis import evaluation_plots, record
 from fkv.commands import main
 from fkv.models.tiny import FOLDER
 from fkv.stream import Stream
@@ -86,6 +87,22 @@ def test_a_recorded_stream_can_be_analysed(capsys, tmp_path):
     assert run(capsys, "stream", *options)[0] == 0
     code, printed = run(capsys, "analyze", str(tmp_path / "run"), "--out", str(tmp_path / "figures"))
     assert code == 0 and {path.suffix for path in (tmp_path / "figures").iterdir()} >= {".png", ".svg", ".csv", ".html"}
+
+
+def test_a_report_is_not_lost_where_the_record_cannot_be_written(capsys, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(PROMPT)
+    monkeypatch.setattr(record, "save", full)
+    monkeypatch.setattr(roles, "save", full)
+    for args in (
+        ["stream", "--chunks", "1", "--record", str(tmp_path / "run")],
+        ["profile", "--chunks", "6", "--prompts", str(prompts), "--out", str(tmp_path / "roles.json")],
+    ):
+        code, printed = run(capsys, *args)
+        assert code == 2 and "No space left on device" in printed.err and json.loads(printed.out)["model"] == "small"
 
 
 def test_steps_are_set_for_a_run_and_change_in_it(capsys, tmp_path):

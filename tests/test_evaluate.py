@@ -177,6 +177,10 @@ def test_the_command_writes_table_report_figure_and_sheet(toy, tmp_path, capsys,
     for picture in (out / "evaluation.png", sheet):
         assert cv2.imread(str(picture)).std() > 1
     monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("streamed all the same"))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(evaluation_table, "markdown", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+        command.run(parser.parse_args(["--policy", texts, *options]))
+    assert json.loads(capsys.readouterr().out) == data, "the report is there all the same"
     for words, message in (
         (["--sheet", str(tmp_path / "s.jpg")], "ends with .png"),
         (["--sheet", str(sheet), "--prompts", "200"], "a contact sheet shows 1-100 prompts"),

@@ -154,12 +154,6 @@ def run(args: argparse.Namespace) -> int:
             where = f"cannot write {error.filename or out}: {error.strerror or error}"
             raise ValueError(f"{where}; stopped after {_so_far(ended, jobs)}") from None
     manifest = folder.write_manifest(paths, ended.records, ended.errors)
-    if sheet:
-        shown = [ended.records[job.name] for job in jobs if job.name in ended.records][:MAX_SHEET_ROWS]
-        if len(shown) < len(ended.records):
-            print(f"the sheet shows the first {MAX_SHEET_ROWS} of {len(ended.records)} videos", file=sys.stderr)
-        longest = max((record["frames"] for record in shown), default=0)
-        _draw_sheet([out / record["video"] for record in shown], longest, model.fps, sheet)
     seconds = time.perf_counter() - began
     emit(
         {
@@ -182,6 +176,12 @@ def run(args: argparse.Namespace) -> int:
         },
         report,
     )
+    if sheet:
+        shown = [ended.records[job.name] for job in jobs if job.name in ended.records][:MAX_SHEET_ROWS]
+        if len(shown) < len(ended.records):
+            print(f"the sheet shows the first {MAX_SHEET_ROWS} of {len(ended.records)} videos", file=sys.stderr)
+        longest = max((record["frames"] for record in shown), default=0)
+        _draw_sheet([out / record["video"] for record in shown], longest, model.fps, sheet)
     return 1 if ended.errors else 0
 
 

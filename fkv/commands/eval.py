@@ -143,12 +143,12 @@ def _recall(args: argparse.Namespace) -> int:
     ]
     print(recall.table(records), file=sys.stderr)
     found = {"recall": recall.summary(records).to_dict("records"), "records": records}
+    emit(found, target)
     if folder:
         from fkv.analysis.figures import Recall
 
-        Recall(recall.summary(records, ("policy",))).save(folder)
         emit(found, folder / "recall.json")
-    emit(found, target)
+        Recall(recall.summary(records, ("policy",))).save(folder)
     return 0
 
 
@@ -264,16 +264,16 @@ def run(args: argparse.Namespace) -> int:
         measures = ", ".join(f"{name} {value:.3f}" for name, value in renders.items())
         print(f"renders: {measures}", file=sys.stderr)
     told = report(records, **more)
+    emit(told, target)
     if folder:
         from fkv.analysis.evaluation_plots import overview
 
-        overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
         emit(told, folder / "report.json")
+        overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
     if page:
         from fkv.analysis.evaluation_table import markdown
 
-        Path(page).write_text(markdown(records), encoding="utf-8")
-    emit(told, target)
+        page.write_text(markdown(records), encoding="utf-8")
     if sheet:
         from fkv.analysis.contact_sheet import contact_sheet
 

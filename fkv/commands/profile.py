@@ -163,9 +163,11 @@ def run(args: argparse.Namespace) -> int:
             "file": Path(args.compare).name,
             "agreement": round(found.roles.agreement(other), 4),
         }
-    if out:
-        role_files.save(roles, out, args.official)
-    emit(report, target)
+    try:
+        if out:
+            role_files.save(roles, out, args.official)
+    finally:
+        emit(report, target)
     if figures:
         from fkv.analysis.export import export_profile
 

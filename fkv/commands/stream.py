@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     policy = policies.parse(FULL if tolerance else args.policy) if args.policy else None
     path = read_path(args.path or "")
     text = read_story(args.story)
-    if args.director is not None and (text or args.say):
-        raise ValueError("--director writes the storyboard; leave out --story and --say")
+    if args.director is not None and (text or args.say or args.recache):
+        raise ValueError("--director writes the storyboard; leave out --story, --say and --recache")
     forbidden = _forbidden(args)
     if args.head and not (forbidden or tolerance):
         raise ValueError("--head ranks what --forbid tries, or predicts what --policy auto loses; name one of them")
@@ -141,13 +141,15 @@ def run(args: argparse.Namespace) -> int:
                 video.write(chunk.video)
     if guard and guard.stopped:
         print(guard.stopped, file=sys.stderr)
-    if record:
-        from fkv.analysis.record import Run, save, settings_of
-
-        save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
     told = {**({"guard": guard.report()} if guard else {}), **({"auto": auto.report()} if auto else {})}
     nothing = {"model": model.name, "prompt": settings.prompt, "seed": args.seed, "chunks": []}
-    emit((stream_record(chunks, model, args.seed, args.device) if chunks else nothing) | told, report)
+    try:
+        if record:
+            from fkv.analysis.record import Run, save, settings_of
+
+            save(Run(settings_of(stream), tuple(chunks), tuple(masses), stream.roles), record)
+    finally:
+        emit((stream_record(chunks, model, args.seed, args.device) if chunks else nothing) | told, report)
     return 1 if guard and guard.stopped else 0
 
 
