@@ -189,17 +189,15 @@ def _official(layers: Any, num_heads: int | None) -> HeadRoles:
     for layer in range(len(found)):
         if layer not in found:
             raise RolesError(f"layer {layer} is missing")
-        static, dynamic = found[layer]
-        both = [h for h in static if h in dynamic]
-        if both:
-            raise RolesError(f"layer {layer}: head {both[0]} is both static and dynamic")
     count = num_heads or len(found[0][0]) + len(found[0][1])
     _check_count("the heads of layer 0", count, MAX_HEADS)
-    roles = HeadRoles(count, tuple(tuple(found[layer][0]) for layer in range(len(found))))
-    for layer in range(len(found)):
-        HeadRoles(count, (tuple(found[layer][1]),))
-        missing = set(range(count)) - set(found[layer][0]) - set(found[layer][1])
-        if missing:
+    roles, others = (
+        HeadRoles(count, tuple(tuple(found[layer][role]) for layer in range(len(found)))) for role in (0, 1)
+    )
+    for layer, (static, dynamic) in enumerate(zip(roles.static, others.static, strict=True)):
+        if both := set(static) & set(dynamic):
+            raise RolesError(f"layer {layer}: head {min(both)} is both static and dynamic")
+        if missing := set(range(count)) - set(static) - set(dynamic):
             raise RolesError(f"layer {layer}: head {min(missing)} has no role")
     return roles
 

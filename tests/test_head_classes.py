@@ -73,6 +73,7 @@ def test_classes_go_through_a_roles_file_to_the_policy(small, monkeypatch, tmp_p
     [
         ({"wave": [[0, 1]], "anchor": [[1]], "veil": [[]]}, "layer 0: every head needs one class"),
         ({"wave": [[0]], "anchor": [[]], "veil": [[]]}, "layer 0: every head needs one class"),
+        ({"wave": [[0.0]], "anchor": [[True]], "veil": [[]]}, "layer 0: invalid head 0.0"),
         ({"wave": [], "anchor": [], "veil": []}, "for 0 layers, the roles for 1"),
         ({"wave": [[0, 1]]}, "lists per layer, of wave, anchor, veil"),
         ({"wave": [["0", 1]], "anchor": [[]], "veil": [[]]}, "lists per layer"),

@@ -66,6 +66,7 @@ BAD = {
     "layer 0: a head is listed twice": {"num_heads": 2, "static_heads": [[1, 1]]},
     "layer 1: invalid head 5": {"num_heads": 2, "static_heads": [[1], [5]]},
     "layer 0: invalid head True": {"num_heads": 2, "static_heads": [[True]]},
+    "layer 1: invalid head 7": [LAYER, {"static_head": [0], "dynamic_head": [7]}],
     "layer 0: head 2 has no role": {"num_heads": 3, "layers": [LAYER]},
     "layer 1 is missing: num_layers is 2": {"num_heads": 2, "num_layers": 2, "static_heads": [[0]]},
     "num_heads must be a whole number from 1 to 4,096, it is '8'": {"num_heads": "8", "layers": [LAYER]},

@@ -192,6 +192,8 @@ def _own_classes(roles: HeadRoles, data: Any) -> dict[str, Heads]:
     for layer, heads in enumerate(layers):
         if heads != list(range(roles.num_heads)):
             raise RolesError(f"layer {layer}: every head needs one class of {', '.join(NAMES)}")
+    for by_layer in classes.values():
+        HeadRoles(roles.num_heads, by_layer)  # 1.0 and true are no heads
     return classes
 
 

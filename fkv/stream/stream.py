@@ -416,7 +416,8 @@ class Stream:
         """Go back to a snapshot of this stream, to generate the same chunk again.
 
         Only the chunk after the snapshot may have been generated since: later ones overwrite its pages, and a fork that
-        shares pages moves them. Buffers that have grown stay large, and the decoder goes on from where it is.
+        shares pages moves them. No change may have come into force with it but another prompt without re-cache, which
+        stays. Buffers that have grown stay large, and the decoder goes on from where it is.
         """
         snapshot.restore(self._state)
 
