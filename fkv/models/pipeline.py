@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def from_diffusers(
     _check_transformer(transformer)
     causal = CausalTransformer(transformer)
     base = _base(causal.channels)
-    if frames_per_chunk < 1:
-        raise ValueError(f"frames_per_chunk must be at least 1, not {frames_per_chunk}")
+    if not isinstance(frames_per_chunk, Integral) or frames_per_chunk < 1:
+        raise ValueError(f"frames_per_chunk must be a whole number of at least 1, not {frames_per_chunk!r}")
     heads = roles_of(roles)
     if heads is not None:
         heads.check(causal.layers, causal.heads)
@@ -138,13 +139,14 @@ def _base(channels: int) -> Base:
 
 def _latent_size(resolution: str | tuple[int, int], base: Base, patch: int) -> tuple[int, int]:
     """Latent height and width."""
-    if isinstance(resolution, str):
-        if resolution not in RESOLUTIONS:
-            raise ValueError(
-                f"resolution must be {', '.join(RESOLUTIONS)} or height and width in pixels, not {resolution!r}"
-            )
+    if isinstance(resolution, str) and resolution in RESOLUTIONS:
         return base.latent_size(resolution)
-    height, width = resolution
+    sides = resolution if isinstance(resolution, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise ValueError(
+            f"resolution must be {', '.join(RESOLUTIONS)} or height and width in pixels, not {resolution!r}"
+        )
+    height, width = sides
     spatial = base.codec.spatial
     step = spatial * patch
     if min(height, width) < step or height % step or width % step:
