@@ -114,6 +114,16 @@ def test_a_prompt_can_be_changed_in_the_queue():
     assert [button.interactive for button in buttons_in("queued")[1:]] == [True, *[False] * 4, True]
 
 
+def test_an_undo_leaves_what_is_being_typed_in_other_fields(tab):
+    with tab.start(A="full") as shown:
+        until(shown, "live")
+        tab.runs.change_prompt("a blue star", False, REQUEST)
+        tab.controls.policies._change_policy_of("A")("sliding-window", REQUEST)
+        assert tab.runs.undo(REQUEST)[1:] == [SKIPPED, "full", *[SKIPPED] * 3]
+        assert tab.runs.undo(REQUEST)[1:] == ["a red ball", *[SKIPPED] * 4]
+        assert tab.runs.undo(REQUEST)[1:] == [SKIPPED] * 5
+
+
 @pytest.mark.parametrize("recorded", [{}, {"run": "recorded"}])
 def test_a_link_promises_a_recording_only_where_there_is_one(recorded, small):
     for query in ({"prompt": "a red ball", "seed": "x"}, {"seed": "x"}):

@@ -169,11 +169,17 @@ class Runs:
         add_change(self._registry, Cut(), request)
 
     def undo(self, request: gr.Request) -> list[Any]:
-        """Take the last change of the run back, and show in the fields what holds then."""
+        """Take the last change of the run back, and show what holds then in its field; a draft in others stays."""
         run = self.running(request)
+        before = _fields_of(run.history.now) if run and run.history else []
         if run is None or run.history is None or not run.undo():
             return [hint([NOTHING_TO_UNDO]), *[gr.skip()] * 5]
-        now = run.history.now
-        threshold = now.roles.threshold if now.roles else None
-        fields = [now.prompt, now.policies.get("A"), now.policies.get("B"), threshold, now.steps]
-        return [hint([]), *(gr.skip() if value is None else value for value in fields)]
+        now = _fields_of(run.history.now)
+        changed = [value not in (None, old) for value, old in zip(now, before, strict=True)]
+        return [hint([]), *(value if is_new else gr.skip() for value, is_new in zip(now, changed, strict=True))]
+
+
+def _fields_of(now: Settings) -> list[Any]:
+    """The values of the fields that an undo may put back; None for what they cannot show."""
+    threshold = now.roles.threshold if now.roles else None
+    return [now.prompt, now.policies.get("A"), now.policies.get("B"), threshold, now.steps]
