@@ -10,6 +10,8 @@ const SCROLL_KEYS = [" ", "End", "ArrowLeft", "ArrowRight"];
 const USES_ARROWS = "[role=tab], [role=radiogroup], input";
 const USES_END = "input[type=range]";
 
+const REPEATS = /^Arrow|^\.$/; // keys that one may hold down; any other acts once
+
 /** @param {Record<string, () => void>} actions by key */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
@@ -22,6 +24,6 @@ export function listen(actions) {
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();
-    action();
+    if (!event.repeat || REPEATS.test(event.key)) action();
   });
 }

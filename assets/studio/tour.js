@@ -32,6 +32,8 @@ export const STEPS = [
 export class Tour {
   /** @type {number | null} the step that is shown */
   step = null;
+  /** @type {Element | null} where the focus was before the tour took it */
+  before = null;
 
   /** @param {HTMLElement} card */
   constructor(card) {
@@ -53,6 +55,7 @@ export class Tour {
   start() {
     find(document, "[role=tab]").click(); // the Live tab
     this.show(0);
+    this.before = document.activeElement;
     this.next.focus();
   }
 
@@ -74,7 +77,9 @@ export class Tour {
 
   end() {
     this.step = null;
+    const isFocused = this.card.contains(document.activeElement);
     this.card.hidden = true;
+    if (isFocused && this.before instanceof HTMLElement) this.before.focus();
     this.point(null);
     store();
   }

@@ -207,6 +207,8 @@ def test_fields_of_the_next_run_say_so_while_one_goes_on(visit):
     tab.press("Start over")
     expect(hint).to_be_hidden()
     expect(tab.page.locator(".fkv-status")).to_contain_text("seed 5")
+    tab.press("Random")
+    expect(hint).to_have_text("Stream, chunks and seed apply to the next run. Press Start over.")
 
 
 STORY = "2: a cyan star drifting over the sea at night\n3: A = sliding-window"
@@ -508,6 +510,8 @@ def test_the_tour_greets_once_ends_by_escape_and_is_reopened_from_the_help(visit
     tab.page.reload()
     tab.until("window.fkvStudio")
     expect(tour).to_be_hidden()
+    help_button = tab.page.get_by_role("button", name="Keyboard help")
+    help_button.focus()
     tab.page.keyboard.press("?")
     tab.page.get_by_role("button", name="Take the tour").click()
     for step in range(1, 5):
@@ -515,6 +519,7 @@ def test_the_tour_greets_once_ends_by_escape_and_is_reopened_from_the_help(visit
         expect(tab.page.locator(".fkv-toured")).to_be_in_viewport()
         tab.page.keyboard.press("Enter")  # the next step has the focus
     expect(tour).to_be_hidden()
+    expect(help_button).to_be_focused()
     expect(tab.page.locator(".fkv-toured")).to_have_count(0)
 
 

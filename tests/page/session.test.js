@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { addressOf, sayable } from "../../assets/studio/address.js";
 import { HeadsState } from "../../assets/studio/heads/state.js";
+import { listen } from "../../assets/studio/keyboard.js";
 import { Player } from "../../assets/studio/player.js";
 import { Session } from "../../assets/studio/session.js";
 import { openTab } from "../../assets/studio/tabs.js";
@@ -126,6 +127,24 @@ function watching() {
   session.player.dispatchEvent(new Event("chunk"));
   return { session, heads, sent };
 }
+
+test("a key that is held down acts once, one that scrubs again and again, and a slider keeps its own", () => {
+  /** @type {(event: object) => void} */
+  let press = () => {};
+  Object.assign(globalThis, {
+    document: { addEventListener: (/** @type {string} */ _, /** @type {any} */ heard) => (press = heard) },
+  });
+  const acted = /** @type {string[]} */ ([]);
+  listen(Object.fromEntries([" ", "ArrowLeft", "End"].map((key) => [key, () => acted.push(key)])));
+  const preventDefault = () => {};
+  const page = { closest: () => null, matches: () => false };
+  const slider = { ...page, closest: (/** @type {string} */ selector) => /range\]$/.test(selector) || null };
+  for (const key of [" ", "ArrowLeft"]) {
+    for (const repeat of [false, true]) press({ key, repeat, target: page, preventDefault });
+  }
+  for (const target of [page, slider]) press({ key: "End", target, preventDefault });
+  assert.deepEqual(acted, [" ", "ArrowLeft", "ArrowLeft", "End"]);
+});
 
 test("an address opens a head where it names one of the Heads tab", () => {
   Object.assign(globalThis, { document: { querySelectorAll: () => [] } });

@@ -42,5 +42,5 @@ class NextRun:
                 self.view = gr.Radio(choices, value="AB", label="Stream", scale=3, min_width=300)
                 self.length = gr.Number(CHUNKS, label="Chunks (0: endless)", precision=0, scale=1, min_width=150)
                 self.seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90)
-                die = gr.Button("Random", elem_id="fkv-die", size="sm", scale=0, min_width=76)
-        die.click(None, None, self.seed, js=ROLL, api_visibility="private")
+                self.die = gr.Button("Random", elem_id="fkv-die", size="sm", scale=0, min_width=76)
+        self.die.click(None, None, self.seed, js=ROLL, api_visibility="private")

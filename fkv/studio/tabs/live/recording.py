@@ -42,7 +42,7 @@ class RecordingCard:
 
         run = self._registry.last(request.session_hash)
         if run is None or not run.count:
-            yield gr.DownloadButton("Go live first: there is nothing to record", interactive=False)
+            yield gr.DownloadButton("Nothing of a run is kept to record: go live first", interactive=False)
             return
         files = whole(run.chunks())
         if not files:  # the other stream has no chunk yet

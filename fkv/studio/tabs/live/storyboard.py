@@ -16,7 +16,7 @@ HELP = (
     "`6: A = policy`, `6: cut = another prompt`, `6: threshold = 0.7`, `6: heads = 3.2 dynamic`, "
     "`6: steps = 2`, `6: flush`, `6: cut`. Or scenes with durations in seconds or chunks: "
     "`a red ball [10s] | the same ball at night [12c#]`; `#` marks a hard cut. "
-    "Changes that you make during a run are added to the address in the same form."
+    "It is read when a run begins. Changes that you make during a run are added to the address in the same form."
 )
 BRANCH_HELP = (
     "Empty: both run from the beginning. `9: a blue star` lets B begin as A and go its own way from chunk 9 on, under "

@@ -64,7 +64,7 @@ def _wire(controls: Controls, runs: Runs, registry: Registry) -> None:
         button.click(press, None, None, **AT_ONCE)
     texts = [prompt.text, storyboard.changes, storyboard.branch]
     gr.on([*(text.blur for text in texts), prompt.go.click], prompt.hint_all, texts, prompt.hint, **LATEST)
-    settings = [next_run.view.input, next_run.length.input, next_run.seed.input]
+    settings = [next_run.view.input, next_run.length.input, next_run.seed.input, next_run.die.click]
     gr.on(settings, prompt.hint_for_next_run, prompt.text, prompt.hint, **LATEST)
     both = list(policies.fields.values())
     for field in both:
