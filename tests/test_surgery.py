@@ -84,6 +84,14 @@ def test_a_head_silenced_on_the_way_leaves_the_queries_to_the_other_heads(small,
     assert torch.equal(queries[0][:, 1:, :earlier], queries[1][:, :, :earlier])
 
 
+def test_a_head_silenced_under_context_forcing_does_not_count_as_other_keys(small):
+    stream = Stream(small, policies.parse("context-forcing:threshold=-1"), PROMPT, decode=False)
+    for _ in range(3):
+        stream.step()
+    SilenceHead("A", (1, 0)).apply({"A": stream})
+    assert stream.step().latents.isfinite().all() and not stream.caches[0].notes.get("slow memory")
+
+
 def test_a_silenced_head_sees_only_the_current_chunk(small):
     stream = Stream(small, Silenced(Full(), ((1, 2), (2, 0))), PROMPT, decode=False)
     stream.step()

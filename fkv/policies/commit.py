@@ -79,15 +79,16 @@ class Commit(Wrapper):
         masks, seen = self._seen_by_base(state)
         pages, rows = pages_of(group, state), np.flatnonzero(masks[group])
         reads = self.base.reads(group, seen)
+        recent = np.flatnonzero(pages.frame > state.frames[-1] - self.frames)
+        alone = state.step == "context" and self.base.settled(state)
+        if alone and (reads is None or reads.position is None):
+            return Reads(recent)
         if reads is not None:
             reads = replace(reads, index=rows[reads.index])
         elif not masks[group].all():
             reads = Reads(rows)
-        if state.step != "context" or not self.base.settled(state):
+        if not alone or reads is None or reads.position is None:
             return reads
-        recent = np.flatnonzero(pages.frame > state.frames[-1] - self.frames)
-        if reads is None or reads.position is None:
-            return Reads(recent)
         at = dict(zip(reads.index[::-1].tolist(), reads.position[::-1].tolist(), strict=True))
         own = at[int(np.flatnonzero(pages.frame == state.frames[-1])[0])]
         behind = own - state.frames[-1] + pages.frame  # of what the base does not read: as far away as it is old

@@ -77,10 +77,10 @@ class ContextForcing(Policy):
 
     def select(self, state: ChunkState, layer: int, query: Tensor) -> None:
         group, notes = f"layer {layer}", state.cache.notes
-        keys = self.mean_key(group, layer, state)
-        before = notes.setdefault("keys before", {}).get(group)
-        notes["keys before"][group] = keys
-        if before is None or state.frames[0] < self.recent_frames or self.likeness(keys, before) >= self.threshold:
+        heads, keys = state.cache.groups[group].heads[layer], self.mean_key(group, layer, state)
+        others, before = notes.setdefault("keys before", {}).get(group, (None, keys))
+        notes["keys before"][group] = heads, keys
+        if others != heads or state.frames[0] < self.recent_frames or self.likeness(keys, before) >= self.threshold:
             return
         memory = self.memory(group, state)
         if state.frames[0] not in memory:
