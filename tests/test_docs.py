@@ -19,6 +19,7 @@ from docs import board as board_page
 from docs import debate as debate_page
 from docs import models as models_page
 from docs import policies as policies_page
+from docs import recall as recall_page
 from docs import sources as sources_page
 from docs.expectations import EXPECTED, SURPRISING
 from fkv.batch.jobs import read as read_jobs
@@ -223,6 +224,12 @@ def test_the_page_of_the_sources_is_current():
         if words[2] == "fkv":
             _parser([words[3]]).parse_args(words[3:])
         assert command in sources_page.page(), name
+
+
+def test_the_page_of_recall_is_current():
+    assert recall_page.PAGE.read_text(encoding="utf-8") == recall_page.page(), "run python -m docs.recall"
+    words = split(recall_page.COMMAND)
+    assert words[:3] == ["python", "-m", "fkv"] and _parser([words[3]]).parse_args(words[3:])
 
 
 def test_the_drawings_of_policies_are_current():
