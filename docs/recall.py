@@ -20,8 +20,8 @@ from fkv.analysis.figures import Recall
 from fkv.analysis.probes import Kind
 from fkv.analysis.recall import summary
 from fkv.analysis.siblings import BRANCH, siblings
+from fkv.commands.output import emit
 from fkv.models import registry
-from fkv.report import emit
 from fkv.resources import asset
 
 PAGE = Path(__file__).with_suffix(".md")
