@@ -29,6 +29,7 @@ Reading = dict[str, Any]
 HELD_OUT_SEEDS = 2**41  # prompts of probes come from seeds above this, those of training from far below
 TURN_CHUNKS = -(-TURN_FRAMES // CHUNK)
 MOST_SECONDS = 3600  # for which an item is away
+MOST_SEEDS = 1000
 OPENING = 2  # chunks without the items, so that no sink keeps a picture of them
 REST = 4  # chunks in which the items are read
 RETURN_CHUNKS = {"panorama": TURN_CHUNKS, "thing": 1, "hidden": 2, "roaming": 2}  # until the items are read
@@ -209,16 +210,23 @@ def _chunks(video: np.ndarray, chunks: range) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ProbeNoise:
-    """The noise of a seed, but for the genes that its probe sets."""
+    """The noise of a prompt and a seed, but for the genes that the probe sets.
+
+    Every prompt has noise of its own: its items would otherwise be those of all prompts with that seed.
+    """
 
     probe: Probe
-    seeded: SeededNoise
+    seed: int
+
+    @property
+    def _seeded(self) -> SeededNoise:
+        return SeededNoise(MOST_SEEDS * self.probe.prompt + self.seed)
 
     def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
-        noise = self.seeded.initial(chunk, shape)
+        noise = self._seeded.initial(chunk, shape)
         for number, gene in self.probe.genes(chunk).items():
             noise[:, 0, number, 0, 0] = torch.special.ndtri(torch.tensor(gene))
         return noise
 
     def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:
-        return self.seeded.between(chunk, step, shape)
+        return self._seeded.between(chunk, step, shape)

@@ -26,17 +26,16 @@ from fkv.models.identity import identity_of
 from fkv.policies import parse, write
 from fkv.records import Record, append_record, resume_records
 from fkv.report import device_name
-from fkv.sampler import SeededNoise
 from fkv.stream import Chunk, Stream
 from fkv.world.shots import caption
 from fkv.world.story import STORY_GENES
 from fkv.world.tensors import genes_of
 
 from .jobs import load_once, run_jobs
-from .probes import Kind, Probe, ProbeNoise, make_probe, score, truth_of
+from .probes import MOST_SEEDS, Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
-LIMITS = {"prompts": (1, 1000), "seeds": (1, 1000), "workers": (1, 64)}
+LIMITS = {"prompts": (1, 1000), "seeds": (1, MOST_SEEDS), "workers": (1, 64)}
 # Fields that identify a stream; the last is left out where it is the model's own.
 KEY = ("model", "checkpoint", "precision", "policy", "kind", "prompt", "seed", "away", "steps")
 RESAMPLES = 2000  # of the prompts, for an interval
@@ -60,7 +59,7 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
         The fields of `KEY` but steps; the device; `cached`, the share of the frames that showed the items which the
         cache holds at their return; `kv_bytes_peak`; and `items`, see `score`.
     """
-    noise = ProbeNoise(probe, SeededNoise(seed))
+    noise = ProbeNoise(probe, seed)
     stream = Stream(model, parse(policy), caption(probe.shots[0], held_out=True), noise=noise)
     genes: list[list[float]] = []
     videos: list[np.ndarray] = []

@@ -10,7 +10,6 @@ from fkv import policies
 from fkv.analysis import probes, recall
 from fkv.commands.main import main
 from fkv.policies import parse
-from fkv.sampler import SeededNoise
 from fkv.stream import Stream
 from fkv.world import panorama
 from fkv.world.story import STORY_GENES, Story, remember_all
@@ -21,7 +20,7 @@ KINDS = get_args(probes.Kind)
 
 def genes_for(probe: probes.Probe, seed: int) -> list[list[float]]:
     """The genes of a seed's noise."""
-    noise = probes.ProbeNoise(probe, SeededNoise(seed))
+    noise = probes.ProbeNoise(probe, seed)
     drawn = (noise.initial(chunk, (1, 3, STORY_GENES, 1, 1))[0, 0, :, 0, 0] for chunk in range(len(probe.shots)))
     return [genes_of(corner, STORY_GENES) for corner in drawn]
 
@@ -64,6 +63,13 @@ def test_a_stream_that_forgets_recalls_at_chance():
     expected = sum(record["chance"] for record in records)
     spread = sum(record["chance"] * (1 - record["chance"]) for record in records) ** 0.5
     assert abs(right - expected) < 3 * spread and right < 0.5 * len(records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_prompt_has_items_of_its_own(kind):
+    made = [probes.make_probe(kind, prompt, 3) for prompt in range(12)]
+    items = {tuple(probes.truth_of(probe, genes_for(probe, 0)).values()) for probe in made}
+    assert len(items) >= 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
