@@ -11,7 +11,7 @@ from fkv.records import Record
 from fkv.sampler import SeededNoise
 from fkv.stream import Stream, video_of
 
-from .held_out import held_out_shot, held_out_text
+from .held_out import held_out_text
 from .measures import bounded_psnr
 
 BRANCH = 3  # the first chunk with noise of its own, counted from 1
@@ -23,18 +23,17 @@ def siblings(model: VideoModel, prompts: int, seeds: int) -> Iterator[Record]:
     """Branch streams under the full cache and compare what both branches generate.
 
     Args:
-        model: The model; one of the memory world gets prompts with a camera.
-        prompts: Held-out prompts.
+        model: The model.
+        prompts: Held-out prompts, of scenes in which things move.
         seeds: Seeds per prompt, counted from 0.
 
     Yields:
         One record per prompt and seed: model, checkpoint, precision, prompt, seed and psnr, `bounded_psnr` over all
         chunks from `BRANCH` on.
     """
-    text_of = held_out_shot if model.transformer.events else held_out_text
     for prompt in range(prompts):
         for seed in range(seeds):
-            stream = Stream(model, Full(), text_of(prompt), noise=SeededNoise(seed))
+            stream = Stream(model, Full(), held_out_text(prompt), noise=SeededNoise(seed))
             for _ in range(BRANCH - 1):
                 stream.step()
             branches = stream, stream.fork(SeededNoise(seed + OTHER))

@@ -17,10 +17,9 @@ from fkv.analysis.measures import (
     movement,
     per_second,
     ssim,
-    video_of,
 )
 from fkv.policies import Full
-from fkv.stream import Stream
+from fkv.stream import Stream, video_of
 
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 200, 3), np.uint8), (0, 0), 3)
 TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX)

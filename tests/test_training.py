@@ -24,7 +24,7 @@ from fkv.training import clips as clips_module
 from fkv.training import codec as codec_training
 from fkv.training import curves, generator, pack
 from fkv.training.attention import ChunkTextAttention, Context, TeacherForcedAttention
-from fkv.training.clips import ClipStream, draw_cut, encoded, render_clips, render_memory_clips, script
+from fkv.training.clips import EMPHASIS, ClipStream, draw_cut, encoded, render_clips, render_memory_clips, script
 from fkv.training.data import Clips
 from fkv.training.generator import Training, flow_loss, optimizers, with_events
 from fkv.training.history import FULL, History, draw_history
@@ -203,7 +203,7 @@ def test_clips_of_the_world_fit_together(chunks):
     made = encoded(TinyCodec(width=8, depth=1), render_clips(random.Random(3), 16, 2, chunks), "cpu")
     assert made.latents.shape == (2, 3 * chunks, 16, 12, 20) and made.weight.shape == (2, 3 * chunks, 1, 12, 20)
     assert [len(each) for each in made.prompts] == [chunks] * 2 and len(made.chunks) == chunks
-    assert made.weight.min() == 1 and made.weight.max() == 4 and made.judged[:3].all()
+    assert made.weight.min() == 1 and made.weight.max() == 1 + EMPHASIS and made.judged[:3].all()
 
 
 @pytest.mark.parametrize("chunks", [1, 8])
