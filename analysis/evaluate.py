@@ -6,7 +6,7 @@ python -m fkv eval --policy full,forcing-kv --prompts 8 --seeds 2 --seconds 60 -
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -120,8 +120,8 @@ def evaluate(
         print(f"{computed} of {asked} chunks to compute: {1 - computed / asked:.1%} saved", file=sys.stderr)
     with tqdm(total=len(policies) * prompts * seeds, initial=len(records), unit="stream", file=sys.stderr) as bar:
         setup = (model, device, precision, steps)
-        found = run_jobs(partial(_records, loaded), _job, setup, jobs, workers, ray)
-        for record in chain.from_iterable(found):
+        made: Iterator[Iterable[Record]] = run_jobs(partial(_records, loaded), _job, setup, jobs, workers, ray)
+        for record in chain.from_iterable(made):
             if steps is not None:
                 record["steps"] = steps
             records.append(record)
