@@ -91,7 +91,7 @@ def evaluate(
         raise not_readable(model)
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     check_world(loaded)
-    loaded = loaded if steps is None else loaded.with_steps(steps)
+    loaded = loaded.with_steps(steps)
     file = Path(out) / "records.jsonl" if out is not None else None
     identity = identity_of(loaded)
     earlier = [*known, *(resume_records(file) if file else [])]
@@ -172,8 +172,7 @@ def _records(
 
 
 def _job(name: str, device: str, precision: str | None, steps: int | None, *arguments: Any) -> list[Record]:
-    model = load_once(name, device, precision)
-    return list(_records(model if steps is None else model.with_steps(steps), *arguments))
+    return list(_records(load_once(name, device, precision).with_steps(steps), *arguments))
 
 
 def _lacks_reference(record: Record, policies: Sequence[str]) -> bool:

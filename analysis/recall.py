@@ -87,8 +87,7 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
 
 def _job(name: str, device: str, precision: str | None, steps: int | None, *arguments: Any) -> Record:
     """`run_probe` in a process of its own."""
-    model = load_once(name, device, precision)
-    return run_probe(model if steps is None else model.with_steps(steps), *arguments)
+    return run_probe(load_once(name, device, precision).with_steps(steps), *arguments)
 
 
 def recall(
@@ -135,7 +134,7 @@ def recall(
     if (workers > 1 or ray) and not isinstance(model, str):
         raise ValueError("several processes need the model by name, so that each can load it")
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
-    loaded = loaded if steps is None else loaded.with_steps(steps)
+    loaded = loaded.with_steps(steps)
     check_events(loaded)
     written = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     for policy in written:

@@ -58,12 +58,18 @@ This page is written from [assets/benchmarks/recall.json](../assets/benchmarks/r
 """
 
 
+def read() -> list[dict[str, Any]]:
+    """The streams of the record."""
+    found: list[dict[str, Any]] = json.loads(RECORD.read_text(encoding="utf-8"))["records"]
+    return found
+
+
 def page() -> str:
     """Return the page as Markdown."""
-    records: list[dict[str, Any]] = json.loads(RECORD.read_text(encoding="utf-8"))["records"]
+    records = read()
     total = summary(records, ("policy",)).sort_values("recall", ascending=False).set_index("policy")
     kinds = summary(records, ("policy", "kind")).pivot(index="policy", columns="kind", values="recall")
-    return "\n".join([INTRODUCTION, _table(total, kinds), _made(records), _figure(), _verdict(total)])
+    return "\n".join([INTRODUCTION, _table(total, kinds), _made(records, total), _figure(), _verdict(total)])
 
 
 def _table(total: pd.DataFrame, kinds: pd.DataFrame) -> str:
@@ -86,11 +92,11 @@ def _percent(share: float) -> str:
     return "-" if pd.isna(share) else f"{100 * share:.0f} %"
 
 
-def _made(records: Sequence[Mapping[str, Any]]) -> str:
+def _made(records: Sequence[Mapping[str, Any]], total: pd.DataFrame) -> str:
     """What was streamed, and how to stream it again."""
     away = ", ".join(f"{seconds:g}" for seconds in sorted({record["away"] for record in records}))
     prompts, seeds = (len({record[name] for record in records}) for name in ("prompt", "seed"))
-    chance = summary(records, ("policy",))["chance"].mean()
+    chance = total["chance"].mean()
     return (
         f"`{records[0]['model']}` in {records[0]['precision']}, {prompts} prompts per kind, seeds: {seeds}, away for "
         f"{away} s; chance is {_percent(chance)}. Every row follows from\nthe same prompts and noise. At full size:\n\n"
@@ -151,6 +157,5 @@ if __name__ == "__main__":
     if parser.parse_args().siblings:
         made = siblings(registry.load("tiny-memory"), prompts=12, seeds=4)
         emit({"siblings": list(tqdm(made, total=48, unit="pair"))}, SIBLINGS)
-    records = json.loads(RECORD.read_text(encoding="utf-8"))["records"]
-    Recall(summary(records, ("policy",))).matplotlib().savefig(FIGURE, dpi=160)
+    Recall(summary(read(), ("policy",))).matplotlib().savefig(FIGURE, dpi=160)
     PAGE.write_text(page(), encoding="utf-8")

@@ -19,7 +19,7 @@ RANGE = (0.0, 1.08)
 TICKS = (0, 0.25, 0.5, 0.75, 1)
 ROW = 0.19  # inches per name
 PLOT = 3.2  # inches of the plot, where there are few names
-COLUMN = 1.5  # where the names stand, in times of the greatest bytes
+COLUMN = 1.5  # where the names stand, as a multiple of the greatest bytes
 MARGIN = 190  # pixels for the names
 
 

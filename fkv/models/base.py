@@ -108,8 +108,10 @@ class VideoModel:
         files = [weights.with_name(name) for weights in self.weights[:1]]
         return files[0] if files and files[0].exists() else None
 
-    def with_steps(self, count: int) -> VideoModel:
-        """Return the same model with fewer denoising steps in every chunk, see `Schedule.with_steps`."""
+    def with_steps(self, count: int | None) -> VideoModel:
+        """Return the model with fewer denoising steps in every chunk, see `Schedule.with_steps`; itself for None."""
+        if count is None:
+            return self
         schedule = self.schedule.with_steps(count)
         return self if schedule == self.schedule else replace(self, schedule=schedule, first_schedule=None)
 
