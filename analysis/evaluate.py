@@ -27,7 +27,7 @@ from fkv.stream import video_of
 
 from .evaluation_streams import REFERENCE, at_once, paths_of, run_stream, run_switch
 from .held_out import held_out_scene
-from .jobs import load_once, run_jobs
+from .jobs import check_named, load_once, run_jobs
 from .oracle_checks import check_story, check_world, not_readable
 from .prompt_switch import measure_switch
 from .stream_measures import measure
@@ -84,8 +84,7 @@ def evaluate(
         _check_limit(name, value)
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
-    if (workers > 1 or ray) and not isinstance(model, str):
-        raise ValueError("several processes need the model by name, so that each can load it")
+    check_named(model, workers, ray)
     policies = list(dict.fromkeys(write(parse(policy)) for policy in policies))
     if isinstance(model, str) and registry.entry(model).release:
         raise not_readable(model)

@@ -25,6 +25,12 @@ def load_once(name: str, device: str, precision: str | None, **setup: str) -> Vi
     return registry.load(name, device, precision=precision, **setup)
 
 
+def check_named(model: VideoModel | str, workers: int, ray: str | None) -> None:
+    """Raise ValueError for a loaded model where other processes must load it."""
+    if (workers > 1 or ray) and not isinstance(model, str):
+        raise ValueError("several processes need the model by name, so that each can load it")
+
+
 def run_jobs(
     here: Callable[..., Result],
     there: Callable[..., Result],

@@ -26,12 +26,12 @@ from fkv.models.identity import identity_of
 from fkv.policies import parse, write
 from fkv.records import Record, append_record, resume_records
 from fkv.report import device_name
-from fkv.stream import Chunk, Stream
+from fkv.stream import Chunk, Stream, video_of
 from fkv.world.shots import caption
 from fkv.world.story import STORY_GENES
 from fkv.world.tensors import genes_of
 
-from .jobs import load_once, run_jobs
+from .jobs import check_named, load_once, run_jobs
 from .probes import MOST_SEEDS, Kind, Probe, ProbeNoise, make_probe, score, truth_of
 
 AWAY = (3.0, 10.0, 20.0, 60.0)  # seconds
@@ -72,9 +72,7 @@ def run_probe(model: VideoModel, policy: str, probe: Probe, seed: int) -> Record
             stream.set_prompt(caption(shot, held_out=True))
         genes.append(genes_of(noise.initial(index, shape)[0, 0, :, 0, 0], STORY_GENES))
         chunk = stream.step()
-        if chunk.video is None:
-            raise ValueError(f"model {model.name!r} has no decoder, so there are no frames to read")
-        videos.append(chunk.video)
+        videos.append(video_of([chunk]))
         peak = max(peak, chunk.kv_bytes)
         if index == probe.returns:
             source = range(probe.before.start * frames_per_chunk, probe.before.stop * frames_per_chunk)
@@ -131,8 +129,7 @@ def recall(
             raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
     if not policies:
         raise ValueError("name at least one policy to evaluate, as in --policy full,forcing-kv")
-    if (workers > 1 or ray) and not isinstance(model, str):
-        raise ValueError("several processes need the model by name, so that each can load it")
+    check_named(model, workers, ray)
     loaded = registry.load(model, device, precision=precision) if isinstance(model, str) else model
     loaded = loaded.with_steps(steps)
     check_events(loaded)

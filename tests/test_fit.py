@@ -242,6 +242,8 @@ def test_the_command(capsys, tmp_path):
         run("--model", "tiny")
     with pytest.raises(ValueError, match=r"--graphs.* add --device cuda"):
         run("--model", "longlive", "--device", "cpu", "--graphs")
+    with pytest.raises(ValueError, match="--compile makes a model faster, not smaller"):
+        run("--model", "longlive", "--compile")
 
 
 @pytest.mark.parametrize("model", ["self-forcing", "causvid", "longlive-2"])

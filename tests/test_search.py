@@ -622,6 +622,8 @@ def test_the_command_writes_videos_trees_and_the_same_report_twice(small, monkey
     assert (model, plan.path, plan.texts) == (("model", "small"), tuple(row["path"]), {"A": "forcing-kv"})
     assert main.main(["stream", "--path", "0,one"]) == 2
     assert "as in 0,3,1" in capsys.readouterr().err
+    assert main.main(["stream", "--chunks", "2", "--path", "0,1,1"]) == 2
+    assert "--path names 3 chunks, and the stream has 2" in capsys.readouterr().err
 
 
 def test_the_story_and_the_link_of_a_report_repeat_its_frames(small, monkeypatch, tmp_path, capsys):

@@ -1,5 +1,6 @@
 // @ts-check
-/** Shortcuts of the page. They leave alone fields in which one types and keys that a focused control uses itself. */
+/** Shortcuts of the page. They leave alone fields in which one types keys that a focused control uses itself, and
+ * the page behind a dialog. */
 
 const TYPING =
   "textarea, select, [contenteditable], [role=listbox], input:not([type=radio], [type=checkbox], [type=range])";
@@ -12,11 +13,14 @@ const USES_END = "input[type=range]";
 
 const REPEATS = /^Arrow|^\.$/; // keys that one may hold down; any other acts once
 
+const HELP = "?"; // closes the dialog that it opened
+
 /** @param {Record<string, () => void>} actions by key */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     const target = /** @type {Element} */ (event.target);
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return;
+    if (event.key !== HELP && document.querySelector("dialog[open]")) return;
     if (event.key === " " && target.closest?.(USES_SPACE)) return;
     if (event.key.startsWith("Arrow") && target.closest?.(USES_ARROWS)) return;
     if (event.key === "End" && target.closest?.(USES_END)) return;

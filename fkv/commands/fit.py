@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(args.steps, int):
         steps = release.schedule.with_steps(args.steps).timesteps
         release = dataclasses.replace(release, solver="renoise", timesteps=steps)  # their number is what counts
+    if args.compile:
+        raise ValueError("--compile makes a model faster, not smaller, and nothing runs here; leave it out")
     check_chunks(args.chunks)
     if args.memory is not None and not 0 < args.memory < math.inf:
         raise ValueError(f"--memory is a number of gigabytes above 0, not {args.memory:g}")

@@ -105,6 +105,10 @@ def run(args: argparse.Namespace) -> int:
         check_ending("out", out, ENDING)
     endpoint = None if args.director is None else endpoint_of(args)
     settings = load(args, text, cues, [STREAM])
+    if len(path) > settings.chunks:
+        raise ValueError(
+            f"--path names {len(path)} chunks, and the stream has {settings.chunks}; add --chunks {len(path)}"
+        )
     model = settings.model
     policy = policy or policies.parse("forcing-kv" if settings.roles else model.policies[0])
     director = _director(args, model, endpoint) if args.director is not None else None

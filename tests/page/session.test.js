@@ -132,10 +132,14 @@ test("a key that is held down acts once, one that scrubs again and again, and a 
   /** @type {(event: object) => void} */
   let press = () => {};
   Object.assign(globalThis, {
-    document: { addEventListener: (/** @type {string} */ _, /** @type {any} */ heard) => (press = heard) },
+    document: {
+      addEventListener: (/** @type {string} */ _, /** @type {any} */ heard) => (press = heard),
+      querySelector: () => dialog,
+    },
   });
+  let dialog = /** @type {object | null} */ (null);
   const acted = /** @type {string[]} */ ([]);
-  listen(Object.fromEntries([" ", "ArrowLeft", "End"].map((key) => [key, () => acted.push(key)])));
+  listen(Object.fromEntries([" ", "ArrowLeft", "End", "?"].map((key) => [key, () => acted.push(key)])));
   const preventDefault = () => {};
   const page = { closest: () => null, matches: () => false };
   const slider = { ...page, closest: (/** @type {string} */ selector) => /range\]$/.test(selector) || null };
@@ -144,6 +148,9 @@ test("a key that is held down acts once, one that scrubs again and again, and a 
   }
   for (const target of [page, slider]) press({ key: "End", target, preventDefault });
   assert.deepEqual(acted, [" ", "ArrowLeft", "ArrowLeft", "End"]);
+  dialog = {};
+  for (const key of ["End", "?"]) press({ key, target: page, preventDefault });
+  assert.deepEqual(acted.slice(4), ["?"], "an open dialog takes every key but the one that closes it");
 });
 
 test("an address opens a head where it names one of the Heads tab", () => {
