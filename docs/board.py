@@ -15,8 +15,8 @@ PAGE = Path(__file__).with_suffix(".md")
 INTRODUCTION = f"""\
 # The board: cache rules on one protocol
 
-Which rule is best, and at which cost? `fkv board` runs rules on the same model, prompts and noise, and says of each
-what it reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
+Which rule is best, and at which cost? `fkv board` runs cache rules ([policies](policies.md)) on the same model, prompts
+and noise, and says of each what it reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
 sliders for memory, speed and frames. This page is written from [assets/board](../assets/board) by
 `python -m docs.board`.
 
@@ -29,8 +29,8 @@ python -m fkv board run  assets/board/tiny-small.toml --out runs/small --videos 
 python -m fkv board vbench runs/small                                         # the commands of VBench-Long
 ```
 
-`run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`. Three seconds of video take about one of an
-idle core: `tiny-6s` (5 rules) some minutes, `tiny-12s` (all rules) some 20 for each of two seeds, `tiny-60s` (all
+`run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`. An idle core generates about three seconds of
+video per second: `tiny-6s` (5 rules) some minutes, `tiny-12s` (all rules) some 20 for each of two seeds, `tiny-60s` (all
 rules, 12 prompts, 4 seeds) 10 to 12 hours.
 
 ## Protocol

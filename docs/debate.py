@@ -33,7 +33,7 @@ a **jury** that says what a clip shows, and a **director** that writes the scene
 3. A group that agrees ends its rounds. Every group sums up: its most frequent answer with the evidence of all who
    gave it (in the paper a model writes it; here it takes no call). Then every agent hears the summaries of the other
    groups, by the same rule.
-4. The debate ends when all agents or all summaries agree, else after the last stage by vote.
+4. The debate ends when all agents or all summaries agree, otherwise by vote after the last stage.
 
 Plain debate is the same code with one group and `sparse=False`: all hear all, and all answer in every round.
 Thresholds, sizes of groups and lengths of stages of the paper could not be verified; answers are compared exactly
@@ -48,7 +48,7 @@ JURY = """\
     python -m fkv debate CLIP.mp4 --jurors 6 --groups 2
 
 No language model: jurors read the frames through the oracle of the toy world. Each sees another third of the clip, at
-half size, as a JPEG, with noise, some with more than others. A juror who hears another's answer also looks at the
+half size, as a JPEG, with more noise or less. A juror who hears another's answer also looks at the
 frames on which that answer is based. Tokens are words, and {frame_tokens} for every frame that a juror has before its
 eyes while it answers (one per patch of 16 x 16).
 

@@ -44,12 +44,18 @@ STEPS_COMMAND = (
 INTRODUCTION = """\
 # Cache policies
 
-A policy decides which pages of the cache survive a chunk. It is written as its name, with parameters after a colon and
-silenced heads after `without`: `--policy "forcing-kv:retention=0.5,sink_frames=2 without 3.2+4.1"`. In Python,
-`fkv.policies.parse` reads the same text. To add a policy, see [CONTRIBUTING.md](../CONTRIBUTING.md).
+A policy, or cache rule, decides which pages of the cache survive a chunk. It is written as its name, with parameters
+after a colon and silenced heads after `without`: `--policy "forcing-kv:retention=0.5,sink_frames=2 without 3.2+4.1"`.
+`commit:6 longlive` lets the context pass of a policy read the 6 newest frames alone. In Python, `fkv.policies.parse`
+reads the same text.
+
+To compare policies: `fkv compare` (one prompt, speed and frames), `fkv eval` (many prompts, adherence and drift) and
+the [board](board.md) (one protocol for all). To write one of your own:
+[CONTRIBUTING.md](../CONTRIBUTING.md#add-a-policy).
 
 What a policy reads is given in latent frames for its default parameters and chunks of 3 frames: S sink, M memory,
-R recent, C the current chunk.
+R recent, C the current chunk. *Equal by recorded numbers* means that `fkv parity` replays a run of the authors' code
+and finds the same.
 
 What `ca2-vdm`, `mpcache` and `window-kv` cost and bring is measured in [sources.md](sources.md).
 
@@ -60,14 +66,18 @@ This page is written from the code by `python -m docs.policies`.
 
 ## Words
 
-- **Latent frame**: what the model generates; the decoder turns each into several video frames.
+- **Latent frame**: a frame as the model generates it; the decoder turns each into several video frames.
 - **Chunk**: the latent frames that are generated together, 3 by default.
 - **Page**: a latent frame, or a segment of one, as the cache stores its keys and values.
+- **Static and dynamic heads**: heads that attend mostly to the newest frames, and all others. These *head roles* come
+  from `fkv profile`, which scores heads by the share of their attention on the newest frames.
+- **Silenced head**: a head that attends to the current chunk alone.
 - **Head group**: heads, in every layer, with the same cached pages.
 - **Sink**: the first frames of the stream, kept for good.
 - **Anchor**: the last frames before a chunk, kept for the transition into it.
 - **Context pass**: one more pass over the finished chunk, which stores the keys and values that later chunks read.
 - **Re-cache**: at a new prompt, those keys and values are computed again under it.
+- **Flush, cut**: the cache forgets all but the first frame and the two newest; a chunk begins another scene.
 - **Adherence**: the share of the prompt's words that the oracle of the toy world reads in the video.
 """
 
@@ -77,6 +87,10 @@ MEASURED = """\
 
 Every policy with its default parameters on the tiny model, beside what we expected before we measured. `recompute` is
 left out: it generates the frames of `full`, and the twelve streams would take hours.
+
+Drift of colours: how far the histograms of the last 5 seconds are from those of the first, 0 equal, 1 nothing shared.
+Chunk discontinuity: how much the largest movements stand out, 1 is even. Flicker: grey levels by which frames differ
+from their neighbours. Switch success: the share of changes of the prompt that are seen within 3 chunks.
 """
 
 

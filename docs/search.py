@@ -32,7 +32,7 @@ COLOURS = {name: SERIES[i % len(SERIES)] for i, name in enumerate(STRATEGIES)}
 MARKS = dict(zip(STRATEGIES, "osD^vP", strict=True))
 
 SHORT = """
-Tasks named *short* have fewer chunks. They are for a model whose noise decides the opening alone: behind it, futures
+Tasks named *short* have fewer chunks. They are for a model whose noise decides the opening alone: after it, futures
 differ in wording, re-cache, moment, policy and steps, not in noise (`TASKS` in `analysis/searches.py`).
 """
 

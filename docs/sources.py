@@ -39,7 +39,7 @@ docs.sources`. The records of `fkv bench` hold their command and machine.
 CA2 = """\
 ## Ca2-VDM: one cache for all denoising steps
 
-`ca2-vdm` is a queue of clean frames. Keys are turned from where they are stored to their rank in the queue, so
+`ca2-vdm` is a queue of clean frames. Keys are rotated (RoPE) from where they are stored to their rank in the queue, so
 positions stay below 27 in a stream of any length. `context_noise`, from 0 to 0.1 and under every policy, noises what
 the context pass reads; the authors do so against drift, and it can be changed while a stream runs. The claim is
 that seconds per chunk grow with the history when it is computed again (`recompute`) or attended to (`full`), and stay
