@@ -16,9 +16,10 @@ INTRODUCTION = f"""\
 # The board: cache rules on one protocol
 
 Which rule is best, and at which cost? `fkv board` runs cache rules ([policies](policies.md)) on the same model, prompts
-and noise, and says of each what it reads, holds and takes beside what its videos measure. The Board tab of the studio shows the same results, with
-sliders for memory, speed and frames. This page is written from [assets/board](../assets/board) by
-`python -m docs.board`.
+and noise, and says of each what it reads, holds and takes beside what its videos measure. The Board tab of the studio
+shows the same results, with sliders for memory, speed and frames.
+
+This page is written from [assets/board](../assets/board) by `python -m docs.board`.
 
 ```
 python -m fkv board run  assets/board/tiny-small.toml --out runs/small        # goes on from what is finished
@@ -30,8 +31,8 @@ python -m fkv board vbench runs/small                                         # 
 ```
 
 `run` takes `--device`, `--precision`, `--workers N` and `--ray ADDRESS`. An idle core generates about three seconds of
-video per second: `tiny-6s` (5 rules) some minutes, `tiny-12s` (all rules) some 20 for each of two seeds, `tiny-60s` (all
-rules, 12 prompts, 4 seeds) 10 to 12 hours.
+video per second: `tiny-6s` (5 rules) takes some minutes, `tiny-12s` (all rules) some 20 for each of two seeds, and
+`tiny-60s` (all rules, 12 prompts, 4 seeds) 10 to 12 hours.
 
 ## Protocol
 

@@ -17,8 +17,8 @@ INTRODUCTION = f"""\
 stream it. `python -m fkv fit --model NAME` counts what it needs in memory, for any policy
 (by default the cache that the model begins with), resolution and precision.
 A model begins with the cache rule that it was released with, or with Forcing-KV where its head roles are known; any
-other can be chosen. For a checkpoint of your own see [README.md](../README.md#real-models). None of these models has been run with its real weights: loading is tested on small
-checkpoints of the released forms.
+other can be chosen. For a checkpoint of your own see [README.md](../README.md#real-models). None of these models has
+been run with its real weights: loading is tested on small checkpoints of the released forms.
 
 The memory is that of a GPU in bfloat16 with the VAE, at {", ".join(RESOLUTIONS)}, counted and not measured. A revision
 in a file's name is the commit that is loaded; without one it is the newest when the file is first downloaded.

@@ -78,7 +78,8 @@ This page is written from the code by `python -m docs.policies`.
 - **Context pass**: one more pass over the finished chunk, which stores the keys and values that later chunks read.
 - **Re-cache**: at a new prompt, those keys and values are computed again under it.
 - **Flush, cut**: the cache forgets all but the first frame and the two newest; a chunk begins another scene.
-- **Adherence**: the share of the prompt's words that the oracle of the toy world reads in the video.
+- **Oracle**: code that reads colours, shapes, motions, place and time of day off frames of the toy world.
+- **Adherence**: the share of the prompt's words that the oracle sees in the video.
 """
 
 

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "jobs",
         metavar="JOBS.jsonl",
-        help='a stream a line: {"name": ..., "prompt": ..., "story": ..., "policy": ..., "seed": ..., "chunks": ...}',
+        help='a stream a line: {"name": ..., "prompt": ..., "story": ..., "policy": ..., "seed": ..., "chunks": ..., '
+        '"roles": ...}',
     )
     add_model(parser)
     parser.add_argument(

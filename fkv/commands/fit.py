@@ -1,4 +1,4 @@
-"""python -m fkv fit: what a real model needs in memory, and what would fit."""
+"""python -m fkv fit: count the memory that a real model needs, and say what would fit."""
 
 from __future__ import annotations
 

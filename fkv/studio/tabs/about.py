@@ -1,4 +1,4 @@
-"""How it works: four sentences and a figure below Live, and in a tab of their own with the terms that the page uses."""
+"""How it works: sentences and a figure below Live, and in a tab of their own with the terms that the page uses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ SENTENCES = (
     "The video is generated in chunks of a few latent frames. While a chunk is denoised, every attention head looks"
     " back at the keys and values of earlier frames in the KV cache.",
     "If everything is kept, that cache grows with every chunk, and with it memory and time.",
-    "Measured over many prompts, heads fall into two kinds: <b>static</b> heads attend almost only to the newest "
-    "frames and the very first one; <b>dynamic</b> heads also look further back, at what moves.",
+    "Measured over many prompts, heads fall into two kinds: <b>static</b> heads attend mostly to the newest frames and "
+    "the very first one; <b>dynamic</b> heads also look further back, at what moves.",
     "Forcing-KV therefore keeps only the sink and the anchor frame for static heads, and for dynamic heads also the"
     " segments that changed most. Everything else is dropped, so the cache stays the same size however long the "
     "stream runs.",
@@ -26,13 +26,18 @@ TERMS = {
     "Anchor frame": "the last latent frame before the current chunk: the transition into it.",
     "Segment": "some rows of patches of a latent frame. The cache keeps or drops a segment as a whole; it is one page.",
     "Moved most": "segments whose keys are least similar to those of the same segment one frame later.",
-    "Retention": "the share of these segments that dynamic heads keep.",
+    "Retention": "the share of the last chunk's segments that dynamic heads keep: those that moved most.",
     "Score of a head": (
         "the share of its attention beyond the sink that goes to the newest four frames: the current chunk and the "
         "anchor frame."
     ),
     "Threshold": "heads with at least this score are static, all others dynamic.",
+    "Silenced head": "a head that attends to the current chunk alone; its cached keys are dropped.",
+    "Policy": "the rule for what each head keeps; also called cache rule.",
     "Full": "the policy that drops nothing, the reference for Forcing-KV.",
+    "Re-cache": "at a new prompt, the keys and values in the cache are computed again under it.",
+    "Flush": "the cache forgets all but the first frame and the two newest.",
+    "Cut": "the next chunk begins another scene, under policies that know cuts.",
 }
 
 FRAMES = 12

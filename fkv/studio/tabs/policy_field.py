@@ -21,7 +21,7 @@ def read(text: Any) -> Policy | None:
 def split_info(model: VideoModel, threshold: float | None) -> str:
     """How a threshold splits the heads, in words."""
     if threshold is None or model.roles is None or model.roles.scores is None:
-        return "this model's heads have no scores; profile it first"
+        return "this model's heads have no scores; `fkv profile` makes some"
     static = sum(map(len, at_threshold(model.roles, threshold).static))
     dynamic = model.roles.scores.size - static
     return f"heads with at least this score are static: {static} static, {dynamic} dynamic"
