@@ -56,13 +56,13 @@ queries of one chunk, not by those at the end of a prompt, and a choice also ser
 which is new here. One query becomes the mean query of each strip of the picture; the linear form is exact for a mean.
 
 - **What it can gain.** A choice takes time, so it pays in long contexts alone. A policy that holds as little as it
-  reads is faster still, as nothing has to be chosen; what reading less than is held can gain is nearness to `full`.
+  reads is faster still, as nothing has to be chosen; what choosing can gain over it is nearness to `full`.
 - **The threshold** of 5 equal shares was chosen on two prompts of the tiny model, to drop about as many pages as the
   authors report for a language model, 60 %. How many it drops depends on the prompt and on the length.
 - **Private inference is out of scope.** The authors hide queries and keys from the machine that computes, by secret
   sharing. Nothing is hidden here, and attention of thousands of queries is out of reach of such protocols. What can
-  be checked is how many of the operations that they charge for each rule needs; these are counted from the page
-  tables.
+  be checked is how many operations of the kinds that they count as costly each rule needs; these are counted from the
+  page tables.
 """
 WINDOWS = """\
 ## WindowKV: fewer pages in later layers

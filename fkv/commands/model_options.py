@@ -22,7 +22,11 @@ AUTO = "auto"
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a model and how it runs."""
-    parser.add_argument("--model", default="tiny", help="a name that `fkv models` lists, or a folder (default: tiny)")
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help="a name that `fkv models` lists, or a folder of trained weights of the tiny model's form (default: tiny)",
+    )
     add_device(parser)
     add_speed(parser)
     parser.add_argument(
