@@ -41,15 +41,15 @@ tracks; for real models also `setup`, such as `setup = {{{{ resolution = "480p",
 **As released**: rules with the parameters of their authors. **Same budget**: the largest setting of each rule whose
 denoising passes read at most 7, 9, 12 or 21 latent frames, the chunk's included, on average over heads; a rule that
 cannot read so few is left out. Noise follows from seed, chunk and step, so all rules of a prompt and seed get the
-same, and differences from `full` are paired. Intervals resample prompts, {table.RESAMPLES:,} times, from {FEWEST}
-prompts on.
+same, and differences from `full` are paired. Intervals are bootstrapped over prompts ({table.RESAMPLES:,} resamples)
+where there are {FEWEST} or more.
 
-`run` makes all prompts of a seed before those of the next, and keeps a record per video, from which it goes on, also
-where a spec has more rules by then. `results` has one JSON file per rule, and `videos.csv` a line per video; before
-the run ends, both cover only the prompts and seeds that every rule has finished. `show` says how many of how many, and
-`show --seeds 0` what a board of that seed alone would say, but for identity, which compares seeds. The lines of several
-machines, one after another in `records.jsonl`, are one board, as long as weights and precision are the same;
-`--videos none` generates no video again merely to save it.
+`run` finishes all prompts of one seed before it begins the next seed. It keeps a record per video and goes on from
+these, also when the spec has more rules than before. `results` has one JSON file per rule, and `videos.csv` a line per
+video; before the run ends, both cover only the prompts and seeds that every rule has finished, and `show` says how many
+that are. `show --seeds 0` measures the videos of that seed alone; costs, recall and identity stay those of all seeds.
+The lines of several machines, one after another in `records.jsonl`, are one board, as long as weights, precision,
+prompts, seconds and features are the same; `--videos none` generates no video again merely to save it.
 
 A rule's file and `--csv` also say at which positions it reads, how far the oldest frame read lies back, what it was
 calibrated on, head groups and pages, load of the machine, devices and versions. To add a rule to a board, run its spec

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,7 @@ def test_a_rule_that_cannot_read_so_little_has_no_setting(small):
         ('name = "try"', "name = try", "try.toml is not TOML"),
         ('["sliding-window"]', '["full"]', "'full' has no setting for a number of frames; these have: sliding-window"),
         ('["full", "s', '["none", "s', "there is no policy 'none'"),
+        ('name = "try"', f"name = {'[' * 9999}", "try.toml is nested too deeply"),
         ("prompts = 2", 'prompts = ["a ball", "a ball"]', "equal in their first 150 characters"),
         ("[same_budget]", "setup = {precision = 'fp32'}\n[same_budget]", "setup.precision"),
         ('["full", "s', '["forcing-kv:segments_per_frame=7", "s', "7"),
@@ -191,6 +193,12 @@ def test_a_spec_that_cannot_be_run_is_refused(toy, spec_file, old, new, sentence
     spec_file.write_text(SPEC.replace(old, new))
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
         plan(read_spec(spec_file), toy)
+
+
+def test_a_rule_that_is_named_for_a_budget_fits_the_model(toy, spec_file):
+    spec_file.write_text(SPEC.replace('rules = ["sliding-window"]', 'rules = ["forcing-kv"]'))
+    with pytest.raises(ValueError, match="head roles"):
+        plan(read_spec(spec_file), replace(toy, roles=None))
 
 
 def test_a_number_of_prompts_is_for_the_toy_world(small, spec_file):
@@ -310,8 +318,9 @@ def test_an_unfinished_board_shows_what_all_rules_have(toy, spec_file, quick, tm
     assert main(["board", "show", str(out), "--seeds", "1"]) == 0
     captured = capsys.readouterr()
     assert "unfinished" not in captured.err and json.loads(captured.out)["rows"][0]["videos"] == 2
-    assert main(["board", "show", str(out), "--seeds", "9"]) == 2
-    assert "board 'try' has the seeds 0, 1; name some" in capsys.readouterr().err
+    for seeds in (["9"], ["0", "9"]):
+        assert main(["board", "show", str(out), "--seeds", *seeds]) == 2
+        assert "board 'try' has the seeds 0, 1; name those alone" in capsys.readouterr().err
 
 
 def test_records_of_several_machines_are_one_board(toy, spec_file, quick, tmp_path):
@@ -334,13 +343,19 @@ def test_records_of_several_machines_are_one_board(toy, spec_file, quick, tmp_pa
     for change, sentence in (
         ({"precision": "fp8"}, "has the precision 'fp8'"),
         ({"checkpoint": "0a"}, "checkpoint '0a'"),
+        ({"seconds": 60.0}, "has the seconds 60.0, and the board 'try' 4.0"),
+        ({"features": "facebook/dinov2-small"}, "has the features 'facebook/dinov2-small'"),
+        ({"text": "another prompt"}, "has the text 'another prompt'"),
     ):
         (joined / "records.jsonl").write_text("\n".join([json.dumps(own | change), *lines[1:]]) + "\n")
         with pytest.raises(ValueError, match=sentence):
             board.run(spec, joined, board.Setting(videos="none"))
-    old = {name: value for name, value in own.items() if name not in ("precision", "checkpoint")}
-    (joined / "records.jsonl").write_text("\n".join([json.dumps(old), *lines[1:]]) + "\n")
-    assert board.run(spec, joined, board.Setting(videos="none"))
+    unsaid = ("precision", "checkpoint", "seconds", "features", "text", "date")
+    old = {name: value for name, value in own.items() if name not in unsaid}
+    dated = [json.dumps(json.loads(line) | {"date": "2026-01-31"}) for line in lines[1:]]
+    (joined / "records.jsonl").write_text("\n".join([json.dumps(old), *dated]) + "\n")
+    dates = [each.date for each in board.run(spec, joined, board.Setting(videos="none"))]
+    assert dates == [whole[0].date, *["2026-01-31"] * 3], "when a video was made stays true when it is read again"
 
 
 def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_file, quick, tmp_path):
@@ -358,6 +373,10 @@ def test_another_rule_joins_a_board_without_running_the_others_again(toy, spec_f
     del quick[:]
     board.run(read_spec(spec_file), tmp_path / "out")
     assert not quick and len(load_folder(tmp_path / "out" / "results")) == 4
+    (tmp_path / "out" / "records.jsonl").unlink()
+    spec_file.write_text(SPEC.replace("seconds = 4", "seconds = 5"))
+    full = next(each for each in board.run(read_spec(spec_file), tmp_path / "out") if each.policy == "full")
+    assert full.recall is None and SCORE not in full.videos[0].measures, "of another length"
 
 
 def test_workers_and_ray_get_jobs_that_load_the_model_by_name(toy, spec_file, quick, tmp_path, monkeypatch):
@@ -404,6 +423,10 @@ def test_recall_joins_the_rules_of_a_memory_world(toy, spec_file, quick, tmp_pat
         board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
     assert not quick, "no video is made in vain"
     monkeypatch.setattr(board.recall, "check_events", lambda model: None)
+    monkeypatch.setattr(board.recall, "recall", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
+    assert len(load_folder(tmp_path / "out" / "results")[0].videos) == 4, "recall that ends early loses no result"
     monkeypatch.setattr(board.recall, "recall", recalled)
     monkeypatch.setattr(board.recall, "summary", lambda records, by: summary)
     found = board.run(read_spec(spec_file), tmp_path / "out", board.Setting(recall=True))
@@ -489,6 +512,8 @@ def test_limits_leave_rules_out_and_measures_order_them():
     assert [row["policy"] for row in table.chosen(changes, "brightness_change")] == ["longlive", "full"]
     with pytest.raises(ValueError, match="there is no measure 'beauty'; there are adherence"):
         table.chosen(rows, "beauty")
+    with pytest.raises(ValueError, match="no rule has the measure 'identity' here"):
+        table.chosen(rows, "identity")
 
 
 def test_tables_say_what_is_behind_them():
@@ -500,6 +525,14 @@ def test_tables_say_what_is_behind_them():
     text = table.markdown(rows)
     assert text.startswith("### try\n\n#### As released\n\n| policy |") and text.count("####") == 1
     assert "| 9 / 9 | 5 |" in text and "| 400 / 500 |" in text and "| ~400 / 500 |" in text
+    assert lines[1]["load"] == "7.0" and lines[0]["threads"] == "1" and "| recall |" not in text
+    recall = Recall(recall=0.5, low=0.25, high=0.75, chance=0.125, items=8)
+    recalled = table.rows(
+        [result("full", [0.5] * 6).model_copy(update={"recall": recall}), result("longlive", [0.5] * 6)]
+    )
+    (line, _) = csv.DictReader(io.StringIO(table.spreadsheet(recalled)))
+    assert [line[f"recall{end}"] for end in ("", ".low", ".high", ".chance")] == ["0.5", "0.25", "0.75", "0.125"]
+    assert "| recall | parity |" in table.markdown(recalled) and "| 0.50 (0.25 to 0.75) |" in table.markdown(recalled)
     videos = list(csv.DictReader(io.StringIO(table.videos_csv([result("full", [0.5] * 6)]))))
     assert len(videos) == 6 and videos[3]["prompt"] == "prompt 3" and videos[3]["adherence"] == "0.5"
 
@@ -562,6 +595,13 @@ def test_adding_a_result_checks_it_and_takes_its_clip(toy, spec_file, quick, tmp
     files = sorted(map(str, (tmp_path / "out" / "results").glob("*.json")))
     assert main(["board", "add", *files, "--to", str(boards)]) == 0
     assert len(load_folder(boards)) == 4 and (boards / "try" / "full.mp4").exists()
+    (tmp_path / "alone").mkdir()
+    bare = Path(shutil.copy(files[0], tmp_path / "alone"))
+    assert main(["board", "add", str(bare), "--to", str(boards)]) == 0
+    assert (boards / "try" / "full.mp4").exists(), "its frames are those of the clip"
+    bare.write_text(bare.read_text().replace(f"{0:016x}", f"{9:016x}"))
+    assert main(["board", "add", str(bare), "--to", str(boards)]) == 0
+    assert not (boards / "try" / "full.mp4").exists(), "a clip of other frames goes"
     spec_file.write_text(SPEC.replace("seeds = [0, 1]", "seeds = [0]"))  # as an unfinished board, then a whole one
     assert main(["board", "run", str(spec_file), "--out", str(tmp_path / "less")]) == 0
     less = sorted(map(str, (tmp_path / "less" / "results").glob("*.json")))
@@ -643,8 +683,10 @@ def test_the_command_of_vbench_long_and_its_results(toy, spec_file, quick, tmp_p
     }
     assert main(["board", "run", str(spec_file), "--out", str(out), "--videos", "all"]) == 0
     assert load(out / "results" / "full.json").videos[0].measures == measures  # a later run keeps the scores
-    (folder / "results_2027_eval_results.json").write_text("[1]")
-    assert main(["board", "vbench", str(out), "--read"]) == 2 and "have the form" in capsys.readouterr().err
+    for broken in ("[1]", json.dumps(scored("videos/full", names)).replace("60.0", "NaN", 1)):
+        (folder / "results_2027_eval_results.json").write_text(broken)
+        assert main(["board", "vbench", str(out), "--read"]) == 2 and "have the form" in capsys.readouterr().err
+    assert load(out / "results" / "full.json").videos[0].measures == measures
 
 
 def test_a_folder_without_a_board_or_scores_is_refused(tmp_path):

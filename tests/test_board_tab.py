@@ -46,6 +46,10 @@ def test_a_row_runs_live_in_a_studio_of_its_model(client, small):
     assert plan.texts == {"A": "longlive", "B": "full"} and plan.chunks == round(6 / small.chunk_seconds)
     assert next(row for row in told["rows"] if row["policy"] == "renders")["live"] is None
     assert board.live_query(SHIPPED[0], replace(small, name="another")) is None
+    longer = SHIPPED[0].protocol.model_copy(update={"seconds": 5.0})  # 6.7 chunks: the board generates 7
+    assert "length=7" in board.live_query(
+        SHIPPED[0].model_copy(update={"protocol": longer}), replace(small, name="tiny")
+    )
 
 
 def test_a_board_can_be_saved(client):

@@ -145,7 +145,7 @@ class Result(Strict):
         tracks: Its places.
         origin: Whether the figures were measured with this library or with the authors' code.
         source: Where the figures come from.
-        date: When they were measured, YYYY-MM-DD.
+        date: When the last of its videos was measured, YYYY-MM-DD.
         costs: None for the truth.
         videos: One per prompt and seed.
         series: Means over videos of values second by second.
@@ -172,6 +172,11 @@ class Result(Strict):
     def name(self) -> str:
         """Its file name, without an ending."""
         return slug(self.policy)
+
+    @property
+    def first(self) -> Video:
+        """The video of the first prompt and seed."""
+        return next(each for each in self.videos if (each.prompt, each.seed) == (0, self.protocol.seeds[0]))
 
 
 def check(result: Result) -> None:
@@ -211,7 +216,7 @@ def of_records(
         policy: The rule.
         tracks: Its places.
         records: Of all its videos, as `stream.stream_record` makes them, with `prompt`, `seed` and, among costs,
-            `at_once`.
+            `at_once`; those of earlier versions do not say their `date`.
         source: Where the figures come from.
     """
     costs = [record["costs"] for record in records if record["costs"]]
@@ -222,7 +227,7 @@ def of_records(
         tracks=list(tracks),
         origin="ours",
         source=source,
-        date=date.today().isoformat(),
+        date=max(record.get("date", date.today().isoformat()) for record in records),
         costs=_costs(costs) if costs else None,
         videos=[_video(record, records) for record in records],
         series=_means([record["series"] for record in records]),
@@ -288,15 +293,16 @@ def with_earlier(result: Result, earlier: Result) -> Result:
 
 
 def of_seeds(result: Result, seeds: Collection[int]) -> Result:
-    """The result of some of its seeds.
+    """The result of some of its seeds; costs, recall and identity stay those of all.
 
     Raises:
-        ValueError: It has none of them.
+        ValueError: It lacks one of them.
     """
     kept = [seed for seed in result.protocol.seeds if seed in seeds]
-    if not kept:
+    if len(kept) < len(set(seeds)):
         raise ValueError(
-            f"board {result.protocol.name!r} has the seeds {', '.join(map(str, result.protocol.seeds))}; name some"
+            f"board {result.protocol.name!r} has the seeds {', '.join(map(str, result.protocol.seeds))}; "
+            "name those alone, and the folder of one board"
         )
     protocol = result.protocol.model_copy(update={"seeds": kept})
     videos = [video for video in result.videos if video.seed in kept]

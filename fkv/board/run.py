@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -104,6 +105,7 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
     with tqdm(total=len(every), initial=len(every) - len(jobs), unit="video", file=sys.stderr) as bar:
         for record, video in run_jobs(here, _job, setup, jobs, setting.workers, setting.ray):
             check_origin(record, protocol)
+            record |= origin(protocol, record["prompt"]) | {"date": date.today().isoformat()}
             if video is not None:
                 file = video_file(out, planned, _key(record))
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +119,10 @@ def run(spec: Spec, out: Path, setting: Setting | None = None) -> list[Result]:
                 _write(out, _results(planned, common, finished, earlier))
                 written = common
     found = _results(planned, protocol, finished, earlier)
-    if setting.recall:
-        found = _with_recall(found, model, setting, out)
     _write(out, found)
+    if setting.recall:
+        found = _with_recall(found, model, out)
+        _write(out, found)
     return found
 
 
@@ -148,20 +151,30 @@ def part(planned: Plan, finished: Collection[Key]) -> Protocol | None:
     return protocol.model_copy(update={"seeds": [first], "prompts": prompts}) if prompts else None
 
 
+def origin(protocol: Protocol, prompt: int) -> Record:
+    """What a record says of how its video was made; `text` is the prompt, None for a number that the board lacks."""
+    text = protocol.prompts[prompt] if prompt < len(protocol.prompts) else None
+    return {"text": text} | {
+        name: getattr(protocol, name) for name in ("checkpoint", "precision", "seconds", "features")
+    }
+
+
 def check_origin(record: Record, protocol: Protocol) -> None:
-    """Raise ValueError for a record of other weights or precision; those of earlier versions do not say theirs."""
-    for name in ("checkpoint", "precision"):
-        if (there := record.get(name, wanted := getattr(protocol, name))) != wanted:
+    """Raise ValueError for a record that was made otherwise; those of earlier versions do not say all of `origin`."""
+    for name, wanted in origin(protocol, record["prompt"]).items():
+        if wanted is not None and (there := record.get(name, wanted)) != wanted:
             raise ValueError(
-                f"a record of {record['policy']!r} has the {name} {there!r}, and the board {protocol.name!r} "
-                f"{wanted!r}; remove its line from {RECORDS}, or name another folder"
+                f"a record of {record['policy']!r} has the {name} {there!r:.60}, and the board {protocol.name!r} "
+                f"{wanted!r:.60}; remove its line from {RECORDS}, or name another folder"
             )
 
 
 def _earlier(out: Path, planned: Plan) -> dict[str, Result]:
-    """The results that lie in a folder, by their rules."""
+    """The results that lie in a folder, by their rules; none of other weights or of another length."""
     files = {policy: out / RESULTS / f"{slug(policy)}.json" for policy in planned.rules}
-    return {policy: results.load(file) for policy, file in files.items() if file.exists()}
+    found = {policy: results.load(file) for policy, file in files.items() if file.exists()}
+    runs = planned.protocol.model_dump(include={"prompts", "seeds"})  # an unfinished board has fewer
+    return {policy: each for policy, each in found.items() if each.protocol.model_copy(update=runs) == planned.protocol}
 
 
 def _results(
@@ -273,7 +286,7 @@ def _one(
     return names | record, mp4_of(video, model.fps) if keep else None
 
 
-def _with_recall(found: list[Result], model: VideoModel, setting: Setting, out: Path) -> list[Result]:
+def _with_recall(found: list[Result], model: VideoModel, out: Path) -> list[Result]:
     """The results with what `fkv.analysis.recall` says of their rules, measured in this process."""
     rules = [each.policy for each in found if each.policy != TRUTH]
     protocol = found[0].protocol

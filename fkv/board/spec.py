@@ -150,6 +150,8 @@ def read_spec(path: str | Path) -> Spec:
         raise ValueError(f"cannot read the spec {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name} is not TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
     except ValidationError as error:
         raise ValueError(f"{path.name}: {first_error(error)}") from None
 
@@ -212,12 +214,14 @@ def plan(spec: Spec, model: VideoModel, features: str = LAYOUT) -> Plan:
 
 
 def _at_budget(rules: Sequence[str], frames: int, fit: Sequence[str], model: VideoModel) -> list[str]:
-    """The rules with settings that read so many frames; rules without one are left out."""
+    """The rules with settings that read so many frames; rules that cannot read so few are left out."""
     names = [name for name in budget.SETTINGS if name in fit] if rules == "all" else rules
     if unknown := [name for name in names if name not in budget.SETTINGS]:
         raise ValueError(
             f"{unknown[0]!r} has no setting for a number of frames; these have: {', '.join(budget.SETTINGS)}"
         )
+    for name in names:
+        policies.check_fit(policies.parse(name), model.geometry, model.roles)
     return [text for text in (budget.fitted(model, name, frames) for name in names) if text]
 
 

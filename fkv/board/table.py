@@ -10,33 +10,19 @@ from typing import Any, get_args
 import numpy as np
 
 from fkv import policies
-from fkv.analysis.evaluation_table import RESAMPLES, interval
+from fkv.analysis.evaluation_table import FEWEST, RESAMPLES, interval
 
 from .columns import MEASURES
-from .result import Result
+from .result import Costs, Result
 from .spec import REFERENCE, TRUTH, TrackName
 
 Row = dict[str, Any]
-COSTS = (
-    "frames_denoise",
-    "frames_context",
-    "positions",
-    "span",
-    "granularity",
-    "calibration",
-    "passes",
-    "kv_bytes",
-    "peak_bytes",
-    "ms_generate",
-    "ms_total",
-    "device",
-)
 NOTES = f"""\
-Means over videos; in brackets 95 % intervals over prompts by bootstrap ({RESAMPLES:,} resamples), from 6 prompts on.
-**Bold**: the difference from `{REFERENCE}`, paired by prompt and seed, has an interval without 0. Frames: latent frames
-that a denoising pass and the context pass read, on average over heads, the chunk's own included. Milliseconds per chunk
-without and with the decoder; ~ marks times of a busy machine: do not compare them. Peak: on CUDA the most that was
-allocated, on CPUs the size of the process after a chunk, with what earlier rules left in it.
+Means over videos; in brackets 95 % intervals over prompts by bootstrap ({RESAMPLES:,} resamples), from {FEWEST}
+prompts on. **Bold**: the difference from `{REFERENCE}`, paired by prompt and seed, has an interval without 0. Frames:
+latent frames that a denoising pass and the context pass read, on average over heads, the chunk's own included.
+Milliseconds per chunk without and with the decoder; ~ marks times of a busy machine: do not compare them. Peak: on CUDA
+the most that was allocated, on CPUs the size of the process after a chunk, with what earlier rules left in it.
 """
 
 
@@ -47,9 +33,10 @@ def rows(results: Sequence[Result]) -> list[Row]:
         results: Of any boards; a rule is compared with the reference of its own.
 
     Returns:
-        Rows of: board, model, policy, rule (the name), track, frames (of the budget), measures (name -> mean, low,
-        high, and difference, difference_low, difference_high where there is a reference; None for what is unknown),
-        videos, `COSTS`, fps, busy, parity, family, paper, reading, origin, source, date, training_horizon, name.
+        Rows of: name (of the file), board, model, checkpoint, training_horizon, policy, rule (the name), family, paper,
+        reading, parity, origin, source, date, videos, the fields of `Costs`, fps, busy, recall, track, frames (of the
+        budget), and measures (name -> mean, low, high, and difference, difference_low, difference_high where there is a
+        reference); None for what is unknown.
     """
     reference = {result.protocol.name: result for result in results if result.policy == REFERENCE}
     return [
@@ -80,7 +67,7 @@ def _facts(result: Result) -> Row:
         "source": result.source,
         "date": result.date,
         "videos": len(result.videos),
-        **{name: getattr(costs, name) if costs else None for name in COSTS},
+        **(costs.model_dump() if costs else dict.fromkeys(Costs.model_fields)),
         "fps": costs.fps if costs else None,
         "busy": costs.busy if costs else False,
         "recall": result.recall.model_dump() if result.recall else None,
@@ -162,10 +149,13 @@ def chosen(
         most_frames: Latent frames that denoising reads at most.
 
     Raises:
-        ValueError: There is no such measure.
+        ValueError: There is no such measure, or no row has it.
     """
+    found = list(found)
     if by and by not in MEASURES:
         raise ValueError(f"there is no measure {by!r:.60}; there are {', '.join(MEASURES)}")
+    if by and not any(by in row["measures"] for row in found):
+        raise ValueError(f"no rule has the measure {by!r} here; order by another one")
 
     def within(row: Row) -> bool:
         if track and row["track"] != track:
@@ -201,6 +191,7 @@ def by_track(found: Sequence[Row]) -> list[str]:
 def lines(found: Sequence[Row]) -> str:
     """Rows as a Markdown table."""
     names = [name for name in MEASURES if any(name in row["measures"] for row in found)]
+    is_recalled = any(row["recall"] for row in found)
     head = [
         "policy",
         "frames",
@@ -209,13 +200,14 @@ def lines(found: Sequence[Row]) -> str:
         "KV, MB",
         "peak, MB",
         "ms",
+        *(["recall"] if is_recalled else []),
         "parity",
     ]
-    table = [head, ["-"] * len(head), *(_line(row, names) for row in found)]
+    table = [head, ["-"] * len(head), *(_line(row, names, is_recalled) for row in found)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
-def _line(row: Row, names: Sequence[str]) -> list[str]:
+def _line(row: Row, names: Sequence[str], is_recalled: bool) -> list[str]:
     budget = f" ({row['frames']} frames)" if row["frames"] else ""
     cells = [f"`{row['policy']}`{budget}", _frames(row), _or_dash("{}", row["passes"])]
     cells += [_cell(name, row["measures"].get(name)) for name in names]
@@ -223,6 +215,8 @@ def _line(row: Row, names: Sequence[str]) -> list[str]:
     cells += [_or_dash("{:.1f}", millions[0]), _or_dash("{:.0f}", millions[1])]
     about = "~" if row["busy"] else ""
     cells.append("-" if row["ms_total"] is None else f"{about}{row['ms_generate']:.0f} / {row['ms_total']:.0f}")
+    if is_recalled:
+        cells.append("{recall:.2f} ({low:.2f} to {high:.2f})".format(**row["recall"]) if row["recall"] else "-")
     return [*cells, row["parity"]]
 
 
@@ -251,14 +245,16 @@ def spreadsheet(found: Sequence[Row]) -> str:
     """Rows as CSV, one line per rule and track, all intervals in columns."""
     names = [name for name in MEASURES if any(name in row["measures"] for row in found)]
     bounds = ("mean", "low", "high", "difference", "difference_low", "difference_high")
+    of_recall = ("recall", "low", "high", "chance", "items")
     plain = [key for key in found[0] if key not in ("measures", "recall", "name")] if found else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*plain, *(f"{name}.{bound}" for name in names for bound in bounds), "recall"])
+    recalls = ["recall", *(f"recall.{name}" for name in of_recall[1:])]
+    writer.writerow([*plain, *(f"{name}.{bound}" for name in names for bound in bounds), *recalls])
     for row in found:
         values = [row["measures"].get(name, {}).get(bound) for name in names for bound in bounds]
-        recalled = row["recall"]["recall"] if row["recall"] else None
-        writer.writerow([*(row[key] for key in plain), *values, recalled])
+        values += [(row["recall"] or {}).get(name) for name in of_recall]
+        writer.writerow([*(row[key] for key in plain), *values])
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ vbench2_beta_long). It needs weights and pins old packages, so it runs elsewhere
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -102,14 +103,22 @@ def scores(data: Any) -> dict[str, dict[str, float]]:
             for each in details if dimension in DIMENSIONS else ():
                 video = found.setdefault(_video_of(each["video_path"]), {})
                 scale = 100 if dimension in PERCENT else 1
-                video.setdefault(dimension, []).append(float(each["video_results"]) / scale)
+                video.setdefault(dimension, []).append(_finite(each["video_results"]) / scale)
                 if dimension in CLIPS and "clip2clip_score" in each:
-                    video.setdefault(CLIPS[dimension], []).append(float(each["clip2clip_score"]))
+                    video.setdefault(CLIPS[dimension], []).append(_finite(each["clip2clip_score"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
-            "results of VBench-Long have the form {dimension: [score, [{video_path, video_results}]]}, these have not"
+            "results of VBench-Long have the form {dimension: [score, [{video_path, video_results}]]} "
+            "with finite scores, these have not"
         ) from None
     return {name: {key: statistics.mean(values) for key, values in each.items()} for name, each in found.items()}
+
+
+def _finite(score: Any) -> float:
+    """A score as a number. Raises ValueError for NaN, which no result may hold."""
+    if not math.isfinite(value := float(score)):
+        raise ValueError(f"{value} is no score")
+    return value
 
 
 def _video_of(path: str) -> str:

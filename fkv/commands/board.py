@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which videos to keep as MP4; a video to keep whose file is missing is generated again, even if its "
         "record is there (default: first)",
     )
-    run.add_argument("--recall", action="store_true", help="also what returns after it left the picture")
+    run.add_argument(
+        "--recall", action="store_true", help="also measure what returns after it left the picture, as fkv eval does"
+    )
     add_spread(run)
 
     show = parts.add_parser("show", help="print a board, or write it as a table; limits leave rules out")
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--under-gb", type=float, help="only rules whose peak memory is at most this, in 10^9 bytes")
     show.add_argument("--fps", type=float, help="only rules with at least so many video frames per second")
     show.add_argument("--frames", type=float, help="only rules whose denoising reads at most so many latent frames")
-    show.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only videos of these seeds")
+    show.add_argument("--seeds", type=int, nargs="+", metavar="N", help="measures of the videos of these seeds alone")
     show.add_argument("--table", metavar="FILE", help="also write a Markdown table there")
     show.add_argument("--csv", metavar="FILE", help="also write one line per rule there")
     show.add_argument("--videos-csv", metavar="FILE", help="also write one line per video there")
@@ -127,13 +129,13 @@ def _show(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     from fkv.board import result as results
     from fkv.board.run import unfinished
-    from fkv.video import Mp4Writer, read_frames
+    from fkv.video import ENDING, Mp4Writer, read_frames
 
     boards = _boards(args.to)
     new: list[tuple[Path, Result]] = [(Path(file), results.load(file)) for file in args.results]
+    before = {(each.protocol.name, each.name): each for each in results.load_folder(boards)}
     replaced = {(result.protocol.name, result.name) for _, result in new}
-    kept = [each for each in results.load_folder(boards) if (each.protocol.name, each.name) not in replaced]
-    there = {each.protocol.name: each for each in kept}
+    there = {board: each for (board, name), each in before.items() if (board, name) not in replaced}
     for _, result in new:
         results.check_protocol(result, there.setdefault(result.protocol.name, result))
     for folder, result in {file.parent.parent: result for file, result in new}.items():
@@ -142,10 +144,14 @@ def _add(args: argparse.Namespace) -> int:
     for file, result in new:
         folder = boards / result.protocol.name
         written = results.save(result, folder)
+        shown = written.with_suffix(ENDING)
+        other = before.get((result.protocol.name, result.name))
         if (clip := _clip(file, result)).exists():
-            with Mp4Writer(written.with_suffix(".mp4"), result.protocol.fps, CLIP_CRF) as writer:
+            with Mp4Writer(shown, result.protocol.fps, CLIP_CRF) as writer:
                 for frame in read_frames(clip):
                     writer.write(frame[None])
+        elif other and other.first.frames_sha256 != result.first.frames_sha256:
+            shown.unlink(missing_ok=True)
         print(written, file=sys.stderr)
     return 0
 

@@ -6,6 +6,7 @@ The page fetches the rows when the tab is opened; sorting, limits and the wipe a
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -109,7 +110,7 @@ def live_query(result: Result, model: VideoModel) -> str | None:
         {
             "prompt": protocol.prompts[0],
             "seed": protocol.seeds[0],
-            "length": round(protocol.seconds / model.chunk_seconds),
+            "length": math.ceil(protocol.seconds / model.chunk_seconds),
             "view": "AB",
             "a": result.policy,
             "b": REFERENCE,
@@ -118,14 +119,12 @@ def live_query(result: Result, model: VideoModel) -> str | None:
 
 
 def figure_of(results: Sequence[Result], board: str, measure: str) -> Board:
-    """The figure of a measure of a board. Raises KeyError for one that is not there."""
+    """The figure of a measure of a board. Raises ValueError for one that is not there."""
     from fkv.analysis.figures import Board
 
     own = [result for result in results if result.protocol.name == board]
     found = [row for row in table.chosen(table.rows(own), measure) if measure in row["measures"]]
     names = {row["policy"]: row["measures"][measure] for row in found}
-    if not names:
-        raise KeyError(measure)
     rows = pd.DataFrame([{"policy": policy} | each for policy, each in names.items()])
     return Board(rows, MEASURES[measure].title, board, REFERENCE)
 
