@@ -50,11 +50,13 @@ def fitted(model: VideoModel, names: Sequence[str], wanted: Sequence[float], sec
         Policies as `fkv.policies.parse` reads them, share by share.
 
     Raises:
-        ValueError: A policy has no setting for this, or holds more even at its least.
+        ValueError: A policy has no setting for this, holds more even at its least, or there is none but `full`.
     """
     unknown = [name for name in names if name not in SETTINGS and name != "full"]
     if unknown:
         raise ValueError(f"{unknown[0]} cannot be fitted to bytes; these can: {', '.join(SETTINGS)}")
+    if set(names) <= {"full"}:
+        raise ValueError(f"--bytes is for other policies than full; name some of {', '.join(SETTINGS)}")
     least, most = SECONDS
     if not least <= seconds <= most:
         raise ValueError(f"--bytes counts streams of {least} to {most} seconds, not {seconds:g}")
@@ -70,7 +72,7 @@ def fit(model: VideoModel, name: str, limit: float, chunks: int) -> str:
     Half of the heads of `dummy-forcing` keep a single frame, so it may hold less than it is given.
     """
     setting = SETTINGS[name]
-    low, high = 0, chunks * model.frames_per_chunk
+    low, high = 0, chunks * model.frames_per_chunk + 1
     policies.check_fit(policies.parse(setting(high)), model.geometry, model.roles)
     while high - low > 1:
         middle = (low + high) // 2

@@ -13,6 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
+from fkv.records import Record
+
+from .evaluation_report import over_time
+from .evaluation_table import FEWEST, RESAMPLES
 from .figures.style import SERIES, Palette, canvas, drawing
 
 MEASURES = {
@@ -30,21 +34,27 @@ GAP = 3
 PAGE = 6
 
 
-def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, reference: str = "full") -> None:
-    """Write adherence over time, discontinuity, drift, speed and memory per policy, with 95 % intervals.
+def overview(records: Sequence[Record], path: str | Path, reference: str = "full") -> None:
+    """Write adherence over time, discontinuity, drift, speed and memory per policy, with 95 % intervals over prompts.
 
     Args:
-        seen: Columns policy, seconds, word, adherence.
-        measured: One row per stream, columns policy and those of `MEASURES` that are known.
+        records: Of `fkv eval`.
         path: Image file to write.
         reference: The policy that is drawn dashed.
     """
-    names = list(dict.fromkeys(seen["policy"]))
+    names = list(dict.fromkeys(record["policy"] for record in records))
     colours = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
+    measured = pd.json_normalize(list(records))
+    known = {column: label for column, label in MEASURES.items() if column in measured}
+    # One row per prompt: seeds of a prompt and words of a stream are not independent, and bars would be too short.
+    seen = _by_prompt(over_time(records), ["policy", "prompt", "seconds"], ["adherence"])
+    measured = _by_prompt(measured, ["policy", "prompt"], list(known))
+    is_few = measured["prompt"].nunique() < FEWEST
+    bars: dict[str, Any] = {"errorbar": None if is_few else ("ci", 95), "n_boot": RESAMPLES, "seed": 0}
     with drawing("light") as theme:
-        streams = f"{len(measured) // len(names)} streams per policy, means with 95 % intervals"
+        streams = f"{len(records) // len(names)} streams per policy, means"
+        streams += f"; fewer than {FEWEST} prompts have no intervals" if is_few else " with 95 % intervals over prompts"
         picture = canvas("Evaluation by the toy world's oracle", streams, 13, max(3.8, 1.4 + 0.24 * len(names)), theme)
-        known = {column: label for column, label in MEASURES.items() if column in measured}
         first, *others = picture.subplots(1, 1 + len(known), width_ratios=(2, *(1,) * len(known)))
         if len(names) > MOST_LINES:
             means = seen.pivot_table("adherence", "policy", "seconds").reindex(names)
@@ -52,7 +62,7 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
             sns.heatmap(means, vmin=0, vmax=1, cmap="cividis", annot=True, fmt=".2f", cbar=False, ax=first)
             first.set(xlabel="seconds into the stream", ylabel="", title="adherence to the prompt, means")
         else:
-            _lines(seen, colours, reference, first)
+            _lines(seen, colours, reference, bars, first)
         for number, (axes, (column, (label, unit))) in enumerate(zip(others, known.items(), strict=True)):
             sns.barplot(
                 x=measured[column] / unit,
@@ -62,13 +72,19 @@ def overview(seen: pd.DataFrame, measured: pd.DataFrame, path: str | Path, refer
                 palette=colours,
                 legend=False,
                 ax=axes,
+                **bars,
             )
             axes.set(xlabel=label, ylabel="")
             axes.tick_params(labelleft=number == 0 and len(names) <= MOST_LINES)
         picture.savefig(path, dpi=150)
 
 
-def _lines(seen: pd.DataFrame, colours: dict[str, Any], reference: str, axes: Axes) -> None:
+def _by_prompt(rows: pd.DataFrame, names: list[str], values: list[str]) -> pd.DataFrame:
+    """Average values over all rows that agree in some columns."""
+    return rows.groupby(names, sort=False, as_index=False)[values].mean()
+
+
+def _lines(seen: pd.DataFrame, colours: dict[str, Any], reference: str, bars: dict[str, Any], axes: Axes) -> None:
     """Draw adherence over time, one line per policy."""
     sns.pointplot(
         seen,
@@ -82,6 +98,7 @@ def _lines(seen: pd.DataFrame, colours: dict[str, Any], reference: str, axes: Ax
         ax=axes,
         markers=[MARKS[i % len(MARKS)] for i in range(len(colours))],
         linestyles=["--" if name == reference else "-" for name in colours],
+        **bars,
     )
     axes.legend(loc="lower left")
     axes.set(ylim=(0, 1.05), xlabel="seconds into the stream", ylabel="adherence to the prompt")

@@ -31,9 +31,10 @@ def summary(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def over_time(records: Sequence[Record]) -> pd.DataFrame:
-    """Tabulate adherence: one row per record, mark and word with policy, seconds, word, adherence."""
+    """Tabulate adherence: one row per record, mark and word with policy, prompt, seconds, word, adherence."""
     rows = [
-        {"policy": record["policy"], "seconds": float(mark), "word": word, "adherence": share}
+        {name: record[name] for name in ("policy", "prompt")}
+        | {"seconds": float(mark), "word": word, "adherence": share}
         for record in records
         for mark, words in record["adherence"].items()
         for word, share in words.items()

@@ -101,7 +101,7 @@ def drift(video: np.ndarray, fps: float, seconds: float = 5.0) -> Drift:
 
 def ends(values: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first and the last `span` values, at least one; the halves where there are fewer than two spans."""
-    span = min(max(1, span), len(values) // 2)
+    span = max(1, min(span, len(values) // 2))
     return values[:span], values[-span:]
 
 

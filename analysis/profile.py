@@ -256,7 +256,7 @@ def profile(
         raise ValueError(
             f"{chunks} chunks leave no older frames to score against; use more chunks or a smaller last_k or skip"
         )
-    runs = tuple(itertools.product(prompts, seeds))
+    runs = tuple(dict.fromkeys(itertools.product(prompts, seeds)))  # one run twice would look like a stable head
     masses = []
     for prompt, seed in runs:
         probe = FrameMassProbe(queries, passes=None)

@@ -11,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from docs.expectations import EXPECTED, SURPRISING
 from fkv.analysis.evaluation_plots import overview
-from fkv.analysis.evaluation_report import over_time
 from fkv.analysis.evaluation_table import markdown, with_steps
 from fkv.models import tiny
 from fkv.parameters import Parameter, describe
@@ -196,6 +193,6 @@ if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     if RECORD.exists():
         records = recorded()
-        overview(over_time(records), pd.json_normalize(records), FIGURE)
+        overview(records, FIGURE)
     rows = [f"{json.dumps(name)}: {json.dumps(drawing(policy()))}" for name, policy in POLICIES.items()]
     DRAWINGS.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

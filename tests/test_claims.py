@@ -223,7 +223,13 @@ class TestEqualBytes:
         with pytest.raises(ValueError, match="window-kv cannot hold as little as .* MB; allow it more with --bytes"):
             equal_bytes.fitted(small, ["window-kv"], [0.05], 21)
 
+    def test_all_bytes_are_all_frames(self, small):
+        texts = equal_bytes.fitted(small, ["sliding-window"], [1], 4 * small.chunk_seconds)
+        assert texts == ["full", "sliding-window:window_frames=12"]
+
     def test_a_policy_without_a_setting_is_refused(self, small):
+        with pytest.raises(ValueError, match="--bytes is for other policies than full"):
+            equal_bytes.fitted(small, ["full"], [0.5], 21)
         with pytest.raises(ValueError, match="longlive cannot be fitted to bytes; these can: sliding-window"):
             equal_bytes.fitted(small, ["longlive"], [0.5], 21)
 

@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from fkv import policies
-from fkv.analysis import contact_sheet, evaluate, evaluation_streams, evaluation_table, jobs, prompt_switch
+from fkv.analysis import (
+    contact_sheet,
+    evaluate,
+    evaluation_plots,
+    evaluation_streams,
+    evaluation_table,
+    jobs,
+    prompt_switch,
+)
 from fkv.analysis.adherence import adherence, marks, oracle_accuracy
 from fkv.analysis.evaluation_report import report
 from fkv.analysis.held_out import held_out_scene, switched_scene
@@ -215,7 +223,10 @@ def test_a_report_grows_by_the_policies_that_it_lacks(toy, tmp_path, capsys, mon
     assert devices[0] == devices[1] != devices[2] == "another machine"
     assert grown["policies"]["longlive"]["precision"] == "fp32"
     monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("it is recorded already"))
-    assert evaluated("sliding-window")["records"] == grown["records"]
+    drawn = []
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda model, policy, *rest, **more: drawn.append(policy))
+    assert evaluated("sliding-window", "--sheet", str(tmp_path / "sheet.png"))["records"] == grown["records"]
+    assert drawn == ["sliding-window"], "not full, which joins for the sake of the report"
     for more, sentence in (
         (["--prompts", "2"], "holds records of 1 prompt, not of 2 prompts"),
         (["--seconds", "3"], "of seconds 2.0, not of seconds 3.0"),
@@ -234,7 +245,7 @@ def test_figures_by_steps(toy, tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     file = tmp_path / "report.json"
-    options = ["--policy", "full", "--prompts", "1", "--seconds", "2", "--steps", "1,2", "--json", str(file)]
+    options = ["--policy", "full", "--prompts", "1", "--seconds", "2", "--steps", "1,2,1", "--json", str(file)]
     assert command.run(parser.parse_args(options)) == 0
     data = json.loads(file.read_text())
     assert list(data["policies"]) == ["full, 1 step", "full, 2 steps"]
@@ -243,7 +254,12 @@ def test_figures_by_steps(toy, tmp_path, monkeypatch):
         data["records"][0]["discontinuity"] != data["records"][1]["discontinuity"]
     )
     monkeypatch.setattr(evaluate, "run_stream", lambda *_: pytest.fail("it is recorded already"))
-    assert command.run(parser.parse_args(options)) == 0 and json.loads(file.read_text()) == data
+    drawn = []
+    monkeypatch.setattr(
+        contact_sheet, "contact_sheet", lambda model, *rest, **more: drawn.append(len(model.schedule.sigmas))
+    )
+    options += ["--sheet", str(tmp_path / "sheet.png")]
+    assert command.run(parser.parse_args(options)) == 0 and json.loads(file.read_text()) == data and drawn == [1]
     for steps, message in (("1,many", "numbers of steps such as 1,2,4"), ("3", "from 1 to 2, not 3")):
         with pytest.raises(ValueError, match=message):
             command.run(parser.parse_args(["--policy", "full", "--steps", steps]))
@@ -392,6 +408,24 @@ def test_the_table_marks_what_differs_from_full_on_the_same_prompts():
     assert remarked[0].endswith("| KV, MB | expected |")
     assert [row.endswith(" | 2.0 | worse |") for row in remarked[2:5]] == [False, True, False]
     assert "6 held-out prompts" in "\n".join(rows) and "| S3 + R6 + C3 |" in "\n".join(rows)
+
+
+def test_bars_of_the_figure_are_over_prompts(tmp_path, monkeypatch):
+    """Words of a stream and seeds of a prompt are no samples of their own."""
+    drawn = []
+    for name in ("pointplot", "barplot"):
+        monkeypatch.setattr(evaluation_plots.sns, name, lambda *rows, **look: drawn.append((rows, look)))
+    monkeypatch.setattr(evaluation_plots.Axes, "legend", lambda *args, **options: None)
+    for prompts, bars in ((6, ("ci", 95)), (2, None)):
+        records = [
+            record_of("full", prompt, prompt / 10) | {"seed": seed} for prompt in range(prompts) for seed in (0, 1)
+        ]
+        evaluation_plots.overview(records, tmp_path / "figure.png")
+        ((seen,), look), *others = drawn
+        assert len(seen) == 2 * prompts and seen["adherence"].iloc[3] == pytest.approx(0.1) and len(others) == 3
+        assert all(len(each["x"]) == prompts and each["errorbar"] == bars for _, each in others)
+        assert look["errorbar"] == bars
+        drawn.clear()
 
 
 def test_policies_of_as_many_steps_are_compared_in_the_table():

@@ -89,7 +89,7 @@ def test_seconds_are_described_one_by_one():
 
 
 def test_a_change_is_the_end_minus_the_beginning():
-    assert change([1, 2, 3, 4, 5], 2) == 3 and change([7.0, 5.0], 5) == -2
+    assert change([1, 2, 3, 4, 5], 2) == 3 and change([7.0, 5.0], 5) == -2 and change([7.0], 5) == 0
 
 
 def test_flicker_is_the_amplitude_of_alternation_and_ignores_a_steady_change():

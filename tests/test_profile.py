@@ -59,6 +59,7 @@ def test_every_chunk_of_every_run_is_reported_and_the_last_is_scored(small):
         and result.frames == (6, 7, 8)
         and result.key_frames == tuple(range(9))
     )
+    assert profile(small, PROMPTS * 2, seeds=(0, 0), chunks=3).runs == tuple((prompt, 0) for prompt in PROMPTS)
     assert result.scores.shape == (4, 3, 3, 4) and result.uniform == pytest.approx(4 / 8)
     assert np.ptp(result.scores, axis=0).max() > 0
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts",
         type=int,
-        help="how many held-out prompts (default: 8, or 1 with a storyboard that begins with a prompt)",
+        help="how many held-out prompts (default: 8; 4 with --recall; 1 with a storyboard that begins with a prompt)",
     )
     add_story(parser)
     parser.add_argument(
@@ -89,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sheet",
         metavar="FILE",
-        help="also write a contact sheet under the first policy: PNG, or PDF with the prompts on the last page",
+        help="also write a contact sheet under the first policy and the first number of --steps: PNG, or PDF with the "
+        "prompts on the last page",
     )
 
 
@@ -112,7 +113,7 @@ def _steps(text: str | None) -> list[int | None]:
     if text is None:
         return [None]
     try:
-        return [int(number) for number in text.split(",")]
+        return list(dict.fromkeys(int(number) for number in text.split(",")))
     except ValueError:
         raise ValueError(f"--steps needs numbers of steps such as 1,2,4, not {text!r}") from None
 
@@ -191,10 +192,8 @@ def run(args: argparse.Namespace) -> int:
         return _recall(args)
     if args.away:
         raise ValueError("--away goes with --recall")
-    import pandas as pd
-
     from fkv.analysis.evaluate import evaluate
-    from fkv.analysis.evaluation_report import over_time, report, table
+    from fkv.analysis.evaluation_report import report, table
     from fkv.analysis.evaluation_streams import REFERENCE
     from fkv.analysis.evaluation_table import with_steps
     from fkv.analysis.report_file import joined
@@ -218,6 +217,8 @@ def run(args: argparse.Namespace) -> int:
 
         check_size(prompts, COLUMNS, seconds)
     policies = _fitted(args, policies, seconds)
+    first = policies[0]
+    numbers = _steps(args.steps)
     earlier = _earlier(args, target, load, prompts, seconds, story)
     records: list[dict[str, Any]] = earlier["records"]
     if any(with_steps(REFERENCE, record.get("steps")) == record["policy"] for record in records):
@@ -226,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
     if story.prompts:
         print_hints(load(), story.prompts)
         more |= {"hints": hints} if (hints := load().hints_of(story.prompts)) else {}
-    for steps in _steps(args.steps):
+    for steps in numbers:
         label = with_steps("", steps)
         known = [
             record | {"policy": record["policy"].removesuffix(label)}
@@ -269,7 +270,7 @@ def run(args: argparse.Namespace) -> int:
         from fkv.analysis.evaluation_plots import overview
 
         emit(told, folder / "report.json")
-        overview(over_time(records), pd.json_normalize(records), folder / "evaluation.png")
+        overview(records, folder / "evaluation.png")
     if page:
         from fkv.analysis.evaluation_table import markdown
 
@@ -277,5 +278,5 @@ def run(args: argparse.Namespace) -> int:
     if sheet:
         from fkv.analysis.contact_sheet import contact_sheet
 
-        contact_sheet(load(), policies[0], sheet, prompts, seconds, story=story)
+        contact_sheet(load().with_steps(numbers[0]), first, sheet, prompts, seconds, story=story)
     return 0
