@@ -278,22 +278,22 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     """Searches by task, policy, strategy and width.
 
     Returns:
-        One row each: prompts, passes per search, reward with its 95 % interval over prompts, how much it is above
-        best-of-N of the same task, policy and width with its interval, reward calls per chunk of the video, mean unique
-        bytes of K and V and chunks that all leaves hold together, and the time of one decision relative to that of a
-        chunk.
+        One row each: prompts, passes per search, the mean reward over prompts with its 95 % interval, how much it is
+        above best-of-N of the same task, policy and width with its interval, reward calls per chunk of the video, mean
+        unique bytes of K and V and chunks that all leaves hold together, and the time of one decision relative to that
+        of a chunk.
     """
     frame = _frame([record for record in records if record["task"] != GUARD])
     rows = []
     for (task, policy, strategy, width), group in frame.groupby(["task", "policy", "strategy", "width"], sort=False):
-        by_prompt = group.groupby("prompt")["reward"].mean()
-        low, high = interval(by_prompt.to_numpy())
+        by_prompt = group.groupby("prompt")["reward"].mean().to_numpy()
+        low, high = interval(by_prompt)
         row: dict[str, Any] = {"task": task, "policy": policy, "strategy": strategy, "width": width}
         row |= {
             "streams": len(group),
             "prompts": len(by_prompt),
             "passes": group["passes"].mean(),
-            "reward": group["reward"].mean(),
+            "reward": float(by_prompt.mean()),
         }
         row |= {"reward_low": low, "reward_high": high, **_above(frame, group, "best-of")}
         if strategy != PLAIN:

@@ -71,8 +71,20 @@ A guard against the colour and the time of day that the prompt names, by the ora
 """
 
 
+def check_alike(records: Sequence[Record]) -> None:
+    """Raise ValueError for records of several weights, or of one task in several precisions, which have no one mean."""
+    weights = {(record["model"], record["checkpoint"]) for record in records}
+    runs = {(record["task"], record["precision"]) for record in records}
+    if len(weights) > 1 or len(runs) > len({task for task, _ in runs}):
+        raise ValueError(
+            f"the records are of {len(weights)} models or weights and {len({each for _, each in runs})} precisions; "
+            "keep one of each for every task in a file"
+        )
+
+
 def section(records: Sequence[Record]) -> str:
-    """Return what the page says of records, as Markdown."""
+    """Return what the page says of records, as Markdown. Raises ValueError as `check_alike` does."""
+    check_alike(records)
     first = records[0]
     saved, guarded = searches.bytes_saved(records), searches.guarded(records)
     searched = [record for record in records if record["strategy"] in STRATEGIES]
@@ -220,7 +232,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_records(args.read)
     if not records:
         parser.error(f"{args.read} holds no record yet; measure with --record {args.read}")
-    PAGE.write_text(page(records), encoding="utf-8")
+    try:
+        PAGE.write_text(page(records), encoding="utf-8")
+    except ValueError as error:
+        parser.error(f"{args.read}: {error}")
     if has_curves(records):
         draw(records).savefig(FIGURE, dpi=150)
 

@@ -22,14 +22,14 @@ from fkv.roles import save as save_roles
 from fkv.sampler import CODE, BranchNoise
 from fkv.search import rewards, strategies
 from fkv.search.forbidden import detector
-from fkv.search.futures import Cost, Futures, cost_of
+from fkv.search.futures import Cost, Futures, cost_of, look_of
 from fkv.search.guard import Guard
 from fkv.search.head import Foresight, Head, Samples, fit
 from fkv.search.learning import facts_of
 from fkv.search.moves import KINDS, Move, Moves, avoiding, wordings
 from fkv.search.report import found, replay, rewarded, story_of
 from fkv.search.search import OFF_PATH, Search
-from fkv.search.strategies.ets import choose, prices_of
+from fkv.search.strategies.ets import choose, clusters_of, prices_of
 from fkv.search.strategies.rebase import ranks
 from fkv.search.tree import Node, score_of
 from fkv.storyboard import Cue, SetPolicy, SetPrompt, SetSteps, Storyboard
@@ -458,6 +458,21 @@ def test_a_jury_says_how_much_of_the_prompt_it_sees(chunk):
     assert rewards.jury(chunks) == 1
     other = [replace(chunk, prompt="a red star drifting over the hills at sunset") for chunk in chunks]
     assert rewards.jury(other) == pytest.approx(3 / 5)
+
+
+def test_a_module_of_ones_own_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "reward_of_mine.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="cannot load the reward 'reward_of_mine:f': division by zero"):
+        rewards.parse("reward_of_mine:f")
+
+
+def test_chunks_of_a_picture_that_stands_still_look_alike(chunk):
+    still = replace(chunk, video=np.full_like(chunk.video, 90))
+    looks = [look_of(still, still), look_of(still, None), look_of(chunk, None)]
+    assert [np.linalg.norm(look) for look in looks] == pytest.approx([1] * 3)
+    one, two, other = clusters_of([Node(look=look) for look in looks], 0.5)
+    assert one == two != other
 
 
 def test_truth_is_the_picture_that_prompts_and_noise_decide(chunk):

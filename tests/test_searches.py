@@ -57,6 +57,9 @@ def test_a_study_continues_from_its_records(toy, tmp_path, monkeypatch):
     assert "budgets differed by strategy" in search_page.section(earlier)
     mixed = search_page.section([record | {"precision": record["task"]} for record in first])
     assert "opening (opening), guard (guard), held-out" in mixed
+    for change in ({"checkpoint": "0a"}, {"precision": "bf16"}):
+        with pytest.raises(ValueError, match="keep one of each for every task in a file"):
+            search_page.section([*first, first[0] | change])
     search_page.draw(first).savefig(tmp_path / "figure.png")
 
 
@@ -102,6 +105,8 @@ def test_strategies_are_compared_with_best_of_on_the_same_prompts():
     assert beam["above"] == pytest.approx(0.1) and beam["above_low"] == pytest.approx(0.1)
     assert beam["reward"] == pytest.approx(0.6) and beam["reward_low"] < 0.6 < beam["reward_high"]
     assert beam["calls_per_chunk"] == 4 and beam["strategy_share"] == pytest.approx(0.01)
+    twice = [*records, record("beam", 7, 0.8, seed=1)]  # an unfinished study has more seeds of some prompts
+    assert searches.table(twice).set_index("strategy").loc["beam", "reward"] == pytest.approx(0.6)
 
 
 def test_ets_is_compared_with_rebase_by_policy():

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.learn and args.head:
         raise ValueError("--learn trains a head and --head names one; leave one of them out")
     policy = policies.parse(args.policy)
-    chosen = {text: strategies.parse(text) for text in args.strategy.split(",")}
+    chosen = {text.strip(): strategies.parse(text) for text in args.strategy.split(",")}
     if args.calibrate and (len(chosen) > 1 or args.width < 2):
         raise ValueError(
             "--calibrate measures siblings of one search; name one --strategy, and a --width of at least 2"

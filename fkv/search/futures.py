@@ -216,11 +216,15 @@ def unabridged(path: Iterable[Move]) -> tuple[Move, ...]:
 
 
 def look_of(chunk: Chunk, before: Chunk | None) -> np.ndarray:
-    """What a chunk shows, as a vector of length 1: small frames of it without the mean colours of the chunk before."""
+    """What a chunk shows, as a vector of length 1: small frames of it without the mean colours of the chunk before.
+
+    Chunks that show nothing else, as of a picture that stands still, have one look.
+    """
     small = _small(chunk)
     mean = _small(before).mean(0) if before is not None else small.mean((0, 1, 2))
     look = (small - mean).ravel()
-    return look / max(float(np.linalg.norm(look)), 1e-12)
+    length = float(np.linalg.norm(look))
+    return look / length if length > 1e-6 else np.full_like(look, look.size**-0.5)
 
 
 def _small(chunk: Chunk) -> np.ndarray:

@@ -258,8 +258,8 @@ class Outside:
         module, _, function = name.partition(":")
         try:
             return cls(name, getattr(import_module(module), function))
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"cannot load the reward {name!r:.80}: {error}") from None
+        except Exception as error:  # whatever a module of the user's own may raise
+            raise ValueError(f"cannot load the reward {name!r:.80}: {str(error) or type(error).__name__}") from error
 
     def __call__(self, chunks: Sequence[Chunk]) -> float:
         return self.of(video_of([chunks[-1]]), chunks[-1].prompt)
