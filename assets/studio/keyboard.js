@@ -1,5 +1,5 @@
 // @ts-check
-/** Shortcuts of the page. They leave alone fields in which one types keys that a focused control uses itself, and
+/** Shortcuts of the page. They leave alone fields in which one types, keys that a focused control uses itself, and
  * the page behind a dialog. */
 
 const TYPING =
@@ -15,12 +15,18 @@ const REPEATS = /^Arrow|^\.$/; // keys that one may hold down; any other acts on
 
 const HELP = "?"; // closes the dialog that it opened
 
+/** @param {KeyboardEvent} event @returns {boolean} whether a field, the browser or a dialog has the key */
+export function isTaken(event) {
+  const target = /** @type {Element} */ (event.target);
+  if (event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return true;
+  return event.key !== HELP && document.querySelector("dialog[open]") !== null;
+}
+
 /** @param {Record<string, () => void>} actions by key */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     const target = /** @type {Element} */ (event.target);
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest?.(TYPING)) return;
-    if (event.key !== HELP && document.querySelector("dialog[open]")) return;
+    if (event.defaultPrevented || isTaken(event)) return;
     if (event.key === " " && target.closest?.(USES_SPACE)) return;
     if (event.key.startsWith("Arrow") && target.closest?.(USES_ARROWS)) return;
     if (event.key === "End" && target.closest?.(USES_END)) return;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { addressOf, sayable } from "../../assets/studio/address.js";
 import { HeadsState } from "../../assets/studio/heads/state.js";
-import { listen } from "../../assets/studio/keyboard.js";
+import { isTaken, listen } from "../../assets/studio/keyboard.js";
 import { Player } from "../../assets/studio/player.js";
 import { Session } from "../../assets/studio/session.js";
 import { openTab } from "../../assets/studio/tabs.js";
@@ -148,7 +148,11 @@ test("a key that is held down acts once, one that scrubs again and again, and a 
   }
   for (const target of [page, slider]) press({ key: "End", target, preventDefault });
   assert.deepEqual(acted, [" ", "ArrowLeft", "ArrowLeft", "End"]);
+  const digit = /** @type {any} */ ({ key: "1", target: page });
+  const field = { ...page, closest: (/** @type {string} */ selector) => /select/.test(selector) || null };
+  assert.deepEqual([isTaken(digit), isTaken({ ...digit, target: field })], [false, true]);
   dialog = {};
+  assert.equal(isTaken(digit), true, "a future is not chosen behind a dialog either");
   for (const key of ["End", "?"]) press({ key, target: page, preventDefault });
   assert.deepEqual(acted.slice(4), ["?"], "an open dialog takes every key but the one that closes it");
 });

@@ -3,6 +3,7 @@
 
 import { press } from "../controls.js";
 import { arrowStep, find, findAll, findButton, findCanvas, findInput, svg, write } from "../dom.js";
+import { isTaken } from "../keyboard.js";
 import { sayExpanded } from "../modes.js";
 import { Films, Loop, paint } from "./films.js";
 import { childrenOf, layout, letter, lineage, megabytes, nameOf, reasons, recipe, rewardOf } from "./tree.js";
@@ -326,8 +327,7 @@ class Tab {
   key(event) {
     const buttons = findAll(this.choices, "button");
     const number = Number(event.key) - 1;
-    const types = /** @type {Element} */ (event.target).closest?.("input, textarea, [contenteditable]");
-    if (!buttons[number] || types || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!buttons[number] || isTaken(event)) return;
     if (this.choices.offsetParent === null) return; // another tab is open
     event.preventDefault();
     this.pick(number);
