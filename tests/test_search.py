@@ -887,12 +887,14 @@ def brightness(video, prompt):
         (["--looks", "README.md"], "--looks is for ets without a distance"),
         (["--head", "x"], "--head and --learn are for saffron"),
         (["--strategy", "beam,ets", "--learn", "2"], "--head and --learn are for saffron"),
+        (["--strategy", "saffron", "--moves", "code", "--learn", "1", "--width", "0"], "width must be at least 1"),
     ],
 )
 def test_bad_input_of_the_command_is_one_sentence(small, monkeypatch, tmp_path, capsys, options, sentence):
     monkeypatch.setitem(registry.MODELS, "tiny", ModelEntry("tiny", "a stand-in", lambda device: small))
     assert main.main(["search", *options, "--out", str(tmp_path / "found")]) == 2
     assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "found").exists(), "no head is trained in vain"
 
 
 def test_every_kind_of_move_runs_and_its_path_can_be_repeated(small):

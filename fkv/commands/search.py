@@ -95,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
     from fkv import policies
     from fkv.search import looks, strategies
     from fkv.search import rewards as reward_names
+    from fkv.search.futures import cost_of
     from fkv.search.moves import Moves
+    from fkv.search.search import check_size
     from fkv.storyboard import STREAM
     from fkv.stream import Stream
 
@@ -138,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
         settings.chunks,
         rewards.forbidden,
     )
+
+    check_size(args.width, args.lookahead, args.passes, cost_of(model, moves, rewards))
 
     def begin_with(prompt: str) -> Begin:
         def begin(noise: Noise) -> Stream:

@@ -50,6 +50,18 @@ class Level:
     strategy_s: float
 
 
+def check_size(width: int, lookahead: int | None, passes: int, cost: Cost) -> None:
+    """Raise ValueError where a number of a search is out of range, or the passes are not enough for one stream."""
+    if width < 1:
+        raise ValueError(f"the width must be at least 1, not {width}")
+    if lookahead is not None and lookahead < 0:
+        raise ValueError(f"the lookahead must be at least 0, not {lookahead}")
+    if passes < sum(cost.most):
+        raise ValueError(
+            f"{passes} passes are not enough for one stream of {len(cost.most)} chunks; allow at least {sum(cost.most)}"
+        )
+
+
 @dataclass
 class Search:
     """One search.
@@ -80,16 +92,7 @@ class Search:
     levels: list[Level] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"the width must be at least 1, not {self.width}")
-        if self.lookahead is not None and self.lookahead < 0:
-            raise ValueError(f"the lookahead must be at least 0, not {self.lookahead}")
-        if self.passes < sum(self.cost.most):
-            raise ValueError(
-                f"{self.passes} passes are not enough for one stream of {self.chunks} chunks; "
-                f"allow at least {sum(self.cost.most)}"
-            )
-
+        check_size(self.width, self.lookahead, self.passes, self.cost)
         self.root = self.grower.root()
 
     def run(self) -> Iterator[Node]:
