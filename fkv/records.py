@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def resume_records(file: Path) -> list[Record]:
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         return []
-    text = file.read_bytes()
-    if not text.endswith(b"\n"):
-        file.write_bytes(_whole(text))
+    whole = len(_whole(file.read_bytes()))
+    if whole < file.stat().st_size:
+        os.truncate(file, whole)  # in place, so that no moment is without the whole records
     return read_records(file)
 
 

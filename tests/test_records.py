@@ -31,6 +31,22 @@ def test_a_run_goes_on_with_whole_records(tmp_path):
         resume_records(file)
 
 
+def test_whole_records_stay_where_a_run_is_ended_while_it_removes_a_line_that_was_cut_off(tmp_path, monkeypatch):
+    file = tmp_path / "records.jsonl"
+    append_record(file, {"chunk": 0})
+    file.write_text(file.read_text() + '{"chu')
+
+    def ended(self, *rest, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", lambda self, data: self.open("wb") and ended(self))
+        patch.setattr("os.truncate", ended)
+        with pytest.raises(KeyboardInterrupt):
+            resume_records(file)
+    assert resume_records(file) == [{"chunk": 0}]
+
+
 @pytest.mark.parametrize("line", [b"5\n", b"[]\n", b"\xff\xfe\n"], ids=["number", "list", "no text"])
 def test_a_line_that_is_no_record_is_named_with_its_file(line, tmp_path):
     file = tmp_path / "records.jsonl"
