@@ -82,6 +82,10 @@ def spoil(copy, how):
         meta = json.loads((copy / "meta.json").read_text())
         meta.pop("sampler")
         (copy / "meta.json").write_text(json.dumps(meta))
+    elif how == "chunk missing":
+        meta = json.loads((copy / "meta.json").read_text())
+        meta["runs"]["forcing_kv"]["scored_chunks"][0] = 99
+        (copy / "meta.json").write_text(json.dumps(meta))
     elif how == "wrong noise":
         tensors = load_file(copy / "inputs.safetensors")
         tensors["noise"] = torch.zeros(1, 3, 16, 8, 12, dtype=torch.float16)
@@ -96,6 +100,7 @@ REFUSALS = {
     "bad heads": "both static and dynamic",
     "weight missing": "1 missing, first blocks.1.attn1.to_q.weight",
     "entry missing": "no entry 'sampler'",
+    "chunk missing": "do not fit",
     "wrong noise": "do not fit",
 }
 

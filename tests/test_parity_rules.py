@@ -62,6 +62,9 @@ def test_nan_is_a_difference_unless_it_was_recorded():
     assert not measures.close([0.0, nan], [0.0, 1.0], 1e-3)["ok"]
     assert not measures.close([0.0, 1.0], [0.0, nan], 1e-3)["ok"]
     assert measures.close([0.0, nan], [0.0, nan], 1e-3)["ok"]
+    found = {"scores": measures.close([0.0, nan], [0.0, 1.0], 1e-3)}
+    measures.widen(found, 0.1)
+    assert not found["scores"]["ok"], "nor is it one of rounding"
     made = [SimpleNamespace(latents=torch.full((1, 2), value)) for value in (0.0, nan)]
     assert not measures.latents(made, torch.zeros(2, 2), 1e-3)["ok"]
 

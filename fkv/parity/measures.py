@@ -39,10 +39,11 @@ def within(value: float, limit: float) -> Report:
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, atol: float) -> Report:
-    """The largest difference of two arrays, and whether they differ by no more than `atol`, NaN in the same places."""
+    """The largest difference of two arrays, infinite where NaN stands in one alone, and whether `atol` allows it."""
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-    worst = float(np.nanmax(np.abs(ours - theirs), initial=0))
-    return {"max": worst, "ok": np.array_equal(np.isnan(ours), np.isnan(theirs)) and worst <= atol}
+    if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+        return within(float("inf"), atol)
+    return within(float(np.nanmax(np.abs(ours - theirs), initial=0)), atol)
 
 
 def equal(ours: Any, theirs: Any) -> Report:

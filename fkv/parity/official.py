@@ -12,7 +12,7 @@ from fkv.policies import ChunkState
 from fkv.policies.forcing_kv import ForcingKV
 from fkv.policies.full import Full
 from fkv.policies.sliding_window import SlidingWindow
-from fkv.probe import FrameMassProbe, head_scores
+from fkv.probe import FrameMassProbe, PassMass, head_scores
 from fkv.roles import ROLES, from_json
 from fkv.stream import Chunk
 
@@ -46,7 +46,8 @@ def _check_full(golden: Golden, atol: dict[str, float], chunks: int) -> tuple[Re
     expected = golden.expected(golden.meta["runs"]["full"]["file"])
     attention = golden.meta.get("attention")
     stream = golden.stream(Full())
-    made = []
+    made: list[Chunk] = []
+    masses: list[PassMass] = []
     for index in range(chunks):
         probe = FrameMassProbe(queries=None, passes=None) if attention and index == attention["chunk"] else None
         made.append(stream.step(probe))

@@ -54,7 +54,7 @@ def check(
         raise ParityError(f"{golden.folder}: {error}") from None
     except ParityError:
         raise
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
         raise ParityError(f"{golden.folder}: the files do not fit each other: {error}") from None
     if precision != "fp32":
         widen(runs, ROUNDINGS * torch.finfo(COMPUTE[precision]).eps)
