@@ -40,7 +40,8 @@ def small_scale(small_by_default):
 def run(*options):
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    return bench.run(parser.parse_args(["--device", "cpu", "--repeats", "2", *options]))
+    repeats = [] if "--read" in options else ["--repeats", "2"]
+    return bench.run(parser.parse_args(["--device", "cpu", *repeats, *options]))
 
 
 def report(capsys, *options):
@@ -286,6 +287,8 @@ def test_one_layer_that_differs_is_an_error(capsys, monkeypatch):
     monkeypatch.setattr(attention.Layer, "store", lambda layer: None)
     assert run("--attention", "--resolution", "32x96", "--precision", "fp32") == 1
     assert "OUTPUTS DIFFER" in capsys.readouterr().err
+    assert attention.are_equal([0.0, 1e-7], torch.float32)
+    assert not attention.are_equal([0.0, float("nan")], torch.float32)
 
 
 def test_two_reports_are_compared_row_by_row(capsys, recorded, tmp_path):
@@ -367,6 +370,9 @@ def test_a_figure_is_drawn(recorded, tmp_path, capsys):
             ["--read", "r.json", "--precision", "fp32"],
             "--read takes what was measured before, where --precision would do nothing",
         ),
+        (["--read", "r.json", "--repeats", "9"], "where --repeats would do nothing"),
+        (["--ray", "local", "--context", "9,many"], "multiples of the chunk's 3 latent frames"),
+        (["--ray", "local", "--context", "9,20"], "multiples of the chunk's 3 latent frames"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(options, message):

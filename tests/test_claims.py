@@ -23,7 +23,8 @@ from fkv.training import demands
 def run(*options):
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    return bench.run(parser.parse_args(["--device", "cpu", "--repeats", "2", *options]))
+    repeats = [] if "--read" in options else ["--repeats", "2"]
+    return bench.run(parser.parse_args(["--device", "cpu", *repeats, *options]))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -125,7 +125,7 @@ def build(
                 f"{name} is not measured itself; {', '.join(BASES)} take as long as the models of their size"
             )
         if resolution or layers or decoder not in (None, "own", "none"):
-            others = "--resolution, --layers and the decoders vae and small"
+            others = "--resolution, --layers and the decoders vae, small and light"
             raise ValueError(f"{name} is measured as it ships; {others} are for {', '.join(BASES)}")
         model = registry.load(name, str(device), precision=precision)
         return dataclasses.replace(model, decoder=None) if decoder == "none" else model

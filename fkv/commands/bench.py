@@ -34,7 +34,10 @@ UNUSED = {
     "branches": ("measures forked streams", (*CLAIM, *SOURCES[3:], "against", "official")),
     "pasts": ("measures streams that have a past in common", (*CLAIM, "rows", "against", "official")),
     "rows": ("measures passes of several rows", (*CLAIM[2:], "against", "official")),
-    "read": ("takes what was measured before", (*STREAMS, "resolution", "precision", "attention", *SOURCES)),
+    "read": (
+        "takes what was measured before",
+        (*STREAMS, "resolution", "precision", "attention", "repeats", "warmup", *SOURCES),
+    ),
 }
 """Options that leave others without effect: what they do instead, and the others."""
 CONTEXT = {"streams": "21", "ca2": "84", "selection": "84", "branches": "42", "pasts": "21", "rows": "42"}
@@ -61,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--decoder",
-        f"own (default) or none for tiny; none (default), vae or small for {wan}",
+        f"own (default) or none for tiny; none (default), vae, small or light for {wan}",
         choices=("own", *CHOICES["decoder"]),
     )
     policies = "comma-separated; all stands for those that fit the model, all,-NAME for all but one"
@@ -268,13 +271,14 @@ def _one(args: argparse.Namespace) -> dict[str, Any]:
 def _over_ray(args: argparse.Namespace) -> dict[str, Any]:
     """Measure every context length on a device of its own and join the reports.
 
-    Raises ValueError where the devices differ in kind.
+    Raises ValueError for contexts that are no multiples of the chunk, and where the devices differ in kind.
     """
+    from fkv.models.base import VideoModel
     from fkv.parallel.ray_map import over_ray
 
-    lengths = [length.strip() for length in (args.context or CONTEXT["streams"]).split(",")]
-    jobs = [(argparse.Namespace(**vars(args) | {"context": length}),) for length in lengths]
-    reports = {str(one["results"][0]["context"]): one for one in over_ray(_one, jobs, args.ray, args.device)}
+    lengths = list(dict.fromkeys(contexts(args.context or CONTEXT["streams"], VideoModel.frames_per_chunk)))
+    jobs = [(argparse.Namespace(**vars(args) | {"context": str(length)}),) for length in lengths]
+    reports = {one["results"][0]["context"]: one for one in over_ray(_one, jobs, args.ray, args.device)}
     first = reports[lengths[0]]
     kinds = {one["hardware"]["device"] for one in reports.values()}
     if len(kinds) > 1:
