@@ -52,7 +52,17 @@ def one_cluster() -> Iterator[None]:
 
 
 def test_what_a_job_raises_is_raised_here(one_cluster):
-    with pytest.raises(ValueError, match="7 is no good"):
+    with pytest.raises(ValueError, match="^7 is no good$"):
+        list(over_ray(fail, [(7,)], "local"))
+
+
+@pytest.mark.parametrize("error", [ray.exceptions.WorkerCrashedError(), ray.exceptions.OutOfMemoryError("killed")])
+def test_a_job_whose_workers_are_lost_again_and_again_is_a_sentence(one_cluster, error, monkeypatch):
+    def lost(job):
+        raise error
+
+    monkeypatch.setattr(ray, "get", lost)
+    with pytest.raises(ValueError, match="worker was lost 4 times; is there enough memory"):
         list(over_ray(fail, [(7,)], "local"))
 
 

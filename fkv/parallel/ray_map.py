@@ -54,7 +54,9 @@ def over_ray(function: Callable[..., Any], jobs: Iterable[tuple], address: str, 
         while waiting:
             (done,), waiting = ray.wait(waiting, num_returns=1)
             yield ray.get(done)
-    except ray.exceptions.WorkerCrashedError:
+    except ray.exceptions.RayTaskError as error:  # whose own text is a traceback
+        raise error.cause from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         raise ValueError(f"a job's worker was lost {MAX_RETRIES + 1} times; is there enough memory?") from None
     finally:
         ray.shutdown()
