@@ -132,6 +132,11 @@ def test_plain_debate_asks_everybody_every_time(capsys, film):
     assert code == 0 and json.loads(printed.out)["calls"] == 2 * 5
 
 
+def test_one_juror_needs_no_groups_to_be_named(capsys, film):
+    code, printed = run(capsys, str(film), "--jurors", "1")
+    assert code == 0 and json.loads(printed.out)["agents"] == ["juror 1"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--renders", type=int, metavar="N", help="measure juries on N renders whose truth is known, instead of a clip"
     )
     parser.add_argument("--jurors", type=int, default=6, help="how many see the clip, each a third of it (default: 6)")
-    parser.add_argument("--groups", type=int, help=f"groups in which they debate (default: {GROUPS}, with --plain 1)")
+    parser.add_argument("--groups", type=int, help=f"groups in which they debate (default: {GROUPS}; 1 with --plain)")
     parser.add_argument("--plain", action="store_true", help="plain debate: all hear all, and answer in every round")
     parser.add_argument("--seed", type=int, help="whole number that seats the jurors (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write the transcript there instead of to stdout")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             "--renders measures plain debate too, and the number of a render seats its jurors; leave out --plain and "
             "--seed"
         )
-    groups = GROUPS if args.groups is None else args.groups
+    groups = min(GROUPS, args.jurors) if args.groups is None else args.groups
     if args.renders is not None and args.renders < 1:
         raise ValueError(f"--renders must be at least 1, not {args.renders}")
     if not 1 <= args.jurors <= MOST:

@@ -90,17 +90,18 @@ class Endpoint:
         Raises:
             Unanswered: There is no answer that could be read.
         """
-        deadline = time.monotonic() + min(self.seconds, self.seconds if seconds is None else seconds)
+        seconds = self.seconds if seconds is None else min(self.seconds, seconds)
+        deadline = time.monotonic() + seconds
         for number in range(1, TRIES + 1):
             try:
-                return self._reply(self._post(messages, deadline), messages)
+                return self._reply(self._post(messages, deadline, seconds), messages)
             except _Busy as error:
                 if number == TRIES or time.monotonic() + PAUSE > deadline:
                     raise Unanswered(str(error)) from None
                 time.sleep(PAUSE)
         raise AssertionError("unreachable")
 
-    def _post(self, messages: Sequence[Mapping[str, str]], deadline: float) -> bytes:
+    def _post(self, messages: Sequence[Mapping[str, str]], deadline: float, seconds: float) -> bytes:
         left = deadline - time.monotonic()
         if left <= 0:
             raise Unanswered("there was no time left to ask the language model")
@@ -116,9 +117,9 @@ class Endpoint:
                     if len(data) > MOST_BYTES:
                         raise Unanswered("the language model's answer did not end")
                     if time.monotonic() > deadline:
-                        raise Unanswered(f"the language model did not finish its answer within {self.seconds:g} s")
+                        raise Unanswered(f"the language model did not finish its answer within {seconds:.3g} s")
         except httpx.TimeoutException:
-            raise Unanswered(f"the language model did not answer within {self.seconds:g} s") from None
+            raise Unanswered(f"the language model did not answer within {seconds:.3g} s") from None
         except (httpx.HTTPError, httpx.StreamError, UnicodeError):
             raise _Busy("the language model cannot be reached") from None
         return bytes(data)

@@ -17,6 +17,7 @@ MOST_SCENES = 8
 MOST_CHUNKS = 60  # of one scene
 MOST_IDEA = 500  # characters
 MARKS = re.compile(r"[\[\]|#]")  # that storyboards keep for durations, scenes and cuts
+NUMBER = re.compile(r"^(?:\s*\d+\s*:)+")  # with which a line of a storyboard begins
 FORM = '{"scenes": [{"prompt": "...", "chunks": 6, "cut": false}, ...]}'
 
 
@@ -139,7 +140,8 @@ def _take(scene: object, number: int, brief: Brief) -> Take:
     if not isinstance(scene, dict):
         raise ValueError(f"scene {number} must be an object with a prompt")
     try:
-        prompt = check_prompt(" ".join(MARKS.sub(" ", check("its prompt", scene.get("prompt"), str)).split()))
+        words = MARKS.sub(" ", check("its prompt", scene.get("prompt"), str)).split()
+        prompt = check_prompt(NUMBER.sub("", " ".join(words)))
         chunks = check("its number of chunks", scene.get("chunks", brief.chunks), int)
         if not 1 <= chunks <= MOST_CHUNKS:
             raise ValueError(f"its number of chunks must be 1 to {MOST_CHUNKS}")
