@@ -386,6 +386,7 @@ def test_jobs_that_cannot_be_read_are_refused_by_line(text, message):
             "line 1: line 1 of the storyboard: chunk 3 comes after the last",
         ),
         ({"chunks": 2, "story": "1: a blue star"}, "line 1: the storyboard begins with a prompt; leave out the job's"),
+        ({"chunks": 2, "story": "2: steps = 12"}, "line 1: the number of steps must be a whole number from 1 to 2"),
         ({"chunks": 2, "policy": "full without 9.9"}, "line 1: there is no head 9 in layer 9"),
         ({"chunks": 2, "policy": "forcing-kv:segments_per_frame=7"}, "line 1: 7 segments do not divide the 12 tokens"),
         ({"chunks": 2, "roles": "missing.json"}, "line 1: cannot read head roles from missing.json"),

@@ -377,7 +377,7 @@ CHANGES = st.one_of(
     PROMPTS.map(lambda prompt: SetPrompt(prompt, recache=True)),
     PROMPTS.map(lambda prompt: SetPrompt(prompt, cut=True)),
     st.floats(0, 1).map(SetThreshold),
-    st.integers(1, 9).map(SetSteps),
+    st.integers(1, 99).map(SetSteps),
     st.sampled_from([Flush(), Cut()]),
     st.tuples(st.sampled_from("AB"), st.sampled_from(["full", "forcing-kv:retention=0.5", "full without 3.2"])).map(
         lambda pair: SetPolicy(*pair)

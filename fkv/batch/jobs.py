@@ -141,7 +141,7 @@ class Path:
             check_prompt(prompt)
             chunks = job.chunks or story.chunks
             assert chunks is not None
-            story.check_fits(chunks, [STREAM])
+            story.check_fits(chunks, [STREAM], model.schedule)
             return cls.along(job, prompt, story, chunks, model, roles)
         except ValueError as error:
             raise ValueError(f"line {job.line}: {error}") from None

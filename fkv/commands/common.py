@@ -218,10 +218,7 @@ def load(
         raise ValueError("the storyboard begins with a prompt; leave out --prompt")
     chunks = length or story.chunks or CHUNKS
     story = story.with_cues(cues)
-    story.check_fits(chunks, streams)
-    for cue in story.cues:
-        if isinstance(cue.change, storyboard.SetSteps):
-            model.schedule.with_steps(cue.change.steps)
+    story.check_fits(chunks, streams, model.schedule)
     if args.recache:
         story = story.with_recache()
     prompt = story.opening or args.prompt or PROMPT

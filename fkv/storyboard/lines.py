@@ -66,7 +66,7 @@ def read_change(what: str, roles: HeadRoles | None) -> Change:
     if key == "heads":
         return read_heads(value)
     if key == "steps":
-        if not re.fullmatch("[1-9]", value):
+        if not re.fullmatch("[1-9][0-9]?", value):
             raise ValueError(f"{value!r:.40} is no number of denoising steps, as in steps = 2")
         return SetSteps(int(value))
     policies.parse(value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from .changes import Change, Cut, SetPolicy, SetPrompt, Streams
+from fkv.sampler import Schedule
+
+from .changes import Change, Cut, SetPolicy, SetPrompt, SetSteps, Streams
 from .lines import write_change
 
 
@@ -67,15 +69,17 @@ class Storyboard:
         """The same storyboard with a change that comes before all others."""
         return replace(self, cues=(Cue(0, change), *self.cues))
 
-    def check_fits(self, chunks: int, streams: Collection[str]) -> None:
+    def check_fits(self, chunks: int, streams: Collection[str], schedule: Schedule) -> None:
         """Check the cues against a run.
 
         Args:
             chunks: Length of the run in chunks.
             streams: Names of the streams that may be given another policy.
+            schedule: The denoising steps of the model.
 
         Raises:
-            ValueError: A cue comes after the end, or gives another policy to a stream that may have none.
+            ValueError: A cue comes after the end, gives another policy to a stream that may have none, or asks for
+                more denoising steps than the model has.
         """
         for cue in self.cues:
             if cue.chunk >= chunks:
@@ -84,6 +88,8 @@ class Storyboard:
                 allowed = f"only {', '.join(streams)} can" if streams else "each stream keeps its policy here"
                 line = f"{cue.chunk + 1}: {write_change(cue.change)}"
                 raise ValueError(f"{line!r} gives stream {cue.change.stream} another policy; {allowed}")
+            if isinstance(cue.change, SetSteps):
+                schedule.with_steps(cue.change.steps)
 
     def with_recache(self) -> Storyboard:
         """The same storyboard with re-cache at every new prompt, except at cuts."""

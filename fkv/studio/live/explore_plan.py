@@ -114,7 +114,7 @@ class ExplorePlan:
             kinds = tuple("code" if kind == "noise" else kind for kind in kinds)
         length = size["chunks"]
         timeline = storyboard.parse(forms.text(story, "the storyboard"), model.roles, length, model.chunk_seconds)
-        timeline.check_fits(length, [STREAM])
+        timeline.check_fits(length, [STREAM], model.schedule)
         prompt = timeline.opening or prompt
         reward_names.check_model(parts, model)
         reward_names.check_seconds(parts, length * model.chunk_seconds)

@@ -11,7 +11,7 @@ import gradio as gr
 from fkv.models.base import VideoModel
 from fkv.studio.live.plan import VIEWS
 
-OPENING_STEPS = re.compile(r"1: steps = ([1-9])(?:\n|$)")  # the field of the steps, as a link holds it
+OPENING_STEPS = re.compile(r"1: steps = ([1-9][0-9]?)(?:\n|$)")  # the field of the steps, as a link holds it
 LINKED = "This link's settings are loaded{}. Press Go live to generate{}."
 RECORDED = "; a sample recording plays until then"
 PLANNED = ", and the Storyboard has what changes on the way"
