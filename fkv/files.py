@@ -22,13 +22,26 @@ def read_text(path: str | Path, most: int) -> str:
     """
     path = Path(path)
     with path.open("rb") as file:
-        data = file.read(most + 1)
+        return decode(file.read(most + 1), most, path.name)
+
+
+def decode(data: bytes, most: int, name: str) -> str:
+    """Decode the text of a file, without the byte order mark with which editors on Windows begin it.
+
+    Args:
+        data: What was read of it, up to one byte more than `most`.
+        most: Bytes at most.
+        name: How an error calls it.
+
+    Raises:
+        ValueError: It is too large or no text.
+    """
     if len(data) > most:
-        raise ValueError(f"{path.name} is larger than {most / (1 << 20):g} MiB")
+        raise ValueError(f"{name} is larger than {most / (1 << 20):g} MiB")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not a text file") from None
+        raise ValueError(f"{name} is not a text file") from None
 
 
 def parse_json(text: str, name: str) -> Any:

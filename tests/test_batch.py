@@ -371,6 +371,7 @@ def test_a_folder_of_another_run_is_left_alone(small_by_default, small, stand_in
         ('{"prompt": "a", "chunks": 1, "name": "x"}\n' * 2, "line 2: the name 'x' is that of line 1; give it another"),
         ('{"prompt": "a", "chunks": 1, "story": "x"}', "line 1: line 1 of the storyboard"),
         ('{"prompt": "a", "chunks": 1, "roles": ["x"]}', "line 1: roles must be a text"),
+        ('{"prompt": "a\u2028b", "chunks": 0}', "line 1: the number of chunks must be a whole number from 1"),
     ],
 )
 def test_jobs_that_cannot_be_read_are_refused_by_line(text, message):

@@ -261,7 +261,7 @@ def test_a_stream_follows_a_storyboard_of_scenes(capsys, tmp_path, monkeypatch):
         ["prompt: a green heart"],
     ]
     assert [chunk["rebuild_s"] > 0 for chunk in data["chunks"]] == [False, False, True, False, True]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("2: a blue star"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeff2: a blue star".encode())))
     code, printed = run(capsys, "stream", "--story", "-", "--chunks", "2")
     assert code == 0 and [chunk["prompt"] for chunk in json.loads(printed.out)["chunks"]] == [PROMPT, "a blue star"]
 

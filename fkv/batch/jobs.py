@@ -74,7 +74,7 @@ def read(text: str) -> list[Job]:
         ValueError: Names the line, and says what is wrong with it.
     """
     jobs: dict[str, Job] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold the other characters that end a line
         if not line.strip():
             continue
         try:

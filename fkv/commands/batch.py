@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fkv.models.release import Setup
 
-from .common import print_hints
+from .common import print_hints, read_input
 from .model_options import add_model, load_model
 from .output import check_ending, emit, outputs
 
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rows < 1:
         raise ValueError(f"--rows must be at least 1, not {args.rows}")
     budget = _size(args.kv_budget) if args.kv_budget else None
-    jobs = read(_text(args.jobs))
+    jobs = read(read_input("the jobs", args.jobs, MAX_FILE_BYTES))
     out, sheet, report = outputs(args, "out/", "sheet", "json")
     assert out is not None
     check_ending("sheet", sheet, ".png")
@@ -287,18 +287,6 @@ def _loaded(options: bytes) -> VideoModel:
 
     torch.set_num_threads(1)
     return _model(pickle.loads(options))
-
-
-def _text(path: str) -> str:
-    """The text of the jobs file. Raises ValueError when it cannot be read."""
-    from fkv.files import read_text
-
-    try:
-        return read_text(path, MAX_FILE_BYTES)
-    except OSError as error:
-        raise ValueError(f"cannot read the jobs {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"cannot read the jobs {path}: {error}") from None
 
 
 def _size(text: str) -> int:

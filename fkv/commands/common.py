@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fkv.files import decode, read_text
 from fkv.world import PROMPT
 
 from .model_options import add_model, load_model
@@ -40,7 +40,7 @@ def read_policies(text: str, load: Callable[[], VideoModel]) -> list[str]:
         load: Gives the model; called where the list has `all`.
 
     Raises:
-        ValueError: A policy cannot be read, or one is left out of a list without `all`.
+        ValueError: A policy cannot be read, or one is left out that the list does not have.
     """
     from fkv import policies
 
@@ -156,22 +156,32 @@ def read_story(path: str | None) -> str:
 
     if path is None:
         return ""
-    try:
-        if path == "-":
-            text = sys.stdin.read(MAX_STORY_BYTES + 1)
-        else:
-            with Path(path).open(encoding="utf-8") as file:
-                text = file.read(MAX_STORY_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot read the storyboard {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"cannot read the storyboard {path}: it is not a text file") from None
-    if len(text) > MAX_STORY_BYTES:
-        raise ValueError(f"the storyboard {path} is larger than {MAX_STORY_BYTES >> 20} MiB")
+    text = read_input("the storyboard", path, MAX_STORY_BYTES)
     if not text.strip():
         raise ValueError(f"the storyboard {path} is empty; write a line such as 6: a blue star")
     storyboard.check(text)
     return text
+
+
+def read_input(what: str, path: str, most: int) -> str:
+    """Read a text file that the user names.
+
+    Args:
+        what: What it is, as an error calls it.
+        path: The file, `-` for stdin.
+        most: Bytes at most.
+
+    Raises:
+        ValueError: It cannot be read, is too large or no text.
+    """
+    try:
+        if path == "-":
+            return decode(sys.stdin.buffer.read(most + 1), most, "stdin")
+        return read_text(path, most)
+    except OSError as error:
+        raise ValueError(f"cannot read {what} {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"cannot read {what} {path}: {error}") from None
 
 
 def check_run(args: argparse.Namespace) -> None:
