@@ -147,6 +147,8 @@ def test_compare_takes_all_policies_that_fit_the_model(capsys, monkeypatch):
     assert code == 2 and "there is no policy 'nothing'" in printed.err
     code, printed = run(capsys, "compare", "--policies", "full,-recompute", "--chunks", "2")
     assert code == 2 and "-recompute leaves a policy out of all, as in all,-recompute" in printed.err
+    code, printed = run(capsys, "compare", "--policies", "all,-longlive:sink_frames=2", "--chunks", "2")
+    assert code == 2 and "-longlive:sink_frames=2 has parameters, and the policies of all have none" in printed.err
     _, printed = run(capsys, "compare", "--policies", "all,-recompute,recency", "--chunks", "2")
     assert list(json.loads(printed.out)["policies"]) == ["full", "sliding-window", "longlive", "recency"]
 
@@ -292,6 +294,8 @@ def test_compare_follows_a_storyboard_and_says_what_a_policy_cannot(capsys, tmp_
         (" \n", ["stream"], "is empty; write a line such as"),
         ("2: threshold = 0.5", ["stream"], "no scores"),
         ("2: steps = 9", ["stream"], "number of steps must be a whole number from 1 to"),
+        ("2: flush\n3: cut = a star", ["compare", "--recache"], "--recache goes with another prompt that is no cut"),
+        ("1: a star\n2: steps = 1", ["stream", "--recache"], "--recache goes with another prompt that is no cut"),
         ("2: steps = many", ["stream"], "'many' is no number of denoising steps"),
     ],
 )

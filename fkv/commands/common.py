@@ -47,11 +47,13 @@ def read_policies(text: str, load: Callable[[], VideoModel]) -> list[str]:
     parts = policies.split(text)
     left_out = [part.removeprefix("-") for part in parts if part.startswith("-")]
     parts = [part for part in parts if not part.startswith("-")]
-    for part in (*parts, *left_out):
-        if part != "all":
-            policies.parse(part)
+    for part in (*(part for part in parts if part != "all"), *left_out):
+        policies.parse(part)
     if left_out and "all" not in parts:
         raise ValueError(f"-{left_out[0]} leaves a policy out of all, as in all,-{left_out[0]}; the list has no all")
+    for name in left_out:
+        if name not in policies.POLICIES:
+            raise ValueError(f"-{name} has parameters, and the policies of all have none; write the name alone")
     if "all" in parts:
         model = load()
         at = parts.index("all")
@@ -120,14 +122,12 @@ def cues_of(args: argparse.Namespace) -> list[Cue]:
     """The changes of `add_changes`.
 
     Raises:
-        ValueError: One cannot be read or comes after the end, or `--recache` goes with no prompt.
+        ValueError: One cannot be read or comes after the end.
     """
     from fkv import policies
     from fkv.storyboard import STREAM, Cue, SetPolicy, SetPrompt, at_chunk
     from fkv.stream import check_prompt
 
-    if args.recache and not args.story and not args.say:
-        raise ValueError("--recache goes with another prompt; name one with --say, as in --say 7:'a blue star'")
     chunks = None if args.story else args.chunks or CHUNKS
     cues = []
     for text in args.switch:
@@ -202,7 +202,7 @@ def print_hints(model: VideoModel, prompts: Iterable[str]) -> None:
 
 
 def load(
-    args: argparse.Namespace, story_text: str, cues: Iterable[Cue] = (), streams: Collection[str] = ()
+    args: argparse.Namespace, story_text: str, cues: Collection[Cue] = (), streams: Collection[str] = ()
 ) -> RunSettings:
     """Load the model and resolve the storyboard; says on stderr which words of the prompts the model does not know.
 
@@ -218,6 +218,13 @@ def load(
     from fkv import roles as role_files
     from fkv import storyboard
 
+    if args.recache:
+        recached = storyboard.parse(story_text, storyboard.ANY_ROLES, None, 1.0).with_cues(cues).with_recache()
+        changes = [cue.change for cue in recached.without_opening().cues]
+        if not any(isinstance(change, storyboard.SetPrompt) and change.recache for change in changes):
+            raise ValueError(
+                "--recache goes with another prompt that is no cut; write one into --story, as in 7: a blue star"
+            )
     override = role_files.load(args.roles) if args.roles else None
     model = load_model(args)
     if override:

@@ -46,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
 
     check_run(args)
     text = read_story(args.story)
-    if args.recache and not text:
-        raise ValueError("--recache goes with another prompt; name a storyboard with --story")
     report, sheet = outputs(args, "json", "sheet")
     check_ending("sheet", sheet, ".png")
     loaded = cache(lambda: load(args, text))
