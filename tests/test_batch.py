@@ -276,9 +276,54 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_finished(
     assert told in capsys.readouterr().err
     assert sorted(each.name for each in out.iterdir()) == ["job-001.mp4", "records.jsonl"]
 
+    def gone(self, path, fps):
+        raise ValueError(f"cannot write the video to {path}: No such file or directory")
 
-@pytest.mark.parametrize("field", ["latent", "frames_per_chunk", "checkpoint", "decoder"])
-def test_a_folder_is_not_continued_with_other_settings(field, small, tmp_path):
+    monkeypatch.setattr(Mp4Writer, "__init__", gone)
+    assert main.main(["batch", str(file), "--out", str(out)]) == 2
+    assert "No such file or directory; stopped after 1 of 3 jobs; the same command" in capsys.readouterr().err
+
+
+def test_a_job_whose_video_cannot_be_decoded_fails_alone(small_by_default, tmp_path, capsys, monkeypatch):
+    file, out = tmp_path / "jobs.jsonl", tmp_path / "out"
+    file.write_text(lines([{"prompt": f"ball {i}", "policy": "full", "chunks": 1} for i in range(2)]))
+    decode, tried = Overlap._decode, []
+
+    def fails_once(self, chunk):
+        tried.append(chunk)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(self, chunk)
+
+    monkeypatch.setattr(Overlap, "_decode", fails_once)
+    assert main.main(["batch", str(file), "--out", str(out)]) == 1
+    ((failed, reason),) = json.loads(capsys.readouterr().out)["failed"].items()
+    assert reason == "out of memory"
+    rows = json.loads((out / "manifest.json").read_text())["jobs"]
+    assert [("error" in row) == (row["job"]["name"] == failed) for row in rows] == [True, True]
+
+
+def test_a_report_is_not_lost_where_the_manifest_cannot_be_written(small_by_default, tmp_path, capsys, monkeypatch):
+    file, out = tmp_path / "jobs.jsonl", tmp_path / "out"
+    file.write_text(lines([{"prompt": "a ball", "policy": "full", "chunks": 1}]))
+    arguments = ["batch", str(file), "--out", str(out)]
+    assert main.main(arguments) == 0
+    before = (out / "manifest.json").read_bytes()
+    capsys.readouterr()
+
+    def full(path, data):
+        path.open("wb").close()
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    assert main.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["jobs"] == 1 and "No space left on device" in printed.err
+    assert (out / "manifest.json").read_bytes() == before, "no manifest is half written"
+
+
+@pytest.mark.parametrize("field", ["latent", "frames_per_chunk", "checkpoint", "decoder", "compiled"])
+def test_a_folder_is_not_continued_with_other_settings(field, small, tmp_path, monkeypatch):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
     model = dataclasses.replace(small, weights=(weights,))
@@ -289,6 +334,8 @@ def test_a_folder_is_not_continued_with_other_settings(field, small, tmp_path):
     other = {"latent": (4, 8, 8), "frames_per_chunk": 2}.get(field)
     if field == "checkpoint":
         weights.write_bytes(b"another")
+    elif field == "compiled":
+        monkeypatch.setattr(CausalTransformer, "compiled", property(lambda transformer: True))
     else:
         model = dataclasses.replace(model, **({field: other} if other else {}))
     with pytest.raises(ValueError, match=f"holds a run with {field} .*, not .*; name another folder"):
@@ -433,6 +480,7 @@ def test_bad_options_are_refused(small_by_default, tmp_path, capsys):
     for options, message in (
         (["--rows", "0"], "--rows must be at least 1, not 0"),
         (["--kv-budget", "lots"], "--kv-budget is a size such as 2GiB"),
+        (["--kv-budget", "9" * 400], "--kv-budget is a size such as 2GiB"),
         (["--kv-budget", "0.4"], "--kv-budget is a size such as 2GiB"),
         (["--kv-budget", "1kB"], "line 1: 'job-001' needs"),
     ):

@@ -33,13 +33,14 @@ class Folder:
         decoder: What decodes: `own`, or another choice of `fkv.models.release.CHOICES`.
 
     Raises:
-        ValueError: The folder cannot be read.
+        OSError: The folder cannot be made.
     """
 
     def __init__(
         self, path: File, model: VideoModel, exact: bool, forbidden: str | None = None, decoder: str = "own"
     ) -> None:
         self.path = path
+        self.manifest = path / MANIFEST
         self._model = model
         self._exact = exact
         self._forbidden = forbidden
@@ -62,6 +63,7 @@ class Folder:
             "frames_per_chunk": model.frames_per_chunk,
             "decoder": self._decoder,
             "exact": self._exact,
+            **({"compiled": True} if model.transformer.compiled else {}),
             **({"forbidden": self._forbidden} if self._forbidden is not None else {}),
         }
 
@@ -73,7 +75,7 @@ class Folder:
         """
         file = self.path / RECORDS
         if not file.exists():
-            if (self.path / MANIFEST).exists():
+            if self.manifest.exists():
                 raise ValueError(f"{self.path} holds a manifest without records; name another folder")
             return {}
         wanted = {path.job.name: path for path in paths}
@@ -96,7 +98,8 @@ class Folder:
 
         Raises:
             Forbidden: The video must not be shown; nothing of it stays.
-            OSError: The disk is full, or the folder is gone; what was finished before stays.
+            OSError: The disk is full; what was finished before stays, as under every error.
+            ValueError: The folder is gone, or the guard's classifier failed.
         """
         name = done.path.job.name
         video = self.path / f"{name}{ENDING}"
@@ -135,34 +138,37 @@ class Folder:
         Raises:
             OSError: As `add` does.
         """
-        target = self.path / record["video"]
-        part = _unfinished(target)
-        try:
-            part.write_bytes(video)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        _write(self.path / record["video"], video)
         append_record(self.path / RECORDS, record)
 
-    def write_manifest(self, paths: Sequence[Path], records: dict[str, dict[str, Any]], errors: dict[str, str]) -> File:
-        """Write what there is of each job, in their order. Returns the file."""
+    def write_manifest(self, paths: Sequence[Path], records: dict[str, dict[str, Any]], errors: dict[str, str]) -> None:
+        """Write what there is of each job, in their order. Raises OSError as `add` does."""
         rows = [
             {"job": path.record(), "error": errors[path.job.name]}
             if path.job.name in errors
             else {key: value for key, value in records[path.job.name].items() if key != "run"}
             for path in paths
         ]
-        file = self.path / MANIFEST
-        file.write_text(json.dumps({**self._run, "jobs": rows}, indent=1) + "\n", encoding="utf-8")
-        return file
+        _write(self.manifest, (json.dumps({**self._run, "jobs": rows}, indent=1) + "\n").encode())
 
 
-def _unfinished(video: File) -> File:
-    """The name of a video until it is whole; no job has a name that begins with a dot."""
-    return video.with_name(f".{video.name}")
+def _unfinished(file: File) -> File:
+    """The name of a file until it is whole; no job has a name that begins with a dot."""
+    return file.with_name(f".{file.name}")
+
+
+def _write(file: File, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all."""
+    part = _unfinished(file)
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 OPTIONS = {
+    "compiled": "--compile",
     "exact": "--rows or --share",
     "forbidden": "--forbid",
     "timesteps": "--steps or --schedule",

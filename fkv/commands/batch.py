@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fkv.batch.memory import Claim
     from fkv.models.base import VideoModel
 
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMGT]i?)B?", re.IGNORECASE)
+SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*(|[KMGT]i?)B?", re.IGNORECASE)
 MAX_FILE_BYTES = 16 << 20
 SHEET_FRAMES = 6
 MAX_SHEET_ROWS = 48
@@ -151,32 +151,35 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"fkv batch: stopped after {_so_far(ended, jobs)}", file=sys.stderr)
             return 130
-        except OSError as error:
-            where = f"cannot write {error.filename or out}: {error.strerror or error}"
-            raise ValueError(f"{where}; stopped after {_so_far(ended, jobs)}") from None
-    manifest = folder.write_manifest(paths, ended.records, ended.errors)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError):
+                error = ValueError(f"cannot write {error.filename or out}: {error.strerror or error}")
+            raise ValueError(f"{error}; stopped after {_so_far(ended, jobs)}") from None
     seconds = time.perf_counter() - began
-    emit(
-        {
-            "jobs": len(jobs),
-            "failed": ended.errors,
-            "manifest": str(manifest),
-            "device": device_name(model.device),
-            "precision": model.precision,
-            "rows": args.rows,
-            "pages": "shared" if args.share else "copied",
-            **({"forbidden": args.forbid, "note": NOTE} if args.forbid is not None else {}),
-            "timing": "shared",  # streams that share work have no speed of their own
-            "chunks_asked": asked,
-            "chunks_computed": ended.computed,
-            "chunks_computed_with_one_level": one_level,
-            "seconds": seconds,
-            "chunks_per_second": ended.computed / seconds if ended.computed else None,
-            "kv_bytes_peak": ended.kv_bytes_peak,
-            "kv_budget": budget,
-        },
-        report,
-    )
+    try:
+        folder.write_manifest(paths, ended.records, ended.errors)
+    finally:
+        emit(
+            {
+                "jobs": len(jobs),
+                "failed": ended.errors,
+                "manifest": str(folder.manifest),
+                "device": device_name(model.device),
+                "precision": model.precision,
+                "rows": args.rows,
+                "pages": "shared" if args.share else "copied",
+                **({"forbidden": args.forbid, "note": NOTE} if args.forbid is not None else {}),
+                "timing": "shared",  # streams that share work have no speed of their own
+                "chunks_asked": asked,
+                "chunks_computed": ended.computed,
+                "chunks_computed_with_one_level": one_level,
+                "seconds": seconds,
+                "chunks_per_second": ended.computed / seconds if ended.computed else None,
+                "kv_bytes_peak": ended.kv_bytes_peak,
+                "kv_budget": budget,
+            },
+            report,
+        )
     if sheet:
         shown = [ended.records[job.name] for job in jobs if job.name in ended.records][:MAX_SHEET_ROWS]
         if len(shown) < len(ended.records):
@@ -243,7 +246,7 @@ def _generate(
             continue
         try:
             ended.records[name] = folder.add(each)
-        except Forbidden as error:
+        except (Forbidden, RuntimeError) as error:  # as where a decoder runs out of memory
             fail(name, error)
 
 
