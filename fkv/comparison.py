@@ -18,7 +18,7 @@ from .report import FPS_MEANING, stream_record, without_speeds
 from .roles import HeadRoles
 from .storyboard import NO_STORY, Storyboard
 from .storyboard import write as write_story
-from .stream import Chunk, Stream
+from .stream import Chunk, Stream, check_chunks
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -92,7 +92,11 @@ def compare(
         The report. Per policy `ratio_denoise` is full / policy in seconds of denoising, context pass and rebuilds,
         `ratio_kv_bytes` full / policy at the last chunk, `psnr_vs_full` in dB, None where the frames are equal or
         nothing is decoded.
+
+    Raises:
+        ValueError: A parameter is out of range, or a policy does not fit the model or cannot follow the story.
     """
+    check_chunks(chunks)
     policies = list(policies) if any(isinstance(policy, Full) for policy in policies) else [Full(), *policies]
     labels = labels_of(policies)
     made: list[list[Chunk]] = [[] for _ in policies]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fkv
 from fkv import policies, roles
 from fkv.analysis import evaluation_plots, record
 from fkv.commands import main
@@ -165,6 +166,12 @@ def test_compare_shared_shows_the_same_frames_and_no_speed(capsys):
         assert "ratio_denoise" not in other
         for name in ("frames_sha256", "psnr_vs_full", "kv_bytes_peak", "ratio_kv_bytes", "policy"):
             assert one[name] == other[name]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_comparison_of_no_chunks_is_refused(shared, small):
+    with pytest.raises(ValueError, match="the number of chunks must be a whole number from 1 to"):
+        fkv.compare(small, [policies.make("full")], "a ball", 0, 0, shared=shared)
 
 
 def test_compare_adds_full_as_the_reference(capsys):
