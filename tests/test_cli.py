@@ -248,6 +248,19 @@ def test_bad_input_is_refused_in_a_sentence(args, message, capsys):
     assert code == 2 and message in printed.err and printed.err.startswith("fkv stream:") and not printed.out
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")])
+def test_too_little_memory_is_a_sentence_and_a_fault_is_none(error, capsys, monkeypatch):
+    def fails(args):
+        raise error
+
+    monkeypatch.setattr("fkv.commands.models.run", fails)
+    code, printed = run(capsys, "models")
+    assert code == 2 and printed.err == "fkv models: out of memory; `fkv fit` counts what a model needs\n"
+    error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError, match="a fault"):
+        main.main(["models"])
+
+
 def test_words_for_numbers_are_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit) as refusal:
         main.main(["stream", "--chunks", "many"])

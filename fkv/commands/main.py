@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Collection
 from importlib import import_module
@@ -32,6 +33,7 @@ COMMANDS = {
     "policies": "list the cache policies and their parameters",
     "models": "list the models",
 }
+OUT_OF_MEMORY = re.compile("out of memory|DefaultCPUAllocator")  # in the words of PyTorch
 
 
 def _parser(called: Collection[str]) -> argparse.ArgumentParser:
@@ -49,7 +51,7 @@ def _parser(called: Collection[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns 0, 1 for a check that failed, 2 for bad input; prints sentences, never tracebacks."""
+    """Run a command. Returns 0, 1 for a check that failed, 2 with a sentence for bad input and too little memory."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv[:1]).parse_args(argv)
     try:
@@ -64,6 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         print(f"fkv {args.command}: {error.strerror or error}{place}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        print(f"fkv {args.command}: out of memory; `fkv fit` counts what a model needs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fkv {args.command}: stopped", file=sys.stderr)
