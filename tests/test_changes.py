@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fkv import policies
@@ -352,6 +352,9 @@ def test_no_sequence_of_switches_and_prompts_ends_the_command(small_by_default, 
 
 
 @given(st.sampled_from(NAMES[:3]), st.sampled_from(("before", "paused")), BORDERS)
+@example(
+    "full", "before", [[], [], [SilenceHead("A", (0, 0))], [SetPolicy("A", NAMES[4])]]
+)  # which has nothing to choose from
 @settings(max_examples=15, deadline=None)
 def test_no_sequence_of_changes_ends_a_live_run(small, name, moment, borders):
     run = Run(1 << 30)

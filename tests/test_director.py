@@ -248,10 +248,10 @@ def test_a_busy_endpoint_is_asked_again(server, model):
 def test_the_debate_as_a_whole_is_bounded(server, model, monkeypatch):
     monkeypatch.setattr(director, "SECONDS", 0.0)
     assert failures(direct(BRIEF, model)) == {"there was no time left to ask the language model"}
+    assert server.bodies == []
     server.act = slow
     with pytest.raises(Unanswered, match=r"^the language model did not answer within 0\.3 s$"):
         model.ask([{"role": "user", "content": "What next?"}], 0.3)
-    assert server.bodies == []
 
 
 # What a language model can write.
@@ -299,7 +299,7 @@ def test_an_idea_that_gives_orders_reaches_the_model_as_data_and_the_stream_as_a
 
 def test_scenes_that_a_language_model_numbers_begin_where_they_belong():
     numbered = [{"prompt": "[1: a fox", "chunks": 2}, {"prompt": "2 : 3: a hare", "chunks": 4}]
-    takes = scenes.read(json.dumps({"scenes": numbered}), replace(BRIEF, toy_world=False))
+    takes = scenes.read(json.dumps({"scenes": numbered}), replace(BRIEF, scenes=2, toy_world=False))
     assert scenes.lines(scenes.write(takes), 12) == "13: a fox\n15: a hare"
     with pytest.raises(ValueError, match="scene 1: the prompt is empty"):
         scenes.read(json.dumps({"scenes": [{"prompt": "4:"}]}), BRIEF)

@@ -105,7 +105,7 @@ class DeepForcing(Policy):
         scores = self.scores(cache, layer, rows, queries)
         cached = set(tokens.tolist())
         uses = {token: count for token, count in notes["uses"].get(name, {}).items() if token in cached}
-        allowed = np.array([uses.get(token, 0) < self.most_uses for token in tokens.tolist()])
+        allowed = np.array([uses.get(token, 0) < self.most_uses for token in tokens.tolist()], dtype=bool)
         count = (self.capacity_frames - self.sink_frames - self.recent_frames) * cache.segments
         best = np.argsort(-np.where(allowed, scores, -np.inf), kind="stable")[: min(count, allowed.sum())]
         chosen = np.sort(tokens[best])
