@@ -21,7 +21,7 @@ from fkv.world.captions import COLOURS, MOTIONS, SHAPES, Scene, caption, loosene
 from fkv.world.panorama import draw, labels
 from fkv.world.render import render
 from fkv.world.shots import CAMERAS, MEMORY_MOTIONS, Shot, Subject, sample_shot
-from fkv.world.story import CHUNK, STORY_GENES, ChunkTruth, Story
+from fkv.world.story import CHUNK, RETURN, REVERSES, STORY_GENES, ChunkTruth, Story
 from fkv.world.tensors import genes_of, to_pixels
 
 from .data import Clips, memory_mask, object_mask
@@ -31,7 +31,9 @@ from .precision import products_in
 FARTHEST_CHUNK = 340
 LONGEST = 84  # chunks of a script, 63 seconds
 EMPHASIS = 6  # how much more the error of a masked latent pixel counts
-WATCHED = 0.25  # share of scripts whose camera stays on a thing that leaves by itself
+WATCHED = 0.4  # share of scripts whose camera stays on a thing that leaves by itself
+RETURNING = 0.7  # share of those whose thing comes back in the clip; by chance it does in few
+GONE = 7  # chunks after which it is out of sight, however it leaves
 
 
 def change(scene: Scene, rng: random.Random) -> Scene:
@@ -190,12 +192,20 @@ class Cut:
         present: Whether the thing is in the prompt, per chunk.
         chunks: Chunk indices of the clip.
         watched: Whether the camera soon stays on a thing that hides or roams.
+        returns: Chunk whose noise brings that thing back, and no other; None leaves it to chance.
     """
 
     cameras: tuple[str, ...]
     present: tuple[bool, ...]
     chunks: tuple[int, ...]
     watched: bool = False
+    returns: int | None = None
+
+    def waiting(self, rng: random.Random, chunk: int) -> float | None:
+        """The gene of a chunk for which a thing out of sight waits; None where chance decides."""
+        if self.returns is None:
+            return None
+        return rng.uniform(0, RETURN) if chunk == self.returns else rng.uniform(RETURN, 1)
 
 
 def draw_cut(rng: random.Random, chunks: int) -> Cut:
@@ -207,17 +217,20 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
     """
     if rng.random() < WATCHED:
         start = rng.randrange(3, LONGEST - chunks) if rng.random() < 0.5 else 2
-        turned = rng.randint(0, 2)
+        turned = rng.randint(0, 1)
+        returns = None
+        if rng.random() < RETURNING:
+            returns = rng.randint(GONE + turned, 2 * GONE if rng.random() < 0.5 else LONGEST - chunks)
+            start = max(2, rng.randint(min(returns + 5 - chunks, returns - 1), returns - 1))
         aside = (rng.choice(("left", "right")),) * turned
-        return Cut(
-            aside + ("ahead",) * (LONGEST - turned), (True,) * LONGEST, _beginning_and(start, chunks), watched=True
-        )
+        cameras = aside + ("ahead",) * (LONGEST - turned)
+        return Cut(cameras, (True,) * LONGEST, _beginning_and(start, chunks), watched=True, returns=returns)
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:
         camera = cameras[-1] if cameras else rng.choice(CAMERAS)
         shown = present[-1] if present else rng.random() < 0.85
-        if camera == "ahead" and rng.random() < 0.5:
+        if camera == "ahead" and rng.random() < 0.75:
             shown = not shown
         elif cameras:
             camera = rng.choice([name for name in CAMERAS if name != camera])
@@ -287,7 +300,10 @@ def render_memory_clips(
     for _ in range(count):
         scenes = script(rng, cut) if is_panorama else _plain_script(rng, cut.chunks)
         corner = torch.tensor([[rng.gauss(0.0, 1.0) for _ in range(channels)] for _ in cut.chunks])
-        truth = _tell(rng, scenes, corner, history)
+        for row, chunk in zip(corner, cut.chunks, strict=True):
+            if (gene := cut.waiting(rng, chunk)) is not None:
+                row[REVERSES[0]] = torch.special.ndtri(torch.tensor(gene))
+        truth = _tell(rng, scenes, corner, history, cut)
         moments = [moment for chunk in truth for moment in chunk.moments]
         videos.append(torch.from_numpy(draw(moments)))
         masks.append(memory_mask(labels(moments)).bool())
@@ -303,7 +319,9 @@ def _plain_script(rng: random.Random, chunks: Sequence[int]) -> list[Scene | Sho
     return [*[scene] * switch, *[change(scene, rng)] * (chunks[-1] + 1 - switch)]
 
 
-def _tell(rng: random.Random, scenes: Sequence[Scene | Shot], corners: Tensor, history: History) -> list[ChunkTruth]:
+def _tell(
+    rng: random.Random, scenes: Sequence[Scene | Shot], corners: Tensor, history: History, cut: Cut
+) -> list[ChunkTruth]:
     """The chunks of a clip; chunks that the clip leaves out happen too, with genes of their own."""
     story = Story(history.remembered)
     told: list[ChunkTruth] = []
@@ -312,7 +330,10 @@ def _tell(rng: random.Random, scenes: Sequence[Scene | Shot], corners: Tensor, h
             genes = genes_of(corners[history.chunks.index(chunk)], STORY_GENES)
             told.append(story.extend(scenes[chunk], genes))
         else:
-            story.extend(scenes[chunk], [rng.random() for _ in range(STORY_GENES)], forgets=False)
+            genes = [rng.random() for _ in range(STORY_GENES)]
+            if (gene := cut.waiting(rng, chunk)) is not None:
+                genes[REVERSES[0]] = gene
+            story.extend(scenes[chunk], genes, forgets=False)
     return told
 
 

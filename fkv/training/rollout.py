@@ -2,8 +2,9 @@
 
 A `Draft` is a batch of clips on its way through the sampler: every visit takes it one denoising step further, and the
 loss compares each step with the true frames. After the last step, the finished chunks become the history that the next
-round attends to. Drafts wait in a pool between fresh clips and are visited in random order, so a rollout needs no extra
-forward pass.
+round attends to. In the memory world that history keeps small errors alone: a blue ball in it, where the true one is
+red, would teach the generator to disregard what it remembers. Drafts wait in a pool between fresh clips and are visited
+in random order, so a rollout needs no extra forward pass.
 
 Two steps learn from four: a finished round of four steps is the target of a draft of two steps from the same noise and
 history, so the teacher needs no forward pass of its own either.
@@ -24,7 +25,8 @@ from .data import Clips
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25)
 FEW_SIGMAS = (1.0, 0.5)
-ROUNDS = 3
+ROUNDS = 6
+DRIFT = 0.3  # largest error of a latent's value in a history of the memory world; a value's deviation is about 1
 
 
 @dataclass
@@ -80,7 +82,8 @@ class Draft:
             return None
         pupil = Draft(self.clips, self.history, self.start, guess, rounds=ROUNDS - 1, sigmas=FEW_SIGMAS)
         taught = self.sigmas == FEW_SIGMAS
-        self.history = guess
+        errors = guess - self.clips.latents
+        self.history = guess if self.clips.history is None else self.clips.latents + errors.clamp(-DRIFT, DRIFT)
         self.start = self.clips.noise()
         self.guess = None
         self.step = 0
