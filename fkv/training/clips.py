@@ -223,8 +223,9 @@ def draw_cut(rng: random.Random, chunks: int) -> Cut:
             returns = rng.randint(GONE + turned, 2 * GONE if rng.random() < 0.5 else LONGEST - chunks)
             start = max(2, rng.randint(min(returns + 5 - chunks, returns - 1), returns - 1))
         aside = (rng.choice(("left", "right")),) * turned
-        cameras = aside + ("ahead",) * (LONGEST - turned)
-        return Cut(cameras, (True,) * LONGEST, _beginning_and(start, chunks), watched=True, returns=returns)
+        return Cut(
+            aside + ("ahead",) * (LONGEST - turned), (True,) * LONGEST, _beginning_and(start, chunks), True, returns
+        )
     cameras: list[str] = []
     present: list[bool] = []
     while len(cameras) < LONGEST:
