@@ -451,7 +451,7 @@ def test_a_codec_that_is_normalised_again_decodes_the_same_from_unit_latents():
 
 
 def test_validation_counts_items_by_what_a_chunk_must_do():
-    rendered = render_memory_clips(random.Random(1), 16, 1, 8, FULL, 1.0)
+    rendered = render_memory_clips(random.Random(2), 16, 1, 8, FULL, 1.0)
     given = encoded(TinyCodec(width=8, depth=1), rendered, "cpu")
     kinds = kinds_of(given)
     assert kinds[0] == "open" and {"stay", "reveal", "return"} <= set(kinds)
