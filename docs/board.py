@@ -117,7 +117,7 @@ def repeated(results: Sequence[Result]) -> list[str]:
     halves = [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]
     if len(seeds) < 2 or len(results[0].protocol.prompts) < FEWEST:
         return []
-    one, two = ([of_seeds(result, half) for result in results] for half in halves)
+    one, two = (table.rows([of_seeds(result, half) for result in results]) for half in halves)
     rows = []
     for name, measure in columns.MEASURES.items():
         if name != "identity" and (found := table.overlap(one, two, name)):

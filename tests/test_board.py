@@ -464,8 +464,9 @@ def test_few_prompts_have_no_interval():
 
 
 def test_intervals_of_two_runs_overlap_or_do_not():
-    one = [result("full", [0.4, 0.5, 0.6] * 2), result("longlive", [0.1, 0.2] * 3)]
+    one = table.rows([result("full", [0.4, 0.5, 0.6] * 2), result("longlive", [0.1, 0.2] * 3)])
     two = [result("full", [0.5, 0.6, 0.4] * 2), result("longlive", [0.8, 0.9] * 3), result("memflow", [0] * 6)]
+    two = table.rows(two)
     assert table.overlap(one, two, "adherence") == [True, False] and table.overlap(one, two, "flicker") == []
 
 

@@ -105,11 +105,10 @@ def _interval(name: str, values: dict[tuple[int, int], float]) -> Row:
     return {name or "mean": float(means.mean()), f"{prefix}low": low, f"{prefix}high": high}
 
 
-def overlap(one: Sequence[Result], two: Sequence[Result], name: str) -> list[bool]:
-    """Whether a measure's intervals in two boards overlap, for every rule that has one in both."""
+def overlap(one: Sequence[Row], two: Sequence[Row], name: str) -> list[bool]:
+    """Whether a measure's intervals in the rows of two boards overlap, for every rule that has one in both."""
     found: list[dict[str, Row]] = [
-        {row["policy"]: row["measures"][name] for row in rows(results) if name in row["measures"]}
-        for results in (one, two)
+        {row["policy"]: row["measures"][name] for row in board if name in row["measures"]} for board in (one, two)
     ]
     pairs = [(found[0][policy], found[1][policy]) for policy in found[0] if policy in found[1]]
     return [a["low"] <= b["high"] and b["low"] <= a["high"] for a, b in pairs if None not in (a["low"], b["low"])]
