@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fkv.sampler import SeededNoise
@@ -22,6 +21,7 @@ from fkv.world import FPS
 from fkv.world.captions import COLOURS, MOTIONS, SCENES, SHAPES, TIMES
 from fkv.world.shots import Shot, Subject
 from fkv.world.story import CHUNK, LAMPS, LIGHTS, RETURN, REVERSES, TURN_FRAMES, ChunkTruth, Story
+from fkv.world.tensors import noise_of
 from fkv.world.witness import read_panel, read_thing
 
 Kind = Literal["panorama", "thing", "hidden", "roaming"]
@@ -225,7 +225,7 @@ class ProbeNoise:
     def initial(self, chunk: int, shape: Sequence[int]) -> Tensor:
         noise = self._seeded.initial(chunk, shape)
         for number, gene in self.probe.genes(chunk).items():
-            noise[:, 0, number, 0, 0] = torch.special.ndtri(torch.tensor(gene))
+            noise[:, 0, number, 0, 0] = noise_of(gene)
         return noise
 
     def between(self, chunk: int, step: int, shape: Sequence[int]) -> Tensor:

@@ -273,7 +273,7 @@ def test_a_thing_that_leaves_by_itself_comes_back_in_most_clips():
         rng, story = random.Random(0), Story()
         scenes = script(rng, cut)
         for chunk in range(cut.chunks[-1] + 1):
-            story.extend(scenes[chunk], [cut.waiting(rng, chunk), *[0.9] * (STORY_GENES - 1)])
+            story.extend(scenes[chunk], [cut.genes(rng, chunk)[0], *[0.9] * (STORY_GENES - 1)])
         seen = [in_sight(told.moments[-1]) for told in story.chunks]
         assert seen[1] and not seen[cut.returns - 1]
         assert any(seen[chunk] for chunk in cut.chunks if chunk > cut.returns)

@@ -22,7 +22,7 @@ from fkv.world.panorama import draw, labels
 from fkv.world.render import render
 from fkv.world.shots import CAMERAS, MEMORY_MOTIONS, Shot, Subject, sample_shot
 from fkv.world.story import CHUNK, RETURN, REVERSES, STORY_GENES, ChunkTruth, Story
-from fkv.world.tensors import genes_of, to_pixels
+from fkv.world.tensors import genes_of, noise_of, random_genes, to_pixels
 
 from .data import Clips, memory_mask, object_mask
 from .history import CHUNK_FRAMES, MIXED, History, Kind, draw_history
@@ -201,19 +201,19 @@ class Cut:
     watched: bool = False
     returns: int | None = None
 
-    def waiting(self, rng: random.Random, chunk: int) -> float | None:
-        """The gene of a chunk for which a thing out of sight waits; None where chance decides."""
+    def genes(self, rng: random.Random, chunk: int) -> dict[int, float]:
+        """The genes of a chunk that chance does not decide, by number: whether the watched thing comes back."""
         if self.returns is None:
-            return None
-        return rng.uniform(0, RETURN) if chunk == self.returns else rng.uniform(RETURN, 1)
+            return {}
+        return {REVERSES[0]: rng.uniform(0, RETURN) if chunk == self.returns else rng.uniform(RETURN, 1)}
 
 
 def draw_cut(rng: random.Random, chunks: int) -> Cut:
     """Draw a script and the chunks of a clip.
 
     After short stays the camera turns, or the thing ahead leaves or comes back, so a clip holds several returns; or the
-    camera soon stays on a thing that hides or roams. Half of the clips are whole; of the others, all between their
-    first two chunks and the last ones is left out, so that what returns was away for up to a minute.
+    camera soon stays on a thing that hides or roams, and most of those clips show its return. Clips are whole, or all
+    between their first two chunks and the last ones is left out, so that what returns was away for up to a minute.
     """
     if rng.random() < WATCHED:
         start = rng.randrange(3, LONGEST - chunks) if rng.random() < 0.5 else 2
@@ -302,8 +302,8 @@ def render_memory_clips(
         scenes = script(rng, cut) if is_panorama else _plain_script(rng, cut.chunks)
         corner = torch.tensor([[rng.gauss(0.0, 1.0) for _ in range(channels)] for _ in cut.chunks])
         for row, chunk in zip(corner, cut.chunks, strict=True):
-            if (gene := cut.waiting(rng, chunk)) is not None:
-                row[REVERSES[0]] = torch.special.ndtri(torch.tensor(gene))
+            for number, gene in cut.genes(rng, chunk).items():
+                row[number] = noise_of(gene)
         truth = _tell(rng, scenes, corner, history, cut)
         moments = [moment for chunk in truth for moment in chunk.moments]
         videos.append(torch.from_numpy(draw(moments)))
@@ -331,9 +331,9 @@ def _tell(
             genes = genes_of(corners[history.chunks.index(chunk)], STORY_GENES)
             told.append(story.extend(scenes[chunk], genes))
         else:
-            genes = [rng.random() for _ in range(STORY_GENES)]
-            if (gene := cut.waiting(rng, chunk)) is not None:
-                genes[REVERSES[0]] = gene
+            genes = random_genes(rng, STORY_GENES)
+            for number, gene in cut.genes(rng, chunk).items():
+                genes[number] = gene
             story.extend(scenes[chunk], genes, forgets=False)
     return told
 

@@ -21,6 +21,11 @@ def genes_of(corner: Tensor, count: int = GENES) -> list[float]:
     return torch.special.ndtr(corner[:count]).tolist()
 
 
+def noise_of(gene: float) -> Tensor:
+    """Map a gene to the noise that holds it, a scalar; the inverse of `genes_of`."""
+    return torch.special.ndtri(torch.tensor(gene))
+
+
 def random_genes(rng: random.Random, count: int = GENES) -> list[float]:
     """Draw genes, uniform in [0, 1)."""
     return [rng.random() for _ in range(count)]
